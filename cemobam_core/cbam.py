@@ -1,0 +1,91 @@
+"""1D-CBAM: channel, then spatial attention (Eqs. 3, 4; after Woo et al., 2018, "CBAM", for one dimension)."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from cemobam_core.pooling import masked_max, masked_mean
+
+
+class ChannelAttention(nn.Module):
+    r"""A gate for each channel from its average and its maximum over time (Eq. 3).
+
+    .. math:: M_c(F) = \sigma(\mathrm{MLP}(\mathrm{AvgPool}(F)) + \mathrm{MLP}(\mathrm{MaxPool}(F)))
+
+    Args:
+        channels: d.
+        reduction: the shared MLP's hidden layer has ``channels // reduction`` units, at least one.
+
+    Shapes:
+        x (N, T, d), mask (N, T) → gate (N, 1, d) between 0 and 1
+    """
+
+    def __init__(self, *, channels: int, reduction: int) -> None:
+        super().__init__()
+        squeezed = max(1, channels // reduction)
+        self.mlp = nn.Sequential(
+            nn.Linear(channels, squeezed, bias=False),
+            nn.ReLU(),
+            nn.Linear(squeezed, channels, bias=False),
+        )
+
+    def forward(
+        self, x: Float[Tensor, "n t d"], mask: Bool[Tensor, "n t"]
+    ) -> Float[Tensor, "n 1 d"]:
+        """The gate."""
+        logits = self.mlp(masked_mean(x, mask)) + self.mlp(masked_max(x, mask))  # (N, d)
+        return torch.sigmoid(logits).unsqueeze(1)
+
+
+class SpatialAttention(nn.Module):
+    r"""A gate for each step from its average and its maximum over the channels (Eq. 4).
+
+    .. math:: M_s(F) = \sigma(\mathrm{Conv1d}_k([\mathrm{AvgPool}(F); \mathrm{MaxPool}(F)]))
+
+    Args:
+        kernel: k, odd; the convolution runs along time and is padded with zeros.
+
+    Shapes:
+        x (N, T, d), mask (N, T) → gate (N, T, 1) between 0 and 1
+    """
+
+    def __init__(self, *, kernel: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv1d(2, 1, kernel, padding=kernel // 2, bias=False)
+
+    def forward(
+        self, x: Float[Tensor, "n t d"], mask: Bool[Tensor, "n t"]
+    ) -> Float[Tensor, "n t 1"]:
+        """The gate."""
+        planes = torch.stack([x.mean(dim=-1), x.amax(dim=-1)], dim=1)  # (N, 2, T)
+        # Padded steps are zeros, as the convolution's own padding is: a longer padding changes nothing.
+        planes = planes * mask.unsqueeze(1)
+        gate: Tensor = torch.sigmoid(self.conv(planes))  # (N, 1, T)
+        return gate.transpose(1, 2)
+
+
+class CBAM1d(nn.Module):
+    r"""Channel attention, then spatial attention: F' = M_c(F) ⊗ F, F'' = M_s(F') ⊗ F'.
+
+    Args:
+        channels: d.
+        reduction: see :class:`ChannelAttention`.
+        kernel: see :class:`SpatialAttention`.
+
+    Shapes:
+        x (N, T, d), mask (N, T) → (N, T, d)
+    """
+
+    def __init__(self, *, channels: int, reduction: int, kernel: int) -> None:
+        super().__init__()
+        self.channel = ChannelAttention(channels=channels, reduction=reduction)
+        self.spatial = SpatialAttention(kernel=kernel)
+
+    def forward(
+        self, x: Float[Tensor, "n t d"], mask: Bool[Tensor, "n t"]
+    ) -> Float[Tensor, "n t d"]:
+        """The gated features."""
+        x = x * self.channel(x, mask)
+        return x * self.spatial(x, mask)

@@ -1,0 +1,123 @@
+"""Every number of the method, and the profiles: named readings of the paper.
+
+The paper's text leaves gaps (projection, dropout, weight decay, epochs …). Each default below says in the README's
+table whether it is the paper's or comes from the authors' code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Literal, get_args, get_type_hints
+
+from cemobam_core.errors import InputError
+
+Fusion = Literal["cls", "min", "max", "mean"]
+Modules = Literal["full", "no_xcbam", "no_chgat"]
+Precision = Literal["fp32", "tf32", "bf16"]
+
+FUSIONS: tuple[Fusion, ...] = get_args(Fusion)
+MODULES: tuple[Modules, ...] = get_args(Modules)
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+METHOD_VERSION = 1
+"""Part of every trial's signature: raised whenever a change of the code changes a trial's numbers."""
+
+
+def _check(config: object) -> None:
+    """Check a configuration's values against its type hints and the ranges common to all of them."""
+    hints = get_type_hints(type(config))
+    for field in fields(config):  # type: ignore[arg-type]
+        name, value = field.name, getattr(config, field.name)
+        choices = get_args(hints[name])
+        if choices and value not in choices:
+            raise InputError(f"{name}={value!r} is not one of {', '.join(map(str, choices))}")
+        if hints[name] is int and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise InputError(f"{name}={value!r} must be a whole number of at least 1")
+        if hints[name] is float and not 0 <= value < float("inf"):
+            raise InputError(f"{name}={value!r} must be a finite number of at least 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CemoBAMConfig:
+    """Sizes and choices of the model; the defaults are the profile ``paper``.
+
+    Args:
+        num_classes: C, the number of emotions.
+        audio_dim: size of an audio embedding (768 for wav2vec 2.0 base).
+        text_dim: size of a text embedding (768 for BERT base).
+        hidden_dim: d, the size of the projected features.
+        heads: H, attention heads in the GAT layers and in the cross-modal transformer.
+        gat_layers: GAT layers; the last averages its heads, the others concatenate them.
+        dropout: probability used wherever the model has dropout.
+        fusion: how the two cross-modal streams become one vector.
+        modules: ``full``, or the ablation without xCBAM or without CH-GAT.
+        cbam_kernel: kernel of 1D-CBAM's spatial convolution (Eq. 4), odd.
+        cbam_reduction: reduction of 1D-CBAM's channel MLP (Eq. 3).
+
+    Raises:
+        InputError: a value out of range.
+    """
+
+    num_classes: int = 4
+    audio_dim: int = 768
+    text_dim: int = 768
+    hidden_dim: int = 512
+    heads: int = 4
+    gat_layers: int = 3
+    dropout: float = 0.3
+    fusion: Fusion = "min"
+    modules: Modules = "full"
+    cbam_kernel: int = 7
+    cbam_reduction: int = 16
+
+    def __post_init__(self) -> None:  # noqa: D105
+        _check(self)
+        if self.hidden_dim % self.heads:
+            raise InputError(f"hidden_dim={self.hidden_dim} must be a multiple of heads={self.heads}")
+        if self.dropout >= 1:
+            raise InputError(f"dropout={self.dropout} must be less than 1")
+        if self.cbam_kernel % 2 == 0:
+            raise InputError(f"cbam_kernel={self.cbam_kernel} must be odd, so that a step keeps its place")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How one model is trained; the defaults are the profile ``paper``.
+
+    Full batch: one step of Adam on the cross entropy of all training utterances is one epoch.
+
+    Args:
+        epochs: steps in all; metrics are those after the last.
+        lr: Adam's initial learning rate.
+        weight_decay: Adam's L2 penalty.
+        lr_step: the rate is multiplied by ``lr_gamma`` every so many epochs.
+        lr_gamma: see ``lr_step``.
+        precision: ``fp32``; ``tf32``, matrix products in TF32 (CUDA alone); ``bf16``, autocast to bfloat16.
+
+    Raises:
+        InputError: a value out of range.
+    """
+
+    epochs: int = 100
+    lr: float = 1e-4
+    weight_decay: float = 5e-4
+    lr_step: int = 30
+    lr_gamma: float = 0.1
+    precision: Precision = "fp32"
+
+    def __post_init__(self) -> None:  # noqa: D105
+        _check(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """A named reading of the method, as data: what the model is and how it is trained."""
+
+    name: str
+    model: CemoBAMConfig
+    training: TrainingConfig
+
+
+PROFILES: dict[str, Profile] = {
+    "paper": Profile(name="paper", model=CemoBAMConfig(), training=TrainingConfig()),
+}

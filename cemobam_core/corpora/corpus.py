@@ -1,0 +1,24 @@
+"""What is known of a corpus without having it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """A data set known by name.
+
+    Attributes:
+        name: as ``--dataset`` takes it.
+        title: as tables and figures show it.
+        class_names: the emotions behind the labels of the feature files that the authors published.
+        about: what it is and where it is had, for who has not got it.
+        settings: model and training settings that differ from the profile's for this data set.
+    """
+
+    name: str
+    title: str
+    class_names: tuple[str, ...]
+    about: str
+    settings: dict[str, int | float] = field(default_factory=dict)

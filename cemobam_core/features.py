@@ -1,0 +1,315 @@
+"""Feature sets: what the encoders make of the utterances of one split; reading, checking and writing them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from cemobam_core.errors import InputError
+from cemobam_core.files import written_atomically
+from cemobam_core.graph import TopKGraph
+
+MODALITIES = ("audio", "text")
+_LISTS = ("utterance_ids", "speakers", "sessions")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FeatureSet:
+    """Utterances with an audio and a text embedding each. One that exists is valid: construction checks it.
+
+    Args:
+        audio: (N, E) utterance-level or (N, T_a, E) sequences, float.
+        text: (N, E) or (N, T_t, E).
+        labels: (N,) int64, indices into ``class_names``.
+        class_names: the C emotions.
+        utterance_ids: N distinct names.
+        audio_mask: (N, T_a) for sequences: true on the valid steps, which come first.
+        text_mask: the same for text.
+        speakers: who speaks, per utterance, where known.
+        sessions: in which recording session, where known.
+        provenance: the encoders and how the features were made, in words.
+        source: what errors call this set, usually its file.
+
+    Raises:
+        InputError: shapes that disagree, numbers that are not finite, labels outside the classes, ids that repeat.
+    """
+
+    audio: Tensor
+    text: Tensor
+    labels: Tensor
+    class_names: tuple[str, ...]
+    utterance_ids: tuple[str, ...]
+    audio_mask: Tensor | None = None
+    text_mask: Tensor | None = None
+    speakers: tuple[str, ...] | None = None
+    sessions: tuple[str, ...] | None = None
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    source: str = "features"
+
+    def __post_init__(self) -> None:  # noqa: D105
+        if self.labels.ndim != 1 or self.labels.dtype != torch.int64:
+            raise self._error(
+                f"labels are {_describe(self.labels)}; they must be a (N,) vector of int64 class indices"
+            )
+        if len(self) == 0:
+            raise self._error("holds no utterances")
+        for modality in MODALITIES:
+            self._check_modality(modality)
+        if len(self.class_names) < 2 or len(set(self.class_names)) < len(self.class_names):
+            raise self._error(f"class names {list(self.class_names)}: at least two are needed, all different")
+        for i in self._first((self.labels < 0) | (self.labels >= len(self.class_names))):
+            raise self._error(
+                f"utterance {self.utterance_ids[i]!r} has label {int(self.labels[i])}, but the classes are "
+                f"{_numbered(self.class_names)}; correct the labels or the class names"
+            )
+        for name in _LISTS:
+            values = getattr(self, name)
+            if values is not None and len(values) != len(self):
+                raise self._error(f"{len(values)} {name} for {len(self)} utterances; there must be one each")
+        name, count = Counter(self.utterance_ids).most_common(1)[0]
+        if count > 1:
+            raise self._error(f"utterance id {name!r} stands {count} times; ids must be distinct")
+
+    def _check_modality(self, modality: str) -> None:
+        x, mask = getattr(self, modality), getattr(self, f"{modality}_mask")
+        if x.ndim not in (2, 3) or 0 in x.shape or not x.is_floating_point():
+            raise self._error(
+                f"{modality} is {_describe(x)}; it must be (N, E) or (N, T, E) floating-point numbers"
+            )
+        if len(x) != len(self):
+            raise self._error(f"{len(x)} {modality} embeddings for {len(self)} labels; there must be one each")
+        for i in self._first(~torch.isfinite(x).flatten(1).all(dim=1)):
+            raise self._error(
+                f"the {modality} embedding of utterance {self.utterance_ids[i]!r} (row {i}) holds NaN or infinity; "
+                "extract it again or leave the utterance out"
+            )
+        if (mask is None) != (x.ndim == 2):
+            raise self._error(
+                f"{modality} is {_describe(x)} {'with' if mask is not None else 'without'} {modality}_mask; "
+                "sequences (N, T, E) have one, utterance-level features (N, E) do not"
+            )
+        if mask is None:
+            return
+        if mask.dtype != torch.bool or mask.shape != x.shape[:2]:
+            raise self._error(f"{modality}_mask is {_describe(mask)}; it must be bool {tuple(x.shape[:2])}")
+        for i in self._first(~mask[:, 0] | (mask[:, 1:] & ~mask[:, :-1]).any(dim=1)):
+            raise self._error(
+                f"{modality}_mask of utterance {self.utterance_ids[i]!r} (row {i}) is not valid steps first, at "
+                "least one, then padding"
+            )
+
+    def _error(self, what: str) -> InputError:
+        return InputError(f"{self.source}: {what}")
+
+    @staticmethod
+    def _first(bad: Tensor) -> list[int]:
+        """The index of the first bad row, if any."""
+        return bad.nonzero().flatten()[:1].tolist()
+
+    def __len__(self) -> int:
+        """N, the number of utterances."""
+        return len(self.labels)
+
+    @property
+    def num_classes(self) -> int:
+        """C, the number of emotions."""
+        return len(self.class_names)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        names = (*MODALITIES, "labels", *(f"{modality}_mask" for modality in MODALITIES))
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+    def select(self, indices: Sequence[int], *, source: str) -> FeatureSet:
+        """The utterances at ``indices``, in that order."""
+        rows = torch.as_tensor(indices, dtype=torch.int64)
+        tensors = {name: value[rows] for name, value in self._tensors().items()}
+        lists = {
+            name: tuple(values[i] for i in indices)
+            for name in _LISTS
+            if (values := getattr(self, name)) is not None
+        }
+        return FeatureSet(
+            **tensors, **lists, class_names=self.class_names, provenance=self.provenance, source=source
+        )
+
+    def rank(self, k_max: int) -> TopKGraph:
+        """Each utterance's ``k_max`` nearest in this set, for every graph up to that K."""
+        try:
+            return TopKGraph.from_features(
+                self.audio, self.text, k_max, audio_mask=self.audio_mask, text_mask=self.text_mask
+            )
+        except InputError as error:
+            raise self._error(str(error)) from None
+
+    def fingerprint(self) -> str:
+        """A hash of all that can change a trial's result: embeddings, masks, labels, classes; not names."""
+        digest = hashlib.sha256(json.dumps(self.class_names).encode())
+        for name, value in sorted(self._tensors().items()):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+            digest.update(value.contiguous().numpy().data)
+        return digest.hexdigest()
+
+    def save(self, path: Path) -> None:
+        """Write a ``.safetensors`` file; what stood there before is replaced only by a whole new file."""
+        lists = {name: getattr(self, name) for name in ("class_names", *_LISTS)}
+        metadata = {name: json.dumps(values) for name, values in lists.items() if values is not None}
+        with written_atomically(path) as temporary:
+            tensors = {name: value.contiguous() for name, value in self._tensors().items()}
+            save_file(tensors, temporary, metadata={**self.provenance, **metadata})
+
+    @classmethod
+    def load(cls, path: Path, class_names: Sequence[str] | None = None) -> FeatureSet:
+        """Read a ``.safetensors`` file, or a ``.pkl`` of the authors without running anything in it.
+
+        Args:
+            path: the file.
+            class_names: the emotions behind the labels, for files that do not say; None: ``class_0`` and so on.
+
+        Raises:
+            InputError: the file cannot be read or what it holds is not valid.
+        """
+        if path.suffix == ".pkl":
+            from cemobam_core.pickles import read_pickled_features  # noqa: PLC0415  (it builds on this module)
+
+            return read_pickled_features(path, class_names)
+        if path.suffix != ".safetensors":
+            raise InputError(f"{path}: not a feature file; give a .safetensors file or the authors' .pkl")
+        try:
+            with safe_open(path, framework="pt") as file:
+                metadata: dict[str, str] = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"{path}: cannot be read as safetensors ({error})") from None
+        return cls._from_file(path, tensors, metadata, class_names)
+
+    @classmethod
+    def _from_file(
+        cls, path: Path, tensors: dict[str, Tensor], metadata: dict[str, str], class_names: Sequence[str] | None
+    ) -> FeatureSet:
+        required = {*MODALITIES, "labels"}
+        allowed = required | {f"{modality}_mask" for modality in MODALITIES}
+        if missing := sorted(required - tensors.keys()):
+            raise InputError(f"{path}: tensor {missing[0]!r} is missing; the file holds {sorted(tensors)}")
+        if unknown := sorted(tensors.keys() - allowed):
+            raise InputError(f"{path}: unknown tensor {unknown[0]!r}; a feature file holds {sorted(allowed)}")
+        lists = {
+            name: _names(path, name, metadata.pop(name))
+            for name in ("class_names", *_LISTS)
+            if name in metadata
+        }
+        for modality in MODALITIES:
+            if tensors[modality].is_floating_point():
+                tensors[modality] = tensors[modality].float()
+        labels = tensors["labels"]
+        lists.setdefault("utterance_ids", default_ids(path, len(labels) if labels.ndim else 0))
+        lists.setdefault("class_names", tuple(class_names or default_class_names(labels)))
+        if class_names is not None and set(class_names) != set(lists["class_names"]):
+            raise InputError(
+                f"{path}: its classes are {', '.join(lists['class_names'])}, but this data set's are "
+                f"{', '.join(class_names)}; give the file's own data set, or any other name, as --dataset"
+            )
+        return cls(**tensors, **lists, provenance=metadata, source=str(path))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Fold:
+    """One assignment of utterances to train, val and test.
+
+    Raises:
+        InputError: splits that do not fit together, a class missing from one, an utterance in two.
+    """
+
+    train: FeatureSet
+    val: FeatureSet
+    test: FeatureSet
+
+    def __post_init__(self) -> None:  # noqa: D105
+        for name, split in self.splits.items():
+            for what in ("class_names", "audio", "text"):
+                ours, first = (_kind(getattr(s, what)) for s in (split, self.train))
+                if ours != first:
+                    raise InputError(
+                        f"{split.source}: its {what} {_is(what)} {ours}, but the train split's {_is(what)} {first}; "
+                        "all splits must be made alike"
+                    )
+            counts = torch.bincount(split.labels, minlength=split.num_classes)
+            for c in (counts == 0).nonzero().flatten().tolist():
+                raise InputError(
+                    f"{split.source}: no utterance of class {split.class_names[c]!r} in the {name} split "
+                    f"({len(split)} utterances); every class must be in every split"
+                )
+        seen: dict[str, str] = {}
+        for name, split in self.splits.items():
+            for utterance_id in split.utterance_ids:
+                if utterance_id in seen:
+                    raise InputError(
+                        f"{split.source}: utterance {utterance_id!r} is in the {seen[utterance_id]} split and in the "
+                        f"{name} split; an utterance belongs to one"
+                    )
+                seen[utterance_id] = name
+
+    @property
+    def splits(self) -> dict[str, FeatureSet]:
+        """The three splits by their names."""
+        return {"train": self.train, "val": self.val, "test": self.test}
+
+
+def fingerprint(folds: Iterable[Fold]) -> str:
+    """16 hexadecimal digits that stand for these features in these splits."""
+    digest = hashlib.sha256()
+    for fold in folds:
+        for name, split in fold.splits.items():
+            digest.update(f"{name} {split.fingerprint()}".encode())
+    return digest.hexdigest()[:16]
+
+
+def default_ids(path: Path, n: int) -> tuple[str, ...]:
+    """Names for the utterances of a file that gives none: the file's and the row."""
+    return tuple(f"{path.stem}:{i:05d}" for i in range(n))
+
+
+def default_class_names(labels: Tensor) -> tuple[str, ...]:
+    """Names for the classes of a file that gives none."""
+    highest = int(labels.max()) if labels.numel() else 0
+    if not 0 < highest < 1000:
+        highest = 1  # absurd labels are refused later, with the utterance's name
+    return tuple(f"class_{c}" for c in range(highest + 1))
+
+
+def _names(path: Path, name: str, value: str) -> tuple[str, ...]:
+    try:
+        names: Any = json.loads(value)
+    except json.JSONDecodeError:
+        names = None
+    if not isinstance(names, list) or not all(isinstance(item, str) for item in names):
+        raise InputError(f"{path}: metadata {name!r} is {value[:40]!r}; it must be a JSON list of strings")
+    return tuple(names)
+
+
+def _kind(value: Tensor | tuple[str, ...]) -> str:
+    """What must be the same in all splits: class names, or an embedding's size and level."""
+    if isinstance(value, Tensor):
+        return f"({'N, T' if value.ndim == 3 else 'N'}, {value.shape[-1]})"
+    return ", ".join(value)
+
+
+def _is(what: str) -> str:
+    return "are" if what == "class_names" else "is"
+
+
+def _describe(x: Tensor) -> str:
+    return f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}"
+
+
+def _numbered(names: Sequence[str]) -> str:
+    return ", ".join(f"{i} {name}" for i, name in enumerate(names))

@@ -1,0 +1,121 @@
+"""The graph over utterances: each one linked to its nearest by audio and by text (Eqs. 1, 2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from cemobam_core.errors import InputError
+from cemobam_core.pooling import masked_mean
+
+_CHUNK_ELEMENTS = 8_000_000
+"""Similarities held at once: 64 MB of float64, and as much again for their keys."""
+
+_RESOLUTION = 2.0**-33
+"""Cosines closer than this (1.2e-10) are a tie. Rounding errors of a float64 product are some 1e-15, so equal
+embeddings tie on every machine, whatever its matrix product does; unequal ones of float32 data do not."""
+
+
+@dataclass(frozen=True, eq=False)
+class TopKGraph:
+    """The nearest neighbours of every utterance, ranked once; every graph of the K grid is a slice of them.
+
+    Neighbours by cosine similarity are nested in K: the K nearest are the first K of the ``k_max`` nearest. So the
+    similarity matrix, by far the dearest step, is computed once for the whole grid. An utterance is not its own
+    neighbour; ties are broken by the smaller index.
+
+    Attributes:
+        by_audio: row i holds the indices of i's nearest utterances by audio, best first.
+        by_text: the same by text.
+    """
+
+    by_audio: Int64[Tensor, "n k"]
+    by_text: Int64[Tensor, "n k"]
+
+    @classmethod
+    def from_features(
+        cls,
+        audio: Float[Tensor, "n *ta ea"],
+        text: Float[Tensor, "n *tt et"],
+        k_max: int = 10,
+        *,
+        audio_mask: Bool[Tensor, "n ta"] | None = None,
+        text_mask: Bool[Tensor, "n tt"] | None = None,
+    ) -> TopKGraph:
+        """Rank the ``k_max`` nearest utterances of each, by audio and by text.
+
+        Computed on the CPU in float64 and in chunks of rows: for 14,000 utterances of 768 numbers it takes seconds
+        and some 200 MB beside the features.
+
+        Args:
+            audio: audio embeddings (N, E) or (N, T, E); sequences are averaged over their valid steps.
+            text: text embeddings, likewise.
+            k_max: the largest K that :meth:`edge_index` will be asked for.
+            audio_mask: (N, T), true where an audio step is valid; None: all are.
+            text_mask: the same for text.
+
+        Raises:
+            InputError: the numbers of utterances differ, or ``k_max`` is not between 1 and N - 1.
+        """
+        n = len(audio)
+        if len(text) != n:
+            raise InputError(f"{n} audio embeddings but {len(text)} text embeddings: there must be one of each")
+        if not 1 <= k_max < n:
+            raise InputError(
+                f"K={k_max} neighbours were asked of {n} utterances: K must be between 1 and {n - 1} "
+                "(an utterance is not its own neighbour)"
+            )
+        return cls(
+            by_audio=_nearest(_pooled(audio, audio_mask), k_max),
+            by_text=_nearest(_pooled(text, text_mask), k_max),
+        )
+
+    @property
+    def k_max(self) -> int:
+        """The largest K that was ranked."""
+        return self.by_audio.shape[1]
+
+    def edge_index(self, k_audio: int, k_text: int) -> Int64[Tensor, "2 e"]:
+        """The graph for one pair of K: the union of both modalities' neighbours and the self-loops (Eq. 2).
+
+        Returns:
+            (2, E) in torch-geometric's convention: row 0 the source j, row 1 the target i that chose j, so that i
+            gathers from j. Without duplicates, sorted by source, then target.
+
+        Raises:
+            InputError: a K below 1 or above ``k_max``.
+        """
+        for name, k in (("k_audio", k_audio), ("k_text", k_text)):
+            if not 1 <= k <= self.k_max:
+                raise InputError(f"{name}={k} is not between 1 and the {self.k_max} neighbours that were ranked")
+        n = len(self.by_audio)
+        target = torch.arange(n, device=self.by_audio.device).unsqueeze(1)
+        source = torch.cat([target, self.by_audio[:, :k_audio], self.by_text[:, :k_text]], dim=1)
+        edges = torch.unique(source * n + target)  # one number an edge: sorts and removes what both chose
+        return torch.stack([edges // n, edges % n])
+
+
+def _pooled(x: Tensor, mask: Tensor | None) -> Float[Tensor, "n e"]:
+    x = x.detach().cpu()
+    if x.ndim == 2:
+        return x
+    valid = torch.ones(x.shape[:2], dtype=torch.bool) if mask is None else mask.cpu()
+    return masked_mean(x.double(), valid)
+
+
+def _nearest(x: Float[Tensor, "n e"], k: int) -> Int64[Tensor, "n k"]:
+    n = len(x)
+    unit = torch.nn.functional.normalize(x.double(), dim=1)
+    # One integer a candidate, larger is nearer: the similarity in steps of the resolution, then the smaller index.
+    # All are distinct, so top-k has one answer on every machine.
+    precedence = torch.arange(n - 1, -1, -1)
+    nearest = torch.empty(n, k, dtype=torch.int64)
+    for rows in torch.arange(n).split(max(1, _CHUNK_ELEMENTS // n)):
+        similarity = unit[rows] @ unit.T  # (rows, n)
+        similarity[torch.arange(len(rows)), rows] = -2.0  # below every cosine
+        key = similarity.div_(_RESOLUTION).round_().to(torch.int64).mul_(n).add_(precedence)
+        nearest[rows] = key.topk(k, dim=1).indices
+    return nearest

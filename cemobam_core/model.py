@@ -1,0 +1,178 @@
+"""CemoBAM: the modules put together (profile ``paper``)."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from cemobam_core.cbam import CBAM1d
+from cemobam_core.config import CemoBAMConfig, Fusion
+from cemobam_core.cross_modal import CrossModalAttention
+from cemobam_core.errors import InputError
+from cemobam_core.gat import CHGAT
+from cemobam_core.pooling import masked_max, masked_mean, masked_min
+
+
+class Projection(nn.Module):
+    """An encoder's embeddings, projected: Linear, BatchNorm, ReLU, Dropout on every valid step.
+
+    Only valid steps enter, so that neither the batch statistics nor the dropout mask depends on the padding.
+
+    Shapes:
+        x (N, T, in_dim), mask (N, T) → (N, T, out_dim), zeros where padded
+    """
+
+    def __init__(self, *, in_dim: int, out_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(in_dim, out_dim), nn.BatchNorm1d(out_dim), nn.ReLU(), nn.Dropout(dropout)
+        )
+
+    def forward(
+        self, x: Float[Tensor, "n t in_dim"], mask: Bool[Tensor, "n t"]
+    ) -> Float[Tensor, "n t out_dim"]:
+        """The projected steps."""
+        steps = self.layers(x[mask])  # (valid steps, out_dim)
+        return steps.new_zeros(*mask.shape, steps.shape[-1]).masked_scatter(mask.unsqueeze(-1), steps)
+
+
+class XCBAM(nn.Module):
+    """Cross-modal attention both ways, a 1D-CBAM on each stream, and their fusion.
+
+    Shapes:
+        audio (N, T_a, d), text (N, T_t, d) and their masks → (N, d)
+    """
+
+    def __init__(
+        self, *, dim: int, heads: int, dropout: float, kernel: int, reduction: int, fusion: Fusion
+    ) -> None:
+        super().__init__()
+        self.audio_to_text = CrossModalAttention(dim=dim, heads=heads, dropout=dropout)
+        self.text_to_audio = CrossModalAttention(dim=dim, heads=heads, dropout=dropout)
+        self.audio_cbam = CBAM1d(channels=dim, reduction=reduction, kernel=kernel)
+        self.text_cbam = CBAM1d(channels=dim, reduction=reduction, kernel=kernel)
+        self.fusion = fusion
+
+    def forward(
+        self,
+        audio: Float[Tensor, "n ta d"],
+        text: Float[Tensor, "n tt d"],
+        audio_mask: Bool[Tensor, "n ta"],
+        text_mask: Bool[Tensor, "n tt"],
+    ) -> Float[Tensor, "n d"]:
+        """The fused vector of each utterance."""
+        a_to_t = self.audio_cbam(self.audio_to_text(audio, text, text_mask), audio_mask)  # (N, T_a, d)
+        t_to_a = self.text_cbam(self.text_to_audio(text, audio, audio_mask), text_mask)  # (N, T_t, d)
+        streams = torch.cat([a_to_t, t_to_a], dim=1)  # (N, T_a + T_t, d)
+        return fuse(streams, torch.cat([audio_mask, text_mask], dim=1), self.fusion)
+
+
+def fuse(
+    streams: Float[Tensor, "n t d"], mask: Bool[Tensor, "n t"], fusion: Fusion
+) -> Float[Tensor, "n d"]:
+    """One vector from the streams laid end to end in time.
+
+    ``cls`` takes the first step; ``min``, ``max`` and ``mean`` work element-wise over the valid steps.
+    """
+    if fusion == "cls":
+        return streams[:, 0]
+    return {"min": masked_min, "max": masked_max, "mean": masked_mean}[fusion](streams, mask)
+
+
+class CemoBAM(nn.Module):
+    """The whole model: projections, CH-GAT over the graph beside xCBAM within the utterance, classifier.
+
+    With ``modules="no_xcbam"`` or ``"no_chgat"`` the classifier sees the branch that is left, and the other has no
+    weights.
+
+    Args:
+        config: sizes and choices.
+    """
+
+    def __init__(self, config: CemoBAMConfig) -> None:
+        super().__init__()
+        self.config = config
+        d = config.hidden_dim
+        self.audio_projection = Projection(in_dim=config.audio_dim, out_dim=d, dropout=config.dropout)
+        self.text_projection = Projection(in_dim=config.text_dim, out_dim=d, dropout=config.dropout)
+        self.chgat = (
+            None
+            if config.modules == "no_chgat"
+            else CHGAT(
+                in_dim=2 * d,
+                hidden_dim=d,
+                heads=config.heads,
+                layers=config.gat_layers,
+                dropout=config.dropout,
+            )
+        )
+        self.xcbam = (
+            None
+            if config.modules == "no_xcbam"
+            else XCBAM(
+                dim=d,
+                heads=config.heads,
+                dropout=config.dropout,
+                kernel=config.cbam_kernel,
+                reduction=config.cbam_reduction,
+                fusion=config.fusion,
+            )
+        )
+        branches = 2 if config.modules == "full" else 1
+        self.classifier = nn.Sequential(
+            nn.Linear(branches * d, d),
+            nn.LayerNorm(d),
+            nn.ReLU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(d, config.num_classes),
+        )
+
+    def forward(
+        self,
+        audio: Float[Tensor, "n *ta ea"],
+        text: Float[Tensor, "n *tt et"],
+        edge_index: Int64[Tensor, "2 e"],
+        audio_mask: Bool[Tensor, "n ta"] | None = None,
+        text_mask: Bool[Tensor, "n tt"] | None = None,
+    ) -> Float[Tensor, "n c"]:
+        """Class logits of each utterance.
+
+        Args:
+            audio: (N, E) utterance-level or (N, T_a, E) sequences.
+            text: (N, E) or (N, T_t, E).
+            edge_index: (2, E) graph among these N utterances, as :meth:`TopKGraph.edge_index` gives it.
+            audio_mask: (N, T_a), true on the valid steps, which come first; None: every step is valid.
+            text_mask: the same for text.
+
+        Returns:
+            (N, C) logits.
+
+        Raises:
+            InputError: embeddings whose size is not the configuration's.
+        """
+        for name, x, size in (("audio", audio, self.config.audio_dim), ("text", text, self.config.text_dim)):
+            if x.shape[-1] != size:
+                raise InputError(f"{name} embeddings have {x.shape[-1]} numbers, the model expects {size}")
+        audio, audio_mask = _as_sequence(audio, audio_mask)  # (N, T_a, E), (N, T_a)
+        text, text_mask = _as_sequence(text, text_mask)
+        f_audio = self.audio_projection(audio, audio_mask)  # (N, T_a, d)
+        f_text = self.text_projection(text, text_mask)  # (N, T_t, d)
+        branches = []
+        if self.chgat is not None:
+            # Eq. 1: V = [text ‖ audio], one node an utterance
+            nodes = torch.cat([masked_mean(f_text, text_mask), masked_mean(f_audio, audio_mask)], dim=-1)
+            branches.append(self.chgat(nodes, edge_index))  # (N, d)
+        if self.xcbam is not None:
+            branches.append(self.xcbam(f_audio, f_text, audio_mask, text_mask))  # (N, d)
+        logits: Tensor = self.classifier(torch.cat(branches, dim=-1))
+        return logits
+
+
+def _as_sequence(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Utterance-level features are sequences of one step."""
+    if x.ndim == 2:
+        x = x.unsqueeze(1)
+    if mask is None:
+        mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device)
+    return x, mask

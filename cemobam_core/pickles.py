@@ -1,0 +1,184 @@
+"""The authors' feature files: a pickled list of dicts of tensors, read without running what is in it.
+
+A pickle is a program. Three things keep this one harmless: every opcode is looked at before any is executed, the
+names a pickle may call are the five that build these tensors (each replaced by our own function), and no size that
+the file claims is believed before it is compared with the bytes that are there.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+import pickletools
+import struct
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cemobam_core.errors import InputError
+from cemobam_core.features import FeatureSet, default_class_names, default_ids
+
+_KEYS = {"audio_embed": "audio", "text_embed": "text", "label": "labels"}
+
+_DTYPES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+}
+
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+_LEGACY_PROTOCOL = 1001
+
+
+class _Refused(Exception):
+    """Something in the pickle that a feature file has no need of."""
+
+
+def read_pickled_features(path: Path, class_names: Sequence[str] | None = None) -> FeatureSet:
+    """Read a feature file as the authors publish them.
+
+    It is a list with a dict an utterance: ``text_embed`` and ``audio_embed`` (E,), ``label``.
+
+    Args:
+        path: the ``.pkl`` file.
+        class_names: the emotions behind the labels; None: ``class_0`` and so on.
+
+    Raises:
+        InputError: the file cannot be read, asks for a name that is not admitted, or is not such a list.
+    """
+    try:
+        utterances = _load(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except _Refused as refusal:
+        raise InputError(f"{path}: refused, nothing in it was run: {refusal}") from None
+    except Exception as error:  # the pickle machine raises whatever a broken program leads to
+        raise InputError(
+            f"{path}: truncated or not a pickle of features ({type(error).__name__}: {error})"
+        ) from None
+    columns = _columns(path, utterances)
+    return FeatureSet(
+        **columns,
+        class_names=tuple(class_names or default_class_names(columns["labels"])),
+        utterance_ids=default_ids(path, len(columns["labels"])),
+        provenance={"imported_from": path.name},
+        source=str(path),
+    )
+
+
+def _columns(path: Path, utterances: object) -> dict[str, Tensor]:
+    if not isinstance(utterances, list) or not utterances:
+        raise InputError(f"{path}: holds {type(utterances).__name__}, not a list of utterances")
+    for i, utterance in enumerate(utterances):
+        if not isinstance(utterance, dict) or not utterance.keys() >= _KEYS.keys():
+            held = sorted(map(str, utterance)) if isinstance(utterance, dict) else type(utterance).__name__
+            raise InputError(f"{path}: utterance {i} holds {held}; each must be a dict with {sorted(_KEYS)}")
+        for key in _KEYS:
+            value = utterance[key]
+            first = utterances[0][key]
+            if isinstance(value, int) and key == "label":
+                utterance[key] = torch.tensor(value)
+            elif not isinstance(value, Tensor) or value.shape != first.shape:
+                shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                raise InputError(f"{path}: {key!r} of utterance {i} is {shape}, unlike utterance 0's")
+    stacked = {name: torch.stack([u[key] for u in utterances]) for key, name in _KEYS.items()}
+    return {
+        "audio": stacked["audio"].float(),
+        "text": stacked["text"].float(),
+        "labels": stacked["labels"].flatten().long(),
+    }
+
+
+def _load(data: bytes) -> object:
+    _inspect(data)
+    return _Unpickler(io.BytesIO(data)).load()
+
+
+def _inspect(data: bytes) -> None:
+    """Walk over the opcodes of the pickle at the start of ``data`` without executing any.
+
+    The walk itself fails where a claimed size runs past the end; what is left to look for is the opcodes that make
+    the machine reserve memory by a number in the file.
+    """
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+        if opcode.name in {"EXT1", "EXT2", "EXT4", "INST", "OBJ", "NEXT_BUFFER", "READONLY_BUFFER"}:
+            raise _Refused(f"opcode {opcode.name}")
+        if opcode.name in {"PUT", "BINPUT", "LONG_BINPUT"} and argument > count + 256:
+            raise _Refused(f"a memo of {argument} entries after {count} opcodes")
+
+
+@dataclass(frozen=True)
+class _Storage:
+    """Raw numbers, before a tensor gives them a shape."""
+
+    dtype: torch.dtype
+    data: Tensor
+
+
+class _Unpickler(pickle.Unpickler):
+    """Knows the names that tensors are pickled with, and nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:  # noqa: D102
+        admitted: dict[tuple[str, str], Callable[..., Any]] = {
+            ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+            ("torch.storage", "_load_from_bytes"): _load_storage,
+            ("collections", "OrderedDict"): OrderedDict,
+        }
+        if (module, name) not in admitted:
+            raise _Refused(f"it asks for {module}.{name}, which no feature file needs")
+        return admitted[module, name]
+
+
+class _StorageUnpickler(pickle.Unpickler):
+    """For the header of a storage: a persistent id that describes it."""
+
+    def find_class(self, module: str, name: str) -> Any:  # noqa: D102
+        if module == "torch" and name in _DTYPES:
+            return _DTYPES[name]
+        raise _Refused(f"a tensor's storage asks for {module}.{name}")
+
+    def persistent_load(self, pid: Any) -> Any:  # noqa: D102
+        return pid
+
+
+def _load_storage(data: bytes) -> _Storage:
+    """One storage as ``torch.save`` wrote it inside a pickle: five pickles, then a count and the raw numbers."""
+    stream = io.BytesIO(data)
+    header = []
+    for _ in range(5):
+        _inspect(data[stream.tell() :])
+        header.append(_StorageUnpickler(stream).load())
+    magic, protocol, system, storage, keys = header
+    if (magic, protocol) != (_LEGACY_MAGIC, _LEGACY_PROTOCOL) or not system.get("little_endian"):
+        raise _Refused("a tensor's storage is not in the form that torch.save gives it inside a pickle")
+    kind, dtype, key, _, claimed = storage[:5]
+    (stored,) = struct.unpack("<q", stream.read(8))
+    raw = stream.read()
+    if kind != "storage" or keys != [key] or not isinstance(dtype, torch.dtype):
+        raise _Refused("a tensor's storage is not described as torch.save does")
+    if claimed != stored or len(raw) != stored * dtype.itemsize:
+        raise _Refused(
+            f"a tensor's storage claims {claimed} numbers of {dtype.itemsize} bytes, and {len(raw)} bytes are there"
+        )
+    return _Storage(dtype, torch.from_numpy(np.frombuffer(bytearray(raw), np.uint8)).view(dtype))
+
+
+def _rebuild_tensor(
+    storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object
+) -> Tensor:
+    """A tensor of ``size`` over ``storage``; one that would be larger than its storage is refused."""
+    if not isinstance(storage, _Storage):
+        raise _Refused("a tensor without a storage")
+    n = math.prod(size)
+    if n > len(storage.data) or any(s < 0 for s in (offset, *size, *stride)):
+        raise _Refused(f"a tensor of size {tuple(size)} claims more than the {len(storage.data)} numbers stored")
+    return storage.data.as_strided(size, stride, offset).clone()

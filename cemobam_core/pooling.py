@@ -1,0 +1,22 @@
+"""Reductions over time that see the valid steps alone, so that padding cannot change a result."""
+
+from __future__ import annotations
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+def masked_mean(x: Float[Tensor, "n t d"], mask: Bool[Tensor, "n t"]) -> Float[Tensor, "n d"]:
+    """Mean over the valid steps of each utterance; every utterance has at least one."""
+    weight = mask.unsqueeze(-1).to(x.dtype)
+    return (x * weight).sum(dim=1) / weight.sum(dim=1)
+
+
+def masked_max(x: Float[Tensor, "n t d"], mask: Bool[Tensor, "n t"]) -> Float[Tensor, "n d"]:
+    """Element-wise maximum over the valid steps of each utterance."""
+    return x.masked_fill(~mask.unsqueeze(-1), -float("inf")).amax(dim=1)
+
+
+def masked_min(x: Float[Tensor, "n t d"], mask: Bool[Tensor, "n t"]) -> Float[Tensor, "n d"]:
+    """Element-wise minimum over the valid steps of each utterance."""
+    return x.masked_fill(~mask.unsqueeze(-1), float("inf")).amin(dim=1)

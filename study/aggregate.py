@@ -1,0 +1,96 @@
+"""From trials to means over seeds: the frames that tables and figures are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+import pandas as pd
+
+from study.design import Pair, Trial
+from study.ledger import METRICS, Outcome, StudyFacts
+
+SelectBy = Literal["wa", "ua", "wf1"]
+
+COLUMNS = (
+    *("dataset", "profile", "k_audio", "k_text", "fusion", "modules", "fold", "seed"),
+    *("status", "epochs", "seconds", "device"),
+    *METRICS,
+)
+PAIR = ["k_audio", "k_text"]
+
+
+def trials_frame(
+    trials: Iterable[Trial], outcomes: Mapping[str, Outcome], facts: StudyFacts
+) -> pd.DataFrame:
+    """One row per trial that the ledger knows, in the order of the trials' settings.
+
+    Args:
+        trials: the trials asked for; those without an outcome have no row.
+        outcomes: by signature.
+        facts: of the study, as the ledger keeps them.
+
+    Returns:
+        A frame with :data:`COLUMNS`; metrics are fractions, and missing where a trial failed.
+    """
+    rows = [
+        {
+            "dataset": facts.dataset,
+            "profile": trial.configuration.profile,
+            **trial.parameters,
+            "status": outcome.status,
+            "epochs": trial.configuration.training.epochs,
+            "seconds": outcome.seconds,
+            "device": outcome.device,
+            **outcome.metrics,
+        }
+        for trial in trials
+        if (outcome := outcomes.get(trial.signature(facts.fingerprint)))
+    ]
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    return frame.sort_values([*PAIR, "fusion", "modules", "fold", "seed"], ignore_index=True)
+
+
+def aggregate(trials: pd.DataFrame, by: Sequence[str], folds: int) -> pd.DataFrame:
+    """Mean and sample standard deviation over seeds of every metric.
+
+    With several folds a seed's figure is its mean over all folds, so the deviation is that between seeds; a seed that
+    has not finished on every fold does not count.
+
+    Args:
+        trials: as :func:`trials_frame` gives them.
+        by: the columns that tell configurations apart.
+        folds: how many folds a complete seed has.
+
+    Returns:
+        One row per configuration: ``by``, ``n_seeds``, ``<metric>_mean``, ``<metric>_std`` (missing for one seed).
+    """
+    done = trials[trials["status"] == "done"]
+    per_seed = done.groupby([*by, "seed"])[list(METRICS)].agg("mean")
+    complete = done.groupby([*by, "seed"]).size() == folds
+    grouped = per_seed[complete].groupby(list(by))
+    mean, std = grouped.mean().add_suffix("_mean"), grouped.std(ddof=1).add_suffix("_std")
+    columns = [f"{metric}_{figure}" for metric in METRICS for figure in ("mean", "std")]
+    frame = pd.concat([mean, std], axis=1)[columns]
+    frame.insert(0, "n_seeds", grouped.size())
+    return frame.reset_index()
+
+
+def chosen_pair(grid: pd.DataFrame, *, select_by: SelectBy, seeds: int) -> Pair | None:
+    """The pair with the highest validation mean; the smaller K where means are equal.
+
+    Args:
+        grid: aggregated by pair.
+        select_by: the metric.
+        seeds: how many seeds a pair must have to be chosen, so that no pair wins by having fewer.
+
+    Returns:
+        None when no pair has all its seeds.
+    """
+    complete = grid[grid["n_seeds"] == seeds]
+    if complete.empty:
+        return None
+    # Rounding lets equal counts of right utterances be equal means, whatever the order of the sum.
+    ranked = complete.assign(score=complete[f"val_{select_by}_mean"].round(12))
+    best = ranked.sort_values(["score", *PAIR], ascending=[False, True, True]).iloc[0]
+    return Pair(int(best["k_audio"]), int(best["k_text"]))

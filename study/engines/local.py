@@ -1,0 +1,171 @@
+"""The local engine: worker processes side by side on this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from types import TracebackType
+from typing import Any
+
+import torch
+import torch.multiprocessing  # noqa: F401  (teaches multiprocessing to share tensors instead of copying them)
+
+from study.design import Trial
+from study.execution import StudyData, execute
+from study.ledger import Outcome
+
+TRIES = 2
+"""A trial whose worker dies (killed, out of memory) is tried once more, then recorded as failed."""
+
+
+class LocalEngine:
+    """Runs trials in worker processes, one trial with one thread in each at a time.
+
+    The features and the rankings lie in shared memory, once for all workers. A worker that dies costs only its trial,
+    and is replaced. When the driver dies, even by kill -9, its workers end too.
+
+    Args:
+        data: what all trials share.
+        devices: one worker for each entry; a GPU that several trials share stands several times.
+    """
+
+    def __init__(self, data: StudyData, devices: Sequence[str]) -> None:
+        self._data = data
+        self._devices = list(devices)
+        # A forked server that has torch loaded makes a worker in milliseconds and, unlike a plain fork, holds none
+        # of the driver's threads, locks or connections. Where there is none (Windows), workers start afresh.
+        methods = multiprocessing.get_all_start_methods()
+        self._context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+        if "forkserver" in methods:
+            self._context.set_forkserver_preload(["study.engines.local", "cemobam_core.training"])
+        self._workers: list[_Worker] = []
+
+    def __enter__(self) -> LocalEngine:
+        """Workers start when there is something to run."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End all workers at once; a trial in flight is lost."""
+        for worker in self._workers:
+            worker.end()
+        self._workers.clear()
+
+    def run(self, trials: Sequence[Trial]) -> Iterator[tuple[Trial, Outcome]]:
+        """Execute the trials, giving each with its outcome once, in the order in which they end."""
+        waiting = deque((trial, 1) for trial in trials)
+        while len(self._workers) < min(len(self._devices), len(trials)):
+            self._workers.append(self._start(self._devices[len(self._workers)]))
+        for worker in self._workers:
+            worker.take(waiting)
+        while busy := [worker for worker in self._workers if worker.assignment]:
+            ready = wait([worker.connection for worker in busy])
+            for worker in [worker for worker in busy if worker.connection in ready]:
+                assert worker.assignment
+                trial, tries = worker.assignment
+                outcome = worker.receive()
+                if outcome is None:  # it died
+                    outcome = Outcome(
+                        status="failed", seconds=0.0, device=worker.device, reason=worker.cause_of_death()
+                    )
+                    worker.end()
+                    self._workers.remove(worker)
+                    worker = self._start(worker.device)  # noqa: PLW2901
+                    self._workers.append(worker)
+                    if tries < TRIES:
+                        waiting.appendleft((trial, tries + 1))
+                        worker.take(waiting)
+                        continue
+                worker.take(waiting)  # before the driver records this outcome: nobody waits for the ledger
+                yield trial, outcome
+
+    def _start(self, device: str) -> _Worker:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(
+            target=_work, args=(theirs, self._data, device), name="cemobam-worker", daemon=True
+        )
+        process.start()
+        theirs.close()
+        return _Worker(process, ours, device)
+
+
+@dataclass
+class _Worker:
+    """The driver's end of one worker process."""
+
+    process: BaseProcess
+    connection: Connection
+    device: str
+    assignment: tuple[Trial, int] | None = None
+
+    def take(self, waiting: deque[tuple[Trial, int]]) -> None:
+        """Give the worker the next trial, if there is one."""
+        self.assignment = waiting.popleft() if waiting else None
+        if self.assignment:
+            # One that has just died is noticed when its answer is waited for.
+            with contextlib.suppress(BrokenPipeError):
+                self.connection.send(self.assignment[0])
+
+    def receive(self) -> Outcome | None:
+        """The outcome of the assignment; None if the worker died over it."""
+        try:
+            outcome: Outcome = self.connection.recv()
+        except (EOFError, ConnectionResetError):
+            return None
+        return outcome
+
+    def cause_of_death(self) -> str:
+        """In words, from the exit code."""
+        self.process.join()
+        code = self.process.exitcode or 0
+        if code == -signal.SIGKILL:
+            return f"its worker was killed {TRIES} times (SIGKILL: often out of memory; try fewer --workers)"
+        name = signal.Signals(-code).name if code < 0 else f"exit status {code}"
+        return f"its worker died {TRIES} times ({name})"
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
+
+
+def _work(connection: Connection, data: StudyData, device: str) -> None:
+    """A worker's life: take a trial, give its outcome, until the driver is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
+    threading.Thread(target=_end_with_the_driver, daemon=True).start()
+    torch.set_num_threads(1)
+    while True:
+        try:
+            trial: Trial = connection.recv()
+        except EOFError:
+            return
+        connection.send(_outcome(trial, data, device))
+
+
+def _outcome(trial: Trial, data: StudyData, device: str) -> Outcome:
+    try:
+        return execute(trial, data, device)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise  # as good as being killed: this worker's memory is let go, and a fresh one tries again
+    except Exception as error:  # a trial's own failure: recorded with its reason, and the study goes on
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        return Outcome(status="failed", seconds=0.0, device=device, reason=reason)
+
+
+def _end_with_the_driver() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent
+    parent.join()
+    os._exit(1)

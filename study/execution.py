@@ -1,0 +1,70 @@
+"""Executing one trial: what every engine does with it, wherever it runs."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import torch
+
+from cemobam_core.features import Fold
+from cemobam_core.graph import TopKGraph
+from study.design import Trial
+from study.ledger import METRICS, Outcome
+
+
+@dataclass(frozen=True, eq=False)
+class StudyData:
+    """What all trials share, made once: the features of every fold and the ranking of every split.
+
+    Attributes:
+        folds: features by fold.
+        rankings: by fold, then split, each utterance's nearest.
+    """
+
+    folds: tuple[Fold, ...]
+    rankings: tuple[dict[str, TopKGraph], ...]
+
+    @classmethod
+    def prepare(cls, folds: tuple[Fold, ...], k_max: int) -> StudyData:
+        """Rank the neighbours in every split, once for the whole grid.
+
+        Raises:
+            InputError: a split with too few utterances for ``k_max`` neighbours.
+        """
+        return cls(
+            folds, tuple({name: s.rank(k_max) for name, s in fold.splits.items()} for fold in folds)
+        )
+
+
+def execute(trial: Trial, data: StudyData, device: str) -> Outcome:
+    """Train and evaluate one trial; the numbers depend on the trial and its data alone.
+
+    Raises:
+        Exception: whatever the training raises; engines turn it into a failed outcome.
+    """
+    from cemobam_core.training import Batch, train  # noqa: PLC0415  (slow to import, of use to workers alone)
+
+    start = time.perf_counter()
+    fold, rankings = data.folds[trial.fold], data.rankings[trial.fold]
+    pair = trial.configuration.pair
+    batches = {
+        name: Batch.from_features(split, rankings[name].edge_index(pair.k_audio, pair.k_text))
+        for name, split in fold.splits.items()
+    }
+    config = replace(
+        trial.configuration.model,
+        num_classes=fold.train.num_classes,
+        audio_dim=fold.train.audio.shape[-1],
+        text_dim=fold.train.text.shape[-1],
+    )
+    result = train(
+        config, batches, training=trial.configuration.training, seed=trial.seed, device=torch.device(device)
+    )
+    return Outcome(
+        status="done",
+        seconds=time.perf_counter() - start,
+        device=device,
+        metrics={name: getattr(result.metrics[name.partition("_")[0]], name.partition("_")[2]) for name in METRICS},
+        curve=result.curve,
+    )
