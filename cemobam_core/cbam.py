@@ -31,9 +31,7 @@ class ChannelAttention(nn.Module):
             nn.Linear(squeezed, channels, bias=False),
         )
 
-    def forward(
-        self, x: Float[Tensor, "n t d"], mask: Bool[Tensor, "n t"]
-    ) -> Float[Tensor, "n 1 d"]:
+    def forward(self, x: Float[Tensor, "n t d"], mask: Bool[Tensor, "n t"]) -> Float[Tensor, "n 1 d"]:
         """The gate."""
         logits = self.mlp(masked_mean(x, mask)) + self.mlp(masked_max(x, mask))  # (N, d)
         return torch.sigmoid(logits).unsqueeze(1)
@@ -55,9 +53,7 @@ class SpatialAttention(nn.Module):
         super().__init__()
         self.conv = nn.Conv1d(2, 1, kernel, padding=kernel // 2, bias=False)
 
-    def forward(
-        self, x: Float[Tensor, "n t d"], mask: Bool[Tensor, "n t"]
-    ) -> Float[Tensor, "n t 1"]:
+    def forward(self, x: Float[Tensor, "n t d"], mask: Bool[Tensor, "n t"]) -> Float[Tensor, "n t 1"]:
         """The gate."""
         planes = torch.stack([x.mean(dim=-1), x.amax(dim=-1)], dim=1)  # (N, 2, T)
         # Padded steps are zeros, as the convolution's own padding is: a longer padding changes nothing.
@@ -83,9 +79,8 @@ class CBAM1d(nn.Module):
         self.channel = ChannelAttention(channels=channels, reduction=reduction)
         self.spatial = SpatialAttention(kernel=kernel)
 
-    def forward(
-        self, x: Float[Tensor, "n t d"], mask: Bool[Tensor, "n t"]
-    ) -> Float[Tensor, "n t d"]:
+    def forward(self, x: Float[Tensor, "n t d"], mask: Bool[Tensor, "n t"]) -> Float[Tensor, "n t d"]:
         """The gated features."""
         x = x * self.channel(x, mask)
-        return x * self.spatial(x, mask)
+        gated: Tensor = x * self.spatial(x, mask)
+        return gated

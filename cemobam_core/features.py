@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +58,7 @@ class FeatureSet:
 
     def __post_init__(self) -> None:  # noqa: D105
         if self.labels.ndim != 1 or self.labels.dtype != torch.int64:
-            raise self._error(
-                f"labels are {_describe(self.labels)}; they must be a (N,) vector of int64 class indices"
-            )
+            raise self._error(f"labels are {_describe(self.labels)}; they must be a (N,) vector of int64 class indices")
         if len(self) == 0:
             raise self._error("holds no utterances")
         for modality in MODALITIES:
@@ -83,9 +81,7 @@ class FeatureSet:
     def _check_modality(self, modality: str) -> None:
         x, mask = getattr(self, modality), getattr(self, f"{modality}_mask")
         if x.ndim not in (2, 3) or 0 in x.shape or not x.is_floating_point():
-            raise self._error(
-                f"{modality} is {_describe(x)}; it must be (N, E) or (N, T, E) floating-point numbers"
-            )
+            raise self._error(f"{modality} is {_describe(x)}; it must be (N, E) or (N, T, E) floating-point numbers")
         if len(x) != len(self):
             raise self._error(f"{len(x)} {modality} embeddings for {len(self)} labels; there must be one each")
         for i in self._first(~torch.isfinite(x).flatten(1).all(dim=1)):
@@ -132,15 +128,11 @@ class FeatureSet:
     def select(self, indices: Sequence[int], *, source: str) -> FeatureSet:
         """The utterances at ``indices``, in that order."""
         rows = torch.as_tensor(indices, dtype=torch.int64)
-        tensors = {name: value[rows] for name, value in self._tensors().items()}
-        lists = {
-            name: tuple(values[i] for i in indices)
-            for name in _LISTS
-            if (values := getattr(self, name)) is not None
-        }
-        return FeatureSet(
-            **tensors, **lists, class_names=self.class_names, provenance=self.provenance, source=source
-        )
+        parts: dict[str, Any] = {name: value[rows] for name, value in self._tensors().items()}
+        for name in _LISTS:
+            if (values := getattr(self, name)) is not None:
+                parts[name] = tuple(values[i] for i in indices)
+        return replace(self, **parts, source=source)
 
     def rank(self, k_max: int) -> TopKGraph:
         """Each utterance's ``k_max`` nearest in this set, for every graph up to that K."""
@@ -194,7 +186,11 @@ class FeatureSet:
 
     @classmethod
     def _from_file(
-        cls, path: Path, tensors: dict[str, Tensor], metadata: dict[str, str], class_names: Sequence[str] | None
+        cls,
+        path: Path,
+        tensors: dict[str, Tensor],
+        metadata: dict[str, str],
+        class_names: Sequence[str] | None,
     ) -> FeatureSet:
         required = {*MODALITIES, "labels"}
         allowed = required | {f"{modality}_mask" for modality in MODALITIES}
@@ -202,11 +198,7 @@ class FeatureSet:
             raise InputError(f"{path}: tensor {missing[0]!r} is missing; the file holds {sorted(tensors)}")
         if unknown := sorted(tensors.keys() - allowed):
             raise InputError(f"{path}: unknown tensor {unknown[0]!r}; a feature file holds {sorted(allowed)}")
-        lists = {
-            name: _names(path, name, metadata.pop(name))
-            for name in ("class_names", *_LISTS)
-            if name in metadata
-        }
+        lists = {name: _names(path, name, metadata.pop(name)) for name in ("class_names", *_LISTS) if name in metadata}
         for modality in MODALITIES:
             if tensors[modality].is_floating_point():
                 tensors[modality] = tensors[modality].float()

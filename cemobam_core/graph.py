@@ -113,7 +113,7 @@ def _nearest(x: Float[Tensor, "n e"], k: int) -> Int64[Tensor, "n k"]:
     # All are distinct, so top-k has one answer on every machine.
     precedence = torch.arange(n - 1, -1, -1)
     nearest = torch.empty(n, k, dtype=torch.int64)
-    for rows in torch.arange(n).split(max(1, _CHUNK_ELEMENTS // n)):
+    for rows in torch.split(torch.arange(n), max(1, _CHUNK_ELEMENTS // n)):
         similarity = unit[rows] @ unit.T  # (rows, n)
         similarity[torch.arange(len(rows)), rows] = -2.0  # below every cosine
         key = similarity.div_(_RESOLUTION).round_().to(torch.int64).mul_(n).add_(precedence)

@@ -25,15 +25,11 @@ class Projection(nn.Module):
 
     def __init__(self, *, in_dim: int, out_dim: int, dropout: float) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(in_dim, out_dim), nn.BatchNorm1d(out_dim), nn.ReLU(), nn.Dropout(dropout)
-        )
+        self.layers = nn.Sequential(nn.Linear(in_dim, out_dim), nn.BatchNorm1d(out_dim), nn.ReLU(), nn.Dropout(dropout))
 
-    def forward(
-        self, x: Float[Tensor, "n t in_dim"], mask: Bool[Tensor, "n t"]
-    ) -> Float[Tensor, "n t out_dim"]:
+    def forward(self, x: Float[Tensor, "n t in_dim"], mask: Bool[Tensor, "n t"]) -> Float[Tensor, "n t out_dim"]:
         """The projected steps."""
-        steps = self.layers(x[mask])  # (valid steps, out_dim)
+        steps: Tensor = self.layers(x[mask])  # (valid steps, out_dim)
         return steps.new_zeros(*mask.shape, steps.shape[-1]).masked_scatter(mask.unsqueeze(-1), steps)
 
 
@@ -44,9 +40,7 @@ class XCBAM(nn.Module):
         audio (N, T_a, d), text (N, T_t, d) and their masks → (N, d)
     """
 
-    def __init__(
-        self, *, dim: int, heads: int, dropout: float, kernel: int, reduction: int, fusion: Fusion
-    ) -> None:
+    def __init__(self, *, dim: int, heads: int, dropout: float, kernel: int, reduction: int, fusion: Fusion) -> None:
         super().__init__()
         self.audio_to_text = CrossModalAttention(dim=dim, heads=heads, dropout=dropout)
         self.text_to_audio = CrossModalAttention(dim=dim, heads=heads, dropout=dropout)
@@ -68,9 +62,7 @@ class XCBAM(nn.Module):
         return fuse(streams, torch.cat([audio_mask, text_mask], dim=1), self.fusion)
 
 
-def fuse(
-    streams: Float[Tensor, "n t d"], mask: Bool[Tensor, "n t"], fusion: Fusion
-) -> Float[Tensor, "n d"]:
+def fuse(streams: Float[Tensor, "n t d"], mask: Bool[Tensor, "n t"], fusion: Fusion) -> Float[Tensor, "n d"]:
     """One vector from the streams laid end to end in time.
 
     ``cls`` takes the first step; ``min``, ``max`` and ``mean`` work element-wise over the valid steps.

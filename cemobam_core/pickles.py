@@ -62,12 +62,12 @@ def read_pickled_features(path: Path, class_names: Sequence[str] | None = None) 
     except _Refused as refusal:
         raise InputError(f"{path}: refused, nothing in it was run: {refusal}") from None
     except Exception as error:  # the pickle machine raises whatever a broken program leads to
-        raise InputError(
-            f"{path}: truncated or not a pickle of features ({type(error).__name__}: {error})"
-        ) from None
+        raise InputError(f"{path}: truncated or not a pickle of features ({type(error).__name__}: {error})") from None
     columns = _columns(path, utterances)
     return FeatureSet(
-        **columns,
+        audio=columns["audio"],
+        text=columns["text"],
+        labels=columns["labels"],
         class_names=tuple(class_names or default_class_names(columns["labels"])),
         utterance_ids=default_ids(path, len(columns["labels"])),
         provenance={"imported_from": path.name},
@@ -112,7 +112,7 @@ def _inspect(data: bytes) -> None:
     for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
         if opcode.name in {"EXT1", "EXT2", "EXT4", "INST", "OBJ", "NEXT_BUFFER", "READONLY_BUFFER"}:
             raise _Refused(f"opcode {opcode.name}")
-        if opcode.name in {"PUT", "BINPUT", "LONG_BINPUT"} and argument > count + 256:
+        if opcode.name in {"PUT", "BINPUT", "LONG_BINPUT"} and (argument or 0) > count + 256:
             raise _Refused(f"a memo of {argument} entries after {count} opcodes")
 
 
@@ -127,7 +127,7 @@ class _Storage:
 class _Unpickler(pickle.Unpickler):
     """Knows the names that tensors are pickled with, and nothing else."""
 
-    def find_class(self, module: str, name: str) -> Any:  # noqa: D102
+    def find_class(self, module: str, name: str) -> Any:
         admitted: dict[tuple[str, str], Callable[..., Any]] = {
             ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
             ("torch.storage", "_load_from_bytes"): _load_storage,
@@ -141,12 +141,12 @@ class _Unpickler(pickle.Unpickler):
 class _StorageUnpickler(pickle.Unpickler):
     """For the header of a storage: a persistent id that describes it."""
 
-    def find_class(self, module: str, name: str) -> Any:  # noqa: D102
+    def find_class(self, module: str, name: str) -> Any:
         if module == "torch" and name in _DTYPES:
             return _DTYPES[name]
         raise _Refused(f"a tensor's storage asks for {module}.{name}")
 
-    def persistent_load(self, pid: Any) -> Any:  # noqa: D102
+    def persistent_load(self, pid: Any) -> Any:
         return pid
 
 

@@ -104,9 +104,7 @@ def train(
     with _seeded(seed, device), _matmul_precision(training.precision, device):
         model = CemoBAM(config).to(device)
         placed = {name: batch.to(device) for name, batch in batches.items()}
-        optimizer = torch.optim.Adam(
-            model.parameters(), lr=training.lr, weight_decay=training.weight_decay, fused=True
-        )
+        optimizer = torch.optim.Adam(model.parameters(), lr=training.lr, weight_decay=training.weight_decay, fused=True)
         scheduler = torch.optim.lr_scheduler.StepLR(optimizer, training.lr_step, training.lr_gamma)
         curve = {}
         for epoch in range(1, training.epochs + 1):
@@ -117,9 +115,7 @@ def train(
                     raise TrainingDiverged(f"the training loss is {loss.item()} at epoch {epoch}")
                 settle_batch_norm(model, placed["train"], training.precision)
                 curve[epoch] = evaluate(model, placed["val"], precision=training.precision).wa
-        metrics = {
-            name: evaluate(model, batch, precision=training.precision) for name, batch in placed.items()
-        }
+        metrics = {name: evaluate(model, batch, precision=training.precision) for name, batch in placed.items()}
     for name, measured in metrics.items():
         if not math.isfinite(measured.loss):
             raise TrainingDiverged(f"the {name} loss is {measured.loss} after epoch {training.epochs}")

@@ -20,9 +20,7 @@ COLUMNS = (
 PAIR = ["k_audio", "k_text"]
 
 
-def trials_frame(
-    trials: Iterable[Trial], outcomes: Mapping[str, Outcome], facts: StudyFacts
-) -> pd.DataFrame:
+def trials_frame(trials: Iterable[Trial], outcomes: Mapping[str, Outcome], facts: StudyFacts) -> pd.DataFrame:
     """One row per trial that the ledger knows, in the order of the trials' settings.
 
     Args:
@@ -74,6 +72,11 @@ def aggregate(trials: pd.DataFrame, by: Sequence[str], folds: int) -> pd.DataFra
     frame = pd.concat([mean, std], axis=1)[columns]
     frame.insert(0, "n_seeds", grouped.size())
     return frame.reset_index()
+
+
+def aggregate_grid(trials: pd.DataFrame, folds: int) -> pd.DataFrame:
+    """The grid's trials by pair: what ``grid.csv`` holds."""
+    return aggregate(trials, PAIR, folds)
 
 
 def chosen_pair(grid: pd.DataFrame, *, select_by: SelectBy, seeds: int) -> Pair | None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from study.aggregate import PAIR, SelectBy, aggregate, chosen_pair, trials_frame
+from study.aggregate import SelectBy, aggregate_grid, chosen_pair, trials_frame
 from study.design import BLOCKS, Design, Pair, Trial, distinct
 from study.engines import Engine
 from study.ledger import Ledger, Outcome, StudyFacts
+
+_ANY_PAIR = Pair(1, 1)
+"""For the grid, which varies the pair itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +32,7 @@ class Plan:
 
 
 class StudyRun:
-    """One plan on one ledger: what is asked for, what is known, what is missing.
+    """A plan against a ledger: what is asked for, what is known, what is missing.
 
     Args:
         plan: what was asked for.
@@ -41,12 +44,12 @@ class StudyRun:
         self.plan = plan
         self.facts = facts
         self._ledger = ledger
-        # A trial that two blocks share is trained once, whichever block it was trained for: all are looked into.
+        # A trial that blocks share is trained once, whichever block it was trained for: all are looked into.
         self._recorded = {block: ledger.outcomes(block) for block in BLOCKS}
 
     @property
     def outcomes(self) -> dict[str, Outcome]:
-        """All that is known, by signature; a done trial before a failed one."""
+        """All that is known, by signature; of a trial that failed in one block and is done in another, the latter."""
         known: dict[str, Outcome] = {}
         for recorded in self._recorded.values():
             for signature, outcome in recorded.items():
@@ -55,41 +58,46 @@ class StudyRun:
         return known
 
     def pair(self) -> Pair | None:
-        """The pair for the blocks after the grid; None: validation cannot choose one yet."""
+        """The pair for the blocks after the grid; None: the grid is not complete, or no pair has all its seeds."""
         if self.plan.at:
             return self.plan.at
-        trials = self.plan.design.trials("grid", Pair(1, 1))
+        trials = self.plan.design.trials("grid", _ANY_PAIR)
         frame = trials_frame(trials, self.outcomes, self.facts)
-        grid = aggregate(frame, PAIR, self.facts.folds)
-        if len(self._missing(trials)) and "grid" not in self.plan.blocks:
+        if len(frame) < len(trials):
             return None
-        return chosen_pair(grid, select_by=self.plan.select_by, seeds=len(self.plan.design.seeds))
+        return chosen_pair(
+            aggregate_grid(frame, self.facts.folds),
+            select_by=self.plan.select_by,
+            seeds=len(self.plan.design.seeds),
+        )
 
-    def trials(self) -> dict[str, list[Trial]]:
-        """The trials of every block asked for, as far as its pair is known."""
-        pair = self.pair()
-        return {
-            block: self.plan.design.trials(block, pair or Pair(1, 1))
-            for block in self.plan.blocks
-            if block == "grid" or pair
-        }
+    def trials(self, block: str) -> list[Trial]:
+        """The trials of a block; none while the pair that it needs is not known."""
+        pair = _ANY_PAIR if block == "grid" else self.pair()
+        return self.plan.design.trials(block, pair) if pair else []
+
+    def missing(self, trials: Iterable[Trial]) -> list[Trial]:
+        """Those that are not done."""
+        known = self.outcomes
+        return [
+            trial
+            for trial in trials
+            if (outcome := known.get(self._signature(trial))) is None or outcome.status == "failed"
+        ]
 
     def counts(self) -> tuple[int, int]:
-        """Trials in all and trials done; before the pair is known, counted as if it were the grid's first."""
+        """How many trials are asked for and how many of them are done.
+
+        Before the grid has chosen a pair, the blocks that wait for it count as if it were the grid's first.
+        """
         design = self.plan.design
         pair = self.pair() or Pair(design.k_audio[0], design.k_text[0])
-        known_pair = self.pair() is not None
-        total, done = [], 0
-        for block in self.plan.blocks:
-            trials = design.trials(block, pair)
-            total += trials
-        everything = distinct(total)
-        countable = everything if known_pair else design.trials("grid", pair) if "grid" in self.plan.blocks else []
-        done = len(countable) - len(self._missing(countable))
-        return len(everything), done
+        asked = distinct(trial for block in self.plan.blocks for trial in design.trials(block, pair))
+        known = distinct(trial for block in self.plan.blocks for trial in self.trials(block))
+        return len(asked), len(known) - len(self.missing(known))
 
     def run(self, engine: Engine, on_outcome: Callable[[Trial, Outcome], None]) -> None:
-        """Run what is missing: the grid, then the blocks at the chosen pair.
+        """Run what is missing: the grid, then the blocks at the pair that it chose.
 
         Args:
             engine: executes trials.
@@ -98,42 +106,28 @@ class StudyRun:
         Raises:
             LedgerFailed: the storage refused to be written.
         """
-        stages = (("grid",), tuple(block for block in self.plan.blocks if block != "grid"))
-        for stage in stages:
-            blocks = {block: trials for block, trials in self.trials().items() if block in stage}
-            self._complete(blocks, engine, on_outcome)
+        for stage in ("grid",), tuple(block for block in self.plan.blocks if block != "grid"):
+            blocks = {block: self.trials(block) for block in stage if block in self.plan.blocks}
+            self.share()
+            for trial, outcome in engine.run(self.missing(distinct(t for ts in blocks.values() for t in ts))):
+                for block, trials in blocks.items():
+                    if trial in trials:
+                        self._record(block, trial, outcome)
+                on_outcome(trial, outcome)
 
-    def _complete(
-        self,
-        blocks: Mapping[str, Sequence[Trial]],
-        engine: Engine,
-        on_outcome: Callable[[Trial, Outcome], None],
-    ) -> None:
-        known = self.outcomes
-        missing = self._missing(distinct(trial for trials in blocks.values() for trial in trials))
-        for block, trials in blocks.items():  # what another block has done already
-            for trial in trials:
+    def share(self) -> None:
+        """Record in each block what another has done already, so that each can be browsed by itself."""
+        done = {signature: o for signature, o in self.outcomes.items() if o.status == "done"}
+        for block in self.plan.blocks:
+            for trial in self.trials(block):
                 signature = self._signature(trial)
                 here = self._recorded[block].get(signature)
-                if (here is None or here.status == "failed") and trial not in missing:
-                    self._record(block, trial, known[signature])
-        wanted_by = {trial: [b for b, trials in blocks.items() if trial in trials] for trial in missing}
-        for trial, outcome in engine.run(list(missing)):
-            for block in wanted_by[trial]:
-                self._record(block, trial, outcome)
-            on_outcome(trial, outcome)
+                if signature in done and (here is None or here.status == "failed"):
+                    self._record(block, trial, done[signature])
 
     def _record(self, block: str, trial: Trial, outcome: Outcome) -> None:
         self._ledger.record(block, trial, outcome)
         self._recorded[block][self._signature(trial)] = outcome
-
-    def _missing(self, trials: Sequence[Trial]) -> dict[Trial, None]:
-        known = self.outcomes
-        return {
-            trial: None
-            for trial in trials
-            if (outcome := known.get(self._signature(trial))) is None or outcome.status == "failed"
-        }
 
     def _signature(self, trial: Trial) -> str:
         return trial.signature(self.facts.fingerprint)

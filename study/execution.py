@@ -32,9 +32,7 @@ class StudyData:
         Raises:
             InputError: a split with too few utterances for ``k_max`` neighbours.
         """
-        return cls(
-            folds, tuple({name: s.rank(k_max) for name, s in fold.splits.items()} for fold in folds)
-        )
+        return cls(folds, tuple({name: s.rank(k_max) for name, s in fold.splits.items()} for fold in folds))
 
 
 def execute(trial: Trial, data: StudyData, device: str) -> Outcome:
@@ -58,9 +56,7 @@ def execute(trial: Trial, data: StudyData, device: str) -> Outcome:
         audio_dim=fold.train.audio.shape[-1],
         text_dim=fold.train.text.shape[-1],
     )
-    result = train(
-        config, batches, training=trial.configuration.training, seed=trial.seed, device=torch.device(device)
-    )
+    result = train(config, batches, training=trial.configuration.training, seed=trial.seed, device=torch.device(device))
     return Outcome(
         status="done",
         seconds=time.perf_counter() - start,

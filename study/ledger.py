@@ -8,6 +8,7 @@ GridSampler hands some points out twice and others never when several workers as
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
@@ -199,7 +200,9 @@ class Ledger:
                 load_if_exists=True,
             )
             if _FACTS not in study.user_attrs:
-                study.set_metric_names(["validation WA"])
+                with warnings.catch_warnings():  # experimental in Optuna, and only the dashboard's axis label
+                    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                    study.set_metric_names(["validation WA"])
                 study.set_user_attr(_FACTS, asdict(self._facts))
             self._studies[block] = study
         return self._studies[block]

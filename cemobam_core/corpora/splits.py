@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedShuffleSplit
 
 from cemobam_core.errors import InputError
@@ -15,7 +16,7 @@ from cemobam_core.features import FeatureSet, Fold
 DEFAULT_PROTOCOL = "random:80/10/10"
 SPLITS = ("train", "val", "test")
 
-_Rows = Sequence[int]
+_Rows = npt.NDArray[np.int64]
 
 
 def load_folds(
@@ -90,7 +91,7 @@ def split(features: FeatureSet, protocol: str = DEFAULT_PROTOCOL, seed: int = 0)
     return tuple(
         Fold(
             **{
-                name: features.select(sorted(rows), source=f"{features.source} ({protocol})")
+                name: features.select(sorted(rows.tolist()), source=f"{features.source} ({protocol})")
                 for name, rows in zip(SPLITS, fold, strict=True)
             }
         )
@@ -118,7 +119,7 @@ def _random(features: FeatureSet, percents: Sequence[int], seed: int) -> tuple[_
     return train, val, test
 
 
-def _stratified(rows: np.ndarray, labels: np.ndarray, n_second: int, seed: int) -> tuple[_Rows, _Rows]:
+def _stratified(rows: _Rows, labels: _Rows, n_second: int, seed: int) -> tuple[_Rows, _Rows]:
     splitter = StratifiedShuffleSplit(n_splits=1, test_size=n_second, random_state=seed)
     first, second = next(splitter.split(rows, labels[rows]))
     return rows[first], rows[second]
@@ -129,9 +130,7 @@ def _by_speaker(features: FeatureSet, seed: int) -> list[tuple[_Rows, _Rows, _Ro
     labels = features.labels.numpy()
     distinct = len(set(speakers))
     if distinct < 3:
-        raise InputError(
-            f"{features.source}: {distinct} speakers; --split-protocol speaker needs three at least"
-        )
+        raise InputError(f"{features.source}: {distinct} speakers; --split-protocol speaker needs three at least")
     # Ten parts without a speaker in common, alike in their classes: one to test, one to validate, eight to train.
     splitter = StratifiedGroupKFold(n_splits=min(10, distinct), shuffle=True, random_state=seed)
     parts = [part for _, part in splitter.split(labels, labels, speakers)]
@@ -142,15 +141,13 @@ def _by_session(features: FeatureSet, _seed: int) -> list[tuple[_Rows, _Rows, _R
     sessions = np.array(_named(features, "sessions", "session"))
     distinct = sorted(set(sessions))
     if len(distinct) < 3:
-        raise InputError(
-            f"{features.source}: {len(distinct)} sessions; --split-protocol session needs three at least"
-        )
+        raise InputError(f"{features.source}: {len(distinct)} sessions; --split-protocol session needs three at least")
     folds = []
     for i, test in enumerate(distinct):
         val = distinct[(i + 1) % len(distinct)]
-        masks = ((sessions != test) & (sessions != val), sessions == val, sessions == test)
-        folds.append(tuple(np.flatnonzero(mask) for mask in masks))
-    return folds  # type: ignore[return-value]
+        train = (sessions != test) & (sessions != val)
+        folds.append((np.flatnonzero(train), np.flatnonzero(sessions == val), np.flatnonzero(sessions == test)))
+    return folds
 
 
 def _named(features: FeatureSet, name: str, protocol: str) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any
 
 import torch
-import torch.multiprocessing  # noqa: F401  (teaches multiprocessing to share tensors instead of copying them)
+import torch.multiprocessing
 
 from study.design import Trial
 from study.execution import StudyData, execute

@@ -1,0 +1,102 @@
+"""Fig. 2: the heatmap over K_audio and K_text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from cemobam_core.files import written_atomically
+from study.design import Pair
+from study.tables import MEASURES
+
+_STYLE: Any = {
+    "font.family": "sans-serif",
+    "font.size": 7,
+    "axes.titlesize": 8,
+    "pdf.fonttype": 42,  # fonts embedded as such: journals ask for it
+    "savefig.dpi": 300,
+}
+_TEXT_WIDTH = 7.16  # inches, across both columns of an IEEE page
+
+
+def topk_heatmap(grid: pd.DataFrame, chosen: Pair | None, *, title: str, seeds: int) -> Figure:
+    """The test split's WA, UA and w-F1 over the K grid, one panel and one colour bar each.
+
+    The cell that validation chose has a frame; the highest of each panel a star. Cells without a trial stay white, and
+    those with fewer seeds than asked for are in italics.
+
+    Args:
+        grid: aggregated by pair, fractions.
+        chosen: the pair to frame.
+        title: the data set, as figures show it.
+        seeds: how many each cell should have.
+    """
+    with mpl.rc_context(_STYLE):
+        counts = grid.pivot(index="k_text", columns="k_audio", values="n_seeds").sort_index(ascending=False)
+        rows, columns = counts.shape
+        height = 1.05 + (_TEXT_WIDTH / 3 - 0.4) * min(max(rows / columns, 0.35), 1.6) + 0.35
+        figure = Figure(figsize=(_TEXT_WIDTH, height), layout="constrained")
+        axes = figure.subplots(1, len(MEASURES), sharey=True)
+        for ax, (measure, label) in zip(axes, MEASURES.items(), strict=True):
+            percent = 100 * grid.pivot(index="k_text", columns="k_audio", values=f"test_{measure}_mean")
+            _panel(ax, percent.sort_index(ascending=False), counts < seeds, chosen, label)
+        axes[0].set_ylabel("$K_{text}$")
+        figure.suptitle(f"{title}: test split, percent, mean over {seeds} seed{'s' if seeds > 1 else ''}", fontsize=8)
+        legend = "★ highest in the panel"
+        if chosen:
+            legend = (
+                f"□ chosen on validation ($K_{{audio}}$={chosen.k_audio}, $K_{{text}}$={chosen.k_text})    {legend}"
+            )
+        figure.supxlabel(legend, fontsize=7)
+    return figure
+
+
+def _panel(ax: Axes, percent: pd.DataFrame, short: pd.DataFrame, chosen: Pair | None, label: str) -> None:
+    best = percent.stack().idxmax()  # (k_text, k_audio)
+    size = min(7.0, 57 / max(percent.shape))
+    sns.heatmap(
+        percent,
+        ax=ax,
+        cmap="cividis",  # even in lightness: reads in grey and for the colour-blind
+        annot=True,
+        fmt=".1f",
+        annot_kws={"size": size},
+        linewidths=0.3,
+        cbar_kws={"orientation": "horizontal", "label": f"{label} (%)", "aspect": 30, "pad": 0.02},
+    )
+    texts = iter(ax.texts)  # seaborn writes one for each cell with a number, row by row
+    for row, column in np.argwhere(percent.notna().to_numpy()):
+        text = next(texts)
+        if (percent.index[row], percent.columns[column]) == best:
+            text.set_text(f"{text.get_text()}\n★")
+            text.set_linespacing(0.8)
+        if short.iat[row, column]:
+            text.set_fontstyle("italic")
+    k_audios, k_texts = (list(map(int, axis)) for axis in (percent.columns, percent.index))
+    if chosen and chosen.k_text in k_texts and chosen.k_audio in k_audios:
+        corner = (k_audios.index(chosen.k_audio), k_texts.index(chosen.k_text))
+        for colour, width in (("white", 2.4), ("#d7191c", 1.4)):  # red on a white edge stands out on every cell
+            frame = Rectangle(corner, 1, 1, fill=False, edgecolor=colour, linewidth=width, clip_on=False, zorder=3)
+            ax.add_patch(frame)
+    ax.set(title=label, xlabel="$K_{audio}$", ylabel="")
+    ax.tick_params(length=0)
+    ax.tick_params(axis="y", rotation=0)
+
+
+def save(figure: Figure, path: Path) -> list[Path]:
+    """Write ``path`` with ``.png``, for the screen, and with ``.pdf``, for print."""
+    written = []
+    with mpl.rc_context(_STYLE):
+        for suffix in (".png", ".pdf"):
+            written.append(path.with_suffix(suffix))
+            with written_atomically(written[-1]) as temporary:
+                figure.savefig(temporary)
+    return written

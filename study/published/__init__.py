@@ -1,0 +1,38 @@
+"""The paper's own numbers, as data, with their source.
+
+``table1.csv`` to ``table4.csv`` hold Tables I to IV in percent, ``best_k.csv`` the best pairs of Fig. 2. They are as
+printed; note that the authors' released code calls balanced accuracy "WA" and accuracy "UA", so the columns may have
+to be read the other way round.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import as_file, files
+
+import pandas as pd
+
+from study.design import Pair
+
+SWAP_NOTE = (
+    "Published figures as printed; the authors' released code computes balanced accuracy as WA and accuracy "
+    "as UA, so these two may be swapped."
+)
+
+
+def published(name: str, dataset: str) -> pd.DataFrame:
+    """A table of the paper for one data set; empty where the paper has none of it.
+
+    Args:
+        name: ``table1`` to ``table4`` or ``best_k``.
+        dataset: ``iemocap`` or ``esd``.
+    """
+    with as_file(files(__package__) / f"{name}.csv") as path:
+        table = pd.read_csv(path)
+    return table[table["dataset"] == dataset].reset_index(drop=True)
+
+
+def paper_pair(dataset: str) -> Pair | None:
+    """The K pair that the paper reports as best; None where it reports none."""
+    for best in published("best_k", dataset).to_dict("records"):
+        return Pair(best["k_audio"], best["k_text"])
+    return None

@@ -1,0 +1,134 @@
+"""What comes out of a study: files made from the ledger alone, and a summary to read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from cemobam_core.config import FUSIONS, MODULES
+from cemobam_core.files import written_atomically
+from study import figures
+from study.aggregate import aggregate, aggregate_grid, trials_frame
+from study.design import BLOCKS, Pair, Trial, distinct
+from study.driver import StudyRun
+from study.tables import MEASURES, Table, comparison
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Report:
+    """All that a study has to show so far; whatever block has no trial yet is absent.
+
+    Attributes:
+        title: the data set, as tables show it.
+        trials: a row per trial.
+        grid: a row per K pair; None: no trial of the grid is done.
+        tables: Table I, Table II.
+        chosen: the pair of the blocks after the grid; None: not chosen yet.
+        summary: what to print, paragraph by paragraph.
+        seeds: how many each configuration should have.
+    """
+
+    title: str
+    trials: pd.DataFrame
+    grid: pd.DataFrame | None
+    tables: tuple[Table, ...]
+    chosen: Pair | None
+    summary: tuple[str, ...]
+    seeds: int
+
+    def write(self, results: Path, plots: Path) -> list[Path]:
+        """Write every file, each as a whole: trials, grid and tables into ``results``, Fig. 2 into ``plots``.
+
+        Raises:
+            OSError: a folder that cannot be written to, a full disk; files already written stay.
+        """
+        written = [_write_csv(self.trials, results / "trials.csv")]
+        if self.grid is not None:
+            written.append(_write_csv(self.grid, results / "grid.csv"))
+            figure = figures.topk_heatmap(self.grid, self.chosen, title=self.title, seeds=self.seeds)
+            written += figures.save(figure, plots / "fig2_topk")
+        for table in self.tables:
+            written += table.write(results)
+        return written
+
+
+def make_report(run: StudyRun) -> Report:
+    """Put together what the ledger knows of a plan's design, whatever blocks the plan runs."""
+    facts, plan, pair = run.facts, run.plan, run.pair()
+    outcomes, seeds = run.outcomes, len(run.plan.design.seeds)
+
+    def frame(trials: Sequence[Trial]) -> pd.DataFrame:
+        return trials_frame(trials, outcomes, facts)
+
+    every = distinct(trial for block in BLOCKS for trial in run.trials(block))
+    trials = frame(every)
+    grid = aggregate_grid(frame(run.trials("grid")), facts.folds)
+    tables = []
+    where = f"{facts.title}, K_audio = {pair.k_audio}, K_text = {pair.k_text}" if pair else ""
+    over = f"test split, percent, mean ± standard deviation over {seeds} seed{'s' if seeds > 1 else ''}"
+    for block, name, key, variants, what in (
+        ("fusion", "table1", "fusion", FUSIONS, "Fusion strategies"),
+        ("ablation", "table2", "modules", MODULES, "Ablation"),
+    ):
+        summary = aggregate(frame(run.trials(block)), [key], facts.folds)
+        if summary.empty:
+            continue
+        caption = f"{what} ({where}): {over}"
+        tables.append(
+            comparison(summary, key, variants, name=name, caption=caption, dataset=facts.dataset, seeds=seeds)
+        )
+    return Report(
+        title=facts.title,
+        trials=trials,
+        grid=None if grid.empty else grid,
+        tables=tuple(tables),
+        chosen=pair,
+        summary=(
+            *_counts(run, trials),
+            *_chosen(grid, pair, plan.at, MEASURES[plan.select_by]),
+            *(table.markdown().rstrip() for table in tables),
+        ),
+        seeds=seeds,
+    )
+
+
+def _counts(run: StudyRun, trials: pd.DataFrame) -> list[str]:
+    asked, done = run.counts()
+    failed = int((trials["status"] == "failed").sum())
+    missing = asked - done
+    lines = [f"{run.facts.title}: {done} of {asked} trials done" + (f", {failed} failed" if failed else "")]
+    if missing - failed > 0:
+        lines[0] += f", {missing - failed} not run yet; the figures below are of what is done"
+    reasons = {
+        outcome.reason
+        for trial in distinct(t for block in BLOCKS for t in run.trials(block))
+        if (outcome := run.outcomes.get(trial.signature(run.facts.fingerprint))) and outcome.status == "failed"
+    }
+    return [*lines, *(f"failed: {reason}" for reason in sorted(reasons))]
+
+
+def _chosen(grid: pd.DataFrame, pair: Pair | None, at: Pair | None, metric: str) -> list[str]:
+    if pair is None:
+        return ["No K pair is chosen yet: that takes every seed of at least one pair, and all of the grid run."]
+    how = "given with --at" if at else f"chosen by validation {metric}"
+    line = f"K_audio = {pair.k_audio}, K_text = {pair.k_text} ({how})"
+    row = grid[(grid["k_audio"] == pair.k_audio) & (grid["k_text"] == pair.k_text)]
+    if row.empty:
+        return [line]
+    record = row.iloc[0]
+    figures_ = ", ".join(_figure(record, f"test_{measure}", label) for measure, label in MEASURES.items())
+    return [f"{line}: test {figures_} over {int(record['n_seeds'])} seeds"]
+
+
+def _figure(record: pd.Series, metric: str, label: str) -> str:
+    mean, std = 100 * record[f"{metric}_mean"], 100 * record[f"{metric}_std"]
+    return f"{label} {mean:.2f}" + (f" ± {std:.2f}" if pd.notna(std) else "")
+
+
+def _write_csv(frame: pd.DataFrame, path: Path) -> Path:
+    with written_atomically(path) as temporary:
+        frame.to_csv(temporary, index=False)
+    return path
