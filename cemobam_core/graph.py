@@ -39,11 +39,11 @@ class TopKGraph:
     def from_features(
         cls,
         audio: Float[Tensor, "n *ta ea"],
-        text: Float[Tensor, "n *tt et"],
+        text: Float[Tensor, "n_text *tt et"],
         k_max: int = 10,
         *,
         audio_mask: Bool[Tensor, "n ta"] | None = None,
-        text_mask: Bool[Tensor, "n tt"] | None = None,
+        text_mask: Bool[Tensor, "n_text tt"] | None = None,
     ) -> TopKGraph:
         """Rank the ``k_max`` nearest utterances of each, by audio and by text.
 

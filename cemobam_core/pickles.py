@@ -1,7 +1,7 @@
 """The authors' feature files: a pickled list of dicts of tensors, read without running what is in it.
 
 A pickle is a program. Three things keep this one harmless: every opcode is looked at before any is executed, the
-names a pickle may call are the five that build these tensors (each replaced by our own function), and no size that
+names a pickle may call are the few that build these tensors (each replaced by our own function), and no size that
 the file claims is believed before it is compared with the bytes that are there.
 """
 
@@ -132,10 +132,17 @@ class _Unpickler(pickle.Unpickler):
             ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
             ("torch.storage", "_load_from_bytes"): _load_storage,
             ("collections", "OrderedDict"): OrderedDict,
+            ("_codecs", "encode"): _bytes,  # how protocol 2 writes bytes
         }
         if (module, name) not in admitted:
             raise _Refused(f"it asks for {module}.{name}, which no feature file needs")
         return admitted[module, name]
+
+
+def _bytes(text: str, encoding: str) -> bytes:
+    if encoding != "latin1":
+        raise _Refused(f"bytes written as {encoding}")
+    return text.encode("latin1")
 
 
 class _StorageUnpickler(pickle.Unpickler):

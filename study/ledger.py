@@ -189,7 +189,7 @@ class Ledger:
         try:
             self._study(block).add_trial(frozen)
         except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-            raise LedgerFailed(_first_line(error.__cause__ or error)) from error
+            raise LedgerFailed(_first_line(error)) from error
 
     def _study(self, block: str) -> optuna.Study:
         if block not in self._studies:
@@ -222,4 +222,7 @@ def _outcome(trial: FrozenTrial) -> Outcome:
 
 
 def _first_line(error: BaseException) -> str:
+    """What was the matter in the first place: the database's own words."""
+    while error.__cause__ is not None:
+        error = error.__cause__
     return str(error).strip().partition("\n")[0]

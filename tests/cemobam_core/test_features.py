@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from cemobam_core import FeatureSet, Fold, InputError
+from cemobam_core.features import fingerprint
+from cemobam_core.files import written_atomically
+
+Make = Callable[..., FeatureSet]
+
+
+@pytest.mark.parametrize("steps", [None, 4])
+def test_what_is_saved_is_what_is_loaded(make_features: Make, tmp_path: Path, steps: int | None) -> None:
+    features = make_features(
+        steps=steps,
+        speakers=tuple(f"s{i % 3}" for i in range(24)),
+        sessions=tuple(f"Ses0{i % 5}" for i in range(24)),
+        provenance={"encoders": "wav2vec2-base-960h, layer 12"},
+    )
+    path = tmp_path / "deep" / "train.safetensors"
+    features.save(path)
+    loaded = FeatureSet.load(path)
+    assert loaded.fingerprint() == features.fingerprint()
+    for name in ("class_names", "utterance_ids", "speakers", "sessions", "provenance"):
+        assert getattr(loaded, name) == getattr(features, name)
+    assert loaded.source == str(path)
+    assert [p.name for p in path.parent.iterdir()] == ["train.safetensors"]
+
+
+def test_a_file_may_leave_names_out(make_features: Make, tmp_path: Path) -> None:
+    features = make_features()
+    save_file({name: getattr(features, name) for name in ("audio", "text", "labels")}, tmp_path / "val.safetensors")
+    loaded = FeatureSet.load(tmp_path / "val.safetensors")
+    assert loaded.class_names == ("class_0", "class_1", "class_2", "class_3")
+    assert loaded.utterance_ids[:2] == ("val:00000", "val:00001")
+    assert FeatureSet.load(tmp_path / "val.safetensors", "abcd").class_names == ("a", "b", "c", "d")
+
+
+def test_other_float_types_become_float32(make_features: Make, tmp_path: Path) -> None:
+    features = make_features()
+    tensors = {"audio": features.audio.double(), "text": features.text.half(), "labels": features.labels}
+    save_file(tensors, tmp_path / "a.safetensors")
+    loaded = FeatureSet.load(tmp_path / "a.safetensors")
+    assert (loaded.audio.dtype, loaded.text.dtype) == (torch.float32, torch.float32)
+
+
+def nan_in_one(features: FeatureSet) -> dict[str, object]:
+    audio = features.audio.clone()
+    audio[7, 3] = float("nan")
+    return {"audio": audio}
+
+
+def label_out_of_range(features: FeatureSet) -> dict[str, object]:
+    labels = features.labels.clone()
+    labels[5] = 4
+    return {"labels": labels}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (nan_in_one, r"u: the audio embedding of utterance 'u_007' \(row 7\) holds NaN or infinity; extract it again"),
+        (label_out_of_range, r"utterance 'u_005' has label 4, but the classes are 0 anger, 1 happiness"),
+        (lambda f: {"text": f.text[:-1]}, "23 text embeddings for 24 labels"),
+        (lambda f: {"audio": f.audio.long()}, r"audio is int64 \(24, 12\)"),
+        (lambda f: {"audio": f.audio[:, :0]}, r"audio is float32 \(24, 0\)"),
+        (lambda f: {"labels": f.labels.float()}, r"labels are float32 \(24,\)"),
+        (lambda f: {"labels": f.labels[:0], "audio": f.audio[:0], "text": f.text[:0]}, "holds no utterances"),
+        (lambda f: {"utterance_ids": ("same",) * 24}, "'same' stands 24 times"),
+        (lambda f: {"utterance_ids": f.utterance_ids[1:]}, "23 utterance_ids for 24 utterances"),
+        (lambda f: {"class_names": ("a", "a", "b", "c")}, "all different"),
+        (lambda f: {"audio": f.audio.unsqueeze(1)}, "without audio_mask"),
+        (lambda f: {"text_mask": torch.ones(24, 1, dtype=torch.bool)}, "with text_mask"),
+    ],
+)
+def test_a_set_that_is_not_valid_cannot_exist(
+    make_features: Make, spoil: Callable[[FeatureSet], dict[str, object]], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        make_features(**spoil(make_features()))
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        ([[True, False, True]], r"row 0\) is not valid steps first"),
+        ([[False, False, False]], r"row 0\) is not valid steps first"),
+        ([[True, True]], r"text_mask is bool \(1, 2\); it must be bool \(1, 3\)"),
+    ],
+)
+def test_a_mask_is_valid_steps_then_padding(make_features: Make, mask: list[list[bool]], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make_features(1, text=torch.randn(1, 3, 12), text_mask=torch.tensor(mask))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.csv", b"audio,text\n1,2\n", "not a feature file; give a .safetensors file"),
+        ("a.safetensors", b"audio,text\n1,2\n", "cannot be read as safetensors"),
+        ("a.safetensors", b"", "cannot be read as safetensors"),
+        ("a.safetensors", (2**60).to_bytes(8, "little") + b"{}", "cannot be read as safetensors"),
+    ],
+)
+def test_a_file_that_is_something_else_is_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message) as caught:
+        FeatureSet.load(tmp_path / name)
+    assert str(tmp_path / name) in str(caught.value)
+
+
+def test_a_truncated_file_is_refused(make_features: Make, tmp_path: Path) -> None:
+    make_features().save(tmp_path / "a.safetensors")
+    whole = (tmp_path / "a.safetensors").read_bytes()
+    (tmp_path / "a.safetensors").write_bytes(whole[:-1])
+    with pytest.raises(InputError, match="cannot be read as safetensors"):
+        FeatureSet.load(tmp_path / "a.safetensors")
+
+
+def test_wrong_contents_are_named(make_features: Make, tmp_path: Path) -> None:
+    make_features().save(tmp_path / "a.safetensors")
+    tensors = load_file(tmp_path / "a.safetensors")
+    path = tmp_path / "b.safetensors"
+    save_file({name: t for name, t in tensors.items() if name != "text"}, path)
+    with pytest.raises(InputError, match="tensor 'text' is missing; the file holds"):
+        FeatureSet.load(path)
+    save_file({**tensors, "video": tensors["audio"].clone()}, path)
+    with pytest.raises(InputError, match="unknown tensor 'video'"):
+        FeatureSet.load(path)
+    save_file(tensors, path, metadata={"class_names": "anger, joy"})
+    with pytest.raises(InputError, match="'class_names' is 'anger, joy'; it must be a JSON list"):
+        FeatureSet.load(path)
+    save_file(tensors, path, metadata={"class_names": json.dumps(["a", "b", "c", "d"])})
+    with pytest.raises(InputError, match="its classes are a, b, c, d, but this data set's are anger"):
+        FeatureSet.load(path, ("anger", "happiness", "neutral", "sadness"))
+
+
+def test_splits_must_fit_together(make_features: Make) -> None:
+    splits = {name: make_features(name=name) for name in ("train", "val", "test")}
+    Fold(**splits)
+    with pytest.raises(InputError, match="utterance 'train_000' is in the train split and in the test split"):
+        Fold(**{**splits, "test": make_features(name="train")})
+    with pytest.raises(InputError, match=r"text is \(N, 9\), but the train split's is \(N, 12\)"):
+        Fold(**{**splits, "val": make_features(name="val", text=torch.randn(24, 9))})
+    with pytest.raises(InputError, match="class_names are a, b, c, d"):
+        Fold(**{**splits, "val": make_features(name="val", class_names=tuple("abcd"))})
+    absent = torch.where(torch.arange(24) % 4 == 2, 0, torch.arange(24) % 4)
+    with pytest.raises(InputError, match=r"no utterance of class 'neutral' in the val split \(24 utterances\)"):
+        Fold(**{**splits, "val": make_features(name="val", labels=absent)})
+
+
+def test_the_fingerprint_stands_for_what_changes_a_result(make_features: Make, small_fold: Fold) -> None:
+    features = make_features(steps=3)
+    assert make_features(steps=3, utterance_ids=tuple(map(str, range(24)))).fingerprint() == features.fingerprint()
+    one_bit = features.audio.clone()
+    one_bit[0, 0, 0] = torch.nextafter(one_bit[0, 0, 0], torch.tensor(9.0))
+    shorter = features.text_mask.clone()
+    shorter[shorter[:, -1].nonzero()[0], -1] = False
+    for change in (
+        {"audio": one_bit},
+        {"text_mask": shorter},
+        {"labels": features.labels.flip(0)},
+        {"class_names": tuple("abcd")},
+    ):
+        assert make_features(steps=3, **change).fingerprint() != features.fingerprint(), list(change)
+    swapped = Fold(train=small_fold.train, val=small_fold.test, test=small_fold.val)
+    assert len({fingerprint([small_fold]), fingerprint([swapped]), fingerprint([small_fold, swapped])}) == 3
+
+
+def test_a_file_is_whole_or_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+    with pytest.raises(OSError, match="No space"), written_atomically(path) as temporary:
+        temporary.write_text("half of the n")
+        raise OSError(28, "No space left on device")
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["table.csv"]
+    with written_atomically(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["table.csv"]

@@ -1,0 +1,72 @@
+"""A study without training: designs, facts and an engine whose outcomes are a function of the trial."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cemobam_core.config import PROFILES
+from study.design import Design, Pair, Trial, base_configuration
+from study.driver import Plan
+from study.ledger import METRICS, Ledger, Outcome, StudyFacts
+
+
+def invented(trial: Trial) -> Outcome:
+    """An outcome that depends on the trial alone; validation likes K 2,1."""
+    digest = hashlib.sha256(repr(trial).encode()).digest()
+    metrics = {name: byte / 512 for name, byte in zip(METRICS, digest, strict=False)}
+    if trial.configuration.pair == Pair(2, 1):
+        metrics["val_wa"] = 0.9 + metrics["val_wa"] / 100
+    return Outcome(status="done", seconds=0.5, device="cpu", metrics=metrics, curve={1: 0.25, 2: metrics["val_wa"]})
+
+
+class FakeEngine:
+    """Keeps count of what it ran; fails or stops where it is told to."""
+
+    def __init__(self, *, fails: Callable[[Trial], bool] = lambda _: False, stop_after: int | None = None) -> None:
+        self.ran: list[Trial] = []
+        self.fails = fails
+        self.stop_after = stop_after
+
+    def __enter__(self) -> FakeEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def run(self, trials: Sequence[Trial]) -> Iterator[tuple[Trial, Outcome]]:
+        for trial in trials:
+            if len(self.ran) == self.stop_after:
+                raise KeyboardInterrupt
+            self.ran.append(trial)
+            if self.fails(trial):
+                yield trial, Outcome(status="failed", seconds=0.1, device="cpu", reason="ValueError: told to")
+            else:
+                yield trial, invented(trial)
+
+
+@pytest.fixture
+def facts() -> StudyFacts:
+    return StudyFacts(dataset="demo", title="demo (synthetic)", fingerprint="abc", folds=1, settings={"epochs": 2})
+
+
+@pytest.fixture
+def make_ledger(tmp_path: Path, facts: StudyFacts) -> Callable[..., Ledger]:
+    def make(**changes: Any) -> Ledger:
+        ledger = Ledger(f"sqlite:///{tmp_path / 'study.db'}", **{"name": "demo", **changes})
+        ledger.open(facts)
+        return ledger
+
+    return make
+
+
+@pytest.fixture
+def plan() -> Plan:
+    design = Design(
+        base=base_configuration(PROFILES["paper"], epochs=2), k_audio=(1, 2), k_text=(1, 2, 3), seeds=(0, 1)
+    )
+    return Plan(design=design, blocks=("grid", "fusion", "ablation"), at=None, select_by="wa")

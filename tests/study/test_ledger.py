@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import optuna
+import pytest
+import sqlalchemy
+from conftest import invented  # the one beside this file
+
+from cemobam_core import InputError
+from study.design import Pair, Trial
+from study.driver import Plan
+from study.ledger import METRICS, Ledger, LedgerFailed, Outcome, StudyFacts
+
+Make = Callable[..., Ledger]
+
+
+def test_what_is_recorded_is_read_again(make_ledger: Make, plan: Plan, facts: StudyFacts) -> None:
+    ledger = make_ledger()
+    trials = plan.design.trials("grid", Pair(1, 1))[:4]
+    for trial in trials:
+        ledger.record("grid", trial, invented(trial))
+    expected = {t.signature(facts.fingerprint): invented(t) for t in trials}
+    assert ledger.outcomes("grid") == expected
+    assert make_ledger().outcomes("grid") == expected
+    assert make_ledger().outcomes("fusion") == {}
+    assert make_ledger().facts() == facts
+
+
+def test_the_dashboard_finds_a_study_worth_browsing(make_ledger: Make, plan: Plan, tmp_path: Path) -> None:
+    trial = plan.design.trials("grid", Pair(1, 1))[5]
+    make_ledger().record("grid", trial, invented(trial))
+    study = optuna.load_study(study_name="demo/grid", storage=f"sqlite:///{tmp_path / 'study.db'}")
+    (recorded,) = study.trials
+    assert recorded.params == {"k_audio": 2, "k_text": 3, "fusion": "min", "modules": "full", "fold": 0, "seed": 0}
+    assert recorded.value == recorded.user_attrs["val_wa"] == invented(trial).metrics["val_wa"]
+    assert recorded.intermediate_values == invented(trial).curve
+    assert set(METRICS) <= recorded.user_attrs.keys()
+    assert study.direction == optuna.study.StudyDirection.MAXIMIZE
+    assert recorded.duration is not None
+    assert recorded.duration.total_seconds() == pytest.approx(0.5)
+
+
+def test_a_done_trial_outranks_its_failures(make_ledger: Make, plan: Plan, facts: StudyFacts) -> None:
+    ledger = make_ledger()
+    trial = plan.design.trials("grid", Pair(1, 1))[0]
+    failed = Outcome(status="failed", seconds=0.0, device="cpu", reason="killed")
+    ledger.record("grid", trial, failed)
+    assert make_ledger().outcomes("grid")[trial.signature(facts.fingerprint)].reason == "killed"
+    ledger.record("grid", trial, invented(trial))
+    ledger.record("grid", trial, failed)
+    assert make_ledger().outcomes("grid")[trial.signature(facts.fingerprint)] == invented(trial)
+
+
+def test_other_features_are_refused(make_ledger: Make, plan: Plan, facts: StudyFacts) -> None:
+    trial = plan.design.trials("grid", Pair(1, 1))[0]
+    make_ledger().record("grid", trial, invented(trial))
+    other = replace(facts, fingerprint="xyz")
+    with pytest.raises(InputError, match=r"'demo/grid' was made from other features.*abc, now xyz.*--name"):
+        make_ledger().open(other)
+    with pytest.raises(InputError, match="other features"):
+        make_ledger(tag="epochs=7").open(other)
+    make_ledger(name="demo2").open(other)
+
+
+def test_other_settings_are_another_study(make_ledger: Make, plan: Plan, tmp_path: Path) -> None:
+    trial = plan.design.trials("grid", Pair(1, 1))[0]
+    make_ledger().record("grid", trial, invented(trial))
+    make_ledger(tag="epochs=7,lr=0.1").record("grid", trial, invented(trial))
+    names = optuna.get_all_study_names(f"sqlite:///{tmp_path / 'study.db'}")
+    assert names == ["demo/grid", "demo/grid epochs=7,lr=0.1"]
+    assert make_ledger(tag="epochs=8").facts() is None
+
+
+def test_a_study_made_but_not_described_is_taken_up(make_ledger: Make, plan: Plan, tmp_path: Path) -> None:
+    optuna.create_study(study_name="demo/grid", storage=f"sqlite:///{tmp_path / 'study.db'}", direction="maximize")
+    ledger = make_ledger()  # a kill came in between
+    trial = plan.design.trials("grid", Pair(1, 1))[0]
+    ledger.record("grid", trial, invented(trial))
+    assert len(make_ledger().outcomes("grid")) == 1
+    assert make_ledger().facts() is not None
+
+
+@pytest.mark.parametrize(
+    "url", ["nonsense", "sqlite:////nowhere/at/all/study.db", "postgresql://localhost:1/x", "ftp://x"]
+)
+def test_a_wrong_storage_is_named(url: str) -> None:
+    with pytest.raises(InputError, match="cannot be opened as an Optuna storage"):
+        Ledger(url, name="demo")
+
+
+def test_a_file_that_is_no_ledger_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "study.db").write_text("k_audio,k_text\n1,2\n")
+    with pytest.raises(InputError, match="file is not a database"):
+        Ledger(f"sqlite:///{tmp_path / 'study.db'}", name="demo")
+
+
+def test_a_storage_that_refuses_says_so(make_ledger: Make, plan: Plan, tmp_path: Path) -> None:
+    ledger = make_ledger()
+    trials: list[Trial] = plan.design.trials("grid", Pair(1, 1))
+    ledger.record("grid", trials[0], invented(trials[0]))
+    with sqlite3.connect(tmp_path / "study.db") as database:
+        (pages,) = database.execute("pragma page_count").fetchone()
+    engine = ledger._storage._backend.engine  # type: ignore[attr-defined]
+
+    @sqlalchemy.event.listens_for(engine, "connect")
+    def fill_the_disk(connection: sqlite3.Connection, _: object) -> None:
+        connection.execute(f"pragma max_page_count={pages}")  # as SQLite sees a full disk: no page more
+
+    engine.dispose()
+    with pytest.raises(LedgerFailed, match="full"):
+        for trial in trials[1:]:
+            ledger.record("grid", trial, invented(trial))
+    whole = make_ledger().outcomes("grid")
+    assert all(set(outcome.metrics) == set(METRICS) for outcome in whole.values())

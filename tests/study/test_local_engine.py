@@ -1,0 +1,156 @@
+"""The local engine with real worker processes, and with workers that die."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from cemobam_core import Fold
+from cemobam_core.config import PROFILES
+from study.design import Design, Pair, Trial, base_configuration
+from study.engines.local import LocalEngine
+from study.execution import StudyData, execute
+
+DESIGN = Design(
+    base=base_configuration(PROFILES["paper"], hidden_dim=8, heads=2, epochs=2),
+    k_audio=(1, 3),
+    k_text=(2,),
+    seeds=(0, 1, 2),
+)
+TRIALS = DESIGN.trials("grid", Pair(1, 1))
+
+
+@dataclass(frozen=True, eq=False)
+class Faulty:
+    """Study data that does harm to whoever asks for the folds of a certain trial's seed."""
+
+    data: StudyData
+    marks: Path
+    harm: str
+
+    @property
+    def rankings(self) -> Any:
+        return self.data.rankings
+
+    @property
+    def folds(self) -> Any:
+        sys._getframe(1)
+        trial: Trial = sys._getframe(1).f_locals["trial"]
+        if trial.seed == 1 and trial.configuration.pair.k_audio == 3:
+            mark = self.marks / f"{time.monotonic_ns()}"
+            mark.touch()
+            times = len(list(self.marks.iterdir()))
+            if self.harm == "always killed" or (self.harm == "killed once" and times == 1):
+                os.kill(os.getpid(), signal.SIGKILL)
+            if self.harm == "exits":
+                os._exit(3)
+            if self.harm == "raises":
+                raise ValueError("no such\nthing")
+            if self.harm == "out of memory once" and times == 1:
+                raise MemoryError
+        return self.data.folds
+
+
+@pytest.fixture
+def data(small_fold: Fold) -> StudyData:
+    return StudyData.prepare((small_fold,), 3)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_numbers_are_those_of_a_trial_alone(data: StudyData, workers: int) -> None:
+    with LocalEngine(data, ["cpu"] * workers) as engine:
+        outcomes = dict(engine.run(TRIALS))
+        assert list(engine.run([])) == []
+        again = dict(engine.run(TRIALS[:1]))  # the workers are still there
+    assert outcomes.keys() == set(TRIALS)
+    for trial in TRIALS:
+        alone = execute(trial, data, "cpu")
+        assert replace(outcomes[trial], seconds=0) == replace(alone, seconds=0)
+    assert again[TRIALS[0]].metrics == outcomes[TRIALS[0]].metrics
+    assert psutil.Process().children(recursive=True) == [] or not _workers()
+
+
+def _workers() -> list[psutil.Process]:
+    """Living grandchildren: workers are children of the fork server."""
+    servers = psutil.Process().children()
+    return [c for server in servers for c in server.children() if c.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.parametrize("harm", ["killed once", "out of memory once"])
+def test_a_worker_that_dies_once_costs_nothing(data: StudyData, tmp_path: Path, harm: str) -> None:
+    with LocalEngine(Faulty(data, tmp_path, harm), ["cpu"] * 2) as engine:  # type: ignore[arg-type]
+        outcomes = list(engine.run(TRIALS))
+    assert sorted(t.signature("") for t, _ in outcomes) == sorted(t.signature("") for t in TRIALS)
+    assert {o.status for _, o in outcomes} == {"done"}
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    ("harm", "tries", "reason"),
+    [
+        ("always killed", 2, r"its worker was killed 2 times (SIGKILL: often out of memory; try fewer --workers)"),
+        ("exits", 2, "its worker died 2 times (exit status 3)"),
+        ("raises", 1, "ValueError: no such"),
+    ],
+)
+def test_a_trial_that_cannot_be_run_fails_alone_with_its_reason(
+    data: StudyData, tmp_path: Path, harm: str, tries: int, reason: str
+) -> None:
+    with LocalEngine(Faulty(data, tmp_path, harm), ["cpu"] * 2) as engine:  # type: ignore[arg-type]
+        outcomes = list(engine.run(TRIALS))
+    assert len(outcomes) == len(TRIALS)
+    failed = [(t, o) for t, o in outcomes if o.status == "failed"]
+    assert [(t.seed, t.configuration.pair.k_audio, o.reason) for t, o in failed] == [(1, 3, reason)]
+    assert len(list(tmp_path.iterdir())) == tries
+
+
+def test_leaving_early_ends_the_workers(data: StudyData) -> None:
+    with LocalEngine(data, ["cpu"] * 2) as engine:
+        next(iter(engine.run(TRIALS)))
+        assert len(_workers()) == 2
+    assert _workers() == []
+
+
+def test_when_the_driver_is_killed_its_workers_end(in_folder: Path) -> None:
+    program = textwrap.dedent("""
+        import time
+        from dataclasses import replace
+        from cemobam_core.corpora.synthetic import demo_fold
+        from study.design import Pair, Design, base_configuration
+        from cemobam_core.config import PROFILES
+        from study.engines.local import LocalEngine
+        from study.execution import StudyData
+        if __name__ == "__main__":
+            base = base_configuration(PROFILES["paper"], epochs=100_000)
+            design = Design(base=base, k_audio=(1,), k_text=(1, 2), seeds=(0,))
+            with LocalEngine(StudyData.prepare((demo_fold(),), 2), ["cpu"] * 2) as engine:
+                for _ in engine.run(design.trials("grid", Pair(1, 1))):
+                    pass
+    """)
+    Path("endless.py").write_text(program)
+    driver = subprocess.Popen([sys.executable, "endless.py"])
+    try:
+        family: list[psutil.Process] = []
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            family = psutil.Process(driver.pid).children(recursive=True)
+            if sum(p.cpu_times().user > 0.5 for p in family) >= 2:  # both workers are at work
+                break
+            time.sleep(0.2)
+        assert len(family) >= 3
+        driver.kill()
+        driver.wait()
+        _, alive = psutil.wait_procs(family, timeout=30)
+        assert alive == []
+    finally:
+        driver.kill()

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import math
+import shutil
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from cemobam_core.config import FUSIONS, MODULES
+from study.ledger import METRICS
+from study.published import published
+from study.tables import Table, comparison
+
+
+def summary(key: str, variants: tuple[str, ...], **changes: object) -> pd.DataFrame:
+    rows = []
+    for i, variant in enumerate(variants):
+        figures = {f"{m}_{f}": x for m in METRICS for f, x in (("mean", 0.6 + i / 30), ("std", 0.012))}
+        rows.append({key: variant, "n_seeds": 5, **figures, **changes})
+    return pd.DataFrame(rows)
+
+
+def table1(dataset: str = "iemocap", **changes: object) -> Table:
+    made = summary("fusion", FUSIONS, **changes)
+    caption = "Fusion strategies (K_audio = 8, K_text = 7): test split, percent, mean ± std & more"
+    return comparison(made, "fusion", FUSIONS, name="table1", caption=caption, dataset=dataset, seeds=5)
+
+
+def test_ours_stand_beside_the_published_in_percent() -> None:
+    frame = table1().frame.set_index("fusion")
+    assert frame.loc["min", "wa_mean"] == pytest.approx(100 * (0.6 + 1 / 30))
+    assert frame.loc["min", "wa_std"] == pytest.approx(1.2)
+    assert frame.loc["min", ["wa_published", "ua_published", "wf1_published"]].tolist() == [82.17, 81.85, 81.85]
+    row = next(line for line in table1().markdown().splitlines() if "| MIN" in line)
+    assert [cell.strip() for cell in row.split("|")[1:-1]] == ["MIN", *["63.33 ± 1.20"] * 3, "82.17", "81.85", "81.85"]
+    assert "may be swapped" in table1().markdown()
+
+
+def test_where_nothing_is_published_ours_stand_alone() -> None:
+    table = table1("demo")
+    assert "paper" not in table.markdown().lower()
+    assert "Paper" not in table.latex()
+    assert not any("published" in column for column in table.frame.columns)
+
+
+def test_missing_seeds_and_rows_are_said() -> None:
+    short = summary("modules", MODULES[:2], n_seeds=3)
+    table = comparison(short, "modules", MODULES, name="table2", caption="Ablation", dataset="esd", seeds=5)
+    assert "Fewer than 5 seeds are done: CemoBAM 3, w/o xCBAM 3, w/o CH-GAT 0." in table.markdown()
+    row = next(line for line in table.markdown().splitlines() if "w/o CH-GAT " in line)
+    assert row.count("–") == 3
+    assert "94.86" in row
+
+
+def test_one_seed_has_no_deviation() -> None:
+    one = table1(**{f"{m}_std": math.nan for m in METRICS})
+    assert "±" not in "".join(line for line in one.markdown().splitlines() if line.startswith("| M"))
+    assert r"\pm" not in "".join(line for line in one.latex().splitlines() if line.startswith("M"))
+
+
+def test_the_csv_can_be_read_back(tmp_path: Path) -> None:
+    paths = table1().write(tmp_path)
+    assert [p.name for p in paths] == ["table1.csv", "table1.md", "table1.tex"]
+    pd.testing.assert_frame_equal(pd.read_csv(paths[0]), table1().frame, rtol=1e-5)
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex here; the LaTeX was compiled by hand")
+def test_latex_fits_a_column_of_two(tmp_path: Path) -> None:
+    (tmp_path / "table1.tex").write_text(table1().latex(), encoding="utf-8")
+    (tmp_path / "paper.tex").write_text(
+        r"\documentclass[twocolumn]{article}\usepackage{booktabs}\setlength{\textwidth}{7.16in}"
+        r"\setlength{\columnsep}{0.2in}\begin{document}\input{table1}\end{document}"
+    )
+    done = subprocess.run(
+        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "Overfull" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"), [("table1", (4, 4)), ("table2", (3, 3)), ("table3", (9, 0)), ("table4", (0, 5))]
+)
+def test_the_published_tables_are_all_there_with_their_source(name: str, rows: tuple[int, int]) -> None:
+    tables = [published(name, dataset) for dataset in ("iemocap", "esd")]
+    assert tuple(map(len, tables)) == rows
+    for table in tables:
+        assert table["source"].str.contains("CemoBAM").all()
+        figures = table[["wa", "ua"]]
+        assert figures.stack().dropna().between(50, 100).all()
+        assert figures.notna().any(axis=1).all()
+
+
+def test_some_published_figures() -> None:
+    fusion = published("table1", "esd").set_index("fusion")
+    assert fusion.loc["cls", ["wa", "ua", "wf1"]].tolist() == [94.19, 94.19, 94.20]
+    ablation = published("table2", "iemocap").set_index("modules")
+    assert ablation.loc["no_xcbam", ["wa", "ua", "wf1"]].tolist() == [62.49, 62.32, 60.07]
+    others = published("table4", "esd").set_index("system")
+    assert others.loc["Pham", "note"] == "four classes, without surprise"
+    assert pd.isna(others.loc["Zhou", "wa"])
