@@ -60,7 +60,7 @@ def topk_heatmap(grid: pd.DataFrame, chosen: Pair | None, *, title: str, seeds: 
 
 
 def _panel(ax: Axes, percent: pd.DataFrame, short: pd.DataFrame, chosen: Pair | None, label: str) -> None:
-    best = percent.stack().idxmax()  # (k_text, k_audio)
+    best = percent.max().max()
     size = min(7.0, 57 / max(percent.shape))
     sns.heatmap(
         percent,
@@ -75,7 +75,7 @@ def _panel(ax: Axes, percent: pd.DataFrame, short: pd.DataFrame, chosen: Pair | 
     texts = iter(ax.texts)  # seaborn writes one for each cell with a number, row by row
     for row, column in np.argwhere(percent.notna().to_numpy()):
         text = next(texts)
-        if (percent.index[row], percent.columns[column]) == best:
+        if np.isclose(percent.iat[row, column], best, rtol=0, atol=1e-9):
             text.set_text(f"{text.get_text()}\n★")
             text.set_linespacing(0.8)
         if short.iat[row, column]:

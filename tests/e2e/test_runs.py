@@ -1,0 +1,244 @@
+"""Whole runs, as a user types them: in their own process, from a folder of their own."""
+
+from __future__ import annotations
+
+import pickle
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from wsgiref.util import setup_testing_defaults
+
+import optuna
+import optuna_dashboard
+import pandas as pd
+import pytest
+import torch
+
+from cemobam_core import FeatureSet
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SMALL = ["--k-audio", "1,3", "--k-text", "1:2", "--seeds", "2", "--epochs", "2", "--workers", "2"]
+TRIALS = 2 * (2 * 2 + 3 + 2)
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "run_grid.py"), *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def run(*arguments: str, status: int = 0) -> str:
+    process = start(*arguments)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == status, out + err
+    return out
+
+
+def trials(folder: str = "results/demo") -> pd.DataFrame:
+    """The trials without what may differ from run to run."""
+    return pd.read_csv(f"{folder}/trials.csv").drop(columns=["seconds", "device"])
+
+
+def test_the_demo_from_nothing_to_tables_and_again(in_folder: Path) -> None:
+    out = run(*SMALL)
+    assert f"{TRIALS} trials, 0 done, {TRIALS} to run" in out
+    assert "synthetic" in out
+    written = sorted(path.name for path in in_folder.glob("*/demo/*") if not path.name.startswith("."))
+    assert written == sorted(
+        ["study.db", "trials.csv", "grid.csv", "fig2_topk.png", "fig2_topk.pdf"]
+        + [f"table{i}.{form}" for i in (1, 2) for form in ("csv", "md", "tex")]
+    )
+    first = trials()
+    assert len(first) == TRIALS
+    assert set(first["status"]) == {"done"}
+    assert set(first["dataset"]) == {"demo"}
+    metrics = first.filter(regex="_(wa|ua|wf1)$")
+    assert ((metrics >= 0) & (metrics <= 1)).all(axis=None)
+    grid = pd.read_csv("results/demo/grid.csv")
+    assert grid["n_seeds"].tolist() == [2] * 4
+    full = first[(first["fusion"] == "min") & (first["modules"] == "full")]
+    by_hand = full.groupby(["k_audio", "k_text"])["test_ua"].agg(["mean", "std"]).reset_index()
+    pd.testing.assert_series_equal(grid["test_ua_mean"], by_hand["mean"], check_names=False)
+    pd.testing.assert_series_equal(grid["test_ua_std"], by_hand["std"], check_names=False)
+    chosen = first[first["fusion"] == "max"].iloc[0][["k_audio", "k_text"]].tolist()
+    best = grid.sort_values("val_wa_mean", ascending=False, kind="stable").iloc[0]
+    assert [best["k_audio"], best["k_text"]] == chosen
+
+    out = run(*SMALL)
+    assert f"{TRIALS} trials, {TRIALS} done, 0 to run" in out
+    pd.testing.assert_frame_equal(trials(), first)
+    names = optuna.get_all_study_names("sqlite:///results/demo/study.db")
+    assert names == ["demo/grid epochs=2", "demo/fusion epochs=2", "demo/ablation epochs=2"]
+
+    kept = {path: path.read_bytes() for path in in_folder.glob("results/demo/[!.]*.*") if path.suffix != ".db"}
+    for path in [*kept, *in_folder.glob("plots/demo/*")]:
+        path.unlink()
+    run("--report-only", *SMALL)
+    assert {path: path.read_bytes() for path in kept} == kept
+    assert Path("plots/demo/fig2_topk.pdf").exists()
+
+
+def test_the_number_of_workers_changes_no_number(in_folder: Path) -> None:
+    arguments = [*SMALL, "--blocks", "grid"]
+    run(*arguments, "--workers", "1", "--name", "one")
+    run(*arguments, "--workers", "2", "--name", "two")
+    pd.testing.assert_frame_equal(trials("results/one"), trials("results/two"))
+
+
+def test_killed_three_times_it_ends_as_if_left_alone(in_folder: Path) -> None:
+    arguments = [*SMALL, "--seeds", "4", "--epochs", "6"]
+    run(*arguments, "--name", "undisturbed")
+    lottery = random.Random(0)
+    kills = 0
+    for _ in range(12):
+        process = start(*arguments)
+        deadline = time.monotonic() + 60
+        known = done_in_ledger()
+        aim = known + lottery.randint(1, 6)
+        while process.poll() is None and done_in_ledger() < aim and time.monotonic() < deadline:
+            time.sleep(0.02)
+        if process.poll() is not None:
+            break
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        kills += 1
+        if kills == 3:
+            break
+    assert kills == 3
+    left = done_in_ledger()
+    assert 0 < left < 36
+    run(*arguments)
+    pd.testing.assert_frame_equal(trials(), trials("results/undisturbed"))
+    study = optuna.load_study(study_name="demo/grid epochs=6", storage="sqlite:///results/demo/study.db")
+    assert len({t.user_attrs["signature"] for t in study.trials}) == len(study.trials) == 16
+
+
+def done_in_ledger() -> int:
+    """How many trials the ledger's grid holds, read as any other program may."""
+    import sqlite3
+
+    if not Path("results/demo/study.db").exists():
+        return 0
+    try:
+        with sqlite3.connect("file:results/demo/study.db?mode=ro", uri=True) as database:
+            (count,) = database.execute("select count(*) from trials").fetchone()
+            return int(count)
+    except sqlite3.OperationalError:  # its tables are being made
+        return 0
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_keeps_what_was_done(in_folder: Path, sent: signal.Signals) -> None:
+    process = start(*SMALL, "--seeds", "50")
+    deadline = time.monotonic() + 60
+    while done_in_ledger() < 3 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(sent)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "interrupted; what was done is kept" in err
+    assert "Traceback" not in err
+    assert done_in_ledger() >= 3
+
+
+def test_a_plan_tells_and_leaves_nothing_behind(in_folder: Path) -> None:
+    out = run("--dry-run")
+    assert "525 trials, 0 done, 525 to run" in out
+    assert "grid        500 trials" in out
+    assert "at the K pair that validation chooses" in out
+    assert "s a trial" in out
+    assert list(in_folder.iterdir()) == []
+    run(*SMALL, "--blocks", "grid")
+    assert "18 trials, 8 done, 10 to run" in run(*SMALL, "--dry-run")
+
+
+def test_trials_that_fail_are_told_recorded_and_tried_again(in_folder: Path) -> None:
+    arguments = [*SMALL, "--lr", "1e30", "--seeds", "1"]
+    process = start(*arguments)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 1, out + err
+    assert "failed: k_audio 1, k_text 1, fusion min, modules full, fold 0, seed 0: TrainingDiverged: the train" in err
+    assert "4 failed" in out
+    assert "No K pair is chosen yet" in out
+    assert "Traceback" not in err
+    table = pd.read_csv("results/demo/trials.csv")
+    assert table["status"].tolist() == ["failed"] * 4
+    assert table["test_wa"].isna().all()
+    assert "9 trials, 0 done, 9 to run" in run(*arguments, status=1)
+
+
+def test_one_file_of_the_authors_by_a_protocol(in_folder: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    made = [
+        {
+            "text_embed": torch.randn(20, generator=generator) + 2 * (i % 4),
+            "audio_embed": torch.randn(20, generator=generator),
+            "label": torch.tensor(i % 4),
+        }
+        for i in range(120)
+    ]
+    Path("ours.pkl").write_bytes(pickle.dumps(made))
+    small = [*SMALL, "--hidden-dim", "8"]
+    out = run("--dataset", "iemocap", "--features", "ours.pkl", *small, "--at", "paper", "--k-text", "1,7")
+    assert "K_audio = 8, K_text = 7 (given with --at)" in out
+    assert "82.17" in Path("results/iemocap/table1.md").read_text()
+    assert "may be swapped" in Path("results/iemocap/table1.tex").read_text()
+    run("--dataset", "iemocap", "--features", "ours.pkl", "--split-seed", "1", *small, status=2)
+
+
+def test_leave_one_session_out_is_averaged_over_folds(
+    in_folder: Path, make_features: Callable[..., FeatureSet]
+) -> None:
+    sessions = tuple(f"Ses0{1 + i // 4 % 5}" for i in range(100))
+    make_features(100, sessions=sessions).save(in_folder / "all.safetensors")
+    arguments = [*SMALL, "--hidden-dim", "8", "--epochs", "1", "--blocks", "grid"]
+    run("--dataset", "mine", "--features", "all.safetensors", "--split-protocol", "session", *arguments)
+    table = trials("results/mine")
+    assert len(table) == 4 * 2 * 5
+    grid = pd.read_csv("results/mine/grid.csv")
+    assert grid["n_seeds"].tolist() == [2] * 4
+    one = table[(table["k_audio"] == 1) & (table["k_text"] == 1)]
+    assert grid.at[0, "test_wa_mean"] == pytest.approx(one["test_wa"].mean())
+    assert grid.at[0, "test_wa_std"] == pytest.approx(one.groupby("seed")["test_wa"].mean().std())
+
+
+def test_padded_sequences_run_through_the_study(in_folder: Path, make_features: Callable[..., FeatureSet]) -> None:
+    for i, name in enumerate(("train", "val", "test")):
+        make_features(32, seed=i, name=name, steps=5).save(in_folder / f"f/{name}.safetensors")
+    run("--dataset", "mine", "--features", "f", *SMALL, "--hidden-dim", "8")
+    assert len(trials("results/mine")) == TRIALS
+
+
+def test_real_features_run_to_the_end(in_folder: Path, real_pickle: Path) -> None:
+    out = run(
+        "--dataset", "iemocap", "--features", str(real_pickle), *SMALL, "--hidden-dim", "16", "--lr", "3e-3",
+        "--epochs", "20", "--blocks", "grid,ablation",
+    )  # fmt: skip
+    assert "IEMOCAP: 12 of 12 trials done" in out
+    table = trials("results/iemocap")
+    assert table["train_wa"].min() > 0.5
+    without_graph = table[table["modules"] == "no_chgat"]
+    assert without_graph["test_wa"].mean() > 0.45  # four classes, and logistic regression gets some 0.6 to 0.7
+
+
+def test_the_dashboard_reads_the_ledger(in_folder: Path) -> None:
+    run(*SMALL, "--blocks", "grid")
+    app = optuna_dashboard.wsgi("sqlite:///results/demo/study.db")
+
+    def get(path: str) -> str:
+        environ = {"PATH_INFO": path, "QUERY_STRING": "after=0"}
+        setup_testing_defaults(environ)
+        statuses: list[str] = []
+        body = b"".join(app(environ, lambda status, *_: statuses.append(status))).decode()
+        assert statuses == ["200 OK"], body
+        return body
+
+    assert "demo/grid epochs=2" in get("/api/studies")
+    detail = get("/api/studies/1")
+    for part in ("k_audio", "test_ua", "validation WA"):
+        assert part in detail

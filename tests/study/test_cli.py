@@ -1,0 +1,187 @@
+"""What a user can get wrong is told in one line on standard error that says what to do, with exit status 2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from cemobam_core import FeatureSet
+from study.cli import main
+
+QUICK = ["--k-audio", "1", "--k-text", "1,2", "--seeds", "1", "--epochs", "1", "--workers", "1"]
+
+
+def said(arguments: list[str], capsys: pytest.CaptureFixture[str], status: int = 2) -> str:
+    """The one line that a mistake is told in; checks status and form."""
+    try:
+        assert main(arguments) == status
+    except SystemExit as stop:  # argparse's own way out
+        assert stop.code == status
+    captured = capsys.readouterr()
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1, captured.err
+    assert lines[0].startswith("run_grid.py: error: ")
+    return lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--k-audio", "0:10"], "argument --k-audio: '0:10' is not whole numbers of at least 1; write 1:10"),
+        (["--k-text", "5:4"], "--k-text: '5:4'"),
+        (["--k-text", "1,x"], "--k-text: '1,x'"),
+        (["--k-text", "-3"], "--k-text"),
+        (["--seeds", "0"], "--seeds: '0' is not seeds; write how many, at least 1"),
+        (["--seeds", "1.5"], "--seeds: '1.5'"),
+        (["--seeds", f"1,{2**32}"], "--seeds"),
+        (["--blocks", "grid,all"], "unknown block 'all'; choose from grid, fusion, ablation"),
+        (["--epochs", "0"], "--epochs: '0' is not a whole number of at least 1"),
+        (["--lr", "nan"], "--lr: 'nan' is not a number above 0"),
+        (["--lr", "-1"], "--lr"),
+        (["--hidden-dim", "10"], "hidden_dim=10 must be a multiple of heads=4"),
+        (["--fusion", "sum"], "invalid choice: 'sum'"),
+        (["--profile", "mine"], "invalid choice: 'mine'"),
+        (["--name", "a/b"], "a name is letters"),
+        (["--at", "8"], "--at 8: write K_audio,K_text"),
+        (["--at", "0,3"], "--at 0,3"),
+        (["--at", "paper"], "--at paper: the paper reports no best K pair for demo"),
+        (["--device", "cuda"], "--device cuda: no CUDA device"),
+        (["--precision", "tf32"], "--precision tf32"),
+        (["--split-protocol", "speaker"], "--split-protocol: the demo brings its own"),
+        (["--no-such-flag"], "unrecognized arguments: --no-such-flag"),
+        (["--k-text", "5:600"], "K=600 neighbours were asked of 240 utterances: K must be between 1 and 239"),
+        (["--report-only"], "no ledger there; run the study first"),
+        (["--blocks", "fusion"], "fusion needs a K pair"),
+        (["--storage", "nonsense"], "cannot be opened as an Optuna storage"),
+        (["--dry-run", "--report-only"], "not allowed with argument"),
+        (["--features", "x"], "--features without --dataset"),
+        (["--dataset", "iemocap", "--features", "nowhere"], "nowhere: no such file or folder"),
+        (["--dataset", "mine"], "--dataset mine: no features given"),
+    ],
+)
+@pytest.mark.skipif(torch.cuda.is_available(), reason="two of these are mistakes only without a GPU")
+def test_a_mistake_is_told_in_one_line(
+    in_folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert message in said(arguments, capsys)
+    assert not list(in_folder.glob("results/**/*.csv"))
+
+
+def test_iemocap_without_features_says_what_it_is_and_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    line = said(["--dataset", "iemocap"], capsys)
+    for part in ("IEMOCAP is", "https://sail.usc.edu/iemocap/", "licence", "--features DIR", "--features FILE", "demo"):
+        assert part in line
+
+
+def save_splits(folder: Path, make: Callable[..., FeatureSet], **spoil: FeatureSet) -> None:
+    for i, name in enumerate(("train", "val", "test")):
+        spoil.get(name, make(32, seed=i, name=name)).save(folder / f"{name}.safetensors")
+
+
+def test_a_k_too_large_for_a_split_names_it(
+    in_folder: Path, make_features: Callable[..., FeatureSet], capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_features(551).save(in_folder / "all.safetensors")
+    line = said(["--dataset", "iemocap", "--features", "all.safetensors", "--k-text", "5:600"], capsys)
+    assert "K=600 neighbours were asked of" in line
+    assert "all.safetensors" in line
+
+
+def test_spoilt_features_are_named(
+    in_folder: Path, make_features: Callable[..., FeatureSet], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--dataset", "mine", "--features", str(in_folder)]
+    save_splits(in_folder, make_features)
+    (in_folder / "val.safetensors").write_text("audio,text,label\n1,2,3\n")
+    assert "val.safetensors: cannot be read as safetensors" in said(arguments, capsys)
+    (in_folder / "features.csv").write_text("audio,text,label\n1,2,3\n")
+    assert "features.csv: not a feature file" in said([*arguments[:-1], "features.csv"], capsys)
+    labels = torch.where(torch.arange(32) % 4 == 1, 0, torch.arange(32) % 4)
+    save_splits(in_folder, make_features, test=make_features(32, name="test", labels=labels))
+    assert "no utterance of class 'happiness' in the test split" in said(arguments, capsys)
+    assert not (in_folder / "results").exists()
+
+
+def test_a_ledger_of_other_features_is_refused(
+    in_folder: Path, make_features: Callable[..., FeatureSet], capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [
+        *QUICK,
+        "--dataset",
+        "mine",
+        "--features",
+        str(in_folder / "f"),
+        "--blocks",
+        "grid",
+        "--hidden-dim",
+        "8",
+    ]
+    save_splits(in_folder / "f", make_features)
+    assert main(arguments) == 0
+    capsys.readouterr()
+    before = (in_folder / "results/mine/trials.csv").read_text()
+    save_splits(in_folder / "f", make_features, train=make_features(32, seed=9, name="train"))
+    line = said(arguments, capsys)
+    assert "'mine/grid hidden_dim=8,epochs=1'" in line or "'mine/grid epochs=1,hidden_dim=8'" in line
+    assert "other features" in line
+    assert "--name" in line
+    assert (in_folder / "results/mine/trials.csv").read_text() == before
+    assert main([*arguments, "--name", "mine2"]) == 0
+
+
+def test_results_that_cannot_be_written_are_told_before_anything_runs(
+    in_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (in_folder / "file").write_text("")
+    line = said(["--results", "file/below"], capsys)
+    assert "file/below" in line
+    assert "give a place that can be written to" in line
+
+
+@pytest.mark.skipif(not Path("/proc/sys").exists(), reason="needs a folder that nobody can write to")
+def test_a_read_only_place_is_told(capsys: pytest.CaptureFixture[str], in_folder: Path) -> None:
+    line = said(["--results", "/proc/sys/results"], capsys)
+    assert "/proc/sys/results" in line
+
+
+def test_a_full_disk_leaves_the_old_tables_whole(
+    in_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [*QUICK, "--blocks", "grid"]
+    assert main(arguments) == 0
+    before = {path: path.read_bytes() for path in in_folder.glob("results/demo/*.csv")}
+    capsys.readouterr()
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", "results/demo/.trials.csv")
+
+    monkeypatch.setattr("pandas.DataFrame.to_csv", full)
+    assert "No space left on device; make room" in said([*arguments, "--report-only"], capsys)
+    assert {path: path.read_bytes() for path in in_folder.glob("results/demo/*.csv")} == before
+    assert sorted(path.name for path in Path("results/demo").iterdir()) == [
+        ".lock",
+        "grid.csv",
+        "study.db",
+        "trials.csv",
+    ]
+
+
+def test_one_run_at_a_time_writes_into_a_place(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from filelock import FileLock
+
+    (in_folder / "results/demo").mkdir(parents=True)
+    with FileLock("results/demo/.lock"):
+        assert "another run is writing there" in said(QUICK, capsys)
+    assert main([*QUICK, "--blocks", "grid"]) == 0
+
+
+def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for part in ("examples:", "--dataset iemocap --features DIR", "1:10 is 1 to 10", "Exit status: 0 all trials done"):
+        assert part in text
