@@ -76,6 +76,10 @@ class StudyRun:
         pair = _ANY_PAIR if block == "grid" else self.pair()
         return self.plan.design.trials(block, pair) if pair else []
 
+    def concerns(self, block: str) -> bool:
+        """Whether the block is asked for now or has been run before."""
+        return block in self.plan.blocks or bool(self._recorded[block])
+
     def missing(self, trials: Iterable[Trial]) -> list[Trial]:
         """Those that are not done."""
         known = self.outcomes
@@ -107,9 +111,10 @@ class StudyRun:
             LedgerFailed: the storage refused to be written.
         """
         for stage in ("grid",), tuple(block for block in self.plan.blocks if block != "grid"):
-            blocks = {block: self.trials(block) for block in stage if block in self.plan.blocks}
+            blocks = {block: dict.fromkeys(self.trials(block)) for block in stage if block in self.plan.blocks}
             self.share()
-            for trial, outcome in engine.run(self.missing(distinct(t for ts in blocks.values() for t in ts))):
+            asked = distinct(trial for trials in blocks.values() for trial in trials)
+            for trial, outcome in engine.run(self.missing(asked)):
                 for block, trials in blocks.items():
                     if trial in trials:
                         self._record(block, trial, outcome)

@@ -60,7 +60,8 @@ def topk_heatmap(grid: pd.DataFrame, chosen: Pair | None, *, title: str, seeds: 
 
 
 def _panel(ax: Axes, percent: pd.DataFrame, short: pd.DataFrame, chosen: Pair | None, label: str) -> None:
-    best = percent.max().max()
+    values = percent.to_numpy(float)
+    best = np.nanmax(values)
     size = min(7.0, 57 / max(percent.shape))
     sns.heatmap(
         percent,
@@ -73,9 +74,9 @@ def _panel(ax: Axes, percent: pd.DataFrame, short: pd.DataFrame, chosen: Pair | 
         cbar_kws={"orientation": "horizontal", "label": f"{label} (%)", "aspect": 30, "pad": 0.02},
     )
     texts = iter(ax.texts)  # seaborn writes one for each cell with a number, row by row
-    for row, column in np.argwhere(percent.notna().to_numpy()):
+    for row, column in np.argwhere(~np.isnan(values)):
         text = next(texts)
-        if np.isclose(percent.iat[row, column], best, rtol=0, atol=1e-9):
+        if np.isclose(values[row, column], best, rtol=0, atol=1e-9):
             text.set_text(f"{text.get_text()}\n★")
             text.set_linespacing(0.8)
         if short.iat[row, column]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,8 +64,7 @@ def make_report(run: StudyRun) -> Report:
     def frame(trials: Sequence[Trial]) -> pd.DataFrame:
         return trials_frame(trials, outcomes, facts)
 
-    every = distinct(trial for block in BLOCKS for trial in run.trials(block))
-    trials = frame(every)
+    trials = frame(distinct(trial for block in BLOCKS for trial in run.trials(block)))
     grid = aggregate_grid(frame(run.trials("grid")), facts.folds)
     tables = []
     where = f"{facts.title}, K_audio = {pair.k_audio}, K_text = {pair.k_text}" if pair else ""
@@ -74,7 +74,7 @@ def make_report(run: StudyRun) -> Report:
         ("ablation", "table2", "modules", MODULES, "Ablation"),
     ):
         summary = aggregate(frame(run.trials(block)), [key], facts.folds)
-        if summary.empty:
+        if summary.empty or not run.concerns(block):
             continue
         caption = f"{what} ({where}): {over}"
         tables.append(
@@ -87,7 +87,7 @@ def make_report(run: StudyRun) -> Report:
         tables=tuple(tables),
         chosen=pair,
         summary=(
-            *_counts(run, trials),
+            *_counts(run),
             *_chosen(grid, pair, plan.at, MEASURES[plan.select_by]),
             *(table.markdown().rstrip() for table in tables),
         ),
@@ -95,19 +95,21 @@ def make_report(run: StudyRun) -> Report:
     )
 
 
-def _counts(run: StudyRun, trials: pd.DataFrame) -> list[str]:
+def _counts(run: StudyRun) -> list[str]:
     asked, done = run.counts()
-    failed = int((trials["status"] == "failed").sum())
-    missing = asked - done
-    lines = [f"{run.facts.title}: {done} of {asked} trials done" + (f", {failed} failed" if failed else "")]
-    if missing - failed > 0:
-        lines[0] += f", {missing - failed} not run yet; the figures below are of what is done"
-    reasons = {
-        outcome.reason
-        for trial in distinct(t for block in BLOCKS for t in run.trials(block))
-        if (outcome := run.outcomes.get(trial.signature(run.facts.fingerprint))) and outcome.status == "failed"
-    }
-    return [*lines, *(f"failed: {reason}" for reason in sorted(reasons))]
+    outcomes = run.outcomes
+    known = [
+        outcomes.get(trial.signature(run.facts.fingerprint))
+        for trial in distinct(trial for block in run.plan.blocks for trial in run.trials(block))
+    ]
+    failed = [outcome for outcome in known if outcome and outcome.status == "failed"]
+    line = f"{run.facts.title}: {done} of {asked} trials done"
+    if failed:
+        line += f", {len(failed)} failed (the next run tries them again)"
+    if waiting := asked - done - len(failed):
+        line += f", {waiting} not run yet"
+    reasons = Counter(outcome.reason for outcome in failed)
+    return [line, *(f"failed {times} times: {reason}" for reason, times in reasons.most_common(10))]
 
 
 def _chosen(grid: pd.DataFrame, pair: Pair | None, at: Pair | None, metric: str) -> list[str]:
