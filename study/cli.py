@@ -22,7 +22,7 @@ from cemobam_core.corpora import CORPORA
 from cemobam_core.corpora.corpus import Corpus
 from cemobam_core.errors import InputError
 from cemobam_core.files import written_atomically
-from study.design import BLOCKS, Design, Pair, Trial, base_configuration, largest_k
+from study.design import BLOCKS, Configuration, Design, Pair, Trial, base_configuration, largest_k
 from study.ledger import Ledger, LedgerFailed, Outcome, StudyFacts
 from study.published import paper_pair
 
@@ -283,7 +283,7 @@ class _Progress:
             mininterval=0.2 if sys.stderr.isatty() else 30,  # a log file gets a line now and then
             smoothing=0.05,
         )
-        self._scores: dict[Pair, list[float]] = defaultdict(list)
+        self._scores: dict[Configuration, list[float]] = defaultdict(list)
         self._failed = 0
 
     def __enter__(self) -> _Progress:
@@ -297,12 +297,13 @@ class _Progress:
             self._failed += 1
             self._bar.write(f"failed: {_described(trial)}: {outcome.reason}", file=sys.stderr)
         else:
-            self._scores[trial.configuration.pair].append(outcome.metrics["val_wa"])
+            self._scores[trial.configuration].append(outcome.metrics["val_wa"])
         if self._scores:
-            means = {pair: sum(scores) / len(scores) for pair, scores in self._scores.items()}
+            means = {configuration: sum(scores) / len(scores) for configuration, scores in self._scores.items()}
             best = max(means, key=means.__getitem__)
             failed = f", {self._failed} failed" if self._failed else ""
-            self._bar.set_postfix_str(f"best val WA {100 * means[best]:.1f} at K {best}{failed}", refresh=False)
+            text = f"best val WA {100 * means[best]:.1f} at K {best.pair}{failed}"
+            self._bar.set_postfix_str(text, refresh=False)
         self._bar.update()
 
 
