@@ -14,6 +14,8 @@ from cemobam_core.errors import InputError
 Fusion = Literal["cls", "min", "max", "mean"]
 Modules = Literal["full", "no_xcbam", "no_chgat"]
 Precision = Literal["fp32", "tf32", "bf16"]
+Split = Literal["val", "test"]
+Metric = Literal["wa", "ua", "wf1"]
 
 FUSIONS: tuple[Fusion, ...] = get_args(Fusion)
 MODULES: tuple[Modules, ...] = get_args(Modules)
@@ -31,10 +33,29 @@ def _check(config: object) -> None:
         choices = get_args(hints[name])
         if choices and value not in choices:
             raise InputError(f"{name}={value!r} is not one of {', '.join(map(str, choices))}")
+        if hints[name] is bool and not isinstance(value, bool):
+            raise InputError(f"{name}={value!r} must be true or false")
         if hints[name] is int and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise InputError(f"{name}={value!r} must be a whole number of at least 1")
         if hints[name] is float and not 0 <= value < float("inf"):
             raise InputError(f"{name}={value!r} must be a finite number of at least 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphConfig:
+    """Choices of the graph, beside its two K; the defaults are the profile ``paper``.
+
+    Args:
+        gather_from: a node gathers from those it has ``chosen`` (Eq. 2), or from the ``choosers`` that chose it.
+
+    Raises:
+        InputError: an unknown choice.
+    """
+
+    gather_from: Literal["chosen", "choosers"] = "chosen"
+
+    def __post_init__(self) -> None:  # noqa: D105
+        _check(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +74,13 @@ class CemoBAMConfig:
         modules: ``full``, or the ablation without xCBAM or without CH-GAT.
         cbam_kernel: kernel of 1D-CBAM's spatial convolution (Eq. 4), odd.
         cbam_reduction: reduction of 1D-CBAM's channel MLP (Eq. 3).
+        gat_last: the last GAT layer's heads are ``averaged``, or it has a ``single`` one.
+        gat_norm: each hidden GAT layer has its ``own`` batch norm, or all have one ``shared``.
+        gat_first_dropout: whether dropout follows the first GAT layer, as it does the other hidden ones.
+        stream_output: what makes a stream of an attention's answer: the ``residual`` and LayerNorm, or a
+            ``linear_residual_dropout``: Linear, residual and LayerNorm, dropout.
+        channel_gate: Eq. 3's gate is the ``sigmoid_of_sum``, or the ``sum_of_sigmoids`` (between 0 and 2).
+        spatial_axis: Eq. 4's convolution runs along ``time``, or along the ``channels``.
 
     Raises:
         InputError: a value out of range.
@@ -69,6 +97,12 @@ class CemoBAMConfig:
     modules: Modules = "full"
     cbam_kernel: int = 7
     cbam_reduction: int = 16
+    gat_last: Literal["averaged", "single"] = "averaged"
+    gat_norm: Literal["own", "shared"] = "own"
+    gat_first_dropout: bool = True
+    stream_output: Literal["residual", "linear_residual_dropout"] = "residual"
+    channel_gate: Literal["sigmoid_of_sum", "sum_of_sigmoids"] = "sigmoid_of_sum"
+    spatial_axis: Literal["time", "channels"] = "time"
 
     def __post_init__(self) -> None:  # noqa: D105
         _check(self)
@@ -76,6 +110,8 @@ class CemoBAMConfig:
             raise InputError(f"hidden_dim={self.hidden_dim} must be a multiple of heads={self.heads}")
         if self.dropout >= 1:
             raise InputError(f"dropout={self.dropout} must be less than 1")
+        if self.gat_norm == "shared" and self.gat_layers < 2:
+            raise InputError("gat_norm='shared' needs hidden layers: gat_layers of at least 2")
         if self.cbam_kernel % 2 == 0:
             raise InputError(f"cbam_kernel={self.cbam_kernel} must be odd, so that a step keeps its place")
 
@@ -90,8 +126,15 @@ class TrainingConfig:
         epochs: steps in all; metrics are those after the last.
         lr: Adam's initial learning rate.
         weight_decay: Adam's L2 penalty.
-        lr_step: the rate is multiplied by ``lr_gamma`` every so many epochs.
-        lr_gamma: see ``lr_step``.
+        schedule: the rate is multiplied by ``lr_gamma`` in ``step``s, every ``lr_step`` epochs, or at a ``plateau``,
+            when the validation loss has not fallen for ``lr_patience`` epochs.
+        lr_step: see ``schedule``.
+        lr_gamma: see ``schedule``.
+        lr_patience: see ``schedule``.
+        train_mode: the model is in training mode (dropout, batch statistics) in ``every_epoch``, or in the
+            ``first_epoch`` alone: from the second on it learns in evaluation mode.
+        batch_norm: what evaluation normalises with: statistics ``settled`` on the train split under the weights as
+            they are, or the ``running`` averages that training left.
         precision: ``fp32``; ``tf32``, matrix products in TF32 (CUDA alone); ``bf16``, autocast to bfloat16.
 
     Raises:
@@ -101,8 +144,12 @@ class TrainingConfig:
     epochs: int = 100
     lr: float = 1e-4
     weight_decay: float = 5e-4
+    schedule: Literal["step", "plateau"] = "step"
     lr_step: int = 30
     lr_gamma: float = 0.1
+    lr_patience: int = 15
+    train_mode: Literal["every_epoch", "first_epoch"] = "every_epoch"
+    batch_norm: Literal["settled", "running"] = "settled"
     precision: Precision = "fp32"
 
     def __post_init__(self) -> None:  # noqa: D105
@@ -111,13 +158,51 @@ class TrainingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """A named reading of the method, as data: what the model is and how it is trained."""
+    """A named reading of the method, as data.
+
+    Attributes:
+        name: as ``--profile`` takes it.
+        graph: which way the graph points.
+        model: what the model is.
+        training: how it is trained and evaluated.
+        select_on: the split that chooses the K pair.
+        select_by: the metric that does.
+    """
 
     name: str
+    graph: GraphConfig
     model: CemoBAMConfig
     training: TrainingConfig
+    select_on: Split
+    select_by: Metric
 
 
-PROFILES: dict[str, Profile] = {
-    "paper": Profile(name="paper", model=CemoBAMConfig(), training=TrainingConfig()),
-}
+PAPER = Profile(
+    name="paper",
+    graph=GraphConfig(),
+    model=CemoBAMConfig(),
+    training=TrainingConfig(),
+    select_on="val",
+    select_by="wa",
+)
+
+RELEASED = Profile(
+    name="released",
+    graph=GraphConfig(gather_from="choosers"),
+    model=CemoBAMConfig(
+        gat_last="single",
+        gat_norm="shared",
+        gat_first_dropout=False,
+        stream_output="linear_residual_dropout",
+        channel_gate="sum_of_sigmoids",
+        spatial_axis="channels",
+    ),
+    training=TrainingConfig(
+        schedule="plateau", lr_gamma=0.5, lr_patience=15, train_mode="first_epoch", batch_norm="running"
+    ),
+    select_on="test",
+    select_by="wf1",
+)
+"""The authors' released code, as its grid search runs: what it does, not what it should."""
+
+PROFILES: dict[str, Profile] = {profile.name: profile for profile in (PAPER, RELEASED)}

@@ -15,15 +15,18 @@ class CrossModalAttention(nn.Module):
         dim: d, a multiple of ``heads``.
         heads: attention heads.
         dropout: probability of dropout on the attention weights.
+        linear_and_dropout: whether a Linear stands between the attention and the residual, and dropout after LayerNorm.
 
     Shapes:
         query (N, T_q, d), key (N, T_k, d), key_mask (N, T_k) → (N, T_q, d)
     """
 
-    def __init__(self, *, dim: int, heads: int, dropout: float) -> None:
+    def __init__(self, *, dim: int, heads: int, dropout: float, linear_and_dropout: bool = False) -> None:
         super().__init__()
         self.attention = nn.MultiheadAttention(dim, heads, dropout=dropout, batch_first=True)
+        self.linear = nn.Linear(dim, dim) if linear_and_dropout else nn.Identity()
         self.norm = nn.LayerNorm(dim)
+        self.dropout = nn.Dropout(dropout) if linear_and_dropout else nn.Identity()
 
     def forward(
         self,
@@ -33,5 +36,5 @@ class CrossModalAttention(nn.Module):
     ) -> Float[Tensor, "n tq d"]:
         """The query, informed by the valid steps of the key."""
         answer, _ = self.attention(query, key, key, key_padding_mask=~key_mask, need_weights=False)
-        informed: Tensor = self.norm(query + answer)
+        informed: Tensor = self.dropout(self.norm(query + self.linear(answer)))
         return informed

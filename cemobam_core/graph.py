@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -78,8 +79,15 @@ class TopKGraph:
         """The largest K that was ranked."""
         return self.by_audio.shape[1]
 
-    def edge_index(self, k_audio: int, k_text: int) -> Int64[Tensor, "2 e"]:
+    def edge_index(
+        self, k_audio: int, k_text: int, *, gather_from: Literal["chosen", "choosers"] = "chosen"
+    ) -> Int64[Tensor, "2 e"]:
         """The graph for one pair of K: the union of both modalities' neighbours and the self-loops (Eq. 2).
+
+        Args:
+            k_audio: how many nearest by audio each utterance chooses.
+            k_text: the same by text.
+            gather_from: ``choosers`` turns every edge round, so that j gathers from the i that chose it.
 
         Returns:
             (2, E) in torch-geometric's convention: row 0 the source j, row 1 the target i that chose j, so that i
@@ -94,6 +102,8 @@ class TopKGraph:
         n = len(self.by_audio)
         target = torch.arange(n, device=self.by_audio.device).unsqueeze(1)
         source = torch.cat([target, self.by_audio[:, :k_audio], self.by_text[:, :k_text]], dim=1)
+        if gather_from == "choosers":
+            source, target = target, source
         edges = torch.unique(source * n + target)  # one number an edge: sorts and removes what both chose
         return torch.stack([edges // n, edges % n])
 

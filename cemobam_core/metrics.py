@@ -26,6 +26,11 @@ class Metrics:
     wf1: float
 
 
+def at_least_fp32(logits: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:
+    """Logits of a bfloat16 product in float32, in which a loss is taken; others as they are."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+
 def confusion_matrix(
     labels: Int64[Tensor, " n"], predicted: Int64[Tensor, " n"], num_classes: int
 ) -> Int64[Tensor, "c c"]:
@@ -44,7 +49,7 @@ def metrics_from_logits(logits: Float[Tensor, "n c"], labels: Int64[Tensor, " n"
     present = support > 0
     f1 = 2 * right / (support + chosen).clamp(min=1)
     return Metrics(
-        loss=torch.nn.functional.cross_entropy(logits.float(), labels).item(),
+        loss=torch.nn.functional.cross_entropy(at_least_fp32(logits), labels).item(),
         wa=(right.sum() / support.sum()).item(),
         ua=(right[present] / support[present]).mean().item(),
         wf1=((f1 * support).sum() / support.sum()).item(),

@@ -1,4 +1,4 @@
-"""CemoBAM: the modules put together (profile ``paper``)."""
+"""CemoBAM: the modules put together."""
 
 from __future__ import annotations
 
@@ -36,16 +36,31 @@ class Projection(nn.Module):
 class XCBAM(nn.Module):
     """Cross-modal attention both ways, a 1D-CBAM on each stream, and their fusion.
 
+    Args:
+        audio_to_text: the stream whose query is audio.
+        text_to_audio: the stream whose query is text.
+        audio_cbam: for the first stream.
+        text_cbam: for the second.
+        fusion: see :func:`fuse`.
+
     Shapes:
         audio (N, T_a, d), text (N, T_t, d) and their masks → (N, d)
     """
 
-    def __init__(self, *, dim: int, heads: int, dropout: float, kernel: int, reduction: int, fusion: Fusion) -> None:
+    def __init__(
+        self,
+        *,
+        audio_to_text: CrossModalAttention,
+        text_to_audio: CrossModalAttention,
+        audio_cbam: CBAM1d,
+        text_cbam: CBAM1d,
+        fusion: Fusion,
+    ) -> None:
         super().__init__()
-        self.audio_to_text = CrossModalAttention(dim=dim, heads=heads, dropout=dropout)
-        self.text_to_audio = CrossModalAttention(dim=dim, heads=heads, dropout=dropout)
-        self.audio_cbam = CBAM1d(channels=dim, reduction=reduction, kernel=kernel)
-        self.text_cbam = CBAM1d(channels=dim, reduction=reduction, kernel=kernel)
+        self.audio_to_text = audio_to_text
+        self.text_to_audio = text_to_audio
+        self.audio_cbam = audio_cbam
+        self.text_cbam = text_cbam
         self.fusion = fusion
 
     def forward(
@@ -88,29 +103,8 @@ class CemoBAM(nn.Module):
         d = config.hidden_dim
         self.audio_projection = Projection(in_dim=config.audio_dim, out_dim=d, dropout=config.dropout)
         self.text_projection = Projection(in_dim=config.text_dim, out_dim=d, dropout=config.dropout)
-        self.chgat = (
-            None
-            if config.modules == "no_chgat"
-            else CHGAT(
-                in_dim=2 * d,
-                hidden_dim=d,
-                heads=config.heads,
-                layers=config.gat_layers,
-                dropout=config.dropout,
-            )
-        )
-        self.xcbam = (
-            None
-            if config.modules == "no_xcbam"
-            else XCBAM(
-                dim=d,
-                heads=config.heads,
-                dropout=config.dropout,
-                kernel=config.cbam_kernel,
-                reduction=config.cbam_reduction,
-                fusion=config.fusion,
-            )
-        )
+        self.chgat = None if config.modules == "no_chgat" else _chgat(config)
+        self.xcbam = None if config.modules == "no_xcbam" else _xcbam(config)
         branches = 2 if config.modules == "full" else 1
         self.classifier = nn.Sequential(
             nn.Linear(branches * d, d),
@@ -159,6 +153,42 @@ class CemoBAM(nn.Module):
             branches.append(self.xcbam(f_audio, f_text, audio_mask, text_mask))  # (N, d)
         logits: Tensor = self.classifier(torch.cat(branches, dim=-1))
         return logits
+
+
+def _chgat(config: CemoBAMConfig) -> CHGAT:
+    return CHGAT(
+        in_dim=2 * config.hidden_dim,
+        hidden_dim=config.hidden_dim,
+        heads=config.heads,
+        layers=config.gat_layers,
+        dropout=config.dropout,
+        last_heads=1 if config.gat_last == "single" else config.heads,
+        shared_norm=config.gat_norm == "shared",
+        first_dropout=config.gat_first_dropout,
+    )
+
+
+def _xcbam(config: CemoBAMConfig) -> XCBAM:
+    def attention() -> CrossModalAttention:
+        return CrossModalAttention(
+            dim=config.hidden_dim,
+            heads=config.heads,
+            dropout=config.dropout,
+            linear_and_dropout=config.stream_output == "linear_residual_dropout",
+        )
+
+    def cbam() -> CBAM1d:
+        return CBAM1d(
+            channels=config.hidden_dim,
+            reduction=config.cbam_reduction,
+            kernel=config.cbam_kernel,
+            gate=config.channel_gate,
+            axis=config.spatial_axis,
+        )
+
+    return XCBAM(
+        audio_to_text=attention(), text_to_audio=attention(), audio_cbam=cbam(), text_cbam=cbam(), fusion=config.fusion
+    )
 
 
 def _as_sequence(x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:

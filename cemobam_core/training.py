@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 
@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from cemobam_core.config import CemoBAMConfig, Precision, TrainingConfig
 from cemobam_core.errors import InputError
 from cemobam_core.features import FeatureSet
-from cemobam_core.metrics import Metrics, metrics_from_logits
+from cemobam_core.metrics import Metrics, at_least_fp32, metrics_from_logits
 from cemobam_core.model import CemoBAM
 
 CURVE_POINTS = 10
@@ -105,16 +105,20 @@ def train(
         model = CemoBAM(config).to(device)
         placed = {name: batch.to(device) for name, batch in batches.items()}
         optimizer = torch.optim.Adam(model.parameters(), lr=training.lr, weight_decay=training.weight_decay, fused=True)
-        scheduler = torch.optim.lr_scheduler.StepLR(optimizer, training.lr_step, training.lr_gamma)
+        decay = _schedule(optimizer, training)
         curve = {}
         for epoch in range(1, training.epochs + 1):
+            model.train(epoch == 1 or training.train_mode == "every_epoch")
             loss = train_epoch(model, placed["train"], optimizer, training.precision)
-            scheduler.step()
-            if epoch in curve_at:
+            if training.schedule == "plateau" or epoch in curve_at:
                 if not math.isfinite(loss.item()):
                     raise TrainingDiverged(f"the training loss is {loss.item()} at epoch {epoch}")
-                settle_batch_norm(model, placed["train"], training.precision)
-                curve[epoch] = evaluate(model, placed["val"], precision=training.precision).wa
+                if training.batch_norm == "settled":
+                    settle_batch_norm(model, placed["train"], training.precision)
+                measured = evaluate(model, placed["val"], precision=training.precision)
+                if epoch in curve_at:
+                    curve[epoch] = measured.wa
+            decay(measured.loss if training.schedule == "plateau" else math.nan)
         metrics = {name: evaluate(model, batch, precision=training.precision) for name, batch in placed.items()}
     for name, measured in metrics.items():
         if not math.isfinite(measured.loss):
@@ -125,15 +129,27 @@ def train(
 def train_epoch(
     model: CemoBAM, batch: Batch, optimizer: torch.optim.Optimizer, precision: Precision = "fp32"
 ) -> Tensor:
-    """One epoch, which is one full-batch step; gives the loss before the step, still on the device."""
-    model.train()
+    """One epoch, which is one full-batch step in the mode the model is in.
+
+    Gives the loss before the step, still on the device.
+    """
     optimizer.zero_grad(set_to_none=True)
     with _autocast(precision, batch.labels.device):
         logits = batch.logits(model)
-    loss = cross_entropy(logits.float(), batch.labels)
+    loss = cross_entropy(at_least_fp32(logits), batch.labels)
     loss.backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     return loss.detach()
+
+
+def _schedule(optimizer: torch.optim.Optimizer, training: TrainingConfig) -> Callable[[float], None]:
+    """What to call after each epoch, with the validation loss."""
+    schedulers = torch.optim.lr_scheduler
+    if training.schedule == "plateau":
+        plateau = schedulers.ReduceLROnPlateau(optimizer, factor=training.lr_gamma, patience=training.lr_patience)
+        return plateau.step
+    steps = schedulers.StepLR(optimizer, training.lr_step, training.lr_gamma)
+    return lambda _: steps.step()
 
 
 @torch.no_grad()
@@ -166,7 +182,7 @@ def evaluate(model: CemoBAM, batch: Batch, *, precision: Precision = "fp32") -> 
     model.eval()
     with _autocast(precision, batch.labels.device):
         logits = batch.logits(model)
-    return metrics_from_logits(logits.float(), batch.labels)
+    return metrics_from_logits(logits, batch.labels)
 
 
 @contextmanager

@@ -1,0 +1,127 @@
+"""Checkpoints of the authors' released code: their names, turned into ours, and the sizes that their tensors show."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cemobam_core.config import RELEASED, CemoBAMConfig, Fusion
+from cemobam_core.errors import InputError
+from cemobam_core.model import CemoBAM
+
+# Their "text_attention" is the one whose query is audio, and likewise its Linear, LayerNorm and CBAM.
+_NAMES = (
+    (r"(audio|text)_projection\.", r"\1_projection.layers."),
+    (r"gnn\.conv1\.", "chgat.hidden.0."),
+    (r"gnn\.convs\.(\d+)\.", lambda match: f"chgat.hidden.{int(match[1]) + 1}."),
+    (r"gnn\.conv_last\.", "chgat.last."),
+    (r"gnn\.batch_norm\.", "chgat.norms.0."),
+    (r"cross_fusion\.text_attention\.", "xcbam.audio_to_text.attention."),
+    (r"cross_fusion\.audio_attention\.", "xcbam.text_to_audio.attention."),
+    (r"cross_fusion\.text_linear\.", "xcbam.audio_to_text.linear."),
+    (r"cross_fusion\.audio_linear\.", "xcbam.text_to_audio.linear."),
+    (r"cross_fusion\.text_layer_norm\.", "xcbam.audio_to_text.norm."),
+    (r"cross_fusion\.audio_layer_norm\.", "xcbam.text_to_audio.norm."),
+    (r"cross_fusion\.cbam_text\.channel_attention_mlp\.", "xcbam.audio_cbam.channel.mlp."),
+    (r"cross_fusion\.cbam_audio\.channel_attention_mlp\.", "xcbam.text_cbam.channel.mlp."),
+    (r"cross_fusion\.cbam_text\.spatial_attention\.0\.", "xcbam.audio_cbam.spatial.conv."),
+    (r"cross_fusion\.cbam_audio\.spatial_attention\.0\.", "xcbam.text_cbam.spatial.conv."),
+    (r"mlp\.", "classifier."),
+)
+
+
+def our_name(theirs: str) -> str | None:
+    """The name of one of their parameters or buffers in :class:`CemoBAM`; None: no such part is known."""
+    for pattern, ours in _NAMES:
+        if re.match(pattern, theirs):
+            return re.sub(f"^{pattern}", ours, theirs)
+    return None
+
+
+def model_from_released(state: Mapping[str, Tensor], fusion: Fusion, *, source: str = "state") -> CemoBAM:
+    """The profile ``released`` with their weights, in evaluation mode.
+
+    Args:
+        state: a state dict under their names.
+        fusion: which they do not record.
+        source: what errors call it.
+
+    Raises:
+        InputError: weights that are missing, unknown or do not fit together.
+    """
+    config = _config(state, fusion, source)
+    model = CemoBAM(config)
+    ours: dict[str, Tensor] = {}
+    for theirs, value in state.items():
+        name = our_name(theirs)
+        if name is None:
+            raise InputError(f"{source}: {theirs!r} is no part of the released model")
+        ours[name] = value
+    for i in range(1, config.gat_layers - 1):  # one batch norm, listed under each layer that it serves
+        ours |= {n.replace("norms.0", f"norms.{i}"): v for n, v in ours.items() if n.startswith("chgat.norms.0.")}
+    expected = model.state_dict()
+    for name, value in expected.items():
+        if name not in ours:
+            raise InputError(f"{source}: nothing in it gives {name!r}; is it a checkpoint of the released model?")
+        if ours[name].shape != value.shape:
+            raise InputError(
+                f"{source}: {name!r} is {tuple(ours[name].shape)}, where the other weights ask for {tuple(value.shape)}"
+            )
+    if unknown := sorted(ours.keys() - expected.keys()):
+        raise InputError(f"{source}: {unknown[0]!r} is no part of the released model")
+    model.load_state_dict(ours)
+    return model.eval()
+
+
+def load_released_checkpoint(path: Path, fusion: Fusion) -> CemoBAM:
+    """A ``.pt`` file that the authors published, read with weights only: nothing in it is run.
+
+    The file may be a state dict or hold one under ``model_state_dict``, ``state_dict`` or ``model``.
+
+    Raises:
+        InputError: a file that cannot be read so, or is not of the released model.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise InputError(f"{path}: cannot be read as a checkpoint of weights alone ({reason})") from None
+    for key in ("model_state_dict", "state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise InputError(f"{path}: holds no state dict; give a checkpoint of the released model")
+    return model_from_released(content, fusion, source=str(path))
+
+
+def _config(state: Mapping[str, Tensor], fusion: Fusion, source: str) -> CemoBAMConfig:
+    """Sizes, from the shapes of the weights that show them."""
+    shapes = {name: tuple(value.shape) for name, value in state.items()}
+    try:
+        hidden_dim, audio_dim = shapes["audio_projection.0.weight"]
+        _, text_dim = shapes["text_projection.0.weight"]
+        _, heads, _ = shapes["gnn.conv1.att_src"]
+        (num_classes,) = shapes["mlp.4.bias"]
+        squeezed, _ = shapes["cross_fusion.cbam_audio.channel_attention_mlp.0.weight"]
+        _, _, kernel = shapes["cross_fusion.cbam_audio.spatial_attention.0.weight"]
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{source}: not a checkpoint of the released model ({error} is missing or odd)") from None
+    middle = {match[1] for name in shapes if (match := re.match(r"gnn\.convs\.(\d+)\.", name))}
+    return replace(
+        RELEASED.model,
+        num_classes=num_classes,
+        audio_dim=audio_dim,
+        text_dim=text_dim,
+        hidden_dim=hidden_dim,
+        heads=heads,
+        gat_layers=2 + len(middle),
+        cbam_kernel=kernel,
+        cbam_reduction=max(1, hidden_dim // max(1, squeezed)),
+        fusion=fusion,
+    )
