@@ -39,6 +39,7 @@ class FeatureSet:
         sessions: in which recording session, where known.
         provenance: the encoders and how the features were made, in words.
         source: what errors call this set, usually its file.
+        labelled: whether the labels are known; if not, they are all zero, and the set is good for prediction alone.
 
     Raises:
         InputError: shapes that disagree, numbers that are not finite, labels outside the classes, ids that repeat.
@@ -55,6 +56,7 @@ class FeatureSet:
     sessions: tuple[str, ...] | None = None
     provenance: Mapping[str, str] = field(default_factory=dict)
     source: str = "features"
+    labelled: bool = True
 
     def __post_init__(self) -> None:  # noqa: D105
         if self.labels.ndim != 1 or self.labels.dtype != torch.int64:
@@ -160,12 +162,13 @@ class FeatureSet:
             save_file(tensors, temporary, metadata={**self.provenance, **metadata})
 
     @classmethod
-    def load(cls, path: Path, class_names: Sequence[str] | None = None) -> FeatureSet:
+    def load(cls, path: Path, class_names: Sequence[str] | None = None, *, need_labels: bool = True) -> FeatureSet:
         """Read a ``.safetensors`` file, or a ``.pkl`` of the authors without running anything in it.
 
         Args:
             path: the file.
             class_names: the emotions behind the labels, for files that do not say; None: ``class_0`` and so on.
+            need_labels: whether a ``.safetensors`` file without labels is refused.
 
         Raises:
             InputError: the file cannot be read or what it holds is not valid.
@@ -182,7 +185,10 @@ class FeatureSet:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
         except (OSError, SafetensorError) as error:
             raise InputError(f"{path}: cannot be read as safetensors ({error})") from None
-        return cls._from_file(path, tensors, metadata, class_names)
+        labelled = need_labels or "labels" in tensors
+        if not labelled and "audio" in tensors:
+            tensors["labels"] = torch.zeros(len(tensors["audio"]), dtype=torch.int64)
+        return replace(cls._from_file(path, tensors, metadata, class_names), labelled=labelled)
 
     @classmethod
     def _from_file(

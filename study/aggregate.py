@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
 
 import pandas as pd
 
+from cemobam_core.config import Metric, Split
 from study.design import Pair, Trial
 from study.ledger import METRICS, Outcome, StudyFacts
-
-SelectBy = Literal["wa", "ua", "wf1"]
 
 COLUMNS = (
     *("dataset", "profile", "k_audio", "k_text", "fusion", "modules", "fold", "seed"),
@@ -79,13 +77,14 @@ def aggregate_grid(trials: pd.DataFrame, folds: int) -> pd.DataFrame:
     return aggregate(trials, PAIR, folds)
 
 
-def chosen_pair(grid: pd.DataFrame, *, select_by: SelectBy, seeds: int) -> Pair | None:
-    """The pair with the highest validation mean; the smaller K where means are equal.
+def chosen_pair(grid: pd.DataFrame, *, select_by: Metric, seeds: int, select_on: Split = "val") -> Pair | None:
+    """The pair with the highest mean; the smaller K where means are equal.
 
     Args:
         grid: aggregated by pair.
         select_by: the metric.
         seeds: how many seeds a pair must have to be chosen, so that no pair wins by having fewer.
+        select_on: the split; ``test`` is what the released code does, and optimistic.
 
     Returns:
         None when no pair has all its seeds.
@@ -94,6 +93,6 @@ def chosen_pair(grid: pd.DataFrame, *, select_by: SelectBy, seeds: int) -> Pair 
     if complete.empty:
         return None
     # Rounding lets equal counts of right utterances be equal means, whatever the order of the sum.
-    ranked = complete.assign(score=complete[f"val_{select_by}_mean"].round(12))
+    ranked = complete.assign(score=complete[f"{select_on}_{select_by}_mean"].round(12))
     best = ranked.sort_values(["score", *PAIR], ascending=[False, True, True]).iloc[0]
     return Pair(int(best["k_audio"]), int(best["k_text"]))

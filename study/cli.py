@@ -1,4 +1,4 @@
-"""The command line: what a user types, checked, and turned into a plan."""
+"""The commands: what a user types, turned into a plan and run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import signal
 import sys
 import textwrap
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from filelock import FileLock, Timeout
 
-from cemobam_core.config import FUSIONS, PRECISIONS, PROFILES
+from cemobam_core.config import PROFILES
 from cemobam_core.corpora import CORPORA
 from cemobam_core.corpora.corpus import Corpus
 from cemobam_core.errors import InputError
 from cemobam_core.files import written_atomically
-from study.design import BLOCKS, Configuration, Design, Pair, Trial, base_configuration, largest_k
+from study.arguments import grid_parser, predict_parser
+from study.design import Configuration, Design, Pair, Trial, largest_k, readings
 from study.ledger import Ledger, LedgerFailed, Outcome, StudyFacts
 from study.published import paper_pair
 
@@ -32,38 +33,64 @@ if TYPE_CHECKING:
     from study.driver import Plan, StudyRun
     from study.execution import StudyData
 
-_EXAMPLES = """
-examples:
-  python run_grid.py
-      The whole study on the embedded demo: synthetic features, minutes on a laptop.
-  python run_grid.py --dataset iemocap --features DIR
-      The paper's study on features made before: DIR holds train, val and test (.safetensors, or the authors' .pkl).
-  python run_grid.py --dataset iemocap --features FILE --split-protocol random:80/10/10
-      The same from one file, which the tool splits.
-  python run_grid.py --dry-run --k-audio 1,4,8 --k-text 1:10 --seeds 3
-      The plan alone: how many trials, how many are done, how long the rest will take.
-
-Whatever stops a run, the same command goes on where it stopped. Exit status: 0 all trials done; 1 some failed (the
-next run tries those again); 2 a mistake in what was given, told in one line; 130 interrupted.
-"""
-
-_LARGEST_SEED = 2**32 - 1
-
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; gives the exit status."""
+    """``run_grid.py``: the study; gives the exit status."""
+    return _guarded(_study, grid_parser(), argv)
+
+
+def cemobam(argv: Sequence[str] | None = None) -> int:
+    """``cemobam COMMAND``, as the package installs it; gives the exit status."""
+    commands = {"grid": main, "predict": lambda rest: _guarded(_predict, predict_parser(), rest)}
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if arguments and arguments[0] in commands:
+        return commands[arguments[0]](arguments[1:])
+    usage = (
+        "usage: cemobam COMMAND …\n\n"
+        "  grid      the study, as run_grid.py\n"
+        "  predict   label utterances with a checkpoint of the authors' code\n\n"
+        "cemobam COMMAND --help says what a command takes."
+    )
+    if arguments in (["-h"], ["--help"]):
+        print(usage)
+        return 0
+    said = f"unknown command {arguments[0]!r}" if arguments else "no command given"
+    print(f"cemobam: error: {said}; choose from {', '.join(commands)} (see cemobam --help)", file=sys.stderr)
+    return 2
+
+
+def _guarded(
+    command: Callable[[argparse.Namespace], int], parser: argparse.ArgumentParser, argv: Sequence[str] | None
+) -> int:
     signal.signal(signal.SIGTERM, _interrupt)  # a cluster's polite kill is as good as Ctrl-C
     try:
-        return _main(_parser().parse_args(argv))
+        return command(parser.parse_args(argv))
     except (InputError, LedgerFailed, OSError) as error:
-        print(f"run_grid.py: error: {_one_line(error)}", file=sys.stderr)
+        print(f"{parser.prog}: error: {_one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted; what was done is kept, and the same command goes on from there", file=sys.stderr)
         return 130
 
 
-def _main(args: argparse.Namespace) -> int:
+def _predict(args: argparse.Namespace) -> int:
+    from study.predict import predict_released
+
+    class_names = CORPORA[args.dataset].class_names if args.dataset else None
+    print(
+        predict_released(
+            args.released_checkpoint,
+            args.features,
+            pair=Pair(args.k_audio, args.k_text),
+            fusion=args.fusion,
+            class_names=class_names,
+            to=args.to,
+        )
+    )
+    return 0
+
+
+def _study(args: argparse.Namespace) -> int:
     request = _Request.of(args)
     if args.report_only:
         return _report(request)
@@ -179,9 +206,7 @@ class _Request:
         corpus = CORPORA.get(dataset) or Corpus(name=dataset, title=dataset, class_names=(), about="")
         given = {name: getattr(args, name) for name in ("epochs", "hidden_dim", "lr", "precision")}
         chosen = {name: value for name, value in given.items() if value is not None}
-        profile = PROFILES[args.profile]
-        default = base_configuration(PROFILES["paper"], **corpus.settings)
-        wanted = base_configuration(profile, **{**corpus.settings, **chosen})
+        default, wanted = readings(**corpus.settings)["paper"], readings(**{**corpus.settings, **chosen})["paper"]
         differing = {
             name: value
             for name, value in chosen.items()
@@ -204,7 +229,8 @@ class _Request:
     def design(self) -> Design:
         args = self.args
         return Design(
-            base=base_configuration(PROFILES[args.profile], **self.settings),
+            readings=readings(**self.settings),
+            profile=args.profile,
             k_audio=args.k_audio,
             k_text=args.k_text,
             seeds=args.seeds,
@@ -214,7 +240,14 @@ class _Request:
     def plan(self) -> Plan:
         from study.driver import Plan
 
-        return Plan(design=self.design, blocks=self.blocks, at=self.at, select_by=self.args.select_by)
+        profile = PROFILES[self.args.profile]
+        return Plan(
+            design=self.design,
+            blocks=self.blocks,
+            at=self.at,
+            select_by=self.args.select_by or profile.select_by,
+            select_on=profile.select_on,
+        )
 
     def facts(self, folds: tuple[Fold, ...]) -> StudyFacts:
         from cemobam_core.features import fingerprint
@@ -352,183 +385,6 @@ def _devices(args: argparse.Namespace) -> list[str]:
     return [f"cuda:{i % gpus}" for i in range(workers)]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="run_grid.py",
-        description="Rerun the CemoBAM study: the K grid (Fig. 2), the fusion strategies (Table I) and the ablation "
-        "(Table II), five seeds each.",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    data = parser.add_argument_group("data")
-    data.add_argument(
-        "--dataset",
-        metavar="NAME",
-        type=_name,
-        help="demo (default), iemocap, esd, or any name for features of yours",
-    )
-    data.add_argument(
-        "--features",
-        metavar="PATH",
-        type=Path,
-        help="a folder with train, val and test, or one file to split",
-    )
-    data.add_argument(
-        "--split-protocol",
-        metavar="P",
-        help="for one file: random:80/10/10 (default; stratified), speaker or session",
-    )
-    data.add_argument("--split-seed", metavar="N", type=_seed, help="draws the split (default 0)")
-
-    what = parser.add_argument_group("what is run")
-    what.add_argument(
-        "--blocks",
-        metavar="A,B",
-        type=_blocks,
-        default=tuple(BLOCKS),
-        help="any of grid, fusion, ablation (default: all)",
-    )
-    what.add_argument(
-        "--k-audio",
-        metavar="K",
-        type=_whole_numbers,
-        default=tuple(range(1, 11)),
-        help="the grid's K_audio: 1:10 is 1 to 10 (default), or a list as 1,4,8",
-    )
-    what.add_argument(
-        "--k-text",
-        metavar="K",
-        type=_whole_numbers,
-        default=tuple(range(1, 11)),
-        help="the grid's K_text, likewise",
-    )
-    what.add_argument(
-        "--seeds",
-        metavar="S",
-        type=_seeds,
-        default=tuple(range(5)),
-        help="how many (default 5: seeds 0 to 4), or which: 0,1,7",
-    )
-    what.add_argument(
-        "--at",
-        metavar="A,T",
-        help="the K pair for fusion and ablation: 8,7, or paper for the paper's best "
-        "(default: the pair that validation chooses)",
-    )
-    what.add_argument(
-        "--select-by",
-        choices=("wa", "ua", "wf1"),
-        default="wa",
-        help="the validation metric that chooses the pair (default wa)",
-    )
-
-    method = parser.add_argument_group("the method (defaults: the profile's; the demo has a smaller model of its own)")
-    method.add_argument(
-        "--profile",
-        choices=tuple(PROFILES),
-        default="paper",
-        help="which reading of the method (default paper)",
-    )
-    method.add_argument("--fusion", choices=FUSIONS, default="min", help="in the grid and ablation (default min)")
-    method.add_argument("--epochs", metavar="N", type=_at_least_one, help="100 in the paper's profile")
-    method.add_argument("--hidden-dim", metavar="D", type=_at_least_one, help="512 in the paper's profile")
-    method.add_argument("--lr", metavar="R", type=_positive, help="1e-4 in the paper's profile")
-    method.add_argument("--precision", choices=PRECISIONS, help="of matrix products (default fp32)")
-
-    machine = parser.add_argument_group("the machine")
-    machine.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: cuda where there is one"
-    )
-    machine.add_argument("--engine", choices=("local",), default="local", help="what executes trials")
-    machine.add_argument(
-        "--workers",
-        metavar="N",
-        type=_at_least_one,
-        help="trials side by side, one thread each (default: the cores, or what the GPUs take)",
-    )
-    machine.add_argument(
-        "--gpus-per-trial",
-        metavar="F",
-        type=_positive,
-        default=0.25,
-        help="the share of a GPU that a trial takes (default 0.25)",
-    )
-
-    where = parser.add_argument_group("where it is kept")
-    where.add_argument(
-        "--results",
-        metavar="DIR",
-        type=Path,
-        default=Path("results"),
-        help="tables and the ledger, under DIR/NAME (default results)",
-    )
-    where.add_argument(
-        "--plots",
-        metavar="DIR",
-        type=Path,
-        default=Path("plots"),
-        help="figures, under DIR/NAME (default plots)",
-    )
-    where.add_argument("--name", metavar="NAME", type=_name, help="of the study (default: the data set's)")
-    where.add_argument(
-        "--storage", metavar="URL", help="the ledger as an Optuna storage (default: SQLite under --results)"
-    )
-
-    instead = parser.add_argument_group("instead of running").add_mutually_exclusive_group()
-    instead.add_argument("--dry-run", action="store_true", help="tell the plan and how long it will take")
-    instead.add_argument("--report-only", action="store_true", help="make tables and figures from the ledger again")
-    return parser
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, and where to learn more."""
-        print(f"{self.prog}: error: {message} (see {self.prog} --help)", file=sys.stderr)
-        raise SystemExit(2)
-
-
-def _whole_numbers(text: str) -> tuple[int, ...]:
-    """``1:10`` or ``1,4,8``: whole numbers of at least 1, each once, in order."""
-    if span := re.fullmatch(r"(\d+):(\d+)", text):
-        first, last = map(int, span.groups())
-        numbers = set(range(first, last + 1)) if last - first < 10_000 else set()
-    else:
-        numbers = {int(part) for part in text.split(",")} if re.fullmatch(r"\d+(,\d+)*", text) else set()
-    if not numbers or min(numbers) < 1:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not whole numbers of at least 1; write 1:10 for 1 to 10, or a list as 1,4,8"
-        )
-    return tuple(sorted(numbers))
-
-
-def _seeds(text: str) -> tuple[int, ...]:
-    """``5`` for seeds 0 to 4, ``0,1,7`` for these (``7,`` for one)."""
-    if re.fullmatch(r"\d+", text) and 0 < int(text) <= 10_000:
-        return tuple(range(int(text)))
-    if re.fullmatch(r"\d+(,\d+)*,?", text) and "," in text:
-        seeds = {int(part) for part in text.rstrip(",").split(",")}
-        if max(seeds) <= _LARGEST_SEED:
-            return tuple(sorted(seeds))
-    raise argparse.ArgumentTypeError(
-        f"{text!r} is not seeds; write how many, at least 1 (5 is seeds 0 to 4), or which (0,1,7)"
-    )
-
-
-def _seed(text: str) -> int:
-    if not re.fullmatch(r"\d+", text) or int(text) > _LARGEST_SEED:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a seed: a whole number from 0 to {_LARGEST_SEED}")
-    return int(text)
-
-
-def _blocks(text: str) -> tuple[str, ...]:
-    asked = text.split(",")
-    for block in asked:
-        if block not in BLOCKS:
-            raise argparse.ArgumentTypeError(f"unknown block {block!r}; choose from {', '.join(BLOCKS)}")
-    return tuple(block for block in BLOCKS if block in asked)
-
-
 def _pair(text: str | None, dataset: str) -> Pair | None:
     if text is None:
         return None
@@ -540,30 +396,6 @@ def _pair(text: str | None, dataset: str) -> Pair | None:
     if not match:
         raise InputError(f"--at {text}: write K_audio,K_text, each at least 1, as 8,7; or paper")
     return Pair(*map(int, match.groups()))
-
-
-def _at_least_one(text: str) -> int:
-    if not re.fullmatch(r"\d{1,7}", text) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
-    return value
-
-
-def _name(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", text):
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: a name is letters, digits and ._-, and starts with one of the first two"
-        )
-    return text.lower() if text.lower() in CORPORA else text
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:

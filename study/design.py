@@ -13,7 +13,16 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from typing import Any
 
-from cemobam_core.config import FUSIONS, METHOD_VERSION, MODULES, CemoBAMConfig, Profile, TrainingConfig
+from cemobam_core.config import (
+    FUSIONS,
+    METHOD_VERSION,
+    MODULES,
+    PROFILES,
+    CemoBAMConfig,
+    GraphConfig,
+    Profile,
+    TrainingConfig,
+)
 
 
 @dataclass(frozen=True, order=True)
@@ -33,14 +42,16 @@ class Configuration:
     """Every setting of one training but its seed.
 
     Attributes:
-        profile: the name of the reading of the method that the settings start from.
+        profile: the name of the reading of the method; ``paper+schedule`` is ``paper`` with the other's schedule.
         pair: K_audio and K_text of the graph.
+        graph: its other choices.
         model: sizes and choices of the model, the fusion and the ablation among them.
         training: how it is trained.
     """
 
     profile: str
     pair: Pair
+    graph: GraphConfig
     model: CemoBAMConfig
     training: TrainingConfig
 
@@ -85,18 +96,25 @@ class Design:
     """What a user asks for: the K grid, the settings that all trials share, seeds and folds.
 
     Attributes:
-        base: the configuration that the blocks vary; its own pair is not used.
+        readings: the configuration that every profile comes to with the user's settings; their pairs are not used.
+        profile: which of them the blocks vary.
         k_audio: the grid's K_audio.
         k_text: the grid's K_text.
         seeds: one trial of each configuration for each.
         folds: how many assignments to train, val and test the features come in.
     """
 
-    base: Configuration
+    readings: dict[str, Configuration]
+    profile: str
     k_audio: tuple[int, ...]
     k_text: tuple[int, ...]
     seeds: tuple[int, ...]
     folds: int = 1
+
+    @property
+    def base(self) -> Configuration:
+        """The configuration that the blocks vary."""
+        return self.readings[self.profile]
 
     def trials(self, block: str, at: Pair) -> list[Trial]:
         """The trials of a block, seed by seed, so that an early stop leaves all configurations with few seeds.
@@ -116,7 +134,7 @@ class Design:
     def settings(self) -> dict[str, Any]:
         """What all trials share, for the record; the sizes that features bring are not a setting."""
         base = self.base
-        shared = {"profile": base.profile, **asdict(base.model), **asdict(base.training)}
+        shared = {"profile": base.profile, **asdict(base.graph), **asdict(base.model), **asdict(base.training)}
         apart = ("fusion", "modules", "num_classes", "audio_dim", "text_dim")
         return {name: value for name, value in shared.items() if name not in apart}
 
@@ -136,11 +154,48 @@ def ablation(design: Design, at: Pair) -> list[Configuration]:
     return [_variant(design, at, modules=modules) for modules in MODULES]
 
 
+GAPS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "graph direction": ("graph", ("gather_from",)),
+    "last GAT layer": ("model", ("gat_last",)),
+    "GAT batch norm": ("model", ("gat_norm",)),
+    "first GAT dropout": ("model", ("gat_first_dropout",)),
+    "stream output": ("model", ("stream_output",)),
+    "channel gate": ("model", ("channel_gate",)),
+    "spatial axis": ("model", ("spatial_axis",)),
+    "training mode": ("training", ("train_mode",)),
+    "schedule": ("training", ("schedule", "lr_gamma", "lr_patience")),
+    "evaluation statistics": ("training", ("batch_norm",)),
+}
+"""Where the paper's text and the released code differ in what a trial computes: the part and its fields."""
+
+
+def gaps(design: Design, at: Pair) -> list[Configuration]:
+    """What each gap costs: either profile as it is, and with one choice of the other's."""
+    paper, released = (replace(design.readings[name], pair=at) for name in ("paper", "released"))
+    return [
+        *(paper, released),
+        *(switched(paper, released, gap) for gap in GAPS),
+        *(switched(released, paper, gap) for gap in GAPS),
+    ]
+
+
+def switched(base: Configuration, other: Configuration, gap: str) -> Configuration:
+    """``base`` with the ``other``'s choice in one of :data:`GAPS`."""
+    part, names = GAPS[gap]
+    choices = {name: getattr(getattr(other, part), name) for name in names}
+    parts: dict[str, Any] = {part: replace(getattr(base, part), **choices)}
+    return replace(base, profile=f"{base.profile}+{gap}", **parts)
+
+
 BLOCKS: dict[str, Callable[[Design, Pair], list[Configuration]]] = {
     "grid": grid,
     "fusion": fusion,
     "ablation": ablation,
+    "gaps": gaps,
 }
+
+DEFAULT_BLOCKS = ("grid", "fusion", "ablation")
+"""The paper's own study."""
 
 
 def _variant(design: Design, at: Pair, **changes: Any) -> Configuration:
@@ -163,9 +218,19 @@ def base_configuration(profile: Profile, **settings: Any) -> Configuration:
     return Configuration(
         profile=profile.name,
         pair=Pair(1, 1),
+        graph=profile.graph,
         model=replace(profile.model, **model),
         training=replace(profile.training, **training),
     )
+
+
+def readings(**settings: Any) -> dict[str, Configuration]:
+    """Every profile with the same settings replaced.
+
+    Raises:
+        InputError: a value out of range.
+    """
+    return {name: base_configuration(profile, **settings) for name, profile in PROFILES.items()}
 
 
 def distinct(trials: Iterable[Trial]) -> list[Trial]:

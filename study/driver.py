@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from study.aggregate import SelectBy, aggregate_grid, chosen_pair, trials_frame
+from cemobam_core.config import Metric, Split
+from study.aggregate import aggregate_grid, chosen_pair, trials_frame
 from study.design import BLOCKS, Design, Pair, Trial, distinct
 from study.engines import Engine
 from study.ledger import Ledger, Outcome, StudyFacts
@@ -21,14 +22,16 @@ class Plan:
     Attributes:
         design: the configurations to draw on.
         blocks: the blocks to run.
-        at: the pair for the blocks after the grid; None: the one that validation chooses.
+        at: the pair for the blocks after the grid; None: the one that the grid chooses.
         select_by: the metric that chooses.
+        select_on: the split that chooses.
     """
 
     design: Design
     blocks: tuple[str, ...]
     at: Pair | None
-    select_by: SelectBy
+    select_by: Metric
+    select_on: Split
 
 
 class StudyRun:
@@ -68,6 +71,7 @@ class StudyRun:
         return chosen_pair(
             aggregate_grid(frame, self.facts.folds),
             select_by=self.plan.select_by,
+            select_on=self.plan.select_on,
             seeds=len(self.plan.design.seeds),
         )
 

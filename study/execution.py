@@ -45,9 +45,9 @@ def execute(trial: Trial, data: StudyData, device: str) -> Outcome:
 
     start = time.perf_counter()
     fold, rankings = data.folds[trial.fold], data.rankings[trial.fold]
-    pair = trial.configuration.pair
+    pair, gather_from = trial.configuration.pair, trial.configuration.graph.gather_from
     batches = {
-        name: Batch.from_features(split, rankings[name].edge_index(pair.k_audio, pair.k_text))
+        name: Batch.from_features(split, rankings[name].edge_index(pair.k_audio, pair.k_text, gather_from=gather_from))
         for name, split in fold.splits.items()
     }
     config = replace(

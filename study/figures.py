@@ -1,4 +1,4 @@
-"""Fig. 2: the heatmap over K_audio and K_text."""
+"""Fig. 2, the heatmap over K_audio and K_text, and what each gap between text and code costs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from cemobam_core.files import written_atomically
-from study.design import Pair
+from study.design import GAPS, Pair
 from study.tables import MEASURES
 
 _STYLE: Any = {
@@ -27,10 +27,12 @@ _STYLE: Any = {
 _TEXT_WIDTH = 7.16  # inches, across both columns of an IEEE page
 
 
-def topk_heatmap(grid: pd.DataFrame, chosen: Pair | None, *, title: str, seeds: int) -> Figure:
+def topk_heatmap(
+    grid: pd.DataFrame, chosen: Pair | None, *, title: str, seeds: int, how: str = "chosen on validation"
+) -> Figure:
     """The test split's WA, UA and w-F1 over the K grid, one panel and one colour bar each.
 
-    The cell that validation chose has a frame; the highest of each panel a star. Cells without a trial stay white, and
+    The chosen cell has a frame; the highest of each panel a star. Cells without a trial stay white, and
     those with fewer seeds than asked for are in italics.
 
     Args:
@@ -38,6 +40,7 @@ def topk_heatmap(grid: pd.DataFrame, chosen: Pair | None, *, title: str, seeds: 
         chosen: the pair to frame.
         title: the data set, as figures show it.
         seeds: how many each cell should have.
+        how: how the pair was chosen, for the legend.
     """
     with mpl.rc_context(_STYLE):
         counts = grid.pivot(index="k_text", columns="k_audio", values="n_seeds").sort_index(ascending=False)
@@ -52,9 +55,7 @@ def topk_heatmap(grid: pd.DataFrame, chosen: Pair | None, *, title: str, seeds: 
         figure.suptitle(f"{title}: test split, percent, mean over {seeds} seed{'s' if seeds > 1 else ''}", fontsize=8)
         legend = "★ highest in the panel"
         if chosen:
-            legend = (
-                f"□ chosen on validation ($K_{{audio}}$={chosen.k_audio}, $K_{{text}}$={chosen.k_text})    {legend}"
-            )
+            legend = f"□ {how} ($K_{{audio}}$={chosen.k_audio}, $K_{{text}}$={chosen.k_text})    {legend}"
         figure.supxlabel(legend, fontsize=7)
     return figure
 
@@ -90,6 +91,44 @@ def _panel(ax: Axes, percent: pd.DataFrame, short: pd.DataFrame, chosen: Pair | 
     ax.set(title=label, xlabel="$K_{audio}$", ylabel="")
     ax.tick_params(length=0)
     ax.tick_params(axis="y", rotation=0)
+
+
+def gaps_figure(table: pd.DataFrame, *, title: str) -> Figure:
+    """Each gap's difference in test WA and UA with its interval, from the paper's side and from the code's.
+
+    Args:
+        table: as :func:`study.tables.gaps_table` makes it, in percent.
+        title: the data set, as figures show it.
+    """
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(_TEXT_WIDTH, 0.9 + 0.24 * len(GAPS)), layout="constrained")
+        axes = figure.subplots(1, 2, sharey=True, sharex=True)
+        sides = {"paper": "paper, with the code's choice", "released": "released, with the paper's choice"}
+        for ax, (start, label) in zip(axes, sides.items(), strict=True):
+            rows = table[(table["start"] == start) & (table["switched"] != "")]
+            rows = rows.set_index("switched").reindex(list(reversed(GAPS)))
+            ax.axvline(0, color="0.6", linewidth=0.8)
+            for offset, (measure, colour, marker) in zip(
+                (0.14, -0.14), (("wa", "#0072b2", "o"), ("ua", "#d55e00", "s")), strict=True
+            ):  # two of Okabe and Ito's colours, and two shapes
+                centre = rows[f"{measure}_difference"].to_numpy(float)
+                whiskers = np.abs(rows[[f"{measure}_low", f"{measure}_high"]].to_numpy(float).T - centre)
+                ax.errorbar(
+                    centre,
+                    np.arange(len(rows)) + offset,
+                    xerr=np.nan_to_num(whiskers),
+                    fmt=marker,
+                    color=colour,
+                    markersize=3,
+                    linewidth=1,
+                    label=MEASURES[measure],
+                )
+            ax.set_yticks(range(len(rows)), list(rows.index))
+            ax.set(title=label, xlabel="difference on the test split (percentage points)")
+            ax.grid(axis="x", linewidth=0.3)
+        axes[1].legend(frameon=False, loc="best")
+        figure.suptitle(f"{title}: one choice switched, mean over seeds and 95% interval", fontsize=8)
+    return figure
 
 
 def save(figure: Figure, path: Path) -> list[Path]:

@@ -168,6 +168,7 @@ class Ledger:
         done = outcome.status == "done"
         attributes: dict[str, Any] = {
             "status": outcome.status,
+            "profile": trial.configuration.profile,
             **outcome.metrics,
             "epochs": trial.configuration.training.epochs,
             "seconds": round(outcome.seconds, 3),

@@ -15,7 +15,7 @@ from study import figures
 from study.aggregate import aggregate, aggregate_grid, trials_frame
 from study.design import BLOCKS, Pair, Trial, distinct
 from study.driver import StudyRun
-from study.tables import MEASURES, Table, comparison
+from study.tables import MEASURES, Table, comparison, gaps_table
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -26,8 +26,9 @@ class Report:
         title: the data set, as tables show it.
         trials: a row per trial.
         grid: a row per K pair; None: no trial of the grid is done.
-        tables: Table I, Table II.
+        tables: Table I, Table II, the gaps.
         chosen: the pair of the blocks after the grid; None: not chosen yet.
+        how: how it was chosen.
         summary: what to print, paragraph by paragraph.
         seeds: how many each configuration should have.
     """
@@ -37,11 +38,12 @@ class Report:
     grid: pd.DataFrame | None
     tables: tuple[Table, ...]
     chosen: Pair | None
+    how: str
     summary: tuple[str, ...]
     seeds: int
 
     def write(self, results: Path, plots: Path) -> list[Path]:
-        """Write every file, each as a whole: trials, grid and tables into ``results``, Fig. 2 into ``plots``.
+        """Write every file, each as a whole: trials, grid and tables into ``results``, figures into ``plots``.
 
         Raises:
             OSError: a folder that cannot be written to, a full disk; files already written stay.
@@ -49,10 +51,12 @@ class Report:
         written = [_write_csv(self.trials, results / "trials.csv")]
         if self.grid is not None:
             written.append(_write_csv(self.grid, results / "grid.csv"))
-            figure = figures.topk_heatmap(self.grid, self.chosen, title=self.title, seeds=self.seeds)
+            figure = figures.topk_heatmap(self.grid, self.chosen, title=self.title, seeds=self.seeds, how=self.how)
             written += figures.save(figure, plots / "fig2_topk")
         for table in self.tables:
             written += table.write(results)
+            if table.name == "gaps":
+                written += figures.save(figures.gaps_figure(table.frame, title=self.title), plots / "gaps")
         return written
 
 
@@ -80,15 +84,22 @@ def make_report(run: StudyRun) -> Report:
         tables.append(
             comparison(summary, key, variants, name=name, caption=caption, dataset=facts.dataset, seeds=seeds)
         )
+    between = frame(run.trials("gaps"))
+    if run.concerns("gaps") and (between["status"] == "done").any():
+        caption = f"What each gap between text and code costs ({where}): {over}"
+        tables.append(gaps_table(between, caption=caption, seeds=seeds, folds=facts.folds))
+    on = "validation" if plan.select_on == "val" else "the test split, as the released code does"
+    how = "given" if plan.at else f"chosen on {on}"
     return Report(
         title=facts.title,
         trials=trials,
         grid=None if grid.empty else grid,
         tables=tuple(tables),
         chosen=pair,
+        how=how,
         summary=(
             *_counts(run),
-            *_chosen(grid, pair, plan.at, MEASURES[plan.select_by]),
+            *_chosen(grid, pair, how if plan.at else f"{how} by {MEASURES[plan.select_by]}"),
             *(table.markdown().rstrip() for table in tables),
         ),
         seeds=seeds,
@@ -112,10 +123,9 @@ def _counts(run: StudyRun) -> list[str]:
     return [line, *(f"failed {times} times: {reason}" for reason, times in reasons.most_common(10))]
 
 
-def _chosen(grid: pd.DataFrame, pair: Pair | None, at: Pair | None, metric: str) -> list[str]:
+def _chosen(grid: pd.DataFrame, pair: Pair | None, how: str) -> list[str]:
     if pair is None:
         return ["No K pair is chosen yet: that takes every seed of at least one pair, and all of the grid run."]
-    how = "given with --at" if at else f"chosen by validation {metric}"
     line = f"K_audio = {pair.k_audio}, K_text = {pair.k_text} ({how})"
     row = grid[(grid["k_audio"] == pair.k_audio) & (grid["k_text"] == pair.k_text)]
     if row.empty:

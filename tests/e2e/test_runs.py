@@ -185,10 +185,41 @@ def test_one_file_of_the_authors_by_a_protocol(in_folder: Path) -> None:
     Path("ours.pkl").write_bytes(pickle.dumps(made))
     small = [*SMALL, "--hidden-dim", "8"]
     out = run("--dataset", "iemocap", "--features", "ours.pkl", *small, "--at", "paper", "--k-text", "1,7")
-    assert "K_audio = 8, K_text = 7 (given with --at)" in out
+    assert "K_audio = 8, K_text = 7 (given)" in out
     assert "82.17" in Path("results/iemocap/table1.md").read_text()
     assert "may be swapped" in Path("results/iemocap/table1.tex").read_text()
     run("--dataset", "iemocap", "--features", "ours.pkl", "--split-seed", "1", *small, status=2)
+
+
+def test_the_gaps_between_text_and_code(in_folder: Path) -> None:
+    small = ["--at", "2,3", "--seeds", "2", "--epochs", "2"]
+    out = run("--blocks", "gaps", *small)
+    assert "demo (synthetic): 44 of 44 trials done" in out
+    table = pd.read_csv("results/demo/gaps.csv")
+    assert table["n_seeds"].tolist() == [2] * 22
+    assert Path("plots/demo/gaps.pdf").exists()
+    profiles = set(trials()["profile"])
+    assert len(profiles) == 22
+    assert {"paper", "released", "paper+schedule", "released+graph direction"} <= profiles
+    # every switch changes the numbers of its side, where two epochs are enough to show it
+    silent = {"schedule"}
+    results = trials().pivot(index="profile", columns="seed", values="train_loss")
+    for profile in profiles - {"paper", "released"}:
+        start, _, gap = profile.partition("+")
+        assert (results.loc[profile] != results.loc[start]).all() or gap in silent, profile
+    # what the blocks share is not trained again
+    assert "12 trials, 2 done, 10 to run" in run("--blocks", "fusion,ablation", *small, "--dry-run")
+
+
+def test_the_released_profile_chooses_as_the_released_code_does(in_folder: Path) -> None:
+    out = run(*SMALL, "--profile", "released", "--seeds", "1")
+    assert "chosen on the test split, as the released code does by w-F1" in out
+    grid = pd.read_csv("results/demo/grid.csv")
+    best = grid.sort_values("test_wf1_mean", ascending=False, kind="stable").iloc[0]
+    assert f"K_audio = {best['k_audio']:.0f}, K_text = {best['k_text']:.0f}" in out
+    assert set(trials()["profile"]) == {"released"}
+    names = optuna.get_all_study_names("sqlite:///results/demo/study.db")
+    assert names[0] == "demo/grid profile=released,epochs=2"
 
 
 def test_leave_one_session_out_is_averaged_over_folds(

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from cemobam_core.config import PROFILES
-from study.design import Design, Pair, Trial, base_configuration
+from study.design import Design, Pair, Trial, readings
 from study.driver import Plan
 from study.ledger import METRICS, Ledger, Outcome, StudyFacts
 
@@ -66,7 +65,5 @@ def make_ledger(tmp_path: Path, facts: StudyFacts) -> Callable[..., Ledger]:
 
 @pytest.fixture
 def plan() -> Plan:
-    design = Design(
-        base=base_configuration(PROFILES["paper"], epochs=2), k_audio=(1, 2), k_text=(1, 2, 3), seeds=(0, 1)
-    )
-    return Plan(design=design, blocks=("grid", "fusion", "ablation"), at=None, select_by="wa")
+    design = Design(readings=readings(epochs=2), profile="paper", k_audio=(1, 2), k_text=(1, 2, 3), seeds=(0, 1))
+    return Plan(design=design, blocks=("grid", "fusion", "ablation"), at=None, select_by="wa", select_on="val")

@@ -9,15 +9,30 @@ from hypothesis import strategies as st
 
 from cemobam_core.config import PROFILES
 from study import design as design_module
-from study.design import BLOCKS, Design, Pair, Trial, base_configuration, distinct, largest_k
+from study.design import (
+    BLOCKS,
+    DEFAULT_BLOCKS,
+    GAPS,
+    Design,
+    Pair,
+    Trial,
+    base_configuration,
+    distinct,
+    largest_k,
+    readings,
+    switched,
+)
 from study.published import paper_pair
 
-BASE = base_configuration(PROFILES["paper"])
-PAPERS = Design(base=BASE, k_audio=tuple(range(1, 11)), k_text=tuple(range(1, 11)), seeds=tuple(range(5)))
+READINGS = readings()
+BASE = READINGS["paper"]
+PAPERS = Design(
+    readings=READINGS, profile="paper", k_audio=tuple(range(1, 11)), k_text=tuple(range(1, 11)), seeds=tuple(range(5))
+)
 
 
 def test_the_papers_study_is_525_trials() -> None:
-    blocks = {block: PAPERS.trials(block, Pair(8, 7)) for block in BLOCKS}
+    blocks = {block: PAPERS.trials(block, Pair(8, 7)) for block in DEFAULT_BLOCKS}
     assert {block: len(trials) for block, trials in blocks.items()} == {"grid": 500, "fusion": 20, "ablation": 15}
     assert len(distinct(t for trials in blocks.values() for t in trials)) == 525
     signatures = {t.signature("f") for trials in blocks.values() for t in trials}
@@ -30,6 +45,22 @@ def test_the_default_configuration_is_the_papers() -> None:
     assert (BASE.training.lr_step, BASE.training.lr_gamma) == (30, 0.1)
     assert (BASE.model.hidden_dim, BASE.model.heads, BASE.model.gat_layers, BASE.model.dropout) == (512, 4, 3, 0.3)
     assert (BASE.model.cbam_kernel, BASE.model.cbam_reduction, BASE.model.fusion) == (7, 16, "min")
+
+
+def test_the_gaps_are_all_the_differences_between_the_profiles_and_one_at_a_time() -> None:
+    paper, released = READINGS["paper"], READINGS["released"]
+    mixed = paper
+    for gap in GAPS:
+        one = switched(paper, released, gap)
+        assert one.profile == f"paper+{gap}"
+        back = switched(one, paper, gap)
+        assert (back.graph, back.model, back.training) == (paper.graph, paper.model, paper.training)
+        assert (one.graph, one.model, one.training) != (paper.graph, paper.model, paper.training)
+        mixed = switched(mixed, released, gap)
+    assert (mixed.graph, mixed.model, mixed.training) == (released.graph, released.model, released.training)
+    configurations = BLOCKS["gaps"](PAPERS, Pair(8, 7))
+    assert len(set(configurations)) == 2 + 2 * len(GAPS)
+    assert {c.pair for c in configurations} == {Pair(8, 7)}
 
 
 def test_seeds_come_one_after_the_other() -> None:
@@ -85,12 +116,18 @@ def test_seed_fold_pair_features_and_method_are_in_the_signature(monkeypatch: py
 
 def test_a_signature_is_the_same_in_every_process_and_release() -> None:
     # Ledgers of users depend on it: if this changes without a change of METHOD_VERSION, they would run all again.
-    assert Trial(configuration=BASE, seed=3, fold=0).signature("0123456789abcdef") == "60f33aef986881ff"
+    assert Trial(configuration=BASE, seed=3, fold=0).signature("0123456789abcdef") == "bd370bb5869d9bbc"
 
 
 @given(st.sets(st.integers(1, 30), min_size=1), st.sets(st.integers(1, 30), min_size=1), st.integers(1, 3))
 def test_a_grid_is_every_pair_with_every_seed_once(audio: set[int], text: set[int], seeds: int) -> None:
-    design = Design(base=BASE, k_audio=tuple(sorted(audio)), k_text=tuple(sorted(text)), seeds=tuple(range(seeds)))
+    design = Design(
+        readings=READINGS,
+        profile="paper",
+        k_audio=tuple(sorted(audio)),
+        k_text=tuple(sorted(text)),
+        seeds=tuple(range(seeds)),
+    )
     trials = design.trials("grid", Pair(1, 1))
     seen = [(t.configuration.pair.k_audio, t.configuration.pair.k_text, t.seed) for t in trials]
     assert sorted(seen) == [(a, t, s) for a in sorted(audio) for t in sorted(text) for s in range(seeds)]

@@ -8,7 +8,7 @@ import pytest
 from conftest import FakeEngine, invented
 
 from cemobam_core.config import FUSIONS, MODULES
-from study.design import BLOCKS, Pair, Trial, distinct
+from study.design import Pair, Trial, distinct
 from study.driver import Plan, StudyRun
 from study.ledger import Ledger, Outcome, StudyFacts
 
@@ -29,7 +29,7 @@ def test_every_trial_is_run_once_and_every_block_is_complete(make_ledger: Make, 
     assert len(engine.ran) == len(distinct(engine.ran)) == (6 + 3 + 2) * 2
     assert study.counts() == (22, 22)
     again = make_ledger()
-    assert {block: len(again.outcomes(block)) for block in BLOCKS} == {"grid": 12, "fusion": 8, "ablation": 6}
+    assert {block: len(again.outcomes(block)) for block in plan.blocks} == {"grid": 12, "fusion": 8, "ablation": 6}
     seen = Counter((t.configuration.model.fusion, t.configuration.model.modules) for t in engine.ran[12:])
     expected = {(f, "full") for f in FUSIONS if f != "min"} | {("min", m) for m in MODULES if m != "full"}
     assert seen == dict.fromkeys(expected, 2)
@@ -55,7 +55,11 @@ def test_stopped_anywhere_it_goes_on_from_there(make_ledger: Make, plan: Plan, f
     study.run(engine, lambda *_: None)
     assert len(engine.ran) == 22 - after
     assert study.outcomes == {t.signature("abc"): invented(t) for t in stopped.ran + engine.ran}
-    assert {block: len(make_ledger().outcomes(block)) for block in BLOCKS} == {"grid": 12, "fusion": 8, "ablation": 6}
+    assert {block: len(make_ledger().outcomes(block)) for block in plan.blocks} == {
+        "grid": 12,
+        "fusion": 8,
+        "ablation": 6,
+    }
 
 
 def test_a_larger_grid_runs_what_is_new(make_ledger: Make, plan: Plan, facts: StudyFacts) -> None:

@@ -16,13 +16,13 @@ import psutil
 import pytest
 
 from cemobam_core import Fold
-from cemobam_core.config import PROFILES
-from study.design import Design, Pair, Trial, base_configuration
+from study.design import Design, Pair, Trial, readings
 from study.engines.local import LocalEngine
 from study.execution import StudyData, execute
 
 DESIGN = Design(
-    base=base_configuration(PROFILES["paper"], hidden_dim=8, heads=2, epochs=2),
+    readings=readings(hidden_dim=8, heads=2, epochs=2),
+    profile="paper",
     k_audio=(1, 3),
     k_text=(2,),
     seeds=(0, 1, 2),
@@ -126,13 +126,12 @@ def test_when_the_driver_is_killed_its_workers_end(in_folder: Path) -> None:
         import time
         from dataclasses import replace
         from cemobam_core.corpora.synthetic import demo_fold
-        from study.design import Pair, Design, base_configuration
-        from cemobam_core.config import PROFILES
+        from study.design import Pair, Design, readings
         from study.engines.local import LocalEngine
         from study.execution import StudyData
         if __name__ == "__main__":
-            base = base_configuration(PROFILES["paper"], epochs=100_000)
-            design = Design(base=base, k_audio=(1,), k_text=(1, 2), seeds=(0,))
+            endless = readings(epochs=100_000)
+            design = Design(readings=endless, profile="paper", k_audio=(1,), k_text=(1, 2), seeds=(0,))
             with LocalEngine(StudyData.prepare((demo_fold(),), 2), ["cpu"] * 2) as engine:
                 for _ in engine.run(design.trials("grid", Pair(1, 1))):
                     pass

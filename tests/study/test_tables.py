@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 
 from cemobam_core.config import FUSIONS, MODULES
+from study.design import GAPS
 from study.ledger import METRICS
 from study.published import published
-from study.tables import Table, comparison
+from study.tables import MEASURES, Table, comparison, gaps_table
 
 
 def summary(key: str, variants: tuple[str, ...], **changes: object) -> pd.DataFrame:
@@ -102,3 +103,47 @@ def test_some_published_figures() -> None:
     others = published("table4", "esd").set_index("system")
     assert others.loc["Pham", "note"] == "four classes, without surprise"
     assert pd.isna(others.loc["Zhou", "wa"])
+
+
+def gap_trials(seeds: int = 3) -> pd.DataFrame:
+    """Trials in which the schedule costs paper exactly 2 points, and all else nothing but noise that is paired away."""
+    rows = []
+    for start, level in (("paper", 0.60), ("released", 0.70)):
+        for gap in ("", *GAPS):
+            for seed in range(seeds):
+                wa = level + 0.03 * seed - (0.02 if gap == "schedule" and start == "paper" else 0.0)
+                wa += 0.01 * (seed - 1) if gap == "spatial axis" else 0.0
+                label = f"{start}+{gap}" if gap else start
+                rows.append({"profile": label, "seed": seed, "status": "done", **{f"test_{m}": wa for m in MEASURES}})
+    return pd.DataFrame(rows)
+
+
+def test_a_gaps_cost_is_paired_by_seed() -> None:
+    table = gaps_table(gap_trials(), caption="x", seeds=3, folds=1)
+    rows = table.frame.set_index(["start", "switched"])
+    assert len(rows) == 2 * (1 + len(GAPS))
+    assert rows.loc[("paper", ""), "wa_mean"] == pytest.approx(63.0)
+    assert rows.loc[("paper", "schedule"), ["wa_difference", "wa_low", "wa_high"]].tolist() == pytest.approx([-2.0] * 3)
+    assert rows.loc[("released", "schedule"), "ua_difference"] == pytest.approx(0.0)
+    # differences of -1, 0, 1: mean 0, deviation 1, and t with two degrees of freedom is 4.303
+    noisy = rows.loc[("released", "spatial axis")]
+    assert noisy["wa_high"] == pytest.approx(4.3027 / 3**0.5, rel=1e-4)
+    assert noisy["wa_low"] == pytest.approx(-4.3027 / 3**0.5, rel=1e-4)
+    line = next(line for line in table.markdown().splitlines() if "| schedule" in line)
+    assert "−2.0 [−2.0, −2.0]" in line
+    assert r"\begin{table*}" in table.latex()
+
+
+def test_gaps_with_holes_say_so() -> None:
+    trials = gap_trials()
+    trials.loc[(trials["profile"] == "paper+schedule") & (trials["seed"] > 0), "status"] = "failed"
+    trials = trials[trials["profile"] != "released"]
+    table = gaps_table(trials, caption="x", seeds=3, folds=1)
+    rows = table.frame.set_index(["start", "switched"])
+    assert rows.loc[("paper", "schedule"), "n_seeds"] == 1
+    assert pd.isna(rows.loc[("paper", "schedule"), "wa_low"])
+    assert rows.loc[("released", "schedule"), "n_seeds"] == 0
+    assert "fewer than 3 seeds" in table.markdown()
+    from study.figures import gaps_figure
+
+    gaps_figure(table.frame, title="x")
