@@ -63,6 +63,10 @@ class FeatureSet:
             raise self._error(f"labels are {_describe(self.labels)}; they must be a (N,) vector of int64 class indices")
         if len(self) == 0:
             raise self._error("holds no utterances")
+        for name in _LISTS:
+            values = getattr(self, name)
+            if values is not None and len(values) != len(self):
+                raise self._error(f"{len(values)} {name} for {len(self)} utterances; there must be one each")
         for modality in MODALITIES:
             self._check_modality(modality)
         if len(self.class_names) < 2 or len(set(self.class_names)) < len(self.class_names):
@@ -72,10 +76,6 @@ class FeatureSet:
                 f"utterance {self.utterance_ids[i]!r} has label {int(self.labels[i])}, but the classes are "
                 f"{_numbered(self.class_names)}; correct the labels or the class names"
             )
-        for name in _LISTS:
-            values = getattr(self, name)
-            if values is not None and len(values) != len(self):
-                raise self._error(f"{len(values)} {name} for {len(self)} utterances; there must be one each")
         name, count = Counter(self.utterance_ids).most_common(1)[0]
         if count > 1:
             raise self._error(f"utterance id {name!r} stands {count} times; ids must be distinct")
@@ -123,14 +123,15 @@ class FeatureSet:
         """C, the number of emotions."""
         return len(self.class_names)
 
-    def _tensors(self) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors by name: embeddings, labels, and masks where there are any."""
         names = (*MODALITIES, "labels", *(f"{modality}_mask" for modality in MODALITIES))
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     def select(self, indices: Sequence[int], *, source: str) -> FeatureSet:
         """The utterances at ``indices``, in that order."""
         rows = torch.as_tensor(indices, dtype=torch.int64)
-        parts: dict[str, Any] = {name: value[rows] for name, value in self._tensors().items()}
+        parts: dict[str, Any] = {name: value[rows] for name, value in self.tensors().items()}
         for name in _LISTS:
             if (values := getattr(self, name)) is not None:
                 parts[name] = tuple(values[i] for i in indices)
@@ -148,7 +149,7 @@ class FeatureSet:
     def fingerprint(self) -> str:
         """A hash of all that can change a trial's result: embeddings, masks, labels, classes; not names."""
         digest = hashlib.sha256(json.dumps(self.class_names).encode())
-        for name, value in sorted(self._tensors().items()):
+        for name, value in sorted(self.tensors().items()):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             digest.update(value.contiguous().numpy().data)
         return digest.hexdigest()
@@ -158,7 +159,7 @@ class FeatureSet:
         lists = {name: getattr(self, name) for name in ("class_names", *_LISTS)}
         metadata = {name: json.dumps(values) for name, values in lists.items() if values is not None}
         with written_atomically(path) as temporary:
-            tensors = {name: value.contiguous() for name, value in self._tensors().items()}
+            tensors = {name: value.contiguous() for name, value in self.tensors().items()}
             save_file(tensors, temporary, metadata={**self.provenance, **metadata})
 
     @classmethod
@@ -278,9 +279,9 @@ def default_ids(path: Path, n: int) -> tuple[str, ...]:
 
 def default_class_names(labels: Tensor) -> tuple[str, ...]:
     """Names for the classes of a file that gives none."""
-    highest = int(labels.max()) if labels.numel() else 0
+    highest = int(labels.max()) if labels.numel() and labels.dtype == torch.int64 else 0
     if not 0 < highest < 1000:
-        highest = 1  # absurd labels are refused later, with the utterance's name
+        highest = 1  # absurd labels are refused later, by name
     return tuple(f"class_{c}" for c in range(highest + 1))
 
 

@@ -35,6 +35,14 @@ _DTYPES = {
     "IntStorage": torch.int32,
 }
 
+_OPCODES = {
+    *("PROTO", "FRAME", "STOP", "MARK", "MEMOIZE", "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"),
+    *("NONE", "NEWTRUE", "NEWFALSE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
+    *("SHORT_BINUNICODE", "BINUNICODE", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8"),
+    *("EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_DICT", "SETITEM", "SETITEMS"),
+    *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "GLOBAL", "STACK_GLOBAL", "REDUCE", "BINPERSID"),
+}
+
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
 
@@ -85,8 +93,8 @@ def _columns(path: Path, utterances: object) -> dict[str, Tensor]:
         for key in _KEYS:
             value = utterance[key]
             first = utterances[0][key]
-            if isinstance(value, int) and key == "label":
-                utterance[key] = torch.tensor(value)
+            if key == "label":
+                utterance[key] = _label(path, i, value)
             elif not isinstance(value, Tensor) or value.shape != first.shape:
                 shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
                 raise InputError(f"{path}: {key!r} of utterance {i} is {shape}, unlike utterance 0's")
@@ -94,8 +102,19 @@ def _columns(path: Path, utterances: object) -> dict[str, Tensor]:
     return {
         "audio": stacked["audio"].float(),
         "text": stacked["text"].float(),
-        "labels": stacked["labels"].flatten().long(),
+        "labels": stacked["labels"],
     }
+
+
+def _label(path: Path, i: int, value: object) -> Tensor:
+    whole = isinstance(value, Tensor) and value.numel() == 1 and value.dtype in (torch.int64, torch.int32)
+    number = value.item() if whole and isinstance(value, Tensor) else value
+    if isinstance(number, bool) or not isinstance(number, int) or not abs(number) < 2**31:
+        described = str(value)[:40] if isinstance(value, Tensor | int | float) else type(value).__name__
+        raise InputError(
+            f"{path}: 'label' of utterance {i} is {described}; it must be one whole number, the class's index"
+        )
+    return torch.tensor(number)
 
 
 def _load(data: bytes) -> object:
@@ -106,13 +125,14 @@ def _load(data: bytes) -> object:
 def _inspect(data: bytes) -> None:
     """Walk over the opcodes of the pickle at the start of ``data`` without executing any.
 
-    The walk itself fails where a claimed size runs past the end; what is left to look for is the opcodes that make
-    the machine reserve memory by a number in the file.
+    Only those that plain lists, dicts and tensors are made of are admitted: BUILD, for one, would let a file set any
+    state of a tensor. The walk itself fails where a claimed size runs past the end, and the memo must not be larger
+    than the program could fill.
     """
     for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
-        if opcode.name in {"EXT1", "EXT2", "EXT4", "INST", "OBJ", "NEXT_BUFFER", "READONLY_BUFFER"}:
-            raise _Refused(f"opcode {opcode.name}")
-        if opcode.name in {"PUT", "BINPUT", "LONG_BINPUT"} and (argument or 0) > count + 256:
+        if opcode.name not in _OPCODES:
+            raise _Refused(f"opcode {opcode.name}, which no feature file needs")
+        if opcode.name in {"BINPUT", "LONG_BINPUT"} and (argument or 0) > count + 256:
             raise _Refused(f"a memo of {argument} entries after {count} opcodes")
 
 

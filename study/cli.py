@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import re
 import signal
@@ -10,7 +11,7 @@ import sys
 import textwrap
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -23,15 +24,21 @@ from cemobam_core.corpora.corpus import Corpus
 from cemobam_core.errors import InputError
 from cemobam_core.files import written_atomically
 from study.arguments import grid_parser, predict_parser
-from study.design import Configuration, Design, Pair, Trial, largest_k, readings
-from study.ledger import Ledger, LedgerFailed, Outcome, StudyFacts
+from study.design import Design, Pair, Trial, largest_k, readings
+from study.ledger import Ledger, LedgerFailed, Outcome, StudyFacts, masked
 from study.published import paper_pair
 
 # What imports torch, pandas or matplotlib is imported where it is used: --help and a typing error answer at once.
 if TYPE_CHECKING:
     from cemobam_core.features import Fold
     from study.driver import Plan, StudyRun
-    from study.execution import StudyData
+
+
+_PLACES = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
+}
+"""What the system says of a place that cannot be written to; any other failure of its is not the user's."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,7 +72,12 @@ def _guarded(
     signal.signal(signal.SIGTERM, _interrupt)  # a cluster's polite kill is as good as Ctrl-C
     try:
         return command(parser.parse_args(argv))
+    except BrokenPipeError:  # whoever read our output has gone, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except (InputError, LedgerFailed, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _PLACES:
+            raise
         print(f"{parser.prog}: error: {_one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -91,50 +103,56 @@ def _predict(args: argparse.Namespace) -> int:
 
 
 def _study(args: argparse.Namespace) -> int:
+    from study.execution import check_k
+
     request = _Request.of(args)
     if args.report_only:
         return _report(request)
+    devices = _devices(args)
     folds = _folds(args, request.corpus)
     facts = request.facts(folds)
+    check_k(folds, request.k_max)
     if args.dry_run:
-        return _dry_run(request, folds, facts)
+        return _dry_run(request, folds, facts, devices)
     for folder in (request.results, request.plots):
         with written_atomically(folder / "probe"):  # better to learn now than after hours that nothing can be kept
             pass
         (folder / "probe").unlink()
+    lock = (request.database or request.results / "study").with_suffix(".lock")
     try:
-        with FileLock(request.results / ".lock", timeout=0):
-            return _run(request, folds, facts)
+        with FileLock(lock, timeout=0):
+            return _run(request, folds, facts, devices)
     except Timeout:
         raise InputError(
-            f"{request.results}: another run is writing there; wait for it, or give this one another --name"
+            f"{lock}: another run is writing to this ledger; wait for it, or give this one another --name"
         ) from None
 
 
-def _run(request: _Request, folds: tuple[Fold, ...], facts: StudyFacts) -> int:
+def _run(request: _Request, folds: tuple[Fold, ...], facts: StudyFacts, devices: Sequence[str]) -> int:
     from study.driver import StudyRun
     from study.engines.local import LocalEngine
+    from study.execution import StudyData
 
     run = StudyRun(request.plan(), request.ledger(facts), facts)
     request.check_pair(run)
     asked, done = run.counts()
     print(f"{facts.title}: {asked} trials, {done} done, {asked - done} to run", flush=True)
     if done < asked:
-        devices = _devices(request.args)
-        data = request.data(folds)
-        with _Progress(asked, done) as progress, LocalEngine(data, devices) as engine:
+        with LocalEngine(StudyData.prepare(folds, request.k_max), devices) as engine, _Progress(run) as progress:
             run.run(engine, progress.on_outcome)
     else:
         run.share()  # a kill may have come between a trial and its copy
     _write_report(request, run)
-    print(f"\nbrowse every trial:\n  optuna-dashboard {request.storage}")
+    print(f"\nbrowse every trial:\n  optuna-dashboard {masked(request.storage)}")
     asked, done = run.counts()
     return 0 if done == asked else 1
 
 
-def _dry_run(request: _Request, folds: tuple[Fold, ...], facts: StudyFacts) -> int:
+def _dry_run(request: _Request, folds: tuple[Fold, ...], facts: StudyFacts, devices: Sequence[str]) -> int:
     from study.driver import StudyRun
+    from study.engines.local import LocalEngine
     from study.estimate import seconds_per_trial
+    from study.execution import StudyData
 
     run = StudyRun(request.plan(), request.ledger(facts, new="sqlite:///:memory:"), facts)
     request.check_pair(run)
@@ -146,15 +164,17 @@ def _dry_run(request: _Request, folds: tuple[Fold, ...], facts: StudyFacts) -> i
     for block in request.blocks:
         pair = run.pair()
         trials = design.trials(block, pair or Pair(design.k_audio[0], design.k_text[0]))
-        at = "" if block == "grid" else f" at K {pair}" if pair else " at the K pair that validation chooses"
+        at = "" if block == "grid" else f" at K {pair}" if pair else " at the K pair that the grid chooses"
         print(f"  {block:<11} {len(trials)} trials{at}")
     settings = ", ".join(f"{name} {value}" for name, value in design.settings().items())
-    print(textwrap.fill(settings, 100, initial_indent="  settings    ", subsequent_indent=" " * 14))
-    devices = _devices(request.args)
-    seconds = seconds_per_trial(design, request.data(folds), devices[0])
+    print(textwrap.fill(settings, 100, initial_indent="  settings    ", subsequent_indent=" " * 14), flush=True)
+    # More workers than cores or trials bring nothing; a GPU's share is the user's word.
+    side_by_side = max(1, min(len(devices), asked - done, _cores() if devices[0] == "cpu" else len(devices)))
+    with LocalEngine(StudyData.prepare(folds, request.k_max), devices[:side_by_side]) as engine:
+        seconds = seconds_per_trial(design, engine, side_by_side)
     print(
-        f"  time        about {_duration(seconds * (asked - done) / len(devices))}: {seconds:.2g} s a trial "
-        f"(a few epochs timed on {devices[0]}), {len(devices)} side by side"
+        f"  time        about {_duration(seconds * (asked - done) / side_by_side)}: {seconds:.2g} s a trial "
+        f"(a few epochs timed on {devices[0]}), {side_by_side} side by side"
     )
     return 0
 
@@ -162,17 +182,25 @@ def _dry_run(request: _Request, folds: tuple[Fold, ...], facts: StudyFacts) -> i
 def _report(request: _Request) -> int:
     from study.driver import StudyRun
 
-    if request.args.storage is None and not request.database.exists():
+    if request.database and not request.database.exists():
         raise InputError(f"{request.database}: no ledger there; run the study first, without --report-only")
     ledger = request.ledger()
     facts = ledger.facts()
     if facts is None:
         raise InputError(
-            f"the ledger {request.storage} has no study {ledger.study_name('grid')!r}; give the --name and the "
+            f"the ledger {masked(request.storage)} has no study {ledger.study_name('grid')!r}; give the --name and the "
             "settings (--epochs, --hidden-dim, --lr …) that it was run with"
         )
+    if facts.dataset != request.corpus.name:
+        raise InputError(f"the ledger's trials are of the data set {facts.dataset}; give --dataset {facts.dataset}")
     request.folds = facts.folds
-    _write_report(request, StudyRun(request.plan(), ledger, facts))
+    run = StudyRun(request.plan(), ledger, facts)
+    if not run.knows_any():
+        raise InputError(
+            f"the ledger {masked(request.storage)} has none of the trials asked for; give the settings (--k-audio, "
+            "--k-text, --seeds, --fusion …) that it was run with"
+        )
+    _write_report(request, run)
     return 0
 
 
@@ -272,25 +300,26 @@ class _Request:
         return folder
 
     @property
-    def database(self) -> Path:
-        return self.results / "study.db"
+    def storage(self) -> str:
+        return self.args.storage or f"sqlite:///{self.results / 'study.db'}"
 
     @property
-    def storage(self) -> str:
-        return self.args.storage or f"sqlite:///{self.database}"
+    def database(self) -> Path | None:
+        """The file of an SQLite ledger."""
+        path = self.storage.partition("sqlite:///")[2]
+        return Path(path) if path and path != ":memory:" else None
+
+    @property
+    def k_max(self) -> int:
+        return largest_k(self.design, [self.at] if self.at else [])
 
     def ledger(self, facts: StudyFacts | None = None, *, new: str | None = None) -> Ledger:
-        """The ledger, checked against the features; ``new`` is the storage to use if there is none yet."""
-        missing = self.args.storage is None and not self.database.exists()
+        """The ledger, checked against the features; ``new`` is the storage to use if there is no file of it yet."""
+        missing = self.database is not None and not self.database.exists()
         ledger = Ledger(new if new and missing else self.storage, name=self.name, tag=self.tag)
         if facts:
             ledger.open(facts)
         return ledger
-
-    def data(self, folds: tuple[Fold, ...]) -> StudyData:
-        from study.execution import StudyData
-
-        return StudyData.prepare(folds, largest_k(self.design, [self.at] if self.at else []))
 
     def check_pair(self, run: StudyRun) -> None:
         """Blocks after the grid need a pair: from the grid, run before or now, or from the user."""
@@ -303,21 +332,27 @@ class _Request:
 
 
 class _Progress:
-    """A progress bar: trials done, time left, the best pair so far."""
+    """A progress bar: trials done, time left, the best pair so far among those with the most seeds done."""
 
-    def __init__(self, total: int, done: int) -> None:
+    def __init__(self, run: StudyRun) -> None:
         from tqdm import tqdm
 
+        asked, done = run.counts()
         self._bar = tqdm(
-            total=total,
+            total=asked,
             initial=done,
             unit="trial",
             dynamic_ncols=True,
             mininterval=0.2 if sys.stderr.isatty() else 30,  # a log file gets a line now and then
             smoothing=0.05,
         )
-        self._scores: dict[Configuration, list[float]] = defaultdict(list)
+        self._base = run.plan.design.base
+        self._metric = f"{run.plan.select_on}_{run.plan.select_by}"
+        self._label = f"{run.plan.select_on} {run.plan.select_by.upper().replace('WF1', 'w-F1')}"
+        self._scores: dict[Pair, list[float]] = defaultdict(list)
         self._failed = 0
+        for trial, outcome in run.known(run.trials("grid")).items():
+            self._count(trial, outcome)
 
     def __enter__(self) -> _Progress:
         return self
@@ -329,15 +364,22 @@ class _Progress:
         if outcome.status == "failed":
             self._failed += 1
             self._bar.write(f"failed: {_described(trial)}: {outcome.reason}", file=sys.stderr)
-        else:
-            self._scores[trial.configuration].append(outcome.metrics["val_wa"])
+        self._count(trial, outcome)
+        words = []
         if self._scores:
-            means = {configuration: sum(scores) / len(scores) for configuration, scores in self._scores.items()}
+            most = max(map(len, self._scores.values()))
+            means = {pair: sum(scores) / most for pair, scores in self._scores.items() if len(scores) == most}
             best = max(means, key=means.__getitem__)
-            failed = f", {self._failed} failed" if self._failed else ""
-            text = f"best val WA {100 * means[best]:.1f} at K {best.pair}{failed}"
-            self._bar.set_postfix_str(text, refresh=False)
+            words.append(f"best {self._label} {100 * means[best]:.1f} at K {best}")
+        if self._failed:
+            words.append(f"{self._failed} failed")
+        self._bar.set_postfix_str(", ".join(words), refresh=False)
         self._bar.update()
+
+    def _count(self, trial: Trial, outcome: Outcome) -> None:
+        configuration = trial.configuration
+        if outcome.status == "done" and replace(configuration, pair=self._base.pair) == self._base:
+            self._scores[configuration.pair].append(outcome.metrics[self._metric])
 
 
 def _folds(args: argparse.Namespace, corpus: Corpus) -> tuple[Fold, ...]:
@@ -365,7 +407,7 @@ def _folds(args: argparse.Namespace, corpus: Corpus) -> tuple[Fold, ...]:
         corpus=corpus.name,
         class_names=corpus.class_names or None,
         protocol=args.split_protocol,
-        split_seed=args.split_seed or 0,
+        split_seed=args.split_seed,
     )
 
 
@@ -379,8 +421,7 @@ def _devices(args: argparse.Namespace) -> list[str]:
     if args.device == "cpu" or not gpus:
         if args.precision == "tf32":
             raise InputError("--precision tf32: a mode of CUDA devices; on a CPU use fp32 or bf16")
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return ["cpu"] * (args.workers or cores)
+        return ["cpu"] * (args.workers or _cores())
     workers = args.workers or max(1, int(gpus / args.gpus_per_trial))
     return [f"cuda:{i % gpus}" for i in range(workers)]
 
@@ -398,12 +439,16 @@ def _pair(text: str | None, dataset: str) -> Pair | None:
     return Pair(*map(int, match.groups()))
 
 
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _one_line(error: BaseException) -> str:
-    if isinstance(error, OSError) and error.strerror:
+def _one_line(error: InputError | LedgerFailed | OSError) -> str:
+    if isinstance(error, OSError):
         path = f"{error.filename}: " if error.filename else ""
         return f"{path}{error.strerror}; make room or give a place that can be written to (what is recorded is kept)"
     if isinstance(error, LedgerFailed):

@@ -84,6 +84,16 @@ class StudyRun:
         """Whether the block is asked for now or has been run before."""
         return block in self.plan.blocks or bool(self._recorded[block])
 
+    def known(self, trials: Iterable[Trial]) -> dict[Trial, Outcome]:
+        """Those that have an outcome, with it."""
+        outcomes = self.outcomes
+        signatures = {trial: self._signature(trial) for trial in trials}
+        return {trial: outcomes[signature] for trial, signature in signatures.items() if signature in outcomes}
+
+    def knows_any(self) -> bool:
+        """Whether the ledger has any trial of the design, whatever its block."""
+        return bool(self.known(trial for block in BLOCKS for trial in self.trials(block)))
+
     def missing(self, trials: Iterable[Trial]) -> list[Trial]:
         """Those that are not done."""
         known = self.outcomes

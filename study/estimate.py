@@ -1,52 +1,43 @@
-"""How long a study will take, from a few timed steps."""
+"""How long a study will take, from a few timed epochs."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
-
-import torch
+from statistics import mean
 
 from study.design import Design, Pair, Trial
-from study.execution import StudyData, execute
+from study.engines import Engine
 
-_STEPS = 3
+_MORE = 3
 
 
-def seconds_per_trial(design: Design, data: StudyData, device: str) -> float:
-    """Time a few epochs at the smallest and at the largest K, with one thread as workers have, and scale up.
+def seconds_per_trial(design: Design, engine: Engine, side_by_side: int) -> float:
+    """Time short trainings of the full model at the smallest and the largest K, and scale up.
+
+    They run side by side as the study's will, because trials slow one another down: they share the machine's memory
+    and caches. A short training looks at the validation split after every epoch and a full one ten times in all, so
+    the estimate is a little high on that account.
 
     Args:
-        design: its settings are timed, with the full model.
-        data: features and rankings.
-        device: where trials will run.
-    """
-    largest = Pair(max(design.k_audio), max(design.k_text))
-    smallest = Pair(min(design.k_audio), min(design.k_text))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        estimates = [_estimate(design, pair, data, device) for pair in (largest, smallest)]
-    finally:
-        torch.set_num_threads(threads)
-    return sum(estimates) / len(estimates)
+        design: whose settings are timed.
+        engine: what will run the study.
+        side_by_side: how many trials at once.
 
-
-def _estimate(design: Design, pair: Pair, data: StudyData, device: str) -> float:
-    """A training's time is a fixed part and a part per epoch; two short trainings tell both.
-
-    Short trainings look at the validation split after every epoch, full ones ten times in all, so an estimate for
-    full ones is a little high.
+    Returns:
+        Seconds from a trial's start to its end.
     """
 
-    def timed(epochs: int) -> float:
+    def timed(pair: Pair, epochs: int) -> float:
         training = replace(design.base.training, epochs=epochs)
         configuration = replace(design.base, pair=pair, training=training)
-        start = time.perf_counter()
-        execute(Trial(configuration=configuration, seed=0, fold=0), data, device)
-        return time.perf_counter() - start
+        trials = [Trial(configuration=configuration, seed=seed, fold=0) for seed in range(side_by_side)]
+        return mean(outcome.seconds for _, outcome in engine.run(trials))
 
-    timed(1)
-    once, more = timed(1), timed(1 + _STEPS)
-    per_epoch = max(0.0, (more - once) / _STEPS)
-    return once + per_epoch * (design.base.training.epochs - 1)
+    estimates = []
+    for choose in (max, min):
+        pair = Pair(choose(design.k_audio), choose(design.k_text))
+        timed(pair, 1)  # the first of anything is slow
+        once, more = timed(pair, 1), timed(pair, 1 + _MORE)
+        per_epoch = max(0.0, (more - once) / _MORE)
+        estimates.append(once + per_epoch * (design.base.training.epochs - 1))
+    return mean(estimates)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
+from cemobam_core.errors import InputError
 from cemobam_core.features import Fold
 from cemobam_core.graph import TopKGraph
 from study.design import Trial
@@ -25,6 +28,13 @@ class StudyData:
     folds: tuple[Fold, ...]
     rankings: tuple[dict[str, TopKGraph], ...]
 
+    def tensors(self) -> Iterator[Tensor]:
+        """Every tensor of it, each once."""
+        for fold, rankings in zip(self.folds, self.rankings, strict=True):
+            for name, features in fold.splits.items():
+                yield from features.tensors().values()
+                yield from (rankings[name].by_audio, rankings[name].by_text)
+
     @classmethod
     def prepare(cls, folds: tuple[Fold, ...], k_max: int) -> StudyData:
         """Rank the neighbours in every split, once for the whole grid.
@@ -33,6 +43,20 @@ class StudyData:
             InputError: a split with too few utterances for ``k_max`` neighbours.
         """
         return cls(folds, tuple({name: s.rank(k_max) for name, s in fold.splits.items()} for fold in folds))
+
+
+def check_k(folds: tuple[Fold, ...], k_max: int) -> None:
+    """See that every split has enough utterances for the largest K.
+
+    Raises:
+        InputError: one has not; says which, and the largest K that would do.
+    """
+    name, smallest = min((item for fold in folds for item in fold.splits.items()), key=lambda item: len(item[1]))
+    if k_max >= len(smallest):
+        raise InputError(
+            f"K={k_max} (the largest of --k-audio, --k-text and --at): {smallest.source} has {len(smallest)} "
+            f"utterances in the {name} split, so K can be {len(smallest) - 1} at most"
+        )
 
 
 def execute(trial: Trial, data: StudyData, device: str) -> Outcome:
@@ -59,7 +83,7 @@ def execute(trial: Trial, data: StudyData, device: str) -> Outcome:
     result = train(config, batches, training=trial.configuration.training, seed=trial.seed, device=torch.device(device))
     return Outcome(
         status="done",
-        seconds=time.perf_counter() - start,
+        seconds=round(time.perf_counter() - start, 3),
         device=device,
         metrics={name: getattr(result.metrics[name.partition("_")[0]], name.partition("_")[2]) for name in METRICS},
         curve=result.curve,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,59 +25,78 @@ _STYLE: Any = {
     "pdf.fonttype": 42,  # fonts embedded as such: journals ask for it
     "savefig.dpi": 300,
 }
+_SMALLEST_TYPE = 3.0  # points
 _TEXT_WIDTH = 7.16  # inches, across both columns of an IEEE page
 
 
 def topk_heatmap(
-    grid: pd.DataFrame, chosen: Pair | None, *, title: str, seeds: int, how: str = "chosen on validation"
+    grid: pd.DataFrame,
+    chosen: Pair | None,
+    *,
+    title: str,
+    seeds: int,
+    k_audio: Sequence[int],
+    k_text: Sequence[int],
+    how: str = "chosen on validation",
 ) -> Figure:
     """The test split's WA, UA and w-F1 over the K grid, one panel and one colour bar each.
 
-    The chosen cell has a frame; the highest of each panel a star. Cells without a trial stay white, and
-    those with fewer seeds than asked for are in italics.
+    The chosen cell has a frame; the highest of each panel a star. Cells without a trial stay white, and those with
+    fewer seeds than asked for are in italics. Where cells are too small to read a number in, there is none.
 
     Args:
         grid: aggregated by pair, fractions.
         chosen: the pair to frame.
         title: the data set, as figures show it.
         seeds: how many each cell should have.
+        k_audio: the columns.
+        k_text: the rows, from below.
         how: how the pair was chosen, for the legend.
     """
+    rows = sorted(k_text, reverse=True)
+
+    def on_the_grid(column: str) -> pd.DataFrame:
+        return grid.pivot(index="k_text", columns="k_audio", values=column).reindex(index=rows, columns=sorted(k_audio))
+
     with mpl.rc_context(_STYLE):
-        counts = grid.pivot(index="k_text", columns="k_audio", values="n_seeds").sort_index(ascending=False)
-        rows, columns = counts.shape
-        height = 1.05 + (_TEXT_WIDTH / 3 - 0.4) * min(max(rows / columns, 0.35), 1.6) + 0.35
-        figure = Figure(figsize=(_TEXT_WIDTH, height), layout="constrained")
+        short = on_the_grid("n_seeds") < seeds
+        width, height = 0.3 * _TEXT_WIDTH, (_TEXT_WIDTH / 3 - 0.4) * min(max(len(rows) / len(k_audio), 0.35), 1.6)
+        figure = Figure(figsize=(_TEXT_WIDTH, height + 1.4), layout="constrained")
         axes = figure.subplots(1, len(MEASURES), sharey=True)
+        # points, so that four figures stand in a cell's width and two lines in its height
+        size = min(7.0, 0.36 * 72 * width / len(k_audio), 0.42 * 72 * height / len(rows))
         for ax, (measure, label) in zip(axes, MEASURES.items(), strict=True):
-            percent = 100 * grid.pivot(index="k_text", columns="k_audio", values=f"test_{measure}_mean")
-            _panel(ax, percent.sort_index(ascending=False), counts < seeds, chosen, label)
+            _panel(ax, 100 * on_the_grid(f"test_{measure}_mean"), short, chosen=chosen, label=label, size=size)
         axes[0].set_ylabel("$K_{text}$")
         figure.suptitle(f"{title}: test split, percent, mean over {seeds} seed{'s' if seeds > 1 else ''}", fontsize=8)
-        legend = "★ highest in the panel"
+        legend = []
         if chosen:
-            legend = f"□ {how} ($K_{{audio}}$={chosen.k_audio}, $K_{{text}}$={chosen.k_text})    {legend}"
-        figure.supxlabel(legend, fontsize=7)
+            legend.append(f"□ {how} ($K_{{audio}}$={chosen.k_audio}, $K_{{text}}$={chosen.k_text})")
+        if size >= _SMALLEST_TYPE:
+            legend.append("★ highest in the panel")
+            if short.any(axis=None):
+                legend.append("italics: fewer seeds")
+        figure.supxlabel("    ".join(legend), fontsize=7)
     return figure
 
 
-def _panel(ax: Axes, percent: pd.DataFrame, short: pd.DataFrame, chosen: Pair | None, label: str) -> None:
+def _panel(
+    ax: Axes, percent: pd.DataFrame, short: pd.DataFrame, *, chosen: Pair | None, label: str, size: float
+) -> None:
     values = percent.to_numpy(float)
     best = np.nanmax(values)
-    size = min(7.0, 57 / max(percent.shape))
     sns.heatmap(
         percent,
         ax=ax,
         cmap="cividis",  # even in lightness: reads in grey and for the colour-blind
-        annot=True,
+        annot=size >= _SMALLEST_TYPE,
         fmt=".1f",
         annot_kws={"size": size},
         linewidths=0.3,
         cbar_kws={"orientation": "horizontal", "label": f"{label} (%)", "aspect": 30, "pad": 0.02},
     )
-    texts = iter(ax.texts)  # seaborn writes one for each cell with a number, row by row
-    for row, column in np.argwhere(~np.isnan(values)):
-        text = next(texts)
+    # seaborn writes a text for each cell with a number, row by row
+    for (row, column), text in zip(np.argwhere(~np.isnan(values)), ax.texts, strict=False):
         if np.isclose(values[row, column], best, rtol=0, atol=1e-9):
             text.set_text(f"{text.get_text()}\n★")
             text.set_linespacing(0.8)

@@ -8,6 +8,7 @@ GridSampler hands some points out twice and others never when several workers as
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -115,7 +116,7 @@ class Ledger:
             }
         except (SQLAlchemyError, ArgumentError, ImportError, OSError, RuntimeError, ValueError) as error:
             raise InputError(
-                f"--storage {storage}: cannot be opened as an Optuna storage ({_first_line(error)}); "
+                f"--storage {masked(storage)}: cannot be opened as an Optuna storage ({_first_line(error)}); "
                 "give a URL such as sqlite:///results/study.db, and make sure that its place can be written to"
             ) from None
 
@@ -171,7 +172,7 @@ class Ledger:
             "profile": trial.configuration.profile,
             **outcome.metrics,
             "epochs": trial.configuration.training.epochs,
-            "seconds": round(outcome.seconds, 3),
+            "seconds": outcome.seconds,
             "device": outcome.device,
             "signature": trial.signature(self._facts.fingerprint),
         }
@@ -207,6 +208,11 @@ class Ledger:
                 study.set_user_attr(_FACTS, asdict(self._facts))
             self._studies[block] = study
         return self._studies[block]
+
+
+def masked(storage: str) -> str:
+    """A storage URL without its password, to be printed."""
+    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", storage)
 
 
 def _outcome(trial: FrozenTrial) -> Outcome:

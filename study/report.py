@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from cemobam_core.config import FUSIONS, MODULES
 from cemobam_core.files import written_atomically
@@ -17,33 +18,32 @@ from study.design import BLOCKS, Pair, Trial, distinct
 from study.driver import StudyRun
 from study.tables import MEASURES, Table, comparison, gaps_table
 
+TABLES = ("table1", "table2", "gaps")
+FIGURES = ("fig2_topk", "gaps")
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Report:
     """All that a study has to show so far; whatever block has no trial yet is absent.
 
     Attributes:
-        title: the data set, as tables show it.
         trials: a row per trial.
         grid: a row per K pair; None: no trial of the grid is done.
-        tables: Table I, Table II, the gaps.
-        chosen: the pair of the blocks after the grid; None: not chosen yet.
-        how: how it was chosen.
+        tables: by name, of :data:`TABLES`.
+        figures: by name, of :data:`FIGURES`.
         summary: what to print, paragraph by paragraph.
-        seeds: how many each configuration should have.
     """
 
-    title: str
     trials: pd.DataFrame
     grid: pd.DataFrame | None
-    tables: tuple[Table, ...]
-    chosen: Pair | None
-    how: str
+    tables: dict[str, Table]
+    figures: dict[str, Figure]
     summary: tuple[str, ...]
-    seeds: int
 
     def write(self, results: Path, plots: Path) -> list[Path]:
         """Write every file, each as a whole: trials, grid and tables into ``results``, figures into ``plots``.
+
+        What an earlier report left there and this one does not have is removed: it would be of other trials.
 
         Raises:
             OSError: a folder that cannot be written to, a full disk; files already written stay.
@@ -51,12 +51,15 @@ class Report:
         written = [_write_csv(self.trials, results / "trials.csv")]
         if self.grid is not None:
             written.append(_write_csv(self.grid, results / "grid.csv"))
-            figure = figures.topk_heatmap(self.grid, self.chosen, title=self.title, seeds=self.seeds, how=self.how)
-            written += figures.save(figure, plots / "fig2_topk")
-        for table in self.tables:
+        for table in self.tables.values():
             written += table.write(results)
-            if table.name == "gaps":
-                written += figures.save(figures.gaps_figure(table.frame, title=self.title), plots / "gaps")
+        for name, figure in self.figures.items():
+            written += figures.save(figure, plots / name)
+        possible = [results / "grid.csv"]
+        possible += [results / f"{name}.{form}" for name in TABLES for form in ("csv", "md", "tex")]
+        possible += [plots / f"{name}.{form}" for name in FIGURES for form in ("png", "pdf")]
+        for path in set(possible) - set(written):
+            path.unlink(missing_ok=True)
         return written
 
 
@@ -70,7 +73,7 @@ def make_report(run: StudyRun) -> Report:
 
     trials = frame(distinct(trial for block in BLOCKS for trial in run.trials(block)))
     grid = aggregate_grid(frame(run.trials("grid")), facts.folds)
-    tables = []
+    tables, drawn = {}, {}
     where = f"{facts.title}, K_audio = {pair.k_audio}, K_text = {pair.k_text}" if pair else ""
     over = f"test split, percent, mean ± standard deviation over {seeds} seed{'s' if seeds > 1 else ''}"
     for block, name, key, variants, what in (
@@ -78,31 +81,38 @@ def make_report(run: StudyRun) -> Report:
         ("ablation", "table2", "modules", MODULES, "Ablation"),
     ):
         summary = aggregate(frame(run.trials(block)), [key], facts.folds)
-        if summary.empty or not run.concerns(block):
-            continue
-        caption = f"{what} ({where}): {over}"
-        tables.append(
-            comparison(summary, key, variants, name=name, caption=caption, dataset=facts.dataset, seeds=seeds)
-        )
+        if run.concerns(block) and not summary.empty:
+            caption = f"{what} ({where}): {over}"
+            tables[name] = comparison(
+                summary, key, variants, name=name, caption=caption, dataset=facts.dataset, seeds=seeds
+            )
     between = frame(run.trials("gaps"))
     if run.concerns("gaps") and (between["status"] == "done").any():
         caption = f"What each gap between text and code costs ({where}): {over}"
-        tables.append(gaps_table(between, caption=caption, seeds=seeds, folds=facts.folds))
+        tables["gaps"] = gaps_table(between, caption=caption, seeds=seeds, folds=facts.folds)
+        drawn["gaps"] = figures.gaps_figure(tables["gaps"].frame, title=facts.title)
     on = "validation" if plan.select_on == "val" else "the test split, as the released code does"
     how = "given" if plan.at else f"chosen on {on}"
+    if not grid.empty:
+        drawn["fig2_topk"] = figures.topk_heatmap(
+            grid,
+            pair,
+            title=facts.title,
+            seeds=seeds,
+            k_audio=plan.design.k_audio,
+            k_text=plan.design.k_text,
+            how=how,
+        )
     return Report(
-        title=facts.title,
         trials=trials,
         grid=None if grid.empty else grid,
-        tables=tuple(tables),
-        chosen=pair,
-        how=how,
+        tables=tables,
+        figures=drawn,
         summary=(
             *_counts(run),
             *_chosen(grid, pair, how if plan.at else f"{how} by {MEASURES[plan.select_by]}"),
-            *(table.markdown().rstrip() for table in tables),
+            *(table.markdown().rstrip() for table in tables.values()),
         ),
-        seeds=seeds,
     )
 
 

@@ -254,13 +254,13 @@ def _signed(value: float) -> str:
 
 def _escaped(text: str) -> str:
     """Plain text for LaTeX; K_audio becomes a formula, 1.00 ± 0.10 a number with a small deviation."""
-    text = text.replace("%", r"\%").replace("&", r"\&")
+    text = re.sub(r"[%&#$_]", r"\\\g<0>", text)
     text = re.sub(r"([\d.]+) ± ([\d.]+)", r"$\1_{\\pm \2}$", text)
     for plain, formula in (
         ("±", r"$\pm$"),
         ("−", "$-$"),
-        ("K_audio", r"$K_\mathrm{audio}$"),
-        ("K_text", r"$K_\mathrm{text}$"),
+        (r"K\_audio", r"$K_\mathrm{audio}$"),
+        (r"K\_text", r"$K_\mathrm{text}$"),
     ):
         text = text.replace(plain, formula)
     return text

@@ -25,7 +25,7 @@ def load_folds(
     corpus: str = "",
     class_names: Sequence[str] | None = None,
     protocol: str | None = None,
-    split_seed: int = 0,
+    split_seed: int | None = None,
 ) -> tuple[Fold, ...]:
     """Read features and say who goes where.
 
@@ -35,7 +35,7 @@ def load_folds(
         corpus: chooses among the files of several corpora in one folder.
         class_names: the emotions, for files that do not say.
         protocol: how to split one file; None: ``random:80/10/10``. A folder is split already.
-        split_seed: varies the protocols that draw lots.
+        split_seed: varies the protocols that draw lots; None: 0.
 
     Returns:
         One fold, or five for leave-one-session-out over five sessions.
@@ -47,12 +47,15 @@ def load_folds(
         raise InputError(f"{path}: no such file or folder; give the features with --features DIR or FILE")
     if path.is_file():
         features = FeatureSet.load(path, class_names)
-        return split(features, protocol or DEFAULT_PROTOCOL, split_seed)
-    if protocol is not None:
-        raise InputError(
-            f"--split-protocol {protocol}: {path} is a folder of files split already; "
-            "leave the option out, or give one file for the tool to split"
-        )
+        if protocol == "session" and split_seed is not None:
+            raise InputError("--split-seed: the protocol session draws no lots; leave the option out")
+        return split(features, protocol or DEFAULT_PROTOCOL, split_seed or 0)
+    for option, value in (("--split-protocol", protocol), ("--split-seed", split_seed)):
+        if value is not None:
+            raise InputError(
+                f"{option} {value}: {path} is a folder of files split already; "
+                "leave the option out, or give one file for the tool to split"
+            )
     files = {name: _split_file(path, name, corpus) for name in SPLITS}
     return (Fold(**{name: FeatureSet.load(file, class_names) for name, file in files.items()}),)
 
@@ -132,7 +135,12 @@ def _by_speaker(features: FeatureSet, seed: int) -> list[tuple[_Rows, _Rows, _Ro
     if distinct < 3:
         raise InputError(f"{features.source}: {distinct} speakers; --split-protocol speaker needs three at least")
     # Ten parts without a speaker in common, alike in their classes: one to test, one to validate, eight to train.
-    splitter = StratifiedGroupKFold(n_splits=min(10, distinct), shuffle=True, random_state=seed)
+    fewest = int(np.bincount(labels, minlength=features.num_classes).min())
+    if fewest < 3:
+        raise InputError(
+            f"{features.source}: a class has {fewest} utterances; three are needed to have one in every split"
+        )
+    splitter = StratifiedGroupKFold(n_splits=min(10, distinct, fewest), shuffle=True, random_state=seed)
     parts = [part for _, part in splitter.split(labels, labels, speakers)]
     return [(np.concatenate(parts[2:]), parts[1], parts[0])]
 

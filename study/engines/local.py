@@ -18,6 +18,7 @@ from typing import Any
 import torch
 import torch.multiprocessing
 
+from cemobam_core.errors import InputError
 from study.design import Trial
 from study.execution import StudyData, execute
 from study.ledger import Outcome
@@ -49,7 +50,21 @@ class LocalEngine:
         self._workers: list[_Worker] = []
 
     def __enter__(self) -> LocalEngine:
-        """Workers start when there is something to run."""
+        """Move the data into shared memory; workers start when there is something to run.
+
+        Raises:
+            InputError: the shared memory is too small.
+        """
+        try:
+            for tensor in self._data.tensors():
+                tensor.share_memory_()  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            size = sum(t.numel() * t.element_size() for t in self._data.tensors()) / 2**20
+            raise InputError(
+                f"the features do not fit into shared memory, which needs {size:.0f} MB "
+                f"({' '.join(str(error).split())}); give it more room: "
+                "in Docker --shm-size, elsewhere remount /dev/shm larger"
+            ) from None
         return self
 
     def __exit__(
@@ -96,7 +111,8 @@ class LocalEngine:
         process = self._context.Process(
             target=_work, args=(theirs, self._data, device), name="cemobam-worker", daemon=True
         )
-        process.start()
+        with _without_sigint():
+            process.start()
         theirs.close()
         return _Worker(process, ours, device)
 
@@ -122,7 +138,7 @@ class _Worker:
         """The outcome of the assignment; None if the worker died over it."""
         try:
             outcome: Outcome = self.connection.recv()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, OSError):  # the pipe ends, perhaps in the middle of an answer
             return None
         return outcome
 
@@ -141,9 +157,22 @@ class _Worker:
         self.connection.close()
 
 
+@contextlib.contextmanager
+def _without_sigint() -> Iterator[None]:
+    """Processes started here have Ctrl-C blocked from their first moment: it is the driver's to handle."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _work(connection: Connection, data: StudyData, device: str) -> None:
     """A worker's life: take a trial, give its outcome, until the driver is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's to handle
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_the_driver, daemon=True).start()
     torch.set_num_threads(1)
     while True:

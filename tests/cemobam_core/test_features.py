@@ -141,6 +141,20 @@ def test_wrong_contents_are_named(make_features: Make, tmp_path: Path) -> None:
         FeatureSet.load(path, ("anger", "happiness", "neutral", "sadness"))
 
 
+@pytest.mark.parametrize("labels", [torch.full((24,), float("nan")), torch.zeros(24, dtype=torch.uint16)])
+def test_labels_of_another_type_are_named(make_features: Make, tmp_path: Path, labels: torch.Tensor) -> None:
+    features = make_features()
+    save_file({"audio": features.audio, "text": features.text, "labels": labels}, tmp_path / "a.safetensors")
+    with pytest.raises(InputError, match=r"labels are (float32|uint16) \(24,\); they must be"):
+        FeatureSet.load(tmp_path / "a.safetensors")
+
+
+def test_too_few_ids_are_said_before_any_is_needed(make_features: Make) -> None:
+    audio = torch.full((24, 12), float("nan"))
+    with pytest.raises(InputError, match="3 utterance_ids for 24 utterances"):
+        make_features(audio=audio, utterance_ids=("a", "b", "c"))
+
+
 def test_splits_must_fit_together(make_features: Make) -> None:
     splits = {name: make_features(name=name) for name in ("train", "val", "test")}
     Fold(**splits)

@@ -78,6 +78,13 @@ def test_too_few_to_split_is_said(make_features: Make) -> None:
         split(make_features(24, sessions=("a", "b") * 12), "session")
 
 
+def test_by_speaker_few_utterances_of_a_class_need_fewer_parts(make_features: Make) -> None:
+    speakers = tuple(f"s{i % 7}" for i in range(28))
+    (fold,) = split(make_features(28, speakers=speakers), "speaker")
+    seen = [set(s.speakers or ()) for s in fold.splits.values()]
+    assert not (seen[0] & seen[1] or seen[0] & seen[2] or seen[1] & seen[2])
+
+
 def write(folder: Path, make: Make, form: str) -> None:
     for i, name in enumerate(("train", "val", "test")):
         features = make(seed=i, name=name)
@@ -121,6 +128,8 @@ def test_what_is_missing_is_said(make_features: Make, tmp_path: Path) -> None:
     write(tmp_path, make_features, "{}.safetensors")
     with pytest.raises(InputError, match="a folder of files split already"):
         load_folds(tmp_path, protocol="random:80/10/10")
+    with pytest.raises(InputError, match="--split-seed 3"):
+        load_folds(tmp_path, split_seed=3)
     (tmp_path / "val.safetensors").unlink()
     with pytest.raises(InputError, match=r"no val\.safetensors"):
         load_folds(tmp_path)

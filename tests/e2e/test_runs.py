@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import random
 import signal
@@ -25,10 +26,10 @@ SMALL = ["--k-audio", "1,3", "--k-text", "1:2", "--seeds", "2", "--epochs", "2",
 TRIALS = 2 * (2 * 2 + 3 + 2)
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
+def start(*arguments: str, new_session: bool = False) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, str(ROOT / "run_grid.py"), *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=new_session,
     )  # fmt: skip
 
 
@@ -41,7 +42,7 @@ def run(*arguments: str, status: int = 0) -> str:
 
 def trials(folder: str = "results/demo") -> pd.DataFrame:
     """The trials without what may differ from run to run."""
-    return pd.read_csv(f"{folder}/trials.csv").drop(columns=["seconds", "device"])
+    return pd.read_csv(f"{folder}/trials.csv").drop(columns=["seconds"])
 
 
 def test_the_demo_from_nothing_to_tables_and_again(in_folder: Path) -> None:
@@ -139,18 +140,38 @@ def test_interrupted_it_keeps_what_was_done(in_folder: Path, sent: signal.Signal
     while done_in_ledger() < 3 and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(sent)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "interrupted; what was done is kept" in err
     assert "Traceback" not in err
     assert done_in_ledger() >= 3
 
 
+@pytest.mark.parametrize("moment", [0.1, 1.0, 3.0, 4.5, 6.0])
+def test_interrupted_at_any_moment_it_says_no_more_than_that(in_folder: Path, moment: float) -> None:
+    process = start(*SMALL, "--seeds", "50", new_session=True)
+    time.sleep(moment)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the driver and to all that it has started
+    _, err = process.communicate(timeout=60)
+    assert "Traceback" not in err or moment < 1  # before Python has come as far as our first line
+    assert process.returncode in ({130} if moment >= 1 else {130, -signal.SIGINT})
+
+
+def test_a_reader_that_leaves_is_no_mistake(in_folder: Path) -> None:
+    run(*SMALL, "--blocks", "grid")
+    process = start(*SMALL, "--blocks", "grid", "--report-only")
+    assert process.stdout
+    process.stdout.close()
+    process.wait(timeout=60)
+    assert process.stderr
+    assert process.stderr.read() == ""
+
+
 def test_a_plan_tells_and_leaves_nothing_behind(in_folder: Path) -> None:
     out = run("--dry-run")
     assert "525 trials, 0 done, 525 to run" in out
     assert "grid        500 trials" in out
-    assert "at the K pair that validation chooses" in out
+    assert "at the K pair that the grid chooses" in out
     assert "s a trial" in out
     assert list(in_folder.iterdir()) == []
     run(*SMALL, "--blocks", "grid")

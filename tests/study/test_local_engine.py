@@ -14,8 +14,9 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 
-from cemobam_core import Fold
+from cemobam_core import Fold, InputError
 from study.design import Design, Pair, Trial, readings
 from study.engines.local import LocalEngine
 from study.execution import StudyData, execute
@@ -38,13 +39,15 @@ class Faulty:
     marks: Path
     harm: str
 
+    def tensors(self) -> Any:
+        return self.data.tensors()
+
     @property
     def rankings(self) -> Any:
         return self.data.rankings
 
     @property
     def folds(self) -> Any:
-        sys._getframe(1)
         trial: Trial = sys._getframe(1).f_locals["trial"]
         if trial.seed == 1 and trial.configuration.pair.k_audio == 3:
             mark = self.marks / f"{time.monotonic_ns()}"
@@ -112,6 +115,15 @@ def test_a_trial_that_cannot_be_run_fails_alone_with_its_reason(
     failed = [(t, o) for t, o in outcomes if o.status == "failed"]
     assert [(t.seed, t.configuration.pair.k_audio, o.reason) for t, o in failed] == [(1, 3, reason)]
     assert len(list(tmp_path.iterdir())) == tries
+
+
+def test_too_little_shared_memory_is_told(data: StudyData, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: torch.Tensor) -> None:
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", full)
+    with pytest.raises(InputError, match=r"do not fit into shared memory, which needs 0 MB .*--shm-size"):
+        LocalEngine(data, ["cpu"]).__enter__()
 
 
 def test_leaving_early_ends_the_workers(data: StudyData) -> None:

@@ -25,7 +25,7 @@ def summary(key: str, variants: tuple[str, ...], **changes: object) -> pd.DataFr
 
 def table1(dataset: str = "iemocap", **changes: object) -> Table:
     made = summary("fusion", FUSIONS, **changes)
-    caption = "Fusion strategies (K_audio = 8, K_text = 7): test split, percent, mean ± std & more"
+    caption = "Fusion strategies (my_data #1, K_audio = 8, K_text = 7): test split, 100 %, mean ± std & more"
     return comparison(made, "fusion", FUSIONS, name="table1", caption=caption, dataset=dataset, seeds=5)
 
 
@@ -44,6 +44,12 @@ def test_where_nothing_is_published_ours_stand_alone() -> None:
     assert "paper" not in table.markdown().lower()
     assert "Paper" not in table.latex()
     assert not any("published" in column for column in table.frame.columns)
+
+
+def test_latex_has_no_bare_special_characters() -> None:
+    latex = table1("demo").latex()
+    assert r"my\_data \#1, $K_\mathrm{audio}$ = 8, $K_\mathrm{text}$ = 7): test split, 100 \%" in latex
+    assert r"MIN & $63.33_{\pm 1.20}$ & $63.33_{\pm 1.20}$" in latex
 
 
 def test_missing_seeds_and_rows_are_said() -> None:
