@@ -43,9 +43,9 @@ class LocalEngine:
         self._devices = list(devices)
         # A forked server that has torch loaded makes a worker in milliseconds and, unlike a plain fork, holds none
         # of the driver's threads, locks or connections. Where there is none (Windows), workers start afresh.
-        methods = multiprocessing.get_all_start_methods()
-        self._context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-        if "forkserver" in methods:
+        self._forks = "forkserver" in multiprocessing.get_all_start_methods()
+        self._context: Any = multiprocessing.get_context("forkserver" if self._forks else "spawn")
+        if self._forks:
             self._context.set_forkserver_preload(["study.engines.local", "cemobam_core.training"])
         self._workers: list[_Worker] = []
 
@@ -111,8 +111,9 @@ class LocalEngine:
         process = self._context.Process(
             target=_work, args=(theirs, self._data, device), name="cemobam-worker", daemon=True
         )
-        with _without_sigint():
-            process.start()
+        if self._forks:
+            _start_fork_server()
+        process.start()
         theirs.close()
         return _Worker(process, ours, device)
 
@@ -157,17 +158,17 @@ class _Worker:
         self.connection.close()
 
 
-@contextlib.contextmanager
-def _without_sigint() -> Iterator[None]:
-    """Processes started here have Ctrl-C blocked from their first moment: it is the driver's to handle."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
+def _start_fork_server() -> None:
+    """Start it with Ctrl-C ignored from its first moment, as its workers then do too: it is the driver's to handle."""
+    from multiprocessing import forkserver  # noqa: PLC0415  (not on Windows)
+
+    if threading.current_thread() is not threading.main_thread():  # where no signal arrives anyway
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        yield
+        forkserver.ensure_running()  # returns at once, while the server still loads torch
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, before)
 
 
 def _work(connection: Connection, data: StudyData, device: str) -> None:

@@ -49,7 +49,7 @@ def test_the_demo_from_nothing_to_tables_and_again(in_folder: Path) -> None:
     out = run(*SMALL)
     assert f"{TRIALS} trials, 0 done, {TRIALS} to run" in out
     assert "synthetic" in out
-    written = sorted(path.name for path in in_folder.glob("*/demo/*") if not path.name.startswith("."))
+    written = sorted(path.name for path in in_folder.glob("*/demo/*") if path.suffix != ".lock")
     assert written == sorted(
         ["study.db", "trials.csv", "grid.csv", "fig2_topk.png", "fig2_topk.pdf"]
         + [f"table{i}.{form}" for i in (1, 2) for form in ("csv", "md", "tex")]
@@ -76,7 +76,9 @@ def test_the_demo_from_nothing_to_tables_and_again(in_folder: Path) -> None:
     names = optuna.get_all_study_names("sqlite:///results/demo/study.db")
     assert names == ["demo/grid epochs=2", "demo/fusion epochs=2", "demo/ablation epochs=2"]
 
-    kept = {path: path.read_bytes() for path in in_folder.glob("results/demo/[!.]*.*") if path.suffix != ".db"}
+    kept = {
+        path: path.read_bytes() for path in in_folder.glob("results/demo/*.*") if path.suffix not in (".db", ".lock")
+    }
     for path in [*kept, *in_folder.glob("plots/demo/*")]:
         path.unlink()
     run("--report-only", *SMALL)
@@ -159,12 +161,12 @@ def test_interrupted_at_any_moment_it_says_no_more_than_that(in_folder: Path, mo
 
 def test_a_reader_that_leaves_is_no_mistake(in_folder: Path) -> None:
     run(*SMALL, "--blocks", "grid")
-    process = start(*SMALL, "--blocks", "grid", "--report-only")
-    assert process.stdout
-    process.stdout.close()
-    process.wait(timeout=60)
-    assert process.stderr
-    assert process.stderr.read() == ""
+    with start(*SMALL, "--blocks", "grid", "--report-only") as process:
+        assert process.stdout
+        assert process.stderr
+        process.stdout.close()
+        process.wait(timeout=60)
+        assert process.stderr.read() == ""
 
 
 def test_a_plan_tells_and_leaves_nothing_behind(in_folder: Path) -> None:
