@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.nn import GATConv
 
 from cemobam_core import Batch, CemoBAM, CemoBAMConfig, Fold, InputError, train
+from cemobam_core import training as training_module
 from cemobam_core.config import FUSIONS, PAPER, RELEASED, Fusion
 from cemobam_core.released import load_released_checkpoint, model_from_released, our_name
 
@@ -63,8 +66,9 @@ def test_a_checkpoint_file_is_read_and_its_sizes_inferred(golden: dict[str, Any]
 class Theirs(nn.Module):
     """The released model from its description, operation by operation, sharing no code with ours."""
 
-    def __init__(self, d: int, e: int, c: int, heads: int, middle: int) -> None:
+    def __init__(self, d: int, e: int, c: int, heads: int, middle: int, dropout: float = 0.0) -> None:
         super().__init__()
+        self.dropout = nn.Dropout(dropout)
         self.audio_projection = nn.Sequential(nn.Linear(e, d), nn.BatchNorm1d(d))
         self.text_projection = nn.Sequential(nn.Linear(e, d), nn.BatchNorm1d(d))
         self.gnn = nn.Module()
@@ -74,7 +78,7 @@ class Theirs(nn.Module):
         self.gnn.batch_norm = nn.BatchNorm1d(heads * d)
         self.cross_fusion = nn.Module()
         for name in ("audio", "text"):
-            setattr(self.cross_fusion, f"{name}_attention", nn.MultiheadAttention(d, heads, batch_first=True))
+            setattr(self.cross_fusion, f"{name}_attention", nn.MultiheadAttention(d, heads, dropout, batch_first=True))
             setattr(self.cross_fusion, f"{name}_linear", nn.Linear(d, d))
             setattr(self.cross_fusion, f"{name}_layer_norm", nn.LayerNorm(d))
             cbam = nn.Module()
@@ -83,21 +87,22 @@ class Theirs(nn.Module):
             )
             cbam.spatial_attention = nn.Sequential(nn.Conv1d(2, 1, 7, padding=3, bias=False), nn.Sigmoid())
             setattr(self.cross_fusion, f"cbam_{name}", cbam)
-        self.mlp = nn.Sequential(nn.Linear(2 * d, d), nn.LayerNorm(d), nn.ReLU(), nn.Identity(), nn.Linear(d, c))
+        self.mlp = nn.Sequential(nn.Linear(2 * d, d), nn.LayerNorm(d), nn.ReLU(), nn.Dropout(dropout), nn.Linear(d, c))
 
     def stream(self, query: Tensor, key: Tensor, name: str) -> Tensor:
         part = self.cross_fusion
         answer, _ = getattr(part, f"{name}_attention")(query[:, None], key[:, None], key[:, None])
         x = getattr(part, f"{name}_layer_norm")(getattr(part, f"{name}_linear")(answer[:, 0]) + query)
+        x = self.dropout(x)
         cbam = getattr(part, f"cbam_{name}")
         x = x * (torch.sigmoid(cbam.channel_attention_mlp(x)) + torch.sigmoid(cbam.channel_attention_mlp(x)))
         return x * cbam.spatial_attention(torch.stack([x, x], dim=1))[:, 0]
 
     def forward(self, audio: Tensor, text: Tensor, edges: Tensor, fusion: Fusion) -> Tensor:
-        a, t = self.audio_projection(audio).relu(), self.text_projection(text).relu()
+        a, t = (self.dropout(x.relu()) for x in (self.audio_projection(audio), self.text_projection(text)))
         h = F.leaky_relu(self.gnn.batch_norm(self.gnn.conv1(torch.cat([t, a], 1), edges)), 0.01)
         for conv in self.gnn.convs:
-            h = F.leaky_relu(self.gnn.batch_norm(conv(h, edges)), 0.01) + h
+            h = self.dropout(F.leaky_relu(self.gnn.batch_norm(conv(h, edges)), 0.01)) + h
         h = self.gnn.conv_last(h, edges)
         both = torch.stack([self.stream(a, t, "text"), self.stream(t, a, "audio")])
         fused = {"cls": both[0], "min": both.amin(0), "max": both.amax(0), "mean": both.mean(0)}[fusion]
@@ -139,7 +144,6 @@ def test_a_training_follows_theirs_for_30_epochs(
     assert rates[-1] < 0.05  # the schedule had something to do
 
     ours: list[float] = []
-    from cemobam_core import training as training_module
 
     def with_their_weights(_: CemoBAMConfig) -> CemoBAM:
         model = model_from_released(start, fusion).double()
@@ -159,19 +163,58 @@ def test_a_training_follows_theirs_for_30_epochs(
     monkeypatch.setattr(training_module, "CemoBAM", with_their_weights)
     monkeypatch.setattr(training_module, "train_epoch", recorded)
     double = {n: Batch(b.audio.double(), b.text.double(), b.labels, b.edge_index) for n, b in batches.items()}
-    from dataclasses import replace
-
     settings = replace(RELEASED.training, epochs=30, lr=0.05, lr_patience=3)
     train(RELEASED.model, double, training=settings)
     assert ours == pytest.approx(expected, rel=1e-6)
 
 
+def test_with_dropout_the_losses_are_theirs_in_distribution(small_fold: Fold, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = {
+        name: Batch.from_features(s, s.rank(3).edge_index(3, 2, gather_from="choosers"))
+        for name, s in small_fold.splits.items()
+    }
+    batch = batches["train"]
+    torch.manual_seed(7)
+    start = {name: value.clone() for name, value in Theirs(16, 12, 4, 4, 1).state_dict().items()}
+    runs, epochs = 120, 3
+
+    theirs = []
+    for seed in range(runs):
+        model = Theirs(16, 12, 4, 4, 1, dropout=0.3)
+        model.load_state_dict(start)
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.01, weight_decay=5e-4)
+        torch.manual_seed(10_000 + seed)
+        losses = []
+        for _ in range(epochs):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(batch.audio, batch.text, batch.edge_index, "mean"), batch.labels)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+            model.eval()
+        theirs.append(losses)
+
+    ours: list[list[float]] = []
+    plain_epoch = training_module.train_epoch
+
+    def recorded(*arguments: Any) -> Tensor:
+        loss = plain_epoch(*arguments)
+        ours[-1].append(loss.item())
+        return loss
+
+    monkeypatch.setattr(training_module, "CemoBAM", lambda _: model_from_released(start, "mean"))
+    monkeypatch.setattr(training_module, "train_epoch", recorded)
+    for seed in range(runs):
+        ours.append([])
+        train(RELEASED.model, batches, training=replace(RELEASED.training, epochs=epochs, lr=0.01), seed=seed)
+    for epoch in range(epochs):
+        mine, reference = ([losses[epoch] for losses in side] for side in (ours, theirs))
+        assert stats.ks_2samp(mine, reference).pvalue > 0.01
+        assert len(set(mine)) == runs  # dropout was there
+
+
 def test_dropout_is_theirs_in_the_first_epoch_alone(small_fold: Fold, monkeypatch: pytest.MonkeyPatch) -> None:
     batches = {name: Batch.from_features(s, s.rank(3).edge_index(3, 2)) for name, s in small_fold.splits.items()}
-    from dataclasses import replace
-
-    from cemobam_core import training as training_module
-
     modes: list[bool] = []
     plain_epoch = training_module.train_epoch
 
