@@ -93,7 +93,8 @@ def make_report(run: StudyRun) -> Report:
         drawn["gaps"] = figures.gaps_figure(tables["gaps"].frame, title=facts.title)
     on = "validation" if plan.select_on == "val" else "the test split, as the released code does"
     how = "given" if plan.at else f"chosen on {on}"
-    if not grid.empty:
+    shows_grid = run.concerns("grid") and not grid.empty
+    if shows_grid:
         drawn["fig2_topk"] = figures.topk_heatmap(
             grid,
             pair,
@@ -105,7 +106,7 @@ def make_report(run: StudyRun) -> Report:
         )
     return Report(
         trials=trials,
-        grid=None if grid.empty else grid,
+        grid=grid if shows_grid else None,
         tables=tables,
         figures=drawn,
         summary=(

@@ -49,10 +49,10 @@ class Table:
     wide: bool = False
 
     def markdown(self) -> str:
-        """For a repository or a terminal; the first group's columns go without its title."""
+        """For a repository or a terminal; our own columns go without their group's title."""
         head = [self.head]
-        for i, (title, columns) in enumerate(self.groups):
-            head += [f"{column} ({title.lower()})" if i else column for column in columns]
+        for title, columns in self.groups:
+            head += [column if title == "Ours" else f"{column} ({title.lower()})" for column in columns]
         body = pd.DataFrame(self.cells, columns=head)
         align = ("left",) + ("right",) * (len(head) - 1)
         table = body.to_markdown(index=False, disable_numparse=True, colalign=align)

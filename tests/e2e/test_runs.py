@@ -220,7 +220,8 @@ def test_the_gaps_between_text_and_code(in_folder: Path) -> None:
     assert "demo (synthetic): 44 of 44 trials done" in out
     table = pd.read_csv("results/demo/gaps.csv")
     assert table["n_seeds"].tolist() == [2] * 22
-    assert Path("plots/demo/gaps.pdf").exists()
+    assert {path.name for path in Path("plots/demo").iterdir()} == {"gaps.png", "gaps.pdf"}
+    assert not Path("results/demo/grid.csv").exists()
     profiles = set(trials()["profile"])
     assert len(profiles) == 22
     assert {"paper", "released", "paper+schedule", "released+graph direction"} <= profiles
