@@ -249,7 +249,8 @@ def _number(value: float) -> str:
 
 
 def _signed(value: float) -> str:
-    return f"{value:+.1f}".replace("-", "−") if pd.notna(value) else "–"
+    # the zero added makes a rounded -0.0 a plain zero
+    return f"{round(value, 1) + 0.0:+.1f}".replace("-", "−") if pd.notna(value) else "–"
 
 
 def _escaped(text: str) -> str:

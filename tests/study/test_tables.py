@@ -140,6 +140,15 @@ def test_a_gaps_cost_is_paired_by_seed() -> None:
     assert r"\begin{table*}" in table.latex()
 
 
+def test_a_difference_that_rounds_to_zero_has_no_minus() -> None:
+    trials = gap_trials()
+    trials.loc[trials["profile"] == "released+channel gate", "test_wa"] -= 1e-5
+    line = next(
+        x for x in gaps_table(trials, caption="x", seeds=3, folds=1).markdown().splitlines() if "| channel" in x
+    )
+    assert "−0.0" not in line
+
+
 def test_gaps_with_holes_say_so() -> None:
     trials = gap_trials()
     trials.loc[(trials["profile"] == "paper+schedule") & (trials["seed"] > 0), "status"] = "failed"
