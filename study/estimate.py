@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from statistics import mean
 
+from cemobam_core.errors import InputError
 from study.design import Design, Pair, Trial
 from study.engines import Engine
 
@@ -25,13 +26,20 @@ def seconds_per_trial(design: Design, engine: Engine, side_by_side: int) -> floa
 
     Returns:
         Seconds from a trial's start to its end.
+
+    Raises:
+        InputError: a trial fails; says why.
     """
 
     def timed(pair: Pair, epochs: int) -> float:
         training = replace(design.base.training, epochs=epochs)
         configuration = replace(design.base, pair=pair, training=training)
         trials = [Trial(configuration=configuration, seed=seed, fold=0) for seed in range(side_by_side)]
-        return mean(outcome.seconds for _, outcome in engine.run(trials))
+        outcomes = [outcome for _, outcome in engine.run(trials)]
+        for outcome in outcomes:
+            if outcome.status == "failed":
+                raise InputError(f"a trial with these settings fails within {epochs} epochs: {outcome.reason}")
+        return mean(outcome.seconds for outcome in outcomes)
 
     estimates = []
     for choose in (max, min):
