@@ -106,11 +106,7 @@ def _random(features: FeatureSet, percents: Sequence[int], seed: int) -> tuple[_
     labels = features.labels.numpy()
     everyone = np.arange(len(labels))
     n_val, n_test = (round(len(labels) * percent / 100) for percent in percents[1:])
-    fewest = int(np.bincount(labels, minlength=features.num_classes).min())
-    if fewest < 3:
-        raise InputError(
-            f"{features.source}: a class has {fewest} utterances; three are needed to have one in every split"
-        )
+    _fewest_of_a_class(features)
     try:
         rest, test = _stratified(everyone, labels, n_test, seed)
         train, val = _stratified(rest, labels, n_val, seed)
@@ -120,6 +116,18 @@ def _random(features: FeatureSet, percents: Sequence[int], seed: int) -> tuple[_
             f"{'/'.join(map(str, percents))} by class ({str(error).rstrip('.')})"
         ) from None
     return train, val, test
+
+
+def _fewest_of_a_class(features: FeatureSet) -> int:
+    """How many utterances the rarest class has: enough for one in every split, or it is an error."""
+    counts = features.labels.bincount(minlength=features.num_classes)
+    rarest = int(counts.argmin())
+    if counts[rarest] < 3:
+        raise InputError(
+            f"{features.source}: {int(counts[rarest])} utterances of class {features.class_names[rarest]!r}; three are "
+            "needed to have one in every split"
+        )
+    return int(counts[rarest])
 
 
 def _stratified(rows: _Rows, labels: _Rows, n_second: int, seed: int) -> tuple[_Rows, _Rows]:
@@ -135,11 +143,7 @@ def _by_speaker(features: FeatureSet, seed: int) -> list[tuple[_Rows, _Rows, _Ro
     if distinct < 3:
         raise InputError(f"{features.source}: {distinct} speakers; --split-protocol speaker needs three at least")
     # Ten parts without a speaker in common, alike in their classes: one to test, one to validate, eight to train.
-    fewest = int(np.bincount(labels, minlength=features.num_classes).min())
-    if fewest < 3:
-        raise InputError(
-            f"{features.source}: a class has {fewest} utterances; three are needed to have one in every split"
-        )
+    fewest = _fewest_of_a_class(features)
     splitter = StratifiedGroupKFold(n_splits=min(10, distinct, fewest), shuffle=True, random_state=seed)
     parts = [part for _, part in splitter.split(labels, labels, speakers)]
     return [(np.concatenate(parts[2:]), parts[1], parts[0])]

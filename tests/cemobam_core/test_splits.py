@@ -68,7 +68,7 @@ def test_a_wrong_protocol_is_named(make_features: Make, protocol: str, message: 
 
 
 def test_too_few_to_split_is_said(make_features: Make) -> None:
-    with pytest.raises(InputError, match="a class has 1 utterances; three are needed"):
+    with pytest.raises(InputError, match="1 utterances of class 'sadness'; three are needed"):
         split(make_features(7))
     with pytest.raises(InputError, match="12 utterances are too few to split 80/10/10"):
         split(make_features(12))
