@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from cemobam_core.config import ChannelGate, SpatialAxis
 from cemobam_core.pooling import masked_max, masked_mean
-
-ChannelGate = Literal["sigmoid_of_sum", "sum_of_sigmoids"]
-SpatialAxis = Literal["time", "channels"]
 
 
 class ChannelAttention(nn.Module):

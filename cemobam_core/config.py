@@ -14,6 +14,9 @@ from cemobam_core.errors import InputError
 Fusion = Literal["cls", "min", "max", "mean"]
 Modules = Literal["full", "no_xcbam", "no_chgat"]
 Precision = Literal["fp32", "tf32", "bf16"]
+GatherFrom = Literal["chosen", "choosers"]
+ChannelGate = Literal["sigmoid_of_sum", "sum_of_sigmoids"]
+SpatialAxis = Literal["time", "channels"]
 Split = Literal["val", "test"]
 Metric = Literal["wa", "ua", "wf1"]
 
@@ -52,7 +55,7 @@ class GraphConfig:
         InputError: an unknown choice.
     """
 
-    gather_from: Literal["chosen", "choosers"] = "chosen"
+    gather_from: GatherFrom = "chosen"
 
     def __post_init__(self) -> None:  # noqa: D105
         _check(self)
@@ -101,8 +104,8 @@ class CemoBAMConfig:
     gat_norm: Literal["own", "shared"] = "own"
     gat_first_dropout: bool = True
     stream_output: Literal["residual", "linear_residual_dropout"] = "residual"
-    channel_gate: Literal["sigmoid_of_sum", "sum_of_sigmoids"] = "sigmoid_of_sum"
-    spatial_axis: Literal["time", "channels"] = "time"
+    channel_gate: ChannelGate = "sigmoid_of_sum"
+    spatial_axis: SpatialAxis = "time"
 
     def __post_init__(self) -> None:  # noqa: D105
         _check(self)

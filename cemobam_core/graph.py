@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from cemobam_core.config import GatherFrom
 from cemobam_core.errors import InputError
 from cemobam_core.pooling import masked_mean
 
@@ -79,9 +79,7 @@ class TopKGraph:
         """The largest K that was ranked."""
         return self.by_audio.shape[1]
 
-    def edge_index(
-        self, k_audio: int, k_text: int, *, gather_from: Literal["chosen", "choosers"] = "chosen"
-    ) -> Int64[Tensor, "2 e"]:
+    def edge_index(self, k_audio: int, k_text: int, *, gather_from: GatherFrom = "chosen") -> Int64[Tensor, "2 e"]:
         """The graph for one pair of K: the union of both modalities' neighbours and the self-loops (Eq. 2).
 
         Args:

@@ -96,12 +96,9 @@ class StudyRun:
 
     def missing(self, trials: Iterable[Trial]) -> list[Trial]:
         """Those that are not done."""
-        known = self.outcomes
-        return [
-            trial
-            for trial in trials
-            if (outcome := known.get(self._signature(trial))) is None or outcome.status == "failed"
-        ]
+        trials = list(trials)
+        known = self.known(trials)
+        return [trial for trial in trials if trial not in known or known[trial].status == "failed"]
 
     def counts(self) -> tuple[int, int]:
         """How many trials are asked for and how many of them are done.

@@ -25,6 +25,9 @@ _STYLE: Any = {
     "pdf.fonttype": 42,  # fonts embedded as such: journals ask for it
     "savefig.dpi": 300,
 }
+FORMS = ("png", "pdf")
+"""For the screen, and for print."""
+
 _SMALLEST_TYPE = 3.0  # points
 _TEXT_WIDTH = 7.16  # inches, across both columns of an IEEE page
 
@@ -152,11 +155,11 @@ def gaps_figure(table: pd.DataFrame, *, title: str) -> Figure:
 
 
 def save(figure: Figure, path: Path) -> list[Path]:
-    """Write ``path`` with ``.png``, for the screen, and with ``.pdf``, for print."""
+    """Write ``path`` in every one of :data:`FORMS`."""
     written = []
     with mpl.rc_context(_STYLE):
-        for suffix in (".png", ".pdf"):
-            written.append(path.with_suffix(suffix))
+        for form in FORMS:
+            written.append(path.with_suffix(f".{form}"))
             with written_atomically(written[-1]) as temporary:
                 figure.savefig(temporary)
     return written

@@ -16,7 +16,7 @@ from study import figures
 from study.aggregate import aggregate, aggregate_grid, trials_frame
 from study.design import BLOCKS, Pair, Trial, distinct
 from study.driver import StudyRun
-from study.tables import MEASURES, Table, comparison, gaps_table
+from study.tables import MEASURES, TABLE_FORMS, Table, comparison, gaps_table
 
 TABLES = ("table1", "table2", "gaps")
 FIGURES = ("fig2_topk", "gaps")
@@ -56,8 +56,8 @@ class Report:
         for name, figure in self.figures.items():
             written += figures.save(figure, plots / name)
         possible = [results / "grid.csv"]
-        possible += [results / f"{name}.{form}" for name in TABLES for form in ("csv", "md", "tex")]
-        possible += [plots / f"{name}.{form}" for name in FIGURES for form in ("png", "pdf")]
+        possible += [results / f"{name}.{form}" for name in TABLES for form in TABLE_FORMS]
+        possible += [plots / f"{name}.{form}" for name in FIGURES for form in figures.FORMS]
         for path in set(possible) - set(written):
             path.unlink(missing_ok=True)
         return written
@@ -119,12 +119,8 @@ def make_report(run: StudyRun) -> Report:
 
 def _counts(run: StudyRun) -> list[str]:
     asked, done = run.counts()
-    outcomes = run.outcomes
-    known = [
-        outcomes.get(trial.signature(run.facts.fingerprint))
-        for trial in distinct(trial for block in run.plan.blocks for trial in run.trials(block))
-    ]
-    failed = [outcome for outcome in known if outcome and outcome.status == "failed"]
+    known = run.known(trial for block in run.plan.blocks for trial in run.trials(block))
+    failed = [outcome for outcome in known.values() if outcome.status == "failed"]
     line = f"{run.facts.title}: {done} of {asked} trials done"
     if failed:
         line += f", {len(failed)} failed (the next run tries them again)"

@@ -15,6 +15,8 @@ from cemobam_core.files import written_atomically
 from study.design import GAPS
 from study.published import SWAP_NOTE, published
 
+TABLE_FORMS = ("csv", "md", "tex")
+
 MEASURES = {"wa": "WA", "ua": "UA", "wf1": "w-F1"}
 
 _LABELS = {
@@ -95,15 +97,11 @@ class Table:
         )
 
     def write(self, folder: Path) -> list[Path]:
-        """Write ``<name>.csv``, ``.md`` and ``.tex`` into the folder."""
-        forms = {
-            "csv": self.frame.to_csv(index=False, float_format="%.6g"),
-            "md": self.markdown(),
-            "tex": self.latex(),
-        }
+        """Write ``<name>`` in every one of :data:`TABLE_FORMS` into the folder."""
+        texts = (self.frame.to_csv(index=False, float_format="%.6g"), self.markdown(), self.latex())
         paths = []
-        for suffix, text in forms.items():
-            paths.append(folder / f"{self.name}.{suffix}")
+        for form, text in zip(TABLE_FORMS, texts, strict=True):
+            paths.append(folder / f"{self.name}.{form}")
             with written_atomically(paths[-1]) as temporary:
                 temporary.write_text(text, encoding="utf-8")
         return paths
