@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from cemobam_core.corpora.utterances import RawCorpus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,6 +19,7 @@ class Corpus:
         class_names: the emotions behind the labels of the feature files that the authors published.
         about: what it is and where it is had, for who has not got it.
         settings: model and training settings that differ from the profile's for this data set.
+        reader: reads the corpus from the folder that it was unpacked to; None: there is none to read.
     """
 
     name: str
@@ -22,3 +27,4 @@ class Corpus:
     class_names: tuple[str, ...]
     about: str
     settings: dict[str, int | float] = field(default_factory=dict)
+    reader: Callable[[Path], RawCorpus] | None = None

@@ -1,15 +1,187 @@
-"""ESD (Zhou et al., 2022), the English half."""
+"""ESD (Zhou et al., 2022), the English half: what is known of it, and its release read from disk."""
 
 from __future__ import annotations
 
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
 from cemobam_core.corpora.corpus import Corpus
+from cemobam_core.corpora.utterances import (
+    BadUtterance,
+    RawCorpus,
+    Utterance,
+    counted,
+    examples,
+    find_root,
+    listed,
+    read_lines,
+    split_named,
+    visible,
+)
+from cemobam_core.errors import InputError
+
+SPEAKERS = tuple(f"{number:04d}" for number in range(11, 21))
+SENTENCES = 350
+"""The sentences that each speaker reads in each emotion."""
+
+_TREE = "<speaker 0011..0020>/<speaker>.txt and <speaker>/<Emotion>/[train|evaluation|test/]<utterance>.wav"
+_CLASSES = ("neutral", "angry", "happy", "sad", "surprise")
+_LINE = re.compile(r"(\d{4}_\d{6})\s+(\S.*)?")
+_EMOTION_AT_END = re.compile(rf"(.*?)(?:^|\s+|(?<=[.!?,;:]))({'|'.join(_CLASSES)})", re.IGNORECASE)
+
+
+def read_esd(root: Path) -> RawCorpus:
+    """Read the English speakers: where each WAV lies is its label, and its split where there are such folders.
+
+    Args:
+        root: the folder of the speakers, or one that holds it.
+
+    Raises:
+        InputError: no such corpus there, or nothing in it that can be used.
+    """
+    root = find_root(root, holds=_holds_speakers, title=ESD.title, tree=_TREE)
+    utterances: list[Utterance] = []
+    bad: list[BadUtterance] = []
+    notes: list[str] = []
+    for speaker in SPEAKERS:
+        folder = root / speaker
+        if folder.is_dir():
+            found = _read_speaker(folder, notes)
+            utterances += (u for u in found if isinstance(u, Utterance))
+            bad += (u for u in found if isinstance(u, BadUtterance))
+        else:
+            notes.append(f"{speaker}: no such folder in {root}")
+    if not utterances:
+        first = f" ({bad[0].id}: {bad[0].reason})" if bad else ""
+        raise InputError(f"{root}: no utterance of ESD that can be used{first}; expected is {_TREE}")
+    return RawCorpus(
+        name=ESD.name,
+        title=ESD.title,
+        root=root,
+        class_names=ESD.class_names,
+        utterances=tuple(sorted(utterances, key=lambda u: u.id)),
+        notes=(*_complete(utterances), *notes),
+        bad=tuple(sorted(bad, key=lambda b: b.id)),
+    )
+
+
+def _holds_speakers(folder: Path) -> bool:
+    return any((folder / speaker).is_dir() for speaker in SPEAKERS)
+
+
+def _complete(utterances: list[Utterance]) -> Iterator[str]:
+    """Whether all 17,500 are there, and where some are missing."""
+    expected = SENTENCES * len(SPEAKERS) * len(_CLASSES)
+    there = f"{len(utterances)} of {expected} utterances: {listed(counted(utterances, _CLASSES))}"
+    counts = {
+        speaker: counted((u for u in utterances if u.speaker == speaker), _CLASSES)
+        for speaker in sorted({u.speaker for u in utterances if u.speaker})
+    }
+    short = {
+        speaker: [f"{n} of {SENTENCES} {name}" for name, n in numbers.items() if n != SENTENCES]
+        for speaker, numbers in counts.items()
+    }
+    yield f"{there}; complete" if len(counts) == len(SPEAKERS) and not any(short.values()) else there
+    yield from (f"{speaker}: {', '.join(numbers)}" for speaker, numbers in short.items() if numbers)
+
+
+def _read_speaker(folder: Path, notes: list[str]) -> list[Utterance | BadUtterance]:
+    speaker = folder.name
+    wavs, strangers = _wavs(folder)
+    if strangers:
+        notes.append(f"{speaker}: left out, as no emotions of ESD: {examples(strangers)}")
+    lines, unread = _transcripts(folder / f"{speaker}.txt", notes)
+    odd = Counter(emotion for _, emotion in lines.values() if emotion and emotion.lower() not in _CLASSES)
+    if odd:
+        notes.append(f"{speaker}.txt: emotions that are none of ESD's, the folders' count: {listed(dict(odd))}")
+    found: list[Utterance | BadUtterance] = [
+        _utterance(name, speaker, places, lines.get(name)) for name, places in wavs.items()
+    ]
+    missing = (BadUtterance(id=name, reason="a transcript without its WAV file") for name in lines.keys() - wavs.keys())
+    return [*found, *missing, *unread]
+
+
+def _wavs(folder: Path) -> tuple[dict[str, list[tuple[str, str | None, Path]]], list[str]]:
+    """The speaker's WAV files by utterance, each with its emotion and split; and folders that are no emotion's."""
+    wavs: defaultdict[str, list[tuple[str, str | None, Path]]] = defaultdict(list)
+    strangers = []
+    for emotion in visible(folder):
+        if not emotion.is_dir():
+            continue
+        if emotion.name.lower() not in _CLASSES:
+            strangers.append(emotion.name)
+            continue
+        for child in visible(emotion):
+            split = split_named(child.name) if child.is_dir() else None
+            for wav in visible(child) if child.is_dir() else [child]:
+                if wav.suffix.lower() == ".wav":
+                    wavs[wav.stem].append((emotion.name.lower(), split, wav))
+    return wavs, strangers
+
+
+def _transcripts(path: Path, notes: list[str]) -> tuple[dict[str, tuple[str, str]], list[BadUtterance]]:
+    """Text and emotion by utterance (the emotion empty where a line has none); and lines that are none."""
+    if not path.is_file():
+        notes.append(f"{path.stem}: no transcripts {path.stem}/{path.name}")
+        return {}, []
+    lines: dict[str, tuple[str, str]] = {}
+    unread = []
+    for number, line in enumerate(read_lines(path), 1):
+        if not line:
+            continue
+        match = _LINE.fullmatch(line)
+        if match is None:
+            unread.append(BadUtterance(id=f"{path.name} line {number}", reason=f"no transcript line: {line[:80]!r}"))
+            continue
+        name, rest = match[1], _text_and_emotion(match[2] or "")
+        if lines.setdefault(name, rest) != rest:
+            notes.append(f"{path.name} line {number}: another transcript of {name}; the first is used")
+    return lines, unread
+
+
+def _text_and_emotion(rest: str) -> tuple[str, str]:
+    """Split what follows the id: by the last tab, or, where spaces separate, by the emotion's name at the end."""
+    text, tab, emotion = rest.rpartition("\t")
+    if not tab:
+        match = _EMOTION_AT_END.fullmatch(rest)
+        text, emotion = match.groups() if match else (rest, "")
+    return " ".join(text.split()), emotion.strip()
+
+
+def _utterance(
+    name: str, speaker: str, places: list[tuple[str, str | None, Path]], line: tuple[str, str] | None
+) -> Utterance | BadUtterance:
+    def bad(reason: str) -> BadUtterance:
+        return BadUtterance(id=name, reason=reason)
+
+    labels = sorted({label for label, _, _ in places})
+    splits = sorted({split for _, split, _ in places if split})
+    label = labels[0]
+    if not name.startswith(f"{speaker}_"):
+        return bad(f"lies in the folder of speaker {speaker}")
+    if len(labels) > 1 or len(splits) > 1:
+        return bad(f"lies in several folders: {', '.join(labels if len(labels) > 1 else splits)}")
+    if line is None:
+        return bad("a WAV file without its transcript")
+    text, emotion = line
+    if not text:
+        return bad("its transcript is empty")
+    if emotion.lower() in _CLASSES and emotion.lower() != label:
+        return bad(f"{emotion} by its transcript, but in the folder {label}")
+    # Where both layouts were unpacked over each other, the same file lies there twice: with and without its split.
+    _, split, audio = max(places, key=lambda place: place[1] is not None)
+    return Utterance(id=name, audio=audio, text=text, label=label, speaker=speaker, split=split)
+
 
 ESD = Corpus(
     name="esd",
     title="ESD (English)",
-    class_names=("neutral", "angry", "happy", "sad", "surprise"),
+    class_names=_CLASSES,
     about=(
         "ESD is 350 sentences read by ten English and ten Mandarin speakers in five emotions, free for research from "
         "https://github.com/HLTSingapore/Emotional-Speech-Data"
     ),
+    reader=read_esd,
 )

@@ -1,8 +1,221 @@
-"""IEMOCAP (Busso et al., 2008), the four classes of the field."""
+"""IEMOCAP (Busso et al., 2008), the four classes of the field: what is known of it, and its release read from disk."""
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
 from cemobam_core.corpora.corpus import Corpus
+from cemobam_core.corpora.utterances import (
+    BadUtterance,
+    RawCorpus,
+    Utterance,
+    counted,
+    examples,
+    find_root,
+    listed,
+    read_lines,
+    visible,
+)
+from cemobam_core.errors import InputError
+
+SESSIONS = ("1", "2", "3", "4", "5")
+
+COUNTS = {
+    "1": (229, 278, 384, 194),
+    "2": (137, 327, 362, 197),
+    "3": (240, 286, 320, 305),
+    "4": (327, 303, 258, 143),
+    "5": (170, 442, 384, 245),
+}
+"""How many utterances of each class (in the order of the class names) the sessions of the release have: 5531."""
+
+_TREE = (
+    "IEMOCAP_full_release/Session{1..5}/ with dialog/EmoEvaluation/*.txt, dialog/transcriptions/*.txt and "
+    "sentences/wav/<dialog>/<utterance>.wav"
+)
+_CLASSES = {"ang": "anger", "hap": "happiness", "exc": "happiness", "neu": "neutral", "sad": "sadness"}
+_LEFT_OUT = ("fru", "fea", "sur", "dis", "oth", "xxx")
+
+_NUMBER = r"(-?\d+(?:\.\d*)?)"
+_LABEL = re.compile(
+    rf"\[\s*{_NUMBER}\s*-\s*{_NUMBER}\s*\]\s+(\S+)\s+([A-Za-z]+)(?:\s+\[\s*{_NUMBER}\s*,\s*{_NUMBER}\s*,\s*{_NUMBER}\s*\])?"
+)
+"""``[6.2901 - 8.2357]<TAB>Ses01F_impro01_F000<TAB>neu<TAB>[2.5000, 2.5000, 2.5000]``"""
+_TRANSCRIPT = re.compile(r"(Ses\S+)\s*\[[^\]]*\]\s*:?(.*)")
+"""``Ses01F_impro01_F000 [006.2901-008.2357]: Excuse me.``; the lines that name no utterance are side talk."""
+_ID = re.compile(r"(Ses\d\d)[FM]_(impro|script)\w*_([FM])\w+")
+"""Session, whose markers were recorded, dialogue, and the speaker of the turn, who is what counts."""
+
+
+def read_iemocap(root: Path) -> RawCorpus:
+    """Read the release: the utterances of the four classes, excited counted as happiness.
+
+    Args:
+        root: ``IEMOCAP_full_release``, or a folder that holds it.
+
+    Raises:
+        InputError: no such corpus there, or nothing in it that can be used.
+    """
+    root = find_root(
+        root, holds=lambda folder: any(_session(folder, s).is_dir() for s in SESSIONS), title=IEMOCAP.title, tree=_TREE
+    )
+    utterances: list[Utterance] = []
+    bad: list[BadUtterance] = []
+    notes: list[str] = []
+    for session in SESSIONS:
+        folder = _session(root, session)
+        if folder.is_dir():
+            reading = _Session(folder, session)
+            utterances += reading.utterances
+            bad += reading.bad
+            notes += reading.notes
+        else:
+            notes.append(f"{folder.name}: no such folder in {root}; its {sum(COUNTS[session])} utterances are missing")
+    if not utterances:
+        first = f" ({bad[0].id}: {bad[0].reason})" if bad else ""
+        raise InputError(f"{root}: no utterance of IEMOCAP that can be used{first}; expected is {_TREE}")
+    return RawCorpus(
+        name=IEMOCAP.name,
+        title=IEMOCAP.title,
+        root=root,
+        class_names=IEMOCAP.class_names,
+        utterances=tuple(sorted(utterances, key=lambda u: u.id)),
+        notes=(*_complete(utterances), *notes),
+        bad=tuple(sorted(bad, key=lambda b: b.id)),
+    )
+
+
+def _session(root: Path, session: str) -> Path:
+    return root / f"Session{session}"
+
+
+def _complete(utterances: list[Utterance]) -> Iterator[str]:
+    """Whether all 5531 are there, and where some are missing."""
+    expected = dict(zip(IEMOCAP.class_names, map(sum, zip(*COUNTS.values(), strict=True)), strict=True))
+    counts = counted(utterances, IEMOCAP.class_names)
+    total = f"{len(utterances)} of {sum(expected.values())} utterances: {listed(counts)} (excited with happiness)"
+    yield f"{total}; complete" if counts == expected else f"{total}; expected are {listed(expected)}"
+    for session, numbers in COUNTS.items():
+        there = [u for u in utterances if u.session == session]
+        have = counted(there, IEMOCAP.class_names)
+        wrong = [
+            f"{have[name]} of {number} {name}"
+            for name, number in zip(IEMOCAP.class_names, numbers, strict=True)
+            if have[name] != number
+        ]
+        if wrong and there:
+            yield f"Session{session}: {', '.join(wrong)}"
+
+
+class _Session:
+    """One session, read: ``utterances``, ``bad`` and ``notes``."""
+
+    def __init__(self, folder: Path, session: str) -> None:
+        self._folder, self._session = folder, session
+        self.utterances: list[Utterance] = []
+        self.bad: list[BadUtterance] = []
+        self.notes: list[str] = []
+        self._wavs = {
+            wav.stem: wav
+            for dialog in visible(folder / "sentences" / "wav")
+            for wav in visible(dialog)
+            if wav.suffix.lower() == ".wav"
+        }
+        self._texts = self._transcripts()
+        labels = self._labels()
+        self._left_out: defaultdict[str, int] = defaultdict(int)
+        for name, line in labels.items():
+            self._add(name, line)
+        for part in ("dialog/EmoEvaluation", "dialog/transcriptions", "sentences/wav"):
+            if not (folder / part).is_dir():
+                self.notes.append(f"{folder.name}: no folder {part}")
+        if self._left_out:
+            self.notes.append(f"{folder.name}: left out as of other classes: {listed(dict(self._left_out))}")
+        if unlabelled := sorted(self._wavs.keys() - labels.keys()):
+            self.notes.append(f"{folder.name}: {len(unlabelled)} WAV files without a label: {examples(unlabelled)}")
+
+    def _texts_of(self, part: str) -> Iterator[tuple[Path, int, str]]:
+        """The lines of all dialogues, with their files and numbers."""
+        for path in visible(self._folder / "dialog" / part):
+            if path.suffix == ".txt" and path.is_file():
+                yield from ((path, number, line) for number, line in enumerate(read_lines(path), 1) if line)
+
+    def _transcripts(self) -> dict[str, str]:
+        texts: dict[str, str] = {}
+        for path, number, line in self._texts_of("transcriptions"):
+            if match := _TRANSCRIPT.fullmatch(line):
+                name, text = match[1], " ".join(match[2].split())
+                if texts.setdefault(name, text) != text:
+                    self.notes.append(f"{path.name} line {number}: another transcript of {name}; the first is used")
+        return texts
+
+    def _labels(self) -> dict[str, re.Match[str] | None]:
+        """The label lines by utterance; None for one that stands twice and not alike."""
+        labels: dict[str, re.Match[str] | None] = {}
+        for path, number, line in self._texts_of("EmoEvaluation"):
+            if not line.startswith("["):
+                continue  # the header (%) and the raters' own lines (C-E1:, A-M1: …)
+            match = _LABEL.fullmatch(line)
+            if match is None or not _ID.fullmatch(match[3]):
+                where = f"Session{self._session}/dialog/EmoEvaluation/{path.name} line {number}"
+                self.bad.append(BadUtterance(id=where, reason=f"no label line: {line[:80]!r}"))
+                continue
+            name = match[3]
+            if int(name[3:5]) != int(self._session):
+                self.bad.append(BadUtterance(id=name, reason=f"its name is of another session, but in {path}"))
+                continue
+            if name not in labels:
+                labels[name] = match
+                continue
+            first = labels[name]
+            if first is None or first[4] != match[4]:
+                labels[name] = None
+            else:
+                self.notes.append(f"{path.name} line {number}: {name} stands there twice, alike")
+        return labels
+
+    def _add(self, name: str, line: re.Match[str] | None) -> None:
+        if line is None:
+            self.bad.append(BadUtterance(id=name, reason="labelled twice, and not alike"))
+            return
+        code = line[4].lower()
+        if code in _LEFT_OUT:
+            self._left_out[code] += 1
+        elif code not in _CLASSES:
+            self.bad.append(BadUtterance(id=name, reason=f"unknown label {line[4]!r}"))
+        elif name not in self._wavs:
+            self.bad.append(BadUtterance(id=name, reason="labelled, but without its WAV file"))
+        elif name not in self._texts:
+            self.bad.append(BadUtterance(id=name, reason="labelled, but without its transcript"))
+        elif not self._texts[name]:
+            self.bad.append(BadUtterance(id=name, reason="its transcript is empty"))
+        else:
+            self.utterances.append(self._utterance(name, line))
+
+    def _utterance(self, name: str, line: re.Match[str]) -> Utterance:
+        parts = _ID.fullmatch(name)
+        assert parts
+        start, end, valence, activation, dominance = (
+            None if number is None else float(number) for number in line.group(1, 2, 5, 6, 7)
+        )
+        return Utterance(
+            id=name,
+            audio=self._wavs[name],
+            text=self._texts[name],
+            label=_CLASSES[line[4].lower()],
+            speaker=parts[1] + parts[3],
+            session=self._session,
+            scenario="improvised" if parts[2] == "impro" else "scripted",
+            start=start,
+            end=end,
+            valence=valence,
+            activation=activation,
+            dominance=dominance,
+        )
+
 
 IEMOCAP = Corpus(
     name="iemocap",
@@ -12,4 +225,5 @@ IEMOCAP = Corpus(
         "IEMOCAP is twelve hours of acted English dialogue in five sessions, free for research under a licence that "
         "the University of Southern California grants at https://sail.usc.edu/iemocap/"
     ),
+    reader=read_iemocap,
 )

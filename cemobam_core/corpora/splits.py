@@ -1,22 +1,25 @@
-"""Who goes into train, val and test: split protocols for features that come in one file."""
+"""Who goes into train, val and test: the split protocols, for raw corpora and for features that come in one file."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedShuffleSplit
 
+from cemobam_core.corpora.utterances import RawCorpus, Utterance
 from cemobam_core.errors import InputError
 from cemobam_core.features import FeatureSet, Fold
 
 DEFAULT_PROTOCOL = "random:80/10/10"
 SPLITS = ("train", "val", "test")
 
-_Rows = npt.NDArray[np.int64]
+Rows = npt.NDArray[np.int64]
 
 
 def load_folds(
@@ -61,40 +64,34 @@ def load_folds(
 
 
 def split(features: FeatureSet, protocol: str = DEFAULT_PROTOCOL, seed: int = 0) -> tuple[Fold, ...]:
-    """Split one feature set.
-
-    Protocols: ``random:TRAIN/VAL/TEST`` in percent, stratified by class (the paper's way); ``speaker``, no speaker in
-    two splits, about 80/10/10; ``session``, leave-one-session-out: each session is the test split of one fold, the
-    next one its validation split.
+    """Split one feature set, by a protocol of :func:`assign`.
 
     Args:
         features: all utterances.
-        protocol: one of the above.
+        protocol: ``random:TRAIN/VAL/TEST``, ``speaker`` or ``session``.
         seed: varies ``random`` and ``speaker``.
 
     Raises:
         InputError: an unknown protocol, or features that do not allow it.
     """
-    makers: dict[str, Callable[[FeatureSet, int], list[tuple[_Rows, _Rows, _Rows]]]] = {
-        "speaker": _by_speaker,
-        "session": _by_session,
-    }
-    shares = re.fullmatch(r"random:(\d+)/(\d+)/(\d+)", protocol)
-    if shares:
-        percents = [int(share) for share in shares.groups()]
-        if sum(percents) != 100 or 0 in percents:
-            raise InputError(f"--split-protocol {protocol}: three shares above 0 that sum to 100 are needed")
-        folds = [_random(features, percents, seed)]
-    elif protocol in makers:
-        folds = makers[protocol](features, seed)
-    else:
+    if protocol == "manifest":
         raise InputError(
-            f"--split-protocol {protocol}: unknown; choose random:80/10/10 (any shares), speaker or session"
+            f"--split-protocol manifest: {features.source} is one file of features, which does not say its splits; "
+            f"use {DEFAULT_PROTOCOL}, or give a folder of train, val and test"
         )
+    folds = assign(
+        features.labels.numpy(),
+        features.class_names,
+        protocol,
+        seed,
+        source=features.source,
+        speakers=features.speakers,
+        sessions=features.sessions,
+    )
     return tuple(
         Fold(
             **{
-                name: features.select(sorted(rows.tolist()), source=f"{features.source} ({protocol})")
+                name: features.select(rows.tolist(), source=f"{features.source} ({protocol})")
                 for name, rows in zip(SPLITS, fold, strict=True)
             }
         )
@@ -102,58 +99,206 @@ def split(features: FeatureSet, protocol: str = DEFAULT_PROTOCOL, seed: int = 0)
     )
 
 
-def _random(features: FeatureSet, percents: Sequence[int], seed: int) -> tuple[_Rows, _Rows, _Rows]:
-    labels = features.labels.numpy()
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """One assignment of a corpus's utterances to train, val and test: a fold before its features are made."""
+
+    train: tuple[Utterance, ...]
+    val: tuple[Utterance, ...]
+    test: tuple[Utterance, ...]
+
+    @property
+    def splits(self) -> dict[str, tuple[Utterance, ...]]:
+        """The three splits by their names."""
+        return {"train": self.train, "val": self.val, "test": self.test}
+
+
+def split_utterances(corpus: RawCorpus, protocol: str = DEFAULT_PROTOCOL, seed: int = 0) -> tuple[Assignment, ...]:
+    """Split a raw corpus, by a protocol of :func:`assign`.
+
+    Args:
+        corpus: all utterances.
+        protocol: ``random:TRAIN/VAL/TEST``, ``speaker``, ``session`` or ``manifest``.
+        seed: varies ``random`` and ``speaker``.
+
+    Returns:
+        One assignment, or one a session; utterances in the corpus's order.
+
+    Raises:
+        InputError: an unknown protocol, a corpus that does not allow it, a class missing from a split.
+    """
+    utterances = corpus.utterances
+    number = {name: c for c, name in enumerate(corpus.class_names)}
+    labels = np.array([number[u.label] for u in utterances], dtype=np.int64)
+    folds = assign(
+        labels,
+        corpus.class_names,
+        protocol,
+        seed,
+        source=str(corpus.root),
+        speakers=[u.speaker for u in utterances],
+        sessions=[u.session for u in utterances],
+        splits=[u.split for u in utterances],
+        ids=[u.id for u in utterances],
+    )
+    for fold in folds:
+        for name, rows in zip(SPLITS, fold, strict=True):
+            for c in np.flatnonzero(np.bincount(labels[rows], minlength=len(number)) == 0)[:1]:
+                raise InputError(
+                    f"{corpus.root}: --split-protocol {protocol} leaves no utterance of class "
+                    f"{corpus.class_names[c]!r} in the {name} split ({len(rows)} utterances); every class must be in "
+                    "every split, use another protocol"
+                )
+    return tuple(
+        Assignment(**{name: tuple(utterances[i] for i in rows) for name, rows in zip(SPLITS, fold, strict=True)})
+        for fold in folds
+    )
+
+
+def assign(
+    labels: Rows,
+    class_names: Sequence[str],
+    protocol: str,
+    seed: int,
+    *,
+    source: str,
+    speakers: Sequence[str | None] | None = None,
+    sessions: Sequence[str | None] | None = None,
+    splits: Sequence[str | None] | None = None,
+    ids: Sequence[str] | None = None,
+) -> list[tuple[Rows, Rows, Rows]]:
+    """Say which rows are train, val and test, per fold.
+
+    Protocols: ``random:TRAIN/VAL/TEST`` in percent, stratified by class (the paper's way); ``speaker``, no speaker in
+    two splits, about 80/10/10; ``session``, leave-one-session-out: each session is the test split of one fold, the
+    next one its validation split; ``manifest``, as the corpus itself says.
+
+    Args:
+        labels: (N,) class indices.
+        class_names: the C emotions.
+        protocol: one of the above.
+        seed: varies ``random`` and ``speaker``.
+        source: what errors call the utterances, usually their file.
+        speakers: N, where known.
+        sessions: likewise.
+        splits: train, val or test, N, where known.
+        ids: what errors call each utterance.
+
+    Returns:
+        Per fold the sorted rows of train, val and test: each row in exactly one of them.
+
+    Raises:
+        InputError: an unknown protocol, or utterances that do not allow it.
+    """
+    given = _Given(
+        labels=labels,
+        class_names=class_names,
+        source=source,
+        ids=ids,
+        columns={"speakers": speakers, "sessions": sessions, "splits": splits},
+    )
+    shares = re.fullmatch(r"random:(\d+)/(\d+)/(\d+)", protocol)
+    if shares:
+        percents = [int(share) for share in shares.groups()]
+        if sum(percents) != 100 or 0 in percents:
+            raise InputError(f"--split-protocol {protocol}: three shares above 0 that sum to 100 are needed")
+        folds = [_random(given, percents, seed)]
+    elif protocol == "speaker":
+        folds = [_by_speaker(given, seed)]
+    elif protocol == "session":
+        folds = _by_session(given)
+    elif protocol == "manifest":
+        folds = [_as_said(given)]
+    else:
+        raise InputError(
+            f"--split-protocol {protocol}: unknown; choose random:80/10/10 (any shares), speaker, session or manifest"
+        )
+    return [(np.sort(train), np.sort(val), np.sort(test)) for train, val, test in folds]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Given:
+    """What the protocols split by."""
+
+    labels: Rows
+    class_names: Sequence[str]
+    source: str
+    ids: Sequence[str] | None
+    columns: dict[str, Sequence[str | None] | None]
+
+    def named(self, column: str, protocol: str) -> npt.NDArray[Any]:
+        """The speakers, sessions or splits; an error where they are not known of every utterance."""
+        values = self.columns[column]
+        unnamed = [] if values is None else [i for i, value in enumerate(values) if value is None]
+        if values is None or len(unnamed) == len(values):
+            where = (
+                f"a manifest has the column {column.removesuffix('s')} for them"
+                if self.ids
+                else "add them to the file's metadata"
+            )
+            raise InputError(
+                f"{self.source}: does not say its {column}, which --split-protocol {protocol} needs; "
+                f"{where} or use {DEFAULT_PROTOCOL}"
+            )
+        if unnamed:
+            which = repr(self.ids[unnamed[0]]) if self.ids else f"row {unnamed[0]}"
+            raise InputError(
+                f"{self.source}: {len(unnamed)} of {len(values)} utterances have no {column.removesuffix('s')} (first "
+                f"{which}), which --split-protocol {protocol} needs; fill it in or use {DEFAULT_PROTOCOL}"
+            )
+        return np.array(values, dtype=np.str_)
+
+    def fewest_of_a_class(self) -> int:
+        """How many utterances the rarest class has: enough for one in every split, or it is an error."""
+        counts = np.bincount(self.labels, minlength=len(self.class_names))
+        rarest = int(counts.argmin())
+        if counts[rarest] < 3:
+            raise InputError(
+                f"{self.source}: {int(counts[rarest])} utterances of class {self.class_names[rarest]!r}; three are "
+                "needed to have one in every split"
+            )
+        return int(counts[rarest])
+
+
+def _random(given: _Given, percents: Sequence[int], seed: int) -> tuple[Rows, Rows, Rows]:
+    labels = given.labels
     everyone = np.arange(len(labels))
     n_val, n_test = (round(len(labels) * percent / 100) for percent in percents[1:])
-    _fewest_of_a_class(features)
+    given.fewest_of_a_class()
     try:
         rest, test = _stratified(everyone, labels, n_test, seed)
         train, val = _stratified(rest, labels, n_val, seed)
     except ValueError as error:
         raise InputError(
-            f"{features.source}: {len(labels)} utterances are too few to split "
+            f"{given.source}: {len(labels)} utterances are too few to split "
             f"{'/'.join(map(str, percents))} by class ({str(error).rstrip('.')})"
         ) from None
     return train, val, test
 
 
-def _fewest_of_a_class(features: FeatureSet) -> int:
-    """How many utterances the rarest class has: enough for one in every split, or it is an error."""
-    counts = features.labels.bincount(minlength=features.num_classes)
-    rarest = int(counts.argmin())
-    if counts[rarest] < 3:
-        raise InputError(
-            f"{features.source}: {int(counts[rarest])} utterances of class {features.class_names[rarest]!r}; three are "
-            "needed to have one in every split"
-        )
-    return int(counts[rarest])
-
-
-def _stratified(rows: _Rows, labels: _Rows, n_second: int, seed: int) -> tuple[_Rows, _Rows]:
+def _stratified(rows: Rows, labels: Rows, n_second: int, seed: int) -> tuple[Rows, Rows]:
     splitter = StratifiedShuffleSplit(n_splits=1, test_size=n_second, random_state=seed)
     first, second = next(splitter.split(rows, labels[rows]))
     return rows[first], rows[second]
 
 
-def _by_speaker(features: FeatureSet, seed: int) -> list[tuple[_Rows, _Rows, _Rows]]:
-    speakers = np.array(_named(features, "speakers", "speaker"))
-    labels = features.labels.numpy()
+def _by_speaker(given: _Given, seed: int) -> tuple[Rows, Rows, Rows]:
+    speakers = given.named("speakers", "speaker")
     distinct = len(set(speakers))
     if distinct < 3:
-        raise InputError(f"{features.source}: {distinct} speakers; --split-protocol speaker needs three at least")
+        raise InputError(f"{given.source}: {distinct} speakers; --split-protocol speaker needs three at least")
     # Ten parts without a speaker in common, alike in their classes: one to test, one to validate, eight to train.
-    fewest = _fewest_of_a_class(features)
+    fewest = given.fewest_of_a_class()
     splitter = StratifiedGroupKFold(n_splits=min(10, distinct, fewest), shuffle=True, random_state=seed)
-    parts = [part for _, part in splitter.split(labels, labels, speakers)]
-    return [(np.concatenate(parts[2:]), parts[1], parts[0])]
+    parts = [part for _, part in splitter.split(given.labels, given.labels, speakers)]
+    return np.concatenate(parts[2:]), parts[1], parts[0]
 
 
-def _by_session(features: FeatureSet, _seed: int) -> list[tuple[_Rows, _Rows, _Rows]]:
-    sessions = np.array(_named(features, "sessions", "session"))
+def _by_session(given: _Given) -> list[tuple[Rows, Rows, Rows]]:
+    sessions = given.named("sessions", "session")
     distinct = sorted(set(sessions))
     if len(distinct) < 3:
-        raise InputError(f"{features.source}: {len(distinct)} sessions; --split-protocol session needs three at least")
+        raise InputError(f"{given.source}: {len(distinct)} sessions; --split-protocol session needs three at least")
     folds = []
     for i, test in enumerate(distinct):
         val = distinct[(i + 1) % len(distinct)]
@@ -162,14 +307,16 @@ def _by_session(features: FeatureSet, _seed: int) -> list[tuple[_Rows, _Rows, _R
     return folds
 
 
-def _named(features: FeatureSet, name: str, protocol: str) -> tuple[str, ...]:
-    values: tuple[str, ...] | None = getattr(features, name)
-    if values is None:
-        raise InputError(
-            f"{features.source}: does not say its {name}, which --split-protocol {protocol} needs; "
-            f"add them to the file's metadata or use {DEFAULT_PROTOCOL}"
-        )
-    return values
+def _as_said(given: _Given) -> tuple[Rows, Rows, Rows]:
+    splits = given.named("splits", "manifest")
+    train, val, test = (np.flatnonzero(splits == name) for name in SPLITS)
+    for name, rows in zip(SPLITS, (train, val, test), strict=True):
+        if not len(rows):
+            raise InputError(
+                f"{given.source}: no utterance is of the split {name}; --split-protocol manifest needs some in each of "
+                f"{', '.join(SPLITS)}"
+            )
+    return train, val, test
 
 
 def _split_file(folder: Path, split_name: str, corpus: str) -> Path:

@@ -1,0 +1,94 @@
+"""What leaks from train into the splits that are measured: speakers and sentences that they share."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from cemobam_core.corpora.splits import Assignment
+from cemobam_core.features import Fold
+
+_MEASURED = ("test", "val")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leak:
+    """How much of one split train has too.
+
+    Attributes:
+        split: ``test`` or ``val``.
+        what: ``speakers`` or ``sentences``.
+        shared: how many of the split's speakers, or utterances by their sentences, are also in train.
+        total: of how many.
+        examples: the first three that are.
+    """
+
+    split: str
+    what: str
+    shared: int
+    total: int
+    examples: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """One line for the user: ``10 of 10 test speakers are also in train (Ses01F, Ses01M, Ses02F …)``."""
+        quoted = [f"“{name}”" for name in self.examples] if self.what == "sentences" else list(self.examples)
+        which = f" ({', '.join(quoted)}{' …' if self.shared > len(quoted) else ''})" if self.shared else ""
+        return f"{self.shared} of {self.total} {self.split} {self.what} are also in train{which}"
+
+
+def leaks(*folds: Assignment | Fold) -> tuple[Leak, ...]:
+    """What test and val share with train, summed over the folds.
+
+    Speakers are counted once a fold. Sentences are counted by the utterance, alike when they are but for case,
+    punctuation and white space; features do not say them, so a :class:`Fold` has speakers alone.
+
+    Returns:
+        Test before val, speakers before sentences; what is not known of every utterance is left out.
+    """
+    counted = [leak for fold in folds for leak in _of_one(fold)]
+    sums: dict[tuple[str, str], Leak] = {}
+    for leak in counted:
+        before = sums.get((leak.split, leak.what))
+        sums[leak.split, leak.what] = Leak(
+            split=leak.split,
+            what=leak.what,
+            shared=leak.shared + (before.shared if before else 0),
+            total=leak.total + (before.total if before else 0),
+            examples=before.examples if before and before.examples else leak.examples,
+        )
+    return tuple(sums.values())
+
+
+def sentence(text: str) -> str:
+    """A transcript without what does not make it another sentence: case, punctuation, white space."""
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    plain = re.sub(r"['’‘`]", "", plain)  # don’t, don't, dont
+    return " ".join(re.sub(r"[\W_]+", " ", plain).split())
+
+
+def _of_one(fold: Assignment | Fold) -> Iterator[Leak]:
+    train_speakers, train_sentences = _known(fold, "train")
+    for name in _MEASURED:
+        speakers, sentences = _known(fold, name)
+        if speakers and train_speakers:
+            yield _leak(name, "speakers", sorted(set(speakers)), set(train_speakers))
+        if sentences and train_sentences:
+            yield _leak(name, "sentences", sentences, set(train_sentences) - {""})
+
+
+def _known(fold: Assignment | Fold, name: str) -> tuple[Sequence[str], Sequence[str]]:
+    """A split's speakers and sentences, an utterance each; none where they are not known of all."""
+    if isinstance(fold, Fold):
+        return fold.splits[name].speakers or (), ()
+    utterances = fold.splits[name]
+    speakers = [u.speaker for u in utterances if u.speaker is not None]
+    return speakers if len(speakers) == len(utterances) else (), [sentence(u.text) for u in utterances]
+
+
+def _leak(split: str, what: str, values: Sequence[str], train: set[str]) -> Leak:
+    shared = [value for value in values if value in train]
+    return Leak(
+        split=split, what=what, shared=len(shared), total=len(values), examples=tuple(dict.fromkeys(shared))[:3]
+    )

@@ -1,0 +1,277 @@
+"""Any other corpus, by a manifest: a table of audio files, texts and labels."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cemobam_core.corpora.utterances import (
+    BadUtterance,
+    RawCorpus,
+    Utterance,
+    counted,
+    examples,
+    listed,
+    split_named,
+    visible,
+)
+from cemobam_core.errors import InputError
+
+_REQUIRED = ("audio", "text", "label")
+_OPTIONAL = ("id", "speaker", "session", "split")
+_ALIASES = {"audio_file": "audio", "raw_text": "text"}
+"""What the authors' metadata files call the columns."""
+_JSONL, _TABLES = (".jsonl", ".ndjson"), (".csv", ".tsv", ".txt")
+_DELIMITERS = (",", "\t", ";")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Row:
+    """One line of a manifest; a column that it has not is the empty string."""
+
+    file: Path
+    line: int
+    audio: str = ""
+    text: str = ""
+    label: str = ""
+    id: str = ""
+    speaker: str = ""
+    session: str = ""
+    split: str = ""
+
+    @property
+    def name(self) -> str:
+        return self.id or Path(self.audio).stem
+
+    def error(self, what: str) -> InputError:
+        return InputError(f"{self.file} line {self.line}: {what}")
+
+
+def read_manifest(file: Path, *, name: str, class_names: Sequence[str] | None = None) -> RawCorpus:
+    """Read a CSV (commas, tabs or semicolons) or JSONL with ``audio``, ``text`` and ``label``.
+
+    Optional columns are ``id`` (default: the audio file's name without its ending), ``speaker``, ``session`` and
+    ``split``. The authors' metadata files (``audio_file``, ``raw_text``, ``label``) are read as they are, also all
+    three at once: a folder of ``train``, ``val`` and ``test``, or ``<CORPUS>_metadata_<split>``. Audio paths are
+    relative to the manifest's folder. Labels that are all whole numbers count the class names from 0.
+
+    Args:
+        file: the manifest, or a folder with one for each split.
+        name: what ``--dataset`` calls the corpus.
+        class_names: the emotions; None: the labels that occur, sorted (``class_0`` and so on for numbers).
+
+    Raises:
+        InputError: a file that cannot be read, a column missing, an id that stands twice, an unknown split or label,
+            fewer than two classes, or no audio file at all. One audio file missing, or one text empty, is bad only.
+    """
+    rows = [row for path, split in _files(file) for row in _rows(path, split)]
+    if not rows:
+        raise InputError(f"{file}: no utterances in it; give a line each, with {', '.join(_REQUIRED)}")
+    _check_ids(rows)
+    label_of, names = _classes(rows, class_names)
+    if len(set(label_of.values())) < 2:
+        raise InputError(f"{file}: every label is {rows[0].label!r}; utterances of two classes at least are needed")
+    utterances: list[Utterance] = []
+    bad: list[BadUtterance] = []
+    for row in rows:
+        audio = row.file.parent / row.audio
+        if not audio.is_file():
+            bad.append(BadUtterance(id=row.name, reason=f"no audio file {audio} ({row.file.name} line {row.line})"))
+        elif not row.text:
+            bad.append(BadUtterance(id=row.name, reason=f"its text is empty ({row.file.name} line {row.line})"))
+        else:
+            utterances.append(
+                Utterance(
+                    id=row.name,
+                    audio=audio,
+                    text=row.text,
+                    label=label_of[row.label],
+                    speaker=row.speaker or None,
+                    session=row.session or None,
+                    split=split_named(row.split),
+                )
+            )
+    if not utterances:
+        raise InputError(
+            f"{file}: none of its {len(rows)} utterances can be used ({bad[0].id}: {bad[0].reason}); "
+            "audio paths are relative to the manifest's folder"
+        )
+    notes = [f"{len(utterances)} of {len(rows)} utterances: {listed(counted(utterances, names))}"]
+    if label_of.keys() - names:
+        notes.append(
+            "labels: " + ", ".join(f"{label} is {label_of[label]}" for label in sorted(label_of, key=_numeric))
+        )
+    files = Counter(u.audio for u in utterances)
+    if shared := [path.name for path, count in files.items() if count > 1]:
+        notes.append(f"{len(shared)} audio files stand in several lines: {examples(shared)}")
+    return RawCorpus(
+        name=name,
+        title=name,
+        root=file,
+        class_names=names,
+        utterances=tuple(sorted(utterances, key=lambda u: u.id)),
+        notes=tuple(notes),
+        bad=tuple(sorted(bad, key=lambda b: b.id)),
+    )
+
+
+def _files(path: Path) -> list[tuple[Path, str]]:
+    """The manifest, or the three of a folder with the splits that their names say."""
+    if not path.is_dir():
+        return [(path, "")]
+    found: dict[str, Path] = {}
+    for child in visible(path):
+        match = re.fullmatch(r"(?:.*_metadata_)?([A-Za-z]+)", child.stem)
+        split = split_named(match[1]) if match and child.suffix in (*_JSONL, *_TABLES) else None
+        if split is None:
+            continue
+        if split in found:
+            raise InputError(f"{path}: both {found[split].name} and {child.name} could be {split}; keep one of them")
+        found[split] = child
+    if len(found) < 3:
+        raise InputError(
+            f"{path}: a folder without train, val and test (.csv or .jsonl; also <CORPUS>_metadata_<split>.csv); "
+            "give the manifest's file, or a folder with these three"
+        )
+    return [(child, split) for split, child in found.items()]
+
+
+def _rows(path: Path, split: str) -> Iterator[_Row]:
+    try:
+        text = path.read_text("utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); give a manifest, CSV or JSONL") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 (byte {error.start}); save it as CSV in UTF-8, or as JSONL") from None
+    if path.suffix.lower() in _JSONL:
+        entries = _json_lines(path, text)
+    elif path.suffix.lower() in _TABLES:
+        entries = _table(path, text)
+    else:
+        raise InputError(f"{path}: neither CSV ({', '.join(_TABLES)}) nor JSONL ({', '.join(_JSONL)})")
+    for line, entry in entries:
+        columns = {key: " ".join(value.split()) if key == "text" else value.strip() for key, value in entry.items()}
+        row = _Row(file=path, line=line, **{"split": split, **columns})
+        if row.split and split_named(row.split) is None:
+            raise row.error(f"split {row.split!r} is unknown; write train, val or test")
+        for column in ("audio", "label"):
+            if not getattr(row, column):
+                raise row.error(f"{column} is empty; fill it in or delete the line")
+        yield row
+
+
+def _table(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, str]]]:
+    header = text.split("\n", 1)[0]
+    # The delimiter that makes most of the header known: a guess from the text would trip over its commas.
+    delimiter = max(_DELIMITERS, key=lambda d: len(_known(_cells(header, d))))
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        columns = next(reader, [])
+        known = _known(columns)
+        _check_columns(path, known.values(), columns)
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
+            if len(cells) != len(columns):
+                raise InputError(
+                    f"{path} line {reader.line_num}: {len(cells)} values for {len(columns)} columns; "
+                    f"put a text that holds {delimiter!r} in double quotes"
+                )
+            yield reader.line_num, {column: cells[i] for i, column in known.items()}
+    except csv.Error as error:
+        raise InputError(f"{path} line {reader.line_num}: cannot be read as CSV ({error}); mend the quotes") from None
+
+
+def _json_lines(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, str]]]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path} line {number}: not JSON ({error.msg}); write one object a line") from None
+        if not isinstance(entry, dict):
+            raise InputError(f'{path} line {number}: {line[:40]!r} is no object; write {{"audio": …}}, one a line')
+        keys = list(entry)
+        known = _known(keys)
+        _check_columns(path, known.values(), keys, line=f" line {number}")
+        values = {column: entry[keys[i]] for i, column in known.items()}
+        for column, value in values.items():
+            if isinstance(value, bool) or not isinstance(value, str | int | None):
+                raise InputError(f"{path} line {number}: {column} is {value!r}; it must be a string")
+        yield number, {column: "" if value is None else str(value) for column, value in values.items()}
+
+
+def _cells(line: str, delimiter: str) -> list[str]:
+    return next(csv.reader([line], delimiter=delimiter), [])
+
+
+def _known(columns: Sequence[str]) -> dict[int, str]:
+    """Where the columns are that count, by our names; our own name goes before an alias."""
+    known: dict[str, int] = {}
+    for i, column in enumerate(columns):
+        name = column.strip().lower()
+        if name in _ALIASES:
+            known.setdefault(_ALIASES[name], i)
+        elif name in (*_REQUIRED, *_OPTIONAL):
+            known[name] = i
+    return {i: name for name, i in known.items()}
+
+
+def _check_columns(path: Path, known: Collection[str], columns: Sequence[str], line: str = "") -> None:
+    if missing := [column for column in _REQUIRED if column not in known]:
+        raise InputError(
+            f"{path}{line}: no column {missing[0]!r}; it has {', '.join(map(repr, columns[:12]))}, needed are "
+            f"{', '.join(_REQUIRED)}, optional are {', '.join(_OPTIONAL)}"
+        )
+
+
+def _check_ids(rows: Sequence[_Row]) -> None:
+    first: dict[str, _Row] = {}
+    for row in rows:
+        other = first.setdefault(row.name, row)
+        if other is not row:
+            where = f"line {other.line}" + (f" of {other.file}" if other.file != row.file else "")
+            remedy = "give each its own" if row.id and other.id else "add a column id that tells them apart"
+            raise row.error(f"id {row.name!r} stands in {where} already; {remedy}")
+
+
+def _classes(rows: Sequence[_Row], class_names: Sequence[str] | None) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The class behind each label as the manifest writes it, and all classes."""
+    first: dict[str, _Row] = {}
+    for row in rows:
+        first.setdefault(row.label, row)
+    numbers = all(re.fullmatch(r"\d+", label) for label in first)
+    if class_names is None:
+        if numbers:
+            classes = {label: f"class_{int(label)}" for label in first}
+            return classes, tuple(sorted(set(classes.values()), key=_numeric))
+        folded: dict[str, str] = {}
+        for label, row in first.items():
+            if (other := folded.setdefault(label.casefold(), label)) != label:
+                raise row.error(f"label {label!r} and {other!r} (line {first[other].line}) differ in case alone")
+        return {label: label for label in first}, tuple(sorted(first))
+    names = tuple(class_names)
+    by_name = {str(i): name for i, name in enumerate(names)} if numbers else {name.casefold(): name for name in names}
+    classes = {}
+    for label, row in first.items():
+        key = str(int(label)) if numbers else label.casefold()
+        if key not in by_name:
+            known = ", ".join(f"{i} {name}" for i, name in enumerate(names)) if numbers else ", ".join(names)
+            raise row.error(
+                f"label {label!r} is none of this data set's ({known}); correct it, delete the line, or give the "
+                "manifest a data set name of its own"
+            )
+        classes[label] = by_name[key]
+    return classes, names
+
+
+def _numeric(label: str) -> tuple[int, str]:
+    number = re.search(r"\d+$", label)
+    return (int(number[0]) if number else -1, label)
