@@ -137,7 +137,7 @@ def train_epoch(
     with _autocast(precision, batch.labels.device):
         logits = batch.logits(model)
     loss = cross_entropy(at_least_fp32(logits), batch.labels)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     optimizer.step()
     return loss.detach()
 

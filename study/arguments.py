@@ -20,11 +20,21 @@ examples:
       The paper's study on features made before: DIR holds train, val and test (.safetensors, or the authors' .pkl).
   python run_grid.py --dataset iemocap --features FILE --split-protocol random:80/10/10
       The same from one file, which the tool splits.
+  python run_grid.py --dataset iemocap --data-root IEMOCAP_full_release
+      The same from the raw corpus: features are made first, once.
   python run_grid.py --dry-run --k-audio 1,4,8 --k-text 1:10 --seeds 3
       The plan alone: how many trials, how many are done, how long the rest will take.
 
 Whatever stops a run, the same command goes on where it stopped. Exit status: 0 all trials done; 1 some failed (the
 next run tries those again); 2 a mistake in what was given, told in one line; 130 interrupted.
+"""
+
+_FEATURES_EXAMPLES = """
+examples:
+  cemobam features --dataset iemocap --data-root IEMOCAP_full_release --out features/iemocap
+  cemobam features --dataset esd --data-root ESD --out features/esd-sequences --level sequence --tune-layers 0
+  cemobam features --dataset mine --manifest metadata.csv --out features/mine --split-protocol speaker
+  python run_grid.py --dataset iemocap --features features/iemocap
 """
 
 _LARGEST_SEED = 2**32 - 1
@@ -45,7 +55,7 @@ def grid_parser() -> argparse.ArgumentParser:
         "--dataset",
         metavar="NAME",
         type=_name,
-        help="demo (default), iemocap, esd, or any name for features of yours",
+        help="demo (default), iemocap, esd, or any name for data of yours",
     )
     data.add_argument(
         "--features",
@@ -53,12 +63,9 @@ def grid_parser() -> argparse.ArgumentParser:
         type=Path,
         help="a folder with train, val and test, or one file to split",
     )
-    data.add_argument(
-        "--split-protocol",
-        metavar="P",
-        help="for one file: random:80/10/10 (default; stratified), speaker or session",
-    )
-    data.add_argument("--split-seed", metavar="N", type=_seed, help="draws the split (default 0)")
+    _add_corpus(data)
+    _add_split(data)
+    _add_making(parser, "making features (with --data-root or --manifest; cemobam features --help says more)")
 
     what = parser.add_argument_group("what is run")
     what.add_argument(
@@ -116,9 +123,7 @@ def grid_parser() -> argparse.ArgumentParser:
     method.add_argument("--precision", choices=PRECISIONS, help="of matrix products (default fp32)")
 
     machine = parser.add_argument_group("the machine")
-    machine.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: cuda where there is one"
-    )
+    _add_device(machine)
     machine.add_argument("--engine", choices=("local",), default="local", help="what executes trials")
     machine.add_argument(
         "--workers",
@@ -158,6 +163,118 @@ def grid_parser() -> argparse.ArgumentParser:
     instead.add_argument("--dry-run", action="store_true", help="tell the plan and how long it will take")
     instead.add_argument("--report-only", action="store_true", help="make tables and figures from the ledger again")
     return parser
+
+
+def features_parser() -> argparse.ArgumentParser:
+    """What ``cemobam features`` takes."""
+    parser = _Parser(
+        prog="cemobam features",
+        description="Make features of a raw corpus: wav2vec 2.0 on the audio, BERT on the transcripts, the upper "
+        "layers of both tuned on the train split. What is made is kept: an interrupted run goes on where it stopped, "
+        "and the same command again does nothing.",
+        epilog=_FEATURES_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    data = parser.add_argument_group("the corpus")
+    data.add_argument(
+        "--dataset", metavar="NAME", type=_name, required=True, help="iemocap, esd, or with --manifest a name of yours"
+    )
+    _add_corpus(data)
+    _add_split(data)
+    _add_making(parser, "how features are made")
+    _add_device(parser)
+    parser.add_argument(
+        "--out", metavar="DIR", type=Path, required=True, help="where they are kept; run_grid.py --features takes it"
+    )
+    return parser
+
+
+def _add_corpus(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--data-root",
+        metavar="DIR",
+        type=Path,
+        help="the raw corpus as it was unpacked: IEMOCAP_full_release, or ESD's folder of speakers",
+    )
+    group.add_argument(
+        "--manifest",
+        metavar="FILE",
+        type=Path,
+        help="any other corpus: CSV or JSONL with audio, text, label, and perhaps id, speaker, session, split",
+    )
+
+
+def _add_split(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--split-protocol",
+        metavar="P",
+        help="random:80/10/10 (default; stratified), speaker (none in two splits), session (leave one out), or "
+        "manifest (as the file says; the default where it does)",
+    )
+    group.add_argument("--split-seed", metavar="N", type=_seed, help="draws the split (default 0)")
+
+
+def _add_making(parser: argparse.ArgumentParser, title: str) -> None:
+    """The options behind :class:`FeatureSettings`; None where not given, so that idle ones are told."""
+    group = parser.add_argument_group(title)
+    group.add_argument(
+        "--audio-encoder",
+        metavar="E",
+        help="wav2vec 2.0, HuBERT or WavLM: a hub id or a folder (default facebook/wav2vec2-base-960h)",
+    )
+    group.add_argument(
+        "--text-encoder",
+        metavar="E",
+        help="BERT or its like: a hub id or a folder (default google-bert/bert-base-uncased)",
+    )
+    group.add_argument(
+        "--level",
+        choices=("utterance", "sequence"),
+        help="one embedding an utterance (default), or text tokens and audio steps",
+    )
+    group.add_argument(
+        "--audio-steps", metavar="N", type=_at_least_one, help="sequence: audio frames averaged down to N (default 32)"
+    )
+    group.add_argument(
+        "--max-seconds",
+        metavar="S",
+        type=_positive,
+        help="longer clips are cut into windows, averaged by their length (default 20)",
+    )
+    group.add_argument(
+        "--max-tokens", metavar="N", type=_at_least_three, help="longer transcripts are cut (default 128)"
+    )
+    group.add_argument(
+        "--text-pool",
+        choices=("cls", "pooler", "mean"),
+        help="tokens to one embedding: [CLS] (default), BERT's pooler, or the mean",
+    )
+    group.add_argument(
+        "--tune-layers",
+        metavar="N",
+        type=_whole_number,
+        help="the upper N layers of both encoders learn (default 4 of 12); 0: the encoders as they come",
+    )
+    group.add_argument(
+        "--objective",
+        choices=("supervised", "contrastive"),
+        help="what they learn: the labels (default), or to tell utterances apart (NT-Xent, as the authors' code)",
+    )
+    group.add_argument("--tune-epochs", metavar="N", type=_at_least_one, help="at most (default 10)")
+    group.add_argument("--tune-lr", metavar="R", type=_positive, help="the highest rate (default 2e-5)")
+    group.add_argument(
+        "--max-bad",
+        metavar="P",
+        type=_share,
+        help="the share of utterances that may be unusable, left out and reported (default 1%%)",
+    )
+
+
+def _add_device(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="default: cuda where there is one"
+    )
 
 
 def predict_parser() -> argparse.ArgumentParser:
@@ -252,6 +369,27 @@ def _at_least_one(text: str) -> int:
     if not re.fullmatch(r"\d{1,7}", text) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
+
+
+def _at_least_three(text: str) -> int:
+    if not re.fullmatch(r"\d{1,7}", text) or int(text) < 3:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 3: [CLS], a token and [SEP]")
+    return int(text)
+
+
+def _whole_number(text: str) -> int:
+    if not re.fullmatch(r"\d{1,7}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    """``1%`` or ``0.01``."""
+    matched = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)(%?)", text)
+    share = float(matched[1]) / (100 if matched[2] else 1) if matched else -1.0
+    if not 0 <= share <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a share; write 1%, or 0.01 for the same")
+    return share
 
 
 def _positive(text: str) -> float:

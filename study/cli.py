@@ -23,13 +23,15 @@ from cemobam_core.corpora import CORPORA
 from cemobam_core.corpora.corpus import Corpus
 from cemobam_core.errors import InputError
 from cemobam_core.files import written_atomically
-from study.arguments import grid_parser, predict_parser
+from study.arguments import features_parser, grid_parser, predict_parser
 from study.design import Design, Pair, Trial, largest_k, readings
 from study.ledger import Ledger, LedgerFailed, Outcome, StudyFacts, masked
 from study.published import paper_pair
 
 # What imports torch, pandas or matplotlib is imported where it is used: --help and a typing error answer at once.
 if TYPE_CHECKING:
+    from cemobam_core.corpora.utterances import RawCorpus
+    from cemobam_core.encoders.settings import Recipe
     from cemobam_core.features import Fold
     from study.driver import Plan, StudyRun
 
@@ -48,13 +50,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def cemobam(argv: Sequence[str] | None = None) -> int:
     """``cemobam COMMAND``, as the package installs it; gives the exit status."""
-    commands = {"grid": main, "predict": lambda rest: _guarded(_predict, predict_parser(), rest)}
+    commands: dict[str, Callable[[Sequence[str]], int]] = {
+        "grid": main,
+        "features": lambda rest: _guarded(_features, features_parser(), rest),
+        "predict": lambda rest: _guarded(_predict, predict_parser(), rest),
+    }
     arguments = sys.argv[1:] if argv is None else list(argv)
     if arguments and arguments[0] in commands:
         return commands[arguments[0]](arguments[1:])
     usage = (
         "usage: cemobam COMMAND …\n\n"
         "  grid      the study, as run_grid.py\n"
+        "  features  features of a raw corpus: IEMOCAP, ESD, or any by a manifest\n"
         "  predict   label utterances with a checkpoint of the authors' code\n\n"
         "cemobam COMMAND --help says what a command takes."
     )
@@ -383,25 +390,32 @@ class _Progress:
 
 
 def _folds(args: argparse.Namespace, corpus: Corpus) -> tuple[Fold, ...]:
+    from cemobam_core.corpora.splits import load_folds
+
     if corpus.name == "demo":
-        for option in ("features", "split_protocol", "split_seed"):
+        for option in ("features", "data_root", "manifest", "split_protocol", "split_seed"):
             if getattr(args, option) is not None:
                 flag = "--" + option.replace("_", "-")
                 raise InputError(f"{flag}: the demo brings its own features and split; name your data with --dataset")
         from cemobam_core.corpora.synthetic import demo_fold
 
         return (demo_fold(),)
+    raw = _raw_corpus(args)
+    if raw is not None:
+        recipe = _recipe(args, raw)
+        store = args.results / corpus.name / "features" / recipe.signature
+        _make(args, recipe, store)
+        return load_folds(store, corpus=corpus.name, class_names=corpus.class_names or None)
     if args.features is None:
         what = f"{corpus.about}. " if corpus.about else ""
         known = "" if corpus.about else f" (known by name: {', '.join(CORPORA)})"
         raise InputError(
-            f"--dataset {corpus.name}: no features given{known}. {what}Two ways to go on: --features DIR, a folder "
-            "with train, val and test as .safetensors or as the .pkl files that the authors publish; or --features "
-            "FILE, one such file, which the tool splits (--split-protocol). Making features from the raw corpus "
-            "(--data-root) is not in this release; python run_grid.py alone runs the demo"
+            f"--dataset {corpus.name}: no data given{known}. {what}Ways to go on: --data-root DIR, the corpus as it "
+            "was unpacked; --manifest FILE, any corpus as a CSV or JSONL; --features DIR, features made before (train, "
+            "val and test as .safetensors or as the .pkl files that the authors publish), or FILE, one such file to "
+            "split. python run_grid.py alone runs the demo"
         )
-    from cemobam_core.corpora.splits import load_folds
-
+    _refuse_idle(args, "with --features; they are for making features, with --data-root or --manifest")
     return load_folds(
         args.features,
         corpus=corpus.name,
@@ -411,17 +425,96 @@ def _folds(args: argparse.Namespace, corpus: Corpus) -> tuple[Fold, ...]:
     )
 
 
+def _features(args: argparse.Namespace) -> int:
+    raw = _raw_corpus(args)
+    if raw is None:
+        corpus = CORPORA.get(args.dataset)
+        about = f" ({corpus.about})" if corpus else ""
+        raise InputError(
+            f"--dataset {args.dataset}: no corpus given; give --data-root DIR, the corpus as it was unpacked{about}, "
+            "or --manifest FILE, any corpus as a CSV or JSONL"
+        )
+    _make(args, _recipe(args, raw), args.out)
+    return 0
+
+
+_MAKING = (
+    *("audio_encoder", "text_encoder", "level", "audio_steps", "max_seconds", "max_tokens", "text_pool"),
+    *("tune_layers", "objective", "tune_epochs", "tune_lr", "max_bad"),
+)
+"""Options that say how features are made of a raw corpus; None where they are not given."""
+
+
+def _refuse_idle(args: argparse.Namespace, why: str) -> None:
+    for option in _MAKING:
+        if getattr(args, option) is not None:
+            raise InputError(f"--{option.replace('_', '-')}: has no effect {why}")
+
+
+def _raw_corpus(args: argparse.Namespace) -> RawCorpus | None:
+    """The corpus that ``--data-root`` or ``--manifest`` names, parsed."""
+    given = [
+        f"--{name.replace('_', '-')}" for name in ("data_root", "manifest", "features") if getattr(args, name, None)
+    ]
+    if len(given) > 1:
+        raise InputError(f"{given[0]} with {given[1]}: two sources of data; give one of them")
+    known = CORPORA.get(args.dataset)
+    if args.manifest:
+        from cemobam_core.corpora.manifest import read_manifest
+
+        class_names = known.class_names if known else None
+        return read_manifest(args.manifest, name=args.dataset, class_names=class_names)
+    if args.data_root:
+        if known is None or known.reader is None:
+            raise InputError(
+                f"--dataset {args.dataset}: --data-root reads {' and '.join(_readable())}; "
+                "describe any other corpus in a CSV or JSONL and give it with --manifest"
+            )
+        return known.reader(args.data_root)
+    return None
+
+
+def _readable() -> list[str]:
+    return [name for name, corpus in CORPORA.items() if corpus.reader]
+
+
+def _recipe(args: argparse.Namespace, raw: RawCorpus) -> Recipe:
+    from cemobam_core.corpora.splits import DEFAULT_PROTOCOL
+    from cemobam_core.encoders.settings import FeatureSettings, Recipe
+
+    given = {name: value for name in _MAKING if name != "max_bad" and (value := getattr(args, name)) is not None}
+    says = args.manifest and all(utterance.split for utterance in raw.utterances)
+    protocol = args.split_protocol or ("manifest" if says else DEFAULT_PROTOCOL)
+    if args.split_seed is not None and protocol in {"session", "manifest"}:
+        raise InputError(f"--split-seed: the protocol {protocol} draws no lots; leave the option out")
+    settings = FeatureSettings(**given, protocol=protocol, split_seed=args.split_seed or 0)
+    return Recipe.of(raw, settings)
+
+
+def _make(args: argparse.Namespace, recipe: Recipe, out: Path) -> None:
+    from cemobam_core.encoders.extract import make_features
+
+    max_bad = {} if args.max_bad is None else {"max_bad": args.max_bad}
+    make_features(recipe, out, device=_device(args), **max_bad)
+
+
+def _device(args: argparse.Namespace) -> str:
+    import torch
+
+    if args.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device cuda: no CUDA device is available here; use --device cpu or auto")
+    return "cuda" if args.device != "cpu" and torch.cuda.is_available() else "cpu"
+
+
 def _devices(args: argparse.Namespace) -> list[str]:
     """One entry a worker."""
     import torch
 
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if args.device == "cuda" and not gpus:
-        raise InputError("--device cuda: no CUDA device is available here; use --device cpu or auto")
-    if args.device == "cpu" or not gpus:
+    if _device(args) == "cpu":
         if args.precision == "tf32":
             raise InputError("--precision tf32: a mode of CUDA devices; on a CPU use fp32 or bf16")
         return ["cpu"] * (args.workers or _cores())
+    gpus = torch.cuda.device_count()
     workers = args.workers or max(1, int(gpus / args.gpus_per_trial))
     return [f"cuda:{i % gpus}" for i in range(workers)]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ def load_folds(
 
     Args:
         path: a folder that holds ``train``, ``val`` and ``test`` (``.safetensors``, or the authors' ``.pkl``, also as
-            ``<CORPUS>_BERT_WAV2VEC_<split>.pkl``), or one file, which is split here.
+            ``<CORPUS>_BERT_WAV2VEC_<split>.pkl``), one such folder per fold (``fold_0`` and so on), or one file, which
+            is split here.
         corpus: chooses among the files of several corpora in one folder.
         class_names: the emotions, for files that do not say.
         protocol: how to split one file; None: ``random:80/10/10``. A folder is split already.
@@ -59,8 +61,10 @@ def load_folds(
                 f"{option} {value}: {path} is a folder of files split already; "
                 "leave the option out, or give one file for the tool to split"
             )
-    files = {name: _split_file(path, name, corpus) for name in SPLITS}
-    return (Fold(**{name: FeatureSet.load(file, class_names) for name, file in files.items()}),)
+    return tuple(
+        Fold(**{name: FeatureSet.load(_split_file(folder, name, corpus), class_names) for name in SPLITS})
+        for folder in _fold_folders(path)
+    )
 
 
 def split(features: FeatureSet, protocol: str = DEFAULT_PROTOCOL, seed: int = 0) -> tuple[Fold, ...]:
@@ -111,6 +115,12 @@ class Assignment:
     def splits(self) -> dict[str, tuple[Utterance, ...]]:
         """The three splits by their names."""
         return {"train": self.train, "val": self.val, "test": self.test}
+
+    def without(self, ids: Collection[str]) -> Assignment:
+        """The same without some utterances."""
+        return Assignment(
+            **{name: tuple(u for u in utterances if u.id not in ids) for name, utterances in self.splits.items()}
+        )
 
 
 def split_utterances(corpus: RawCorpus, protocol: str = DEFAULT_PROTOCOL, seed: int = 0) -> tuple[Assignment, ...]:
@@ -317,6 +327,12 @@ def _as_said(given: _Given) -> tuple[Rows, Rows, Rows]:
                 f"{', '.join(SPLITS)}"
             )
     return train, val, test
+
+
+def _fold_folders(path: Path) -> list[Path]:
+    """``fold_0``, ``fold_1`` and so on, where a folder has them; else itself."""
+    folders = list(itertools.takewhile(Path.is_dir, (path / f"fold_{i}" for i in itertools.count())))
+    return folders or [path]
 
 
 def _split_file(folder: Path, split_name: str, corpus: str) -> Path:

@@ -96,20 +96,24 @@ class RawCorpus:
     notes: tuple[str, ...] = ()
     bad: tuple[BadUtterance, ...] = ()
 
+    @property
+    def folder(self) -> Path:
+        """What relative paths are relative to: the corpus's folder, or the manifest's."""
+        return self.root if self.root.is_dir() else self.root.parent
+
     def fingerprint(self) -> str:
         """16 hexadecimal digits that stand for these utterances: what the files say, their names and their sizes.
 
         No audio is read, so audio that was replaced by other audio of just the same size goes unnoticed; where the
         root lies does not matter.
         """
-        folder = self.root if self.root.is_dir() else self.root.parent
         digest = hashlib.sha256(json.dumps(self.class_names).encode())
         for u in self.utterances:
             try:
                 size = u.audio.stat().st_size
             except OSError:
                 size = -1  # it went away since; who opens it will say so
-            path = Path(os.path.relpath(u.audio, folder)).as_posix()
+            path = Path(os.path.relpath(u.audio, self.folder)).as_posix()
             digest.update(json.dumps([u.id, u.text, u.label, u.speaker, u.session, u.split, path, size]).encode())
         return digest.hexdigest()[:16]
 

@@ -57,7 +57,7 @@ class LocalEngine:
         """
         try:
             for tensor in self._data.tensors():
-                tensor.share_memory_()  # type: ignore[no-untyped-call]
+                tensor.share_memory_()
         except RuntimeError as error:
             size = sum(t.numel() * t.element_size() for t in self._data.tensors()) / 2**20
             raise InputError(

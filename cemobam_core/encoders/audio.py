@@ -1,0 +1,231 @@
+"""The audio side: sound files to waveforms, and wav2vec 2.0 (Baevski et al., 2020) to frames."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+import soxr
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from cemobam_core.encoders.pretrained import Pretrained, load_model
+from cemobam_core.errors import InputError
+from cemobam_core.pooling import masked_mean
+
+SAMPLE_RATE = 16_000
+"""Hertz: what wav2vec 2.0 was trained on."""
+
+_FEWEST_SAMPLES = 400
+"""The receptive field of wav2vec 2.0's first frame, 25 ms; shorter clips are padded with silence up to it."""
+
+
+def read_audio(path: Path) -> npt.NDArray[np.float32]:
+    """A sound file as mono samples at 16 kHz.
+
+    Any format, rate and bit depth that libsndfile reads (WAV and FLAC among them); channels are averaged, other rates
+    resampled by soxr at its high quality.
+
+    Raises:
+        InputError: a file that is missing, empty, cut short, unreadable, silent throughout, or holds NaN.
+    """
+    samples, rate = _decode(path)
+    if rate != SAMPLE_RATE:
+        samples = soxr.resample(samples, rate, SAMPLE_RATE, quality="HQ")
+    return samples
+
+
+def seconds_of(path: Path) -> float:
+    """How long a sound file lasts, having read and checked all of it.
+
+    Raises:
+        InputError: as :func:`read_audio`.
+    """
+    samples, rate = _decode(path)
+    return len(samples) / rate
+
+
+def _decode(path: Path) -> tuple[npt.NDArray[np.float32], int]:
+    try:
+        if path.stat().st_size == 0:
+            raise InputError(f"{path}: the file is empty")
+        _refuse_truncated_wav(path)
+        with soundfile.SoundFile(path) as file:
+            expected, rate = file.frames, file.samplerate
+            samples = file.read(dtype="float32", always_2d=True)
+    except (OSError, soundfile.SoundFileError) as error:
+        raise InputError(f"{path}: cannot be read as audio ({_reason(error)})") from None
+    if not len(samples):
+        raise InputError(f"{path}: holds no samples")
+    if len(samples) < expected:
+        raise InputError(f"{path}: is cut short: {len(samples)} of {expected} samples are there")
+    mono = samples.mean(axis=1)
+    if not np.isfinite(mono).all():
+        raise InputError(f"{path}: holds NaN or infinite samples")
+    if mono.min() == mono.max():
+        raise InputError(f"{path}: is silent throughout: every sample is {mono[0]:g}")
+    return mono, rate
+
+
+def _refuse_truncated_wav(path: Path) -> None:
+    """A WAV says how long it is; libsndfile quietly takes what is there."""
+    with path.open("rb") as file:
+        head = file.read(8)
+    promised = int.from_bytes(head[4:8], "little")
+    # A writer to a pipe cannot know the length; it writes 0 or the largest number there is.
+    if head[:4] == b"RIFF" and 0 < promised < 0xFFFF_F000 and promised + 8 > path.stat().st_size + 1:
+        raise InputError(f"{path}: is cut short: {path.stat().st_size} of {promised + 8} bytes are there")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, soundfile.LibsndfileError):
+        return str(error.error_string).rstrip(".")
+    return getattr(error, "strerror", None) or str(error)
+
+
+class AudioEncoder(nn.Module):
+    """A pretrained wav2vec 2.0, or another model of its build (HuBERT, WavLM).
+
+    A clip gives the same frames alone as in a batch: the convolutional front end sees each window by itself, because
+    the group norm of wav2vec2-base takes its statistics over time and would count padding; the transformer runs on the
+    batch with an attention mask.
+
+    Args:
+        pretrained: what to load.
+        max_seconds: longer clips are cut into the fewest windows of equal length that are no longer than this.
+        steps: of a sequence at most.
+        batch_seconds: how much audio, padding included, goes through the transformer at once.
+
+    Raises:
+        InputError: files that cannot be loaded, a model of another build.
+    """
+
+    def __init__(self, pretrained: Pretrained, *, max_seconds: float, steps: int, batch_seconds: float = 60.0) -> None:
+        super().__init__()
+        self.pretrained = pretrained
+        self.model = load_model(pretrained, spare=("masked_spec_embed",))
+        for part in ("feature_extractor", "feature_projection", "encoder"):
+            if not hasattr(self.model, part):
+                raise InputError(
+                    f"--audio-encoder {pretrained.name}: a {self.model.config.model_type} has no {part}; "
+                    "give a wav2vec 2.0, or a model of its build such as HuBERT or WavLM"
+                )
+        self.steps = steps
+        self.max_samples = round(max_seconds * SAMPLE_RATE)
+        self.batch_samples = round(batch_seconds * SAMPLE_RATE)
+        self.normalise = _normalises(pretrained)
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The transformer layers, the lowest first."""
+        layers: nn.ModuleList = self.model.encoder.layers
+        return layers
+
+    @property
+    def on_top(self) -> list[nn.Module]:
+        """What comes after the last layer and is tuned with it: the last layer norm, where the model has it there."""
+        return [self.model.encoder.layer_norm] if getattr(self.model.config, "do_stable_layer_norm", False) else []
+
+    def forward(
+        self, windows: Sequence[Float[Tensor, " samples"]]
+    ) -> tuple[Float[Tensor, "B T E"], Bool[Tensor, "B T"]]:
+        """Frames of some windows, each no longer than ``max_seconds``, padded at the end; and which are valid."""
+        fronts = [
+            self.model.feature_extractor(_at_least_a_frame(window)[None])[0].T for window in windows
+        ]  # (T_i, 512)
+        lengths = torch.tensor([len(front) for front in fronts], device=fronts[0].device)
+        x = pad_sequence(fronts, batch_first=True)  # (B, T, 512)
+        mask = torch.arange(x.shape[1], device=x.device) < lengths[:, None]  # (B, T)
+        x = self.model.feature_projection(x)
+        x = x[0] if isinstance(x, tuple) else x  # (B, T, E)
+        return self.model.encoder(x, attention_mask=mask).last_hidden_state, mask
+
+    def pool(self, frames: Float[Tensor, "B T E"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B E"]:
+        """The mean over valid frames."""
+        return masked_mean(frames, mask)
+
+    @staticmethod
+    def read(path: Path) -> npt.NDArray[np.float32]:
+        """The clip in a sound file, see :func:`read_audio`."""
+        return read_audio(path)
+
+    def prepare(self, clip: npt.NDArray[np.float32]) -> Float[Tensor, " samples"]:
+        """A clip as the model takes it: normalised to zero mean and unit variance where it was trained so."""
+        samples = torch.from_numpy(clip).to(next(self.parameters()).device)
+        if self.normalise:
+            samples = (samples - samples.mean()) / (samples.var(correction=0) + 1e-7).sqrt()
+        return samples
+
+    def windows(self, clip: Float[Tensor, " samples"]) -> list[Float[Tensor, " samples"]]:
+        """A clip as the fewest windows of equal length (to one sample) that are no longer than ``max_seconds``."""
+        return list(clip.tensor_split(math.ceil(len(clip) / self.max_samples)))
+
+    def embed(self, clips: Sequence[npt.NDArray[np.float32]], *, sequence: bool) -> list[Float[Tensor, "T E"]]:
+        """Embeddings of whole clips: the mean over frames (T = 1), or a sequence of at most ``steps``."""
+        return [averaged_down(frames, self.steps if sequence else 1) for frames in self.encode(clips)]
+
+    @torch.no_grad()
+    def encode(self, clips: Sequence[npt.NDArray[np.float32]]) -> list[Float[Tensor, "T E"]]:
+        """Frames of whole clips, of any length, on the CPU: the frames of a clip's windows, one after the other.
+
+        Their plain mean is thus the mean over windows, each by its length.
+        """
+        windows = [(i, window) for i, clip in enumerate(clips) for window in self.windows(self.prepare(clip))]
+        frames: list[list[Tensor]] = [[] for _ in clips]
+        for batch in self._batches(windows):
+            hidden, mask = self([window for _, window in batch])
+            for (i, _), rows, valid in zip(batch, hidden, mask, strict=True):
+                frames[i].append(rows[valid].float().cpu())
+        return [torch.cat(parts) for parts in frames]
+
+    def save(self, folder: Path) -> None:
+        """Write the model as transformers does, with its preprocessor's configuration."""
+        from transformers import Wav2Vec2FeatureExtractor  # noqa: PLC0415  (slow to import)
+
+        self.model.save_pretrained(folder)
+        Wav2Vec2FeatureExtractor(do_normalize=self.normalise).save_pretrained(folder)
+
+    def _batches(self, windows: list[tuple[int, Tensor]]) -> list[list[tuple[int, Tensor]]]:
+        """In order, as many at a time as fit into ``batch_seconds``, padding counted."""
+        batches: list[list[tuple[int, Tensor]]] = []
+        longest = 0
+        for window in windows:
+            longest = max(longest, len(window[1]))
+            if not batches or longest * (len(batches[-1]) + 1) > self.batch_samples:
+                batches.append([])
+                longest = len(window[1])
+            batches[-1].append(window)
+        return batches
+
+
+def _at_least_a_frame(window: Tensor) -> Tensor:
+    return nn.functional.pad(window, (0, max(0, _FEWEST_SAMPLES - len(window))))
+
+
+def averaged_down(frames: Float[Tensor, "T E"], steps: int) -> Float[Tensor, "S E"]:
+    """The means of ``steps`` stretches of nearly equal length; fewer frames than that stay as they are."""
+    if len(frames) <= steps:
+        return frames
+    return torch.stack([stretch.mean(dim=0) for stretch in frames.tensor_split(steps)])
+
+
+def _normalises(pretrained: Pretrained) -> bool:
+    """Whether the model wants normalised audio, as its own files say."""
+    from transformers import AutoFeatureExtractor  # noqa: PLC0415  (slow to import)
+
+    try:
+        extractor = AutoFeatureExtractor.from_pretrained(pretrained.folder, local_files_only=True)
+    except Exception:  # any way of not being there; transformers' own default then: normalise
+        return True
+    if getattr(extractor, "sampling_rate", SAMPLE_RATE) != SAMPLE_RATE:
+        raise InputError(
+            f"--audio-encoder {pretrained.name}: wants audio at {extractor.sampling_rate} Hz; "
+            f"give one for {SAMPLE_RATE} Hz"
+        )
+    return bool(getattr(extractor, "do_normalize", True))

@@ -1,0 +1,370 @@
+"""From a raw corpus to features: check the audio, tune the encoders, encode, write the splits."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from filelock import FileLock, Timeout
+
+from cemobam_core.corpora.leaks import leaks
+from cemobam_core.corpora.splits import SPLITS, Assignment, split_utterances
+from cemobam_core.corpora.utterances import BadUtterance, Utterance
+from cemobam_core.encoders.ahead import ahead
+from cemobam_core.encoders.audio import AudioEncoder, seconds_of
+from cemobam_core.encoders.finetune import Encoder, TuningConfig, TuningData, choose_parameters, tune
+from cemobam_core.encoders.settings import Recipe
+from cemobam_core.encoders.store import Parts, SplitRows, write_json, write_splits
+from cemobam_core.encoders.text import TextEncoder
+from cemobam_core.errors import InputError
+from cemobam_core.features import MODALITIES
+from cemobam_core.files import written_atomically
+from cemobam_core.progress import progress_bar
+
+FEATURES_JSON = "features.json"
+"""What a folder of features is and how it was made; written last, so that its presence says that all is there."""
+
+_PART_SECONDS = 300
+"""Audio in one part of the store: what an interruption can lose."""
+_PART_LETTERS = 20_000
+_BAD_SHOWN = 20
+
+
+def make_features(
+    recipe: Recipe,
+    out: Path,
+    *,
+    device: str = "cpu",
+    max_bad: float = 0.01,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Make the features of a corpus, unless ``out`` has them already; go on where an earlier call was stopped.
+
+    ``out`` gets ``train``, ``val`` and ``test.safetensors`` (for a protocol of several folds, in ``fold_0`` and so on),
+    ``utterances.csv``, ``features.json`` with all that they were made from, and under ``encoders/`` what was tuned.
+
+    Args:
+        recipe: the corpus, the encoders, and how.
+        out: the folder.
+        device: ``cpu`` or ``cuda``.
+        max_bad: the share of utterances that may turn out to be unusable; they are left out and reported.
+        say: takes what there is to tell, line by line.
+
+    Raises:
+        InputError: encoders that cannot be loaded, too many bad utterances, a folder that holds other features.
+    """
+    if _is_made(recipe, out, say):
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(out / ".lock", timeout=0):
+            _Extraction(recipe, out, device, max_bad, say).run()
+    except Timeout:
+        raise InputError(f"{out}: another run is making these features; wait for it") from None
+
+
+def _is_made(recipe: Recipe, out: Path, say: Callable[[str], None]) -> bool:
+    path = out / FEATURES_JSON
+    if not path.exists():
+        if out.exists() and any((out / f"{split}.safetensors").exists() for split in SPLITS):
+            raise InputError(f"{out}: holds features that were not made here; give another folder with --out")
+        return False
+    try:
+        made = json.loads(path.read_text(encoding="utf-8"))
+        signature, facts = made["signature"], made["made_from"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{path}: is damaged; remove the folder to make the features again") from None
+    if signature != recipe.signature:
+        ours = recipe.facts
+        other = next((name for name in {**facts, **ours} if facts.get(name) != ours.get(name)), "version")
+        raise InputError(
+            f"{out}: holds features made otherwise ({other} {facts.get(other)}, now {ours.get(other)}); "
+            "give another folder with --out"
+        )
+    say(f"features: {out}, made before")
+    for line in made["leaks"]:
+        say(f"  {line}")
+    return True
+
+
+@dataclass
+class _Extraction:
+    """One run of :func:`make_features`."""
+
+    recipe: Recipe
+    out: Path
+    device: str
+    max_bad: float
+    say: Callable[[str], None]
+
+    def __post_init__(self) -> None:
+        self.bad: dict[str, str] = {}
+        self.seconds: dict[str, float] = {}
+        self.parts_folder = self.out / ".parts" / self.recipe.signature
+
+    def run(self) -> None:
+        corpus, settings = self.recipe.corpus, self.recipe.settings
+        for line in corpus.notes:
+            self.say(line)
+        folds = split_utterances(corpus, settings.protocol, settings.split_seed)
+        self._check_audio()
+        self._refuse_too_many_bad()
+        self.say(f"audio: {len(self.seconds)} files, {sum(self.seconds.values()) / 3600:.2f} hours")
+        tuning: dict[str, Any] = {}
+        for i, fold in enumerate(folds):
+            where = f"fold_{i}" if len(folds) > 1 else ""
+            parts = {}
+            for modality, layers in zip(MODALITIES, self.recipe.tuned, strict=True):
+                # An encoder as it came is the same in every fold, and so are its embeddings.
+                own = where if layers else ""
+                name = f"{modality} {own}".strip()
+                parts[modality] = Parts(self.parts_folder / own / modality)
+                done = parts[modality].steps
+                missing = [u for u in corpus.utterances if u.id not in done and u.id not in self.bad]
+                if missing or (layers and name not in tuning):
+                    encoder, how = self._encoder(modality, own, fold if layers else None, name)
+                    tuning |= {name: how} if how else {}
+                    if missing:
+                        self._encode(encoder, missing, parts[modality], name)
+            self._refuse_too_many_bad()
+            self._write_fold(fold, parts, self.out / where)
+        self._finish(folds, tuning)
+
+    # -- audio -------------------------------------------------------------------------------------------------------
+
+    def _check_audio(self) -> None:
+        """Read all of every file once, so that what is broken is known before hours are spent."""
+        utterances = self.recipe.corpus.utterances
+        with (
+            ThreadPoolExecutor() as pool,
+            progress_bar(total=len(utterances), desc="checking audio", unit="file") as bar,
+        ):
+            measured = pool.map(lambda u: _or_error(seconds_of, u.audio), utterances)
+            for utterance, found in zip(utterances, measured, strict=True):
+                if isinstance(found, InputError):
+                    self.bad[utterance.id] = str(found)
+                else:
+                    self.seconds[utterance.id] = found
+                bar.update()
+
+    def _refuse_too_many_bad(self) -> None:
+        corpus = self.recipe.corpus
+        bad = self._all_bad()
+        everything = len(corpus.utterances) + len(corpus.bad)
+        if len(bad) > self.max_bad * everything:
+            self._write_bad()
+            shown = "; ".join(f"{b.id}: {b.reason}" for b in bad[:3])
+            raise InputError(
+                f"{corpus.root}: {len(bad)} of {everything} utterances cannot be used, more than --max-bad "
+                f"{self.max_bad:.3g} ({shown}{'; …' if len(bad) > 3 else ''}); all are listed in "
+                f"{self.out / 'bad.csv'}: mend them, or raise --max-bad"
+            )
+
+    # -- encoders ----------------------------------------------------------------------------------------------------
+
+    def _encoder(
+        self, modality: str, where: str, fold: Assignment | None, name: str
+    ) -> tuple[Encoder, dict[str, Any] | None]:
+        """The encoder of a modality, tuned on the fold's train split if there is one; and how the tuning went."""
+        settings, pretrained = self.recipe.settings, getattr(self.recipe, modality)
+        encoder: Encoder
+        if modality == "audio":
+            encoder = AudioEncoder(pretrained, max_seconds=settings.max_seconds, steps=settings.audio_steps)
+        else:
+            encoder = TextEncoder(pretrained, pool=settings.text_pool, max_tokens=settings.max_tokens)
+        encoder = encoder.to(self.device)
+        if fold is None:
+            return encoder, None
+        layers = self.recipe.tuned[MODALITIES.index(modality)]
+        self.say(f"{name}: {choose_parameters(encoder, layers)}")
+        tuned = tune(
+            encoder,
+            self._tuning_data(fold.train, modality),
+            self._tuning_data(fold.val, modality),
+            num_classes=len(self.recipe.corpus.class_names),
+            config=TuningConfig(
+                layers=layers, objective=settings.objective, epochs=settings.tune_epochs, lr=settings.tune_lr
+            ),
+            checkpoint=self.parts_folder / where / f"tuning_{modality}.pt",
+            what=f"tuning {name}",
+        )
+        losses = ", ".join(f"{loss:.3f}" for loss in tuned.val_losses)
+        self.say(f"{name}: epoch {tuned.best_epoch} kept; validation loss by epoch {losses}")
+        _save_encoder(encoder, self.out / "encoders" / where / modality)
+        return encoder.requires_grad_(requires_grad=False), asdict(tuned)
+
+    def _tuning_data(self, utterances: Sequence[Utterance], modality: str) -> TuningData:
+        usable = [u for u in utterances if u.id not in self.bad]
+        classes = self.recipe.corpus.class_names
+        return TuningData(
+            items=[u.audio if modality == "audio" else u.text for u in usable],
+            labels=torch.tensor([classes.index(u.label) for u in usable]),
+        )
+
+    # -- embeddings --------------------------------------------------------------------------------------------------
+
+    def _encode(self, encoder: Encoder, utterances: list[Utterance], parts: Parts, name: str) -> None:
+        """Encode part by part, each of utterances of like length, so that little is padding; the longest come first."""
+        sequence = self.recipe.settings.level == "sequence"
+        size = self.seconds if isinstance(encoder, AudioEncoder) else {u.id: float(len(u.text)) for u in utterances}
+        limit, unit = (_PART_SECONDS, "s of audio") if isinstance(encoder, AudioEncoder) else (_PART_LETTERS, "letter")
+        batches = _batches(sorted(utterances, key=lambda u: -size[u.id]), size, limit)
+        done = 0.0
+        with progress_bar(total=round(sum(size[u.id] for u in utterances)), desc=f"encoding {name}", unit=unit) as bar:
+            for batch, loaded in ahead(
+                batches, lambda batch: [_or_error(encoder.read, _input(encoder, u)) for u in batch]
+            ):
+                self.bad |= {
+                    u.id: str(item) for u, item in zip(batch, loaded, strict=True) if isinstance(item, InputError)
+                }
+                good = {u.id: item for u, item in zip(batch, loaded, strict=True) if not isinstance(item, InputError)}
+                embeddings = dict(zip(good, encoder.embed(list(good.values()), sequence=sequence), strict=True))
+                for key in [key for key, rows in embeddings.items() if not torch.isfinite(rows).all()]:
+                    self.bad[key] = f"its {name} embedding is not finite"
+                    del embeddings[key]
+                if embeddings:
+                    parts.add(embeddings)
+                done += sum(size[u.id] for u in batch)
+                bar.update(round(done) - bar.n)
+
+    # -- what is written ---------------------------------------------------------------------------------------------
+
+    def _write_fold(self, fold: Assignment, parts: Mapping[str, Parts], folder: Path) -> None:
+        classes = self.recipe.corpus.class_names
+        provenance = self._provenance()
+        splits = []
+        for name in SPLITS:
+            rows = [u for u in getattr(fold, name) if u.id not in self.bad]
+            splits.append(
+                SplitRows(
+                    path=folder / f"{name}.safetensors",
+                    ids=[u.id for u in rows],
+                    labels=[classes.index(u.label) for u in rows],
+                    class_names=classes,
+                    speakers=_all_known(u.speaker for u in rows),
+                    sessions=_all_known(u.session for u in rows),
+                    provenance=provenance,
+                )
+            )
+            for missing in [c for c in classes if c not in {u.label for u in rows}]:
+                raise InputError(
+                    f"{self.recipe.corpus.root}: no utterance of class {missing!r} in the {name} split; every class "
+                    "must be in every split: use another --split-protocol, or more data"
+                )
+        write_splits(splits, parts, sequences=self.recipe.settings.level == "sequence", scratch=self.parts_folder)
+
+    def _provenance(self) -> dict[str, str]:
+        """What every feature file says of how it was made."""
+        facts = {key: json.dumps(value) for key, value in self.recipe.facts.items() if key != "class_names"}
+        for modality in MODALITIES:
+            facts[f"{modality}_encoder"] = getattr(self.recipe, modality).name
+        return {**facts, "signature": self.recipe.signature, **_versions()}
+
+    def _all_bad(self) -> list[BadUtterance]:
+        found = [BadUtterance(id=key, reason=reason) for key, reason in self.bad.items()]
+        return sorted([*self.recipe.corpus.bad, *found], key=lambda bad: bad.id)
+
+    def _write_bad(self) -> None:
+        _write_csv(self.out / "bad.csv", [asdict(bad) for bad in self._all_bad()])
+
+    def _finish(self, folds: Sequence[Assignment], tuning: Mapping[str, Any]) -> None:
+        """Say what came of it, and write it down; the last file written declares the features whole."""
+        corpus, bad = self.recipe.corpus, self._all_bad()
+        folds = [fold.without(self.bad) for fold in folds]
+        rows = [
+            {"fold": i, "split": name, **self._row(u)}
+            for i, fold in enumerate(folds)
+            for name in SPLITS
+            for u in getattr(fold, name)
+        ]
+        _write_csv(self.out / "utterances.csv", rows)
+        leaking = [str(leak) for leak in leaks(*folds)]
+        if bad:
+            self._write_bad()
+            self.say(f"{len(bad)} utterances could not be used and are left out (also in {self.out / 'bad.csv'}):")
+            for one in bad[:_BAD_SHOWN]:
+                self.say(f"  {one.id}: {one.reason}")
+            if len(bad) > _BAD_SHOWN:
+                self.say(f"  … and {len(bad) - _BAD_SHOWN} more")
+        for line in leaking:
+            self.say(line)
+        write_json(
+            self.out / FEATURES_JSON,
+            {
+                "signature": self.recipe.signature,
+                "corpus": corpus.title,
+                "utterances": len(corpus.utterances) - len(self.bad),
+                "folds": len(folds),
+                "made_from": self.recipe.facts,
+                "encoders": {modality: getattr(self.recipe, modality).name for modality in MODALITIES},
+                "tuning": tuning,
+                "versions": _versions(),
+                "leaks": leaking,
+                "bad": [asdict(one) for one in bad],
+            },
+        )
+        shutil.rmtree(self.out / ".parts", ignore_errors=True)
+        self.say(f"features: {self.out}, made")
+
+    def _row(self, utterance: Utterance) -> dict[str, Any]:
+        row = asdict(utterance)
+        row["audio"] = os.path.relpath(utterance.audio, self.recipe.corpus.folder)
+        return {**row, "seconds": round(self.seconds[utterance.id], 3)}
+
+
+def _input(encoder: Encoder, utterance: Utterance) -> Any:
+    return utterance.audio if isinstance(encoder, AudioEncoder) else utterance.text
+
+
+def _batches(utterances: Sequence[Utterance], size: Mapping[str, float], limit: float) -> list[list[Utterance]]:
+    """In order, as many at a time as stay within a limit of their sizes' sum, and one at least."""
+    batches: list[list[Utterance]] = []
+    room = 0.0
+    for utterance in utterances:
+        room -= size[utterance.id]
+        if room < 0 or not batches:
+            batches.append([])
+            room = limit - size[utterance.id]
+        batches[-1].append(utterance)
+    return batches
+
+
+def _or_error(function: Callable[[Any], Any], argument: Any) -> Any:
+    """What a function gives, or the InputError that it raises."""
+    try:
+        return function(argument)
+    except InputError as error:
+        return error
+
+
+def _save_encoder(encoder: Encoder, folder: Path) -> None:
+    """Write a tuned encoder as transformers does, whole or not at all; ``--audio-encoder`` and so on take it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".saving") as temporary:
+        encoder.save(Path(temporary) / "encoder")
+        shutil.rmtree(folder, ignore_errors=True)
+        (Path(temporary) / "encoder").rename(folder)
+
+
+def _all_known(values: Iterable[str | None]) -> tuple[str, ...] | None:
+    known = tuple(values)
+    return None if None in known else known  # type: ignore[return-value]
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("torch", "transformers", "soxr", "soundfile")}
+
+
+def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    with written_atomically(path) as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False)

@@ -1,0 +1,164 @@
+"""Finding a pretrained encoder, by hub id or local folder, and loading it without running code of its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cemobam_core.errors import InputError
+
+_FILES = ("*.json", "vocab.txt", "merges.txt", "*.model")
+_SAFETENSORS, _PICKLED = ("model*.safetensors",), ("pytorch_model*.bin",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrained:
+    """An encoder at hand.
+
+    Attributes:
+        name: the hub id or folder, as the user gave it.
+        folder: where its files are.
+        revision: the hub's commit, or ``sha256:`` and a hash of the local files; the same revision means the same
+            weights.
+    """
+
+    name: str
+    folder: Path
+    revision: str
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """``config.json`` as it stands.
+
+        Raises:
+            InputError: it is not there or is no JSON object.
+        """
+        path = self.folder / "config.json"
+        try:
+            config = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: cannot be read as an encoder's configuration ({error})") from None
+        if not isinstance(config, dict):
+            raise InputError(f"{path}: is not an encoder's configuration; a JSON object is expected")
+        return config
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Transformer layers and E, the size of an embedding."""
+        config = self.config
+        try:
+            return int(config["num_hidden_layers"]), int(config["hidden_size"])
+        except (KeyError, TypeError, ValueError):
+            raise InputError(
+                f"{self.folder / 'config.json'}: does not say num_hidden_layers and hidden_size; "
+                "a transformer encoder such as wav2vec 2.0 or BERT is expected"
+            ) from None
+
+
+def find_pretrained(name: str, option: str) -> Pretrained:
+    """Locate an encoder: a folder, the hub's cache on this machine, or else the hub.
+
+    Args:
+        name: a local folder, or a hub id such as ``facebook/wav2vec2-base-960h``.
+        option: the command line's name for it, for errors.
+
+    Raises:
+        InputError: neither a folder with an encoder nor to be had from the hub.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise InputError(
+                f"{option} {name}: no config.json in this folder; give one that holds an encoder as save_pretrained "
+                "writes it (config.json, model.safetensors, and a tokenizer or preprocessor_config.json)"
+            )
+        return Pretrained(name=name, folder=folder, revision=_hash_of(folder))
+    return _from_hub(name, option)
+
+
+def _from_hub(name: str, option: str) -> Pretrained:
+    from huggingface_hub import snapshot_download  # noqa: PLC0415  (slow to import)
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
+
+    def snapshot(*, weights: tuple[str, ...], offline: bool) -> Path | None:
+        """The folder of the snapshot, if it has the weights."""
+        folder = Path(snapshot_download(name, allow_patterns=[*_FILES, *weights], local_files_only=offline))
+        return folder if any(found for pattern in weights for found in folder.glob(pattern)) else None
+
+    bring = (
+        f"bring its folder (config.json, model.safetensors, and a tokenizer or preprocessor_config.json; on a machine "
+        f"with network: hf download {name} --local-dir FOLDER) and give it as {option} FOLDER"
+    )
+    try:
+        for offline in (True, False):
+            # What is cached is used as it is: a study must not change because the hub has moved on.
+            for weights in (_SAFETENSORS, _PICKLED):
+                try:
+                    folder = snapshot(weights=weights, offline=offline)
+                except LocalEntryNotFoundError:
+                    if not offline:
+                        raise
+                    folder = None
+                if folder is not None:
+                    return Pretrained(name=name, folder=folder, revision=folder.name)
+    except HFValidationError:
+        raise InputError(
+            f"{option} {name}: no such folder, and not a hub id (as facebook/wav2vec2-base-960h); give one of them"
+        ) from None
+    except Exception as error:
+        # The hub's client lets through whatever its transport raises; all of it means: not to be had from here.
+        raise InputError(
+            f"{option} {name}: not a folder, not in the hub's cache on this machine, and the hub cannot be reached or "
+            f"has no such encoder ({type(error).__name__}); {bring}"
+        ) from None
+    raise InputError(f"{option} {name}: the hub has no PyTorch weights under this id; {bring}")
+
+
+def _hash_of(folder: Path) -> str:
+    """Hash the files that make the encoder what it is."""
+    digest = hashlib.sha256()
+    files = {path for pattern in (*_FILES, *_SAFETENSORS, *_PICKLED) for path in folder.glob(pattern)}
+    for path in sorted(files):
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return f"sha256:{digest.hexdigest()[:16]}"
+
+
+def load_model(pretrained: Pretrained, *, spare: tuple[str, ...] = ()) -> Any:
+    """The bare model with its weights, in evaluation mode, on the CPU.
+
+    Args:
+        pretrained: what to load.
+        spare: prefixes of weights that the file may lack because they are not used.
+
+    Raises:
+        InputError: files that cannot be read, or that lack weights which would then be random.
+    """
+    from transformers import AutoModel  # noqa: PLC0415  (slow to import)
+    from transformers.utils import logging  # noqa: PLC0415
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        model, info = AutoModel.from_pretrained(pretrained.folder, output_loading_info=True, local_files_only=True)
+    except Exception as error:
+        # Broken files surface as anything from KeyError to SafetensorError, according to what is broken.
+        raise InputError(
+            f"{pretrained.folder}: cannot be loaded as an encoder ({type(error).__name__}: {_first_line(error)})"
+        ) from None
+    missing = sorted(name for name in info["missing_keys"] if not name.startswith(spare))
+    if missing:
+        raise InputError(
+            f"{pretrained.folder}: its weights lack {missing[0]!r}"
+            + (f" and {len(missing) - 1} others" if len(missing) > 1 else "")
+            + ", which would be random; bring the whole encoder"
+        )
+    return model.eval()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [""])[0][:200]

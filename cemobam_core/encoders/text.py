@@ -1,0 +1,115 @@
+"""The text side: transcripts to tokens, and BERT (Devlin et al., 2019) to their embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from cemobam_core.encoders.pretrained import Pretrained, load_model
+from cemobam_core.encoders.settings import TextPool
+from cemobam_core.errors import InputError
+from cemobam_core.pooling import masked_mean
+
+_BATCH = 64
+"""Texts at once."""
+
+
+class TextEncoder(nn.Module):
+    """A pretrained BERT, or another encoder with a tokenizer that frames a text as [CLS] … [SEP].
+
+    Args:
+        pretrained: what to load.
+        pool: how token embeddings become one.
+        max_tokens: longer texts are cut to this, or to what the encoder takes at most, [CLS] and [SEP] kept. Shorter
+            ones are padded and masked, so that a text gives the same embedding whatever the length it is padded to.
+
+    Raises:
+        InputError: files that cannot be loaded, no tokenizer, no pooler where it is asked for.
+    """
+
+    def __init__(self, pretrained: Pretrained, *, pool: TextPool, max_tokens: int) -> None:
+        super().__init__()
+        self.pretrained = pretrained
+        self.tokenizer = _tokenizer(pretrained)
+        self.model = load_model(pretrained, spare=() if pool == "pooler" else ("pooler.",))
+        if not hasattr(self.model, "encoder") or not hasattr(self.model.encoder, "layer"):
+            raise InputError(
+                f"--text-encoder {pretrained.name}: a {self.model.config.model_type} has no encoder layers; "
+                "give a BERT, or a model of its build such as RoBERTa"
+            )
+        if pool == "pooler" and getattr(self.model, "pooler", None) is None:
+            raise InputError(
+                f"--text-encoder {pretrained.name}: has no pooler; give --text-pool cls or --text-pool mean"
+            )
+        positions = getattr(self.model.config, "max_position_embeddings", max_tokens)
+        self.max_tokens = min(max_tokens, positions, self.tokenizer.model_max_length)
+        self.pooling: TextPool = pool
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The transformer layers, the lowest first."""
+        layers: nn.ModuleList = self.model.encoder.layer
+        return layers
+
+    @property
+    def on_top(self) -> list[nn.Module]:
+        """What comes after the last layer and is tuned with it: the pooler, where it is used."""
+        return [self.model.pooler] if self.pooling == "pooler" else []
+
+    @staticmethod
+    def read(text: str) -> str:
+        """The text itself: there is nothing to read from disk."""
+        return text
+
+    def forward(self, texts: Sequence[str]) -> tuple[Float[Tensor, "B T E"], Bool[Tensor, "B T"]]:
+        """Embeddings of the tokens of some texts, padded to the longest of them; and which are valid."""
+        tokens = self.tokenizer(
+            list(texts), padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
+        ).to(next(self.parameters()).device)
+        return self.model(**tokens).last_hidden_state, tokens["attention_mask"].bool()
+
+    def pool(self, hidden: Float[Tensor, "B T E"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B E"]:
+        """One embedding per text, as ``pool`` says."""
+        if self.pooling == "mean":
+            return masked_mean(hidden, mask)
+        if self.pooling == "pooler":
+            pooled: Tensor = self.model.pooler(hidden)
+            return pooled
+        return hidden[:, 0]
+
+    @torch.no_grad()
+    def embed(self, texts: Sequence[str], *, sequence: bool) -> list[Float[Tensor, "T E"]]:
+        """Embeddings of texts, on the CPU: pooled (T = 1), or of every token, [CLS] and [SEP] included."""
+        embeddings: list[Tensor] = []
+        for start in range(0, len(texts), _BATCH):
+            hidden, mask = self(texts[start : start + _BATCH])
+            if sequence:
+                embeddings += [rows[valid].float().cpu() for rows, valid in zip(hidden, mask, strict=True)]
+            else:
+                embeddings += self.pool(hidden, mask)[:, None].float().cpu()
+        return embeddings
+
+    def save(self, folder: Path) -> None:
+        """Write the model and its tokenizer as transformers does."""
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+
+def _tokenizer(pretrained: Pretrained):  # type: ignore[no-untyped-def]
+    from transformers import AutoTokenizer  # noqa: PLC0415  (slow to import)
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(pretrained.folder, local_files_only=True)
+        framed = tokenizer("a")["input_ids"]
+    except Exception as error:  # broken files surface as anything
+        raise InputError(
+            f"--text-encoder {pretrained.name}: no tokenizer can be loaded from {pretrained.folder} "
+            f"({type(error).__name__}); bring tokenizer.json or vocab.txt along"
+        ) from None
+    if tokenizer.cls_token_id is None or framed[0] != tokenizer.cls_token_id or framed[-1] != tokenizer.sep_token_id:
+        raise InputError(f"--text-encoder {pretrained.name}: its tokenizer does not frame a text as [CLS] … [SEP]")
+    return tokenizer
