@@ -10,7 +10,7 @@ import signal
 import sys
 import textwrap
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -23,6 +23,7 @@ from cemobam_core.corpora import CORPORA
 from cemobam_core.corpora.corpus import Corpus
 from cemobam_core.errors import InputError
 from cemobam_core.files import written_atomically
+from study import data
 from study.arguments import features_parser, grid_parser, predict_parser
 from study.design import Design, Pair, Trial, largest_k, readings
 from study.ledger import Ledger, LedgerFailed, Outcome, StudyFacts, masked
@@ -30,7 +31,6 @@ from study.published import paper_pair
 
 # What imports torch, pandas or matplotlib is imported where it is used: --help and a typing error answer at once.
 if TYPE_CHECKING:
-    from cemobam_core.corpora.utterances import RawCorpus
     from cemobam_core.encoders.settings import Recipe
     from cemobam_core.features import Fold
     from study.driver import Plan, StudyRun
@@ -116,15 +116,25 @@ def _study(args: argparse.Namespace) -> int:
     if args.report_only:
         return _report(request)
     devices = _devices(args)
-    folds = _folds(args, request.corpus)
+    raw = data.raw_corpus(args)
+    if raw is None:
+        folds = data.folds(args, request.corpus)
+    else:
+        from cemobam_core.corpora.splits import load_folds
+        from cemobam_core.encoders.extract import made_before
+
+        recipe = data.recipe(args, raw)
+        store = args.results / request.corpus.name / "features" / recipe.signature
+        if args.dry_run and made_before(recipe, store) is None:
+            return _dry_run_before_features(request, recipe)
+        _refuse_unwritable(request)
+        data.make(args, recipe, store)
+        folds = load_folds(store)
     facts = request.facts(folds)
     check_k(folds, request.k_max)
     if args.dry_run:
         return _dry_run(request, folds, facts, devices)
-    for folder in (request.results, request.plots):
-        with written_atomically(folder / "probe"):  # better to learn now than after hours that nothing can be kept
-            pass
-        (folder / "probe").unlink()
+    _refuse_unwritable(request)
     lock = (request.database or request.results / "study").with_suffix(".lock")
     try:
         with FileLock(lock, timeout=0):
@@ -133,6 +143,14 @@ def _study(args: argparse.Namespace) -> int:
         raise InputError(
             f"{lock}: another run is writing to this ledger; wait for it, or give this one another --name"
         ) from None
+
+
+def _refuse_unwritable(request: _Request) -> None:
+    """Better to learn now than after hours that nothing can be kept."""
+    for folder in (request.results, request.plots):
+        with written_atomically(folder / "probe"):
+            pass
+        (folder / "probe").unlink()
 
 
 def _run(request: _Request, folds: tuple[Fold, ...], facts: StudyFacts, devices: Sequence[str]) -> int:
@@ -164,26 +182,51 @@ def _dry_run(request: _Request, folds: tuple[Fold, ...], facts: StudyFacts, devi
     run = StudyRun(request.plan(), request.ledger(facts, new="sqlite:///:memory:"), facts)
     request.check_pair(run)
     asked, done = run.counts()
-    design, splits = request.design, folds[0].splits
     print(f"{facts.title}: {asked} trials, {done} done, {asked - done} to run")
-    sizes = ", ".join(f"{name} {len(features)}" for name, features in splits.items())
-    print(f"  features    {sizes} utterances" + (f", {len(folds)} folds" if len(folds) > 1 else ""))
-    for block in request.blocks:
-        pair = run.pair()
-        trials = design.trials(block, pair or Pair(design.k_audio[0], design.k_text[0]))
-        at = "" if block == "grid" else f" at K {pair}" if pair else " at the K pair that the grid chooses"
-        print(f"  {block:<11} {len(trials)} trials{at}")
-    settings = ", ".join(f"{name} {value}" for name, value in design.settings().items())
-    print(textwrap.fill(settings, 100, initial_indent="  settings    ", subsequent_indent=" " * 14), flush=True)
+    _say_plan(request, {name: len(features) for name, features in folds[0].splits.items()}, run.pair())
     # More workers than cores or trials bring nothing; a GPU's share is the user's word.
     side_by_side = max(1, min(len(devices), asked - done, _cores() if devices[0] == "cpu" else len(devices)))
     with LocalEngine(StudyData.prepare(folds, request.k_max), devices[:side_by_side]) as engine:
-        seconds = seconds_per_trial(design, engine, side_by_side)
+        seconds = seconds_per_trial(request.design, engine, side_by_side)
     print(
         f"  time        about {_duration(seconds * (asked - done) / side_by_side)}: {seconds:.2g} s a trial "
         f"(a few epochs timed on {devices[0]}), {side_by_side} side by side"
     )
     return 0
+
+
+def _dry_run_before_features(request: _Request, recipe: Recipe) -> int:
+    """The plan of a study whose features are still to be made."""
+    from cemobam_core.corpora.leaks import leaks
+    from cemobam_core.corpora.splits import split_utterances
+
+    raw, settings = recipe.corpus, recipe.settings
+    folds = split_utterances(raw, settings.protocol, settings.split_seed)
+    request.folds = len(folds)
+    design = request.design
+    asked = sum(len(design.trials(block, Pair(design.k_audio[0], design.k_text[0]))) for block in request.blocks)
+    print(
+        f"{raw.title}: {asked} trials at most (blocks share some); the features are made first", *raw.notes, sep="\n  "
+    )
+    _say_plan(request, {name: len(utterances) for name, utterances in folds[0].splits.items()}, request.at)
+    for modality, layers in zip(("audio", "text"), recipe.tuned, strict=True):
+        tuned = f"the upper {layers} layers tuned" if layers else "as it comes"
+        print(f"  {modality:<11} {getattr(recipe, modality).name}, {tuned}")
+    print(*(f"  leaks       {leak}" for leak in leaks(*folds)), sep="\n")
+    print("  time        known when the features are made: run without --dry-run, or cemobam features")
+    return 0
+
+
+def _say_plan(request: _Request, sizes: Mapping[str, int], pair: Pair | None) -> None:
+    design = request.design
+    folds = f", {request.folds} folds" if request.folds > 1 else ""
+    print(f"  features    {', '.join(f'{name} {n}' for name, n in sizes.items())} utterances{folds}")
+    for block in request.blocks:
+        trials = design.trials(block, pair or Pair(design.k_audio[0], design.k_text[0]))
+        at = "" if block == "grid" else f" at K {pair}" if pair else " at the K pair that the grid chooses"
+        print(f"  {block:<11} {len(trials)} trials{at}")
+    settings = ", ".join(f"{name} {value}" for name, value in design.settings().items())
+    print(textwrap.fill(settings, 100, initial_indent="  settings    ", subsequent_indent=" " * 14), flush=True)
 
 
 def _report(request: _Request) -> int:
@@ -236,8 +279,10 @@ class _Request:
     @classmethod
     def of(cls, args: argparse.Namespace) -> _Request:
         dataset = args.dataset or "demo"
-        if args.dataset is None and args.features is not None:
-            raise InputError("--features without --dataset: say what they are (iemocap, esd, or a name of yours)")
+        for option in ("features", "data_root", "manifest"):
+            if args.dataset is None and getattr(args, option) is not None:
+                flag = "--" + option.replace("_", "-")
+                raise InputError(f"{flag} without --dataset: say what it is (iemocap, esd, or a name of yours)")
         corpus = CORPORA.get(dataset) or Corpus(name=dataset, title=dataset, class_names=(), about="")
         given = {name: getattr(args, name) for name in ("epochs", "hidden_dim", "lr", "precision")}
         chosen = {name: value for name, value in given.items() if value is not None}
@@ -389,44 +434,8 @@ class _Progress:
             self._scores[configuration.pair].append(outcome.metrics[self._metric])
 
 
-def _folds(args: argparse.Namespace, corpus: Corpus) -> tuple[Fold, ...]:
-    from cemobam_core.corpora.splits import load_folds
-
-    if corpus.name == "demo":
-        for option in ("features", "data_root", "manifest", "split_protocol", "split_seed"):
-            if getattr(args, option) is not None:
-                flag = "--" + option.replace("_", "-")
-                raise InputError(f"{flag}: the demo brings its own features and split; name your data with --dataset")
-        from cemobam_core.corpora.synthetic import demo_fold
-
-        return (demo_fold(),)
-    raw = _raw_corpus(args)
-    if raw is not None:
-        recipe = _recipe(args, raw)
-        store = args.results / corpus.name / "features" / recipe.signature
-        _make(args, recipe, store)
-        return load_folds(store, corpus=corpus.name, class_names=corpus.class_names or None)
-    if args.features is None:
-        what = f"{corpus.about}. " if corpus.about else ""
-        known = "" if corpus.about else f" (known by name: {', '.join(CORPORA)})"
-        raise InputError(
-            f"--dataset {corpus.name}: no data given{known}. {what}Ways to go on: --data-root DIR, the corpus as it "
-            "was unpacked; --manifest FILE, any corpus as a CSV or JSONL; --features DIR, features made before (train, "
-            "val and test as .safetensors or as the .pkl files that the authors publish), or FILE, one such file to "
-            "split. python run_grid.py alone runs the demo"
-        )
-    _refuse_idle(args, "with --features; they are for making features, with --data-root or --manifest")
-    return load_folds(
-        args.features,
-        corpus=corpus.name,
-        class_names=corpus.class_names or None,
-        protocol=args.split_protocol,
-        split_seed=args.split_seed,
-    )
-
-
 def _features(args: argparse.Namespace) -> int:
-    raw = _raw_corpus(args)
+    raw = data.raw_corpus(args)
     if raw is None:
         corpus = CORPORA.get(args.dataset)
         about = f" ({corpus.about})" if corpus else ""
@@ -434,83 +443,15 @@ def _features(args: argparse.Namespace) -> int:
             f"--dataset {args.dataset}: no corpus given; give --data-root DIR, the corpus as it was unpacked{about}, "
             "or --manifest FILE, any corpus as a CSV or JSONL"
         )
-    _make(args, _recipe(args, raw), args.out)
+    data.make(args, data.recipe(args, raw), args.out)
     return 0
-
-
-_MAKING = (
-    *("audio_encoder", "text_encoder", "level", "audio_steps", "max_seconds", "max_tokens", "text_pool"),
-    *("tune_layers", "objective", "tune_epochs", "tune_lr", "max_bad"),
-)
-"""Options that say how features are made of a raw corpus; None where they are not given."""
-
-
-def _refuse_idle(args: argparse.Namespace, why: str) -> None:
-    for option in _MAKING:
-        if getattr(args, option) is not None:
-            raise InputError(f"--{option.replace('_', '-')}: has no effect {why}")
-
-
-def _raw_corpus(args: argparse.Namespace) -> RawCorpus | None:
-    """The corpus that ``--data-root`` or ``--manifest`` names, parsed."""
-    given = [
-        f"--{name.replace('_', '-')}" for name in ("data_root", "manifest", "features") if getattr(args, name, None)
-    ]
-    if len(given) > 1:
-        raise InputError(f"{given[0]} with {given[1]}: two sources of data; give one of them")
-    known = CORPORA.get(args.dataset)
-    if args.manifest:
-        from cemobam_core.corpora.manifest import read_manifest
-
-        class_names = known.class_names if known else None
-        return read_manifest(args.manifest, name=args.dataset, class_names=class_names)
-    if args.data_root:
-        if known is None or known.reader is None:
-            raise InputError(
-                f"--dataset {args.dataset}: --data-root reads {' and '.join(_readable())}; "
-                "describe any other corpus in a CSV or JSONL and give it with --manifest"
-            )
-        return known.reader(args.data_root)
-    return None
-
-
-def _readable() -> list[str]:
-    return [name for name, corpus in CORPORA.items() if corpus.reader]
-
-
-def _recipe(args: argparse.Namespace, raw: RawCorpus) -> Recipe:
-    from cemobam_core.corpora.splits import DEFAULT_PROTOCOL
-    from cemobam_core.encoders.settings import FeatureSettings, Recipe
-
-    given = {name: value for name in _MAKING if name != "max_bad" and (value := getattr(args, name)) is not None}
-    says = args.manifest and all(utterance.split for utterance in raw.utterances)
-    protocol = args.split_protocol or ("manifest" if says else DEFAULT_PROTOCOL)
-    if args.split_seed is not None and protocol in {"session", "manifest"}:
-        raise InputError(f"--split-seed: the protocol {protocol} draws no lots; leave the option out")
-    settings = FeatureSettings(**given, protocol=protocol, split_seed=args.split_seed or 0)
-    return Recipe.of(raw, settings)
-
-
-def _make(args: argparse.Namespace, recipe: Recipe, out: Path) -> None:
-    from cemobam_core.encoders.extract import make_features
-
-    max_bad = {} if args.max_bad is None else {"max_bad": args.max_bad}
-    make_features(recipe, out, device=_device(args), **max_bad)
-
-
-def _device(args: argparse.Namespace) -> str:
-    import torch
-
-    if args.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: no CUDA device is available here; use --device cpu or auto")
-    return "cuda" if args.device != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def _devices(args: argparse.Namespace) -> list[str]:
     """One entry a worker."""
     import torch
 
-    if _device(args) == "cpu":
+    if data.device(args) == "cpu":
         if args.precision == "tf32":
             raise InputError("--precision tf32: a mode of CUDA devices; on a CPU use fp32 or bf16")
         return ["cpu"] * (args.workers or _cores())

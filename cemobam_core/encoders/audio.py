@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from cemobam_core.encoders.pretrained import Pretrained, load_model
+from cemobam_core.encoders.pretrained import NO_CODE, Pretrained, load_model
 from cemobam_core.errors import InputError
 from cemobam_core.pooling import masked_mean
 
@@ -38,6 +38,8 @@ def read_audio(path: Path) -> npt.NDArray[np.float32]:
     samples, rate = _decode(path)
     if rate != SAMPLE_RATE:
         samples = soxr.resample(samples, rate, SAMPLE_RATE, quality="HQ")
+    if not len(samples):
+        raise InputError(f"{path}: is shorter than one sample at {SAMPLE_RATE} Hz")
     return samples
 
 
@@ -220,7 +222,7 @@ def _normalises(pretrained: Pretrained) -> bool:
     from transformers import AutoFeatureExtractor  # noqa: PLC0415  (slow to import)
 
     try:
-        extractor = AutoFeatureExtractor.from_pretrained(pretrained.folder, local_files_only=True)
+        extractor = AutoFeatureExtractor.from_pretrained(pretrained.folder, **NO_CODE)
     except Exception:  # any way of not being there; transformers' own default then: normalise
         return True
     if getattr(extractor, "sampling_rate", SAMPLE_RATE) != SAMPLE_RATE:

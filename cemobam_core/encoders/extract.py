@@ -34,6 +34,7 @@ from cemobam_core.progress import progress_bar
 FEATURES_JSON = "features.json"
 """What a folder of features is and how it was made; written last, so that its presence says that all is there."""
 
+_PARTS = ".parts"
 _PART_SECONDS = 300
 """Audio in one part of the store: what an interruption can lose."""
 _PART_LETTERS = 20_000
@@ -63,7 +64,10 @@ def make_features(
     Raises:
         InputError: encoders that cannot be loaded, too many bad utterances, a folder that holds other features.
     """
-    if _is_made(recipe, out, say):
+    if (made := made_before(recipe, out)) is not None:
+        say(f"features: {out}, made before")
+        for line in made["leaks"]:
+            say(f"  {line}")
         return
     out.mkdir(parents=True, exist_ok=True)
     try:
@@ -73,12 +77,18 @@ def make_features(
         raise InputError(f"{out}: another run is making these features; wait for it") from None
 
 
-def _is_made(recipe: Recipe, out: Path, say: Callable[[str], None]) -> bool:
+def made_before(recipe: Recipe, out: Path) -> dict[str, Any] | None:
+    """What ``features.json`` says of a folder that holds all the features of a recipe; None: it does not.
+
+    Raises:
+        InputError: it holds others.
+    """
     path = out / FEATURES_JSON
     if not path.exists():
-        if out.exists() and any((out / f"{split}.safetensors").exists() for split in SPLITS):
+        finished = any(out.glob("train.*")) or any(out.glob("fold_0/train.*"))
+        if finished and not (out / _PARTS).exists():
             raise InputError(f"{out}: holds features that were not made here; give another folder with --out")
-        return False
+        return None
     try:
         made = json.loads(path.read_text(encoding="utf-8"))
         signature, facts = made["signature"], made["made_from"]
@@ -91,10 +101,7 @@ def _is_made(recipe: Recipe, out: Path, say: Callable[[str], None]) -> bool:
             f"{out}: holds features made otherwise ({other} {facts.get(other)}, now {ours.get(other)}); "
             "give another folder with --out"
         )
-    say(f"features: {out}, made before")
-    for line in made["leaks"]:
-        say(f"  {line}")
-    return True
+    return dict(made)
 
 
 @dataclass
@@ -110,7 +117,7 @@ class _Extraction:
     def __post_init__(self) -> None:
         self.bad: dict[str, str] = {}
         self.seconds: dict[str, float] = {}
-        self.parts_folder = self.out / ".parts" / self.recipe.signature
+        self.parts_folder = self.out / _PARTS / self.recipe.signature
 
     def run(self) -> None:
         corpus, settings = self.recipe.corpus, self.recipe.settings
@@ -289,6 +296,7 @@ class _Extraction:
         ]
         _write_csv(self.out / "utterances.csv", rows)
         leaking = [str(leak) for leak in leaks(*folds)]
+        (self.out / "bad.csv").unlink(missing_ok=True)  # of an attempt before
         if bad:
             self._write_bad()
             self.say(f"{len(bad)} utterances could not be used and are left out (also in {self.out / 'bad.csv'}):")
@@ -313,7 +321,7 @@ class _Extraction:
                 "bad": [asdict(one) for one in bad],
             },
         )
-        shutil.rmtree(self.out / ".parts", ignore_errors=True)
+        shutil.rmtree(self.out / _PARTS, ignore_errors=True)
         self.say(f"features: {self.out}, made")
 
     def _row(self, utterance: Utterance) -> dict[str, Any]:

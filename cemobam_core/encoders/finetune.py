@@ -97,11 +97,11 @@ def choose_parameters(encoder: Encoder, layers: int) -> str:
     for module in _learning(encoder, layers):
         module.requires_grad_(requires_grad=True)
     learning, everything = (
-        sum(p.numel() for p in encoder.parameters() if p.requires_grad or every) for every in (False, True)
+        sum(p.numel() for p in encoder.parameters() if p.requires_grad or every) / 1e6 for every in (False, True)
     )
-    first, last = len(encoder.layers) - layers + 1, len(encoder.layers)
-    what = f"layer {last}" if layers == 1 else f"layers {first} to {last}"
-    return f"{what} of {last} learn: {learning / 1e6:.3g} of {everything / 1e6:.3g} million parameters"
+    last = len(encoder.layers)
+    what = f"layer {last}" if layers == 1 else f"layers {last - layers + 1} to {last}"
+    return f"{what} of {last} learn, all below is frozen: {learning:.3g} of {everything:.3g} million parameters"
 
 
 def _learning(encoder: Encoder, layers: int) -> list[nn.Module]:

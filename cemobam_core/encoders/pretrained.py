@@ -10,6 +10,9 @@ from typing import Any
 
 from cemobam_core.errors import InputError
 
+NO_CODE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+"""How everything is loaded from an encoder's folder: a folder can bring code of its own, which is not run."""
+
 _FILES = ("*.json", "vocab.txt", "merges.txt", "*.model")
 _SAFETENSORS, _PICKLED = ("model*.safetensors",), ("pytorch_model*.bin",)
 
@@ -144,7 +147,7 @@ def load_model(pretrained: Pretrained, *, spare: tuple[str, ...] = ()) -> Any:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        model, info = AutoModel.from_pretrained(pretrained.folder, output_loading_info=True, local_files_only=True)
+        model, info = AutoModel.from_pretrained(pretrained.folder, output_loading_info=True, **NO_CODE)
     except Exception as error:
         # Broken files surface as anything from KeyError to SafetensorError, according to what is broken.
         raise InputError(

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from cemobam_core.encoders.pretrained import Pretrained, load_model
+from cemobam_core.encoders.pretrained import NO_CODE, Pretrained, load_model
 from cemobam_core.encoders.settings import TextPool
 from cemobam_core.errors import InputError
 from cemobam_core.pooling import masked_mean
@@ -103,7 +103,7 @@ def _tokenizer(pretrained: Pretrained):  # type: ignore[no-untyped-def]
     from transformers import AutoTokenizer  # noqa: PLC0415  (slow to import)
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(pretrained.folder, local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(pretrained.folder, **NO_CODE)
         framed = tokenizer("a")["input_ids"]
     except Exception as error:  # broken files surface as anything
         raise InputError(
