@@ -103,7 +103,7 @@ def read_manifest(file: Path, *, name: str, class_names: Sequence[str] | None = 
             "audio paths are relative to the manifest's folder"
         )
     notes = [f"{len(utterances)} of {len(rows)} utterances: {listed(counted(utterances, names))}"]
-    if label_of.keys() - names:
+    if class_names and label_of.keys() - names:
         notes.append(
             "labels: " + ", ".join(f"{label} is {label_of[label]}" for label in sorted(label_of, key=_numeric))
         )
@@ -204,7 +204,7 @@ def _json_lines(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, str]]
         values = {column: entry[keys[i]] for i, column in known.items()}
         for column, value in values.items():
             if isinstance(value, bool) or not isinstance(value, str | int | None):
-                raise InputError(f"{path} line {number}: {column} is {value!r}; it must be a string")
+                raise InputError(f"{path} line {number}: {column} is {value!r}; it must be a string or a whole number")
         yield number, {column: "" if value is None else str(value) for column, value in values.items()}
 
 

@@ -135,16 +135,17 @@ def find_root(root: Path, *, holds: Callable[[Path], bool], title: str, tree: st
             if len(found) > 1:
                 raise InputError(f"{root}: both {found[0]} and {found[1]} look like {title}; give one of them")
             return found[0]
-        level = [child for folder in level for child in visible(folder) if child.is_dir()]
+        # A disk's lost+found is not for reading.
+        level = [c for folder in level for c in visible(folder) if os.access(c, os.R_OK | os.X_OK) and c.is_dir()]
     there = [child.name + "/" * child.is_dir() for child in visible(root)]
     raise InputError(f"{root}: not {title}; it holds {examples(there) or 'nothing'}, expected is {tree}")
 
 
 def visible(folder: Path) -> list[Path]:
-    """What a folder holds, sorted, without hidden files such as macOS's ``._*``; nothing where it cannot be read."""
+    """What a folder holds, sorted, without hidden files such as macOS's ``._*``; nothing where there is no folder."""
     try:
         return sorted(child for child in folder.iterdir() if not child.name.startswith("."))
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 
