@@ -77,7 +77,7 @@ def make_iemocap(
                 text = f"{_SAID[emotion]}, {_NAMES[i % len(_NAMES)]}."
                 if "impro" in dialog:
                     text = f"{text} That was {_spelled(session, i)}."  # no script: no sentence comes twice
-                turns[dialog].append((letter, codes[i // 4 % len(codes)], text))
+                turns[dialog].append((letter, codes[(i + i // 2) % len(codes)], text))
         for dialog in dialogs:
             turns[dialog] += [(letter, code, "Well, I suppose so.") for letter, code in (("F", "fru"), ("M", "xxx"))]
             _write_dialog(root / f"Session{session}", dialog, turns[dialog], seconds, rng)

@@ -53,6 +53,7 @@ def read_esd(root: Path) -> RawCorpus:
             bad += (u for u in found if isinstance(u, BadUtterance))
         else:
             notes.append(f"{speaker}: no such folder in {root}")
+    bad.sort(key=lambda b: b.id)
     if not utterances:
         first = f" ({bad[0].id}: {bad[0].reason})" if bad else ""
         raise InputError(f"{root}: no utterance of ESD that can be used{first}; expected is {_TREE}")
@@ -63,7 +64,7 @@ def read_esd(root: Path) -> RawCorpus:
         class_names=ESD.class_names,
         utterances=tuple(sorted(utterances, key=lambda u: u.id)),
         notes=(*_complete(utterances), *notes),
-        bad=tuple(sorted(bad, key=lambda b: b.id)),
+        bad=tuple(bad),
     )
 
 

@@ -71,7 +71,7 @@ def read_iemocap(root: Path) -> RawCorpus:
     )
     sessions = [_Session(_folder(root, session), session) for session in SESSIONS if _folder(root, session).is_dir()]
     utterances = [u for session in sessions for u in session.utterances]
-    bad = [b for session in sessions for b in session.bad]
+    bad = sorted((b for session in sessions for b in session.bad), key=lambda b: b.id)
     if not utterances:
         first = f" ({bad[0].id}: {bad[0].reason})" if bad else ""
         raise InputError(f"{root}: no utterance of IEMOCAP that can be used{first}; expected is {_TREE}")
@@ -82,7 +82,7 @@ def read_iemocap(root: Path) -> RawCorpus:
         class_names=IEMOCAP.class_names,
         utterances=tuple(sorted(utterances, key=lambda u: u.id)),
         notes=tuple(_notes(root, sessions)),
-        bad=tuple(sorted(bad, key=lambda b: b.id)),
+        bad=tuple(bad),
     )
 
 

@@ -47,7 +47,7 @@ class _Row:
 
     @property
     def name(self) -> str:
-        return self.id or Path(self.audio).stem
+        return self.id or Path(self.audio).stem or self.audio
 
     def error(self, what: str) -> InputError:
         return InputError(f"{self.file} line {self.line}: {what}")
@@ -226,9 +226,10 @@ def _known(columns: Sequence[str]) -> dict[int, str]:
 
 def _check_columns(path: Path, known: Collection[str], columns: Sequence[str], line: str = "") -> None:
     if missing := [column for column in _REQUIRED if column not in known]:
+        there = ", ".join(map(repr, columns[:12])) or "nothing"
         raise InputError(
-            f"{path}{line}: no column {missing[0]!r}; it has {', '.join(map(repr, columns[:12]))}, needed are "
-            f"{', '.join(_REQUIRED)}, optional are {', '.join(_OPTIONAL)}"
+            f"{path}{line}: no column {missing[0]!r}; it has {there}, needed are {', '.join(_REQUIRED)}, optional are "
+            f"{', '.join(_OPTIONAL)}"
         )
 
 
@@ -255,7 +256,9 @@ def _classes(rows: Sequence[_Row], class_names: Sequence[str] | None) -> tuple[d
         folded: dict[str, str] = {}
         for label, row in first.items():
             if (other := folded.setdefault(label.casefold(), label)) != label:
-                raise row.error(f"label {label!r} and {other!r} (line {first[other].line}) differ in case alone")
+                raise row.error(
+                    f"label {label!r} and {other!r} (line {first[other].line}) differ in case alone; write one of them"
+                )
         return {label: label for label in first}, tuple(sorted(first))
     names = tuple(class_names)
     by_name = {str(i): name for i, name in enumerate(names)} if numbers else {name.casefold(): name for name in names}
