@@ -81,7 +81,7 @@ def read_manifest(file: Path, *, name: str, class_names: Sequence[str] | None = 
     bad: list[BadUtterance] = []
     for row in rows:
         audio = row.file.parent / row.audio
-        if not audio.is_file():
+        if not _is_file(audio):
             bad.append(BadUtterance(id=row.name, reason=f"no audio file {audio} ({row.file.name} line {row.line})"))
         elif not row.text:
             bad.append(BadUtterance(id=row.name, reason=f"its text is empty ({row.file.name} line {row.line})"))
@@ -128,7 +128,7 @@ def _files(path: Path) -> list[tuple[Path, str]]:
     found: dict[str, Path] = {}
     for child in visible(path):
         match = re.fullmatch(r"(?:.*_metadata_)?([A-Za-z]+)", child.stem)
-        split = split_named(match[1]) if match and child.suffix in (*_JSONL, *_TABLES) else None
+        split = split_named(match[1]) if match and child.suffix.lower() in (*_JSONL, *_TABLES) else None
         if split is None:
             continue
         if split in found:
@@ -194,8 +194,8 @@ def _json_lines(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, str]]
             continue
         try:
             entry = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path} line {number}: not JSON ({error.msg}); write one object a line") from None
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path} line {number}: not JSON ({error}); write one object a line") from None
         if not isinstance(entry, dict):
             raise InputError(f'{path} line {number}: {line[:40]!r} is no object; write {{"audio": …}}, one a line')
         keys = list(entry)
@@ -248,7 +248,7 @@ def _classes(rows: Sequence[_Row], class_names: Sequence[str] | None) -> tuple[d
     first: dict[str, _Row] = {}
     for row in rows:
         first.setdefault(row.label, row)
-    numbers = all(re.fullmatch(r"\d+", label) for label in first)
+    numbers = all(re.fullmatch(r"[0-9]{1,9}", label) for label in first)
     if class_names is None:
         if numbers:
             classes = {label: f"class_{int(label)}" for label in first}
@@ -273,6 +273,13 @@ def _classes(rows: Sequence[_Row], class_names: Sequence[str] | None) -> tuple[d
             )
         classes[label] = by_name[key]
     return classes, names
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name too long for any file: a text, perhaps
+        return False
 
 
 def _numeric(label: str) -> tuple[int, str]:

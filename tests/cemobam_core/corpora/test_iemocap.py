@@ -5,6 +5,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from trees import make_iemocap, write_wav
 
 from cemobam_core.corpora import CORPORA, iemocap
@@ -249,3 +251,20 @@ def test_the_fingerprint_is_of_what_counts(tree: Path, tmp_path: Path) -> None:
     assert changed != first
     replace(moved / LABELS / f"{IMPRO}.txt", b"F000\tang", b"F000\tsad")
     assert read_iemocap(moved).fingerprint() not in (first, changed)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    junk=st.lists(st.binary(max_size=40) | st.sampled_from([b"[1.0 - 2.0]\t", b"Ses01F_impro01_F000 [", b"[", b"% ["]))
+)
+def test_whatever_else_the_files_hold_is_survived(tree: Path, junk: list[bytes]) -> None:
+    files = [tree / part / f"{IMPRO}.txt" for part in (LABELS, TRANSCRIPTS)]
+    contents = [path.read_bytes() for path in files]
+    whole = read_iemocap(tree).utterances
+    try:
+        for path, content in zip(files, contents, strict=True):
+            path.write_bytes(content + b"\n" + b"\n".join(junk).replace(b"\0", b"") + b"\n")
+        assert read_iemocap(tree).utterances == whole
+    finally:
+        for path, content in zip(files, contents, strict=True):
+            path.write_bytes(content)

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import contextlib
 import json
+import tempfile
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from trees import make_manifest, write_wav
 
 from cemobam_core.corpora import CORPORA
@@ -167,6 +171,8 @@ def test_mistakes_are_told_by_line_and_value(clips: Path, text: str, message: st
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("[" * 100_000, "line 1: not JSON"),
+        ('{"audio": ' + "1" * 5000 + "}", "line 1: not JSON"),
         ("[1]\n", r"m.jsonl line 1: '\[1\]' is no object"),
         ('{"audio": "a.wav", "text": "A", "label": "x"}\n{"audio":\n', "line 2: not JSON"),
         ('{"audio": "a.wav", "label": "x"}\n', "line 1: no column 'text'"),
@@ -197,3 +203,22 @@ def test_files_that_are_no_manifest(clips: Path) -> None:
     (clips / "m.csv").write_bytes("audio,text,label\na.wav,caf\xe9,x\n".encode("latin-1"))
     with pytest.raises(InputError, match=r"m.csv: not UTF-8 \(byte 26\); save it as CSV in UTF-8"):
         read_manifest(clips / "m.csv", name="mine")
+
+
+def test_an_absurd_audio_name_is_bad_alone(clips: Path) -> None:
+    corpus = read(clips, f"audio,text,label\na.wav,A,x\nb.wav,B,y\n{'long' * 100},C,y\n")
+    assert [b.reason[:14] for b in corpus.bad] == ["no audio file "]
+
+
+@given(
+    suffix=st.sampled_from([".csv", ".jsonl"]),
+    header=st.sampled_from(["audio,text,label\n", "audio\ttext\tlabel\tid\n", '{"audio": "a.wav", "text": "A"}\n', ""]),
+    body=st.text(st.sampled_from("a.wv,;\t\n\r\"'{}[]:\\01x\0 "), max_size=80),
+)
+def test_whatever_is_in_it_the_user_is_told(suffix: str, header: str, body: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        write_wav(Path(folder) / "a.wav", 200, seconds=0.001)
+        path = Path(folder) / f"m{suffix}"
+        path.write_bytes((header + body).encode())
+        with contextlib.suppress(InputError):
+            assert read_manifest(path, name="mine").utterances
