@@ -104,8 +104,8 @@ def folds(args: argparse.Namespace, corpus: Corpus) -> tuple[Fold, ...]:
         raise InputError(
             f"--dataset {corpus.name}: no data given{known}. {what}Ways to go on: --data-root DIR, the corpus as it "
             "was unpacked; --manifest FILE, any corpus as a CSV or JSONL; --features DIR, features made before (train, "
-            "val and test as .safetensors or as the .pkl files that the authors publish), or FILE, one such file to "
-            "split. python run_grid.py alone runs the demo"
+            "val and test as .safetensors or as the .pkl files that the authors publish), or --features FILE, one such "
+            "file to split. python run_grid.py alone runs the demo"
         )
     _refuse_idle(args, "with --features; they are for making features, with --data-root or --manifest")
     loaded = load_folds(

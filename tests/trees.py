@@ -17,6 +17,7 @@ import numpy as np
 RATE = 16_000
 
 IEMOCAP_CODES = {"anger": ("ang",), "happiness": ("hap", "exc"), "neutral": ("neu",), "sadness": ("sad",)}
+OTHER_CODES = ("fru", "xxx", "sur", "fea", "oth", "dis")
 ESD_EMOTIONS = ("Neutral", "Angry", "Happy", "Sad", "Surprise")
 ENGLISH = tuple(f"{number:04d}" for number in range(11, 21))
 
@@ -49,6 +50,7 @@ def make_iemocap(
     *,
     per_class: int | Mapping[int, Sequence[int]] = 4,
     sessions: Sequence[int] = (1, 2, 3, 4, 5),
+    others: int = 2,
     seconds: tuple[float, float] = (0.3, 0.6),
     seed: int = 0,
 ) -> Path:
@@ -59,6 +61,7 @@ def make_iemocap(
         per_class: utterances of each of the four classes per session, over the two speakers and the two dialogues;
             or, by session, one number per class.
         sessions: which sessions there are.
+        others: utterances of none of the four classes, a dialogue.
         seconds: the shortest and the longest clip.
         seed: of lengths and noise.
 
@@ -77,9 +80,9 @@ def make_iemocap(
                 text = f"{_SAID[emotion]}, {_NAMES[i % len(_NAMES)]}."
                 if "impro" in dialog:
                     text = f"{text} That was {_spelled(session, i)}."  # no script: no sentence comes twice
-                turns[dialog].append((letter, codes[i // 4 % len(codes)], text))
+                turns[dialog].append((letter, codes[(i + i // 2) % len(codes)], text))
         for dialog in dialogs:
-            turns[dialog] += [(letter, code, "Well, I suppose so.") for letter, code in (("F", "fru"), ("M", "xxx"))]
+            turns[dialog] += [("FM"[i % 2], OTHER_CODES[i % 6], "Well, I suppose so.") for i in range(others)]
             _write_dialog(root / f"Session{session}", dialog, turns[dialog], seconds, rng)
         _write_clutter(root / f"Session{session}" / "dialog", dialogs[0])
     return root

@@ -53,6 +53,7 @@ def read_esd(root: Path) -> RawCorpus:
             bad += (u for u in found if isinstance(u, BadUtterance))
         else:
             notes.append(f"{speaker}: no such folder in {root}")
+    bad.sort(key=lambda b: b.id)
     if not utterances:
         first = f" ({bad[0].id}: {bad[0].reason})" if bad else ""
         raise InputError(f"{root}: no utterance of ESD that can be used{first}; expected is {_TREE}")
@@ -63,7 +64,7 @@ def read_esd(root: Path) -> RawCorpus:
         class_names=ESD.class_names,
         utterances=tuple(sorted(utterances, key=lambda u: u.id)),
         notes=(*_complete(utterances), *notes),
-        bad=tuple(sorted(bad, key=lambda b: b.id)),
+        bad=tuple(bad),
     )
 
 
@@ -72,19 +73,21 @@ def _holds_speakers(folder: Path) -> bool:
 
 
 def _complete(utterances: list[Utterance]) -> Iterator[str]:
-    """Whether all 17,500 are there, and where some are missing."""
-    expected = SENTENCES * len(SPEAKERS) * len(_CLASSES)
-    there = f"{len(utterances)} of {expected} utterances: {listed(counted(utterances, _CLASSES))}"
-    counts = {
-        speaker: counted((u for u in utterances if u.speaker == speaker), _CLASSES)
-        for speaker in sorted({u.speaker for u in utterances if u.speaker})
-    }
-    short = {
-        speaker: [f"{n} of {SENTENCES} {name}" for name, n in numbers.items() if n != SENTENCES]
-        for speaker, numbers in counts.items()
-    }
-    yield f"{there}; complete" if len(counts) == len(SPEAKERS) and not any(short.values()) else there
-    yield from (f"{speaker}: {', '.join(numbers)}" for speaker, numbers in short.items() if numbers)
+    """Whether all 17,500 are there, and of whom some are missing."""
+    counts = counted(utterances, _CLASSES)
+    total = SENTENCES * len(SPEAKERS)
+    what = f"{len(utterances)} of {total * len(_CLASSES)} utterances"
+    if all(count == total for count in counts.values()):
+        yield f"{what}: {listed(counts)}; complete"
+        return
+    yield what + ": " + ", ".join(f"{count} of {total} {name}" for name, count in counts.items())
+    speakers: defaultdict[str, list[str]] = defaultdict(list)  # by what they lack: often it is the same
+    for speaker in sorted({u.speaker for u in utterances if u.speaker}):
+        have = counted((u for u in utterances if u.speaker == speaker), _CLASSES)
+        short = [f"{count} of {SENTENCES} {name}" for name, count in have.items() if count != SENTENCES]
+        if short:
+            speakers[", ".join(short)].append(speaker)
+    yield from (f"{', '.join(who)}: {short}" for short, who in speakers.items())
 
 
 def _read_speaker(folder: Path, notes: list[str]) -> list[Utterance | BadUtterance]:
@@ -127,7 +130,7 @@ def _transcripts(path: Path, notes: list[str]) -> tuple[dict[str, tuple[str, str
         notes.append(f"{path.stem}: no transcripts {path.stem}/{path.name}")
         return {}, []
     lines: dict[str, tuple[str, str]] = {}
-    unread = []
+    unread, several = [], []
     for number, line in enumerate(read_lines(path), 1):
         if not line:
             continue
@@ -137,7 +140,11 @@ def _transcripts(path: Path, notes: list[str]) -> tuple[dict[str, tuple[str, str
             continue
         name, rest = match[1], _text_and_emotion(match[2] or "")
         if lines.setdefault(name, rest) != rest:
-            notes.append(f"{path.name} line {number}: another transcript of {name}; the first is used")
+            several.append(name)
+    if several:
+        notes.append(
+            f"{path.stem}: {len(several)} utterances have several transcripts, the first is used: {examples(several)}"
+        )
     return lines, unread
 
 

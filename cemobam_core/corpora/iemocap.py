@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cemobam_core.corpora.corpus import Corpus
@@ -37,7 +37,14 @@ _TREE = (
     "sentences/wav/<dialog>/<utterance>.wav"
 )
 _CLASSES = {"ang": "anger", "hap": "happiness", "exc": "happiness", "neu": "neutral", "sad": "sadness"}
-_LEFT_OUT = ("fru", "fea", "sur", "dis", "oth", "xxx")
+_LEFT_OUT = {
+    "fru": "frustration",
+    "fea": "fear",
+    "sur": "surprise",
+    "dis": "disgust",
+    "oth": "other",
+    "xxx": "without agreement",
+}
 
 _NUMBER = r"(-?\d+(?:\.\d*)?)"
 _LABEL = re.compile(
@@ -60,20 +67,11 @@ def read_iemocap(root: Path) -> RawCorpus:
         InputError: no such corpus there, or nothing in it that can be used.
     """
     root = find_root(
-        root, holds=lambda folder: any(_session(folder, s).is_dir() for s in SESSIONS), title=IEMOCAP.title, tree=_TREE
+        root, holds=lambda folder: any(_folder(folder, s).is_dir() for s in SESSIONS), title=IEMOCAP.title, tree=_TREE
     )
-    utterances: list[Utterance] = []
-    bad: list[BadUtterance] = []
-    notes: list[str] = []
-    for session in SESSIONS:
-        folder = _session(root, session)
-        if folder.is_dir():
-            reading = _Session(folder, session)
-            utterances += reading.utterances
-            bad += reading.bad
-            notes += reading.notes
-        else:
-            notes.append(f"{folder.name}: no such folder in {root}; its {sum(COUNTS[session])} utterances are missing")
+    sessions = [_Session(_folder(root, session), session) for session in SESSIONS if _folder(root, session).is_dir()]
+    utterances = [u for session in sessions for u in session.utterances]
+    bad = sorted((b for session in sessions for b in session.bad), key=lambda b: b.id)
     if not utterances:
         first = f" ({bad[0].id}: {bad[0].reason})" if bad else ""
         raise InputError(f"{root}: no utterance of IEMOCAP that can be used{first}; expected is {_TREE}")
@@ -83,41 +81,52 @@ def read_iemocap(root: Path) -> RawCorpus:
         root=root,
         class_names=IEMOCAP.class_names,
         utterances=tuple(sorted(utterances, key=lambda u: u.id)),
-        notes=(*_complete(utterances), *notes),
-        bad=tuple(sorted(bad, key=lambda b: b.id)),
+        notes=tuple(_notes(root, sessions)),
+        bad=tuple(bad),
     )
 
 
-def _session(root: Path, session: str) -> Path:
+def _folder(root: Path, session: str) -> Path:
     return root / f"Session{session}"
 
 
-def _complete(utterances: list[Utterance]) -> Iterator[str]:
-    """Whether all 5531 are there, and where some are missing."""
+def _notes(root: Path, sessions: Sequence[_Session]) -> Iterator[str]:
+    """Whether all 5531 are there; if not, where some are missing; and what is odd."""
     expected = dict(zip(IEMOCAP.class_names, map(sum, zip(*COUNTS.values(), strict=True)), strict=True))
-    counts = counted(utterances, IEMOCAP.class_names)
-    total = f"{len(utterances)} of {sum(expected.values())} utterances: {listed(counts)} (excited with happiness)"
-    yield f"{total}; complete" if counts == expected else f"{total}; expected are {listed(expected)}"
-    for session, numbers in COUNTS.items():
-        there = [u for u in utterances if u.session == session]
-        have = counted(there, IEMOCAP.class_names)
-        wrong = [
-            f"{have[name]} of {number} {name}"
-            for name, number in zip(IEMOCAP.class_names, numbers, strict=True)
-            if have[name] != number
-        ]
-        if wrong and there:
-            yield f"Session{session}: {', '.join(wrong)}"
+    counts = counted((u for session in sessions for u in session.utterances), IEMOCAP.class_names)
+    what = f"{sum(counts.values())} of {sum(expected.values())} utterances"
+    if counts == expected:
+        yield f"{what}: {listed(counts)}; complete"
+    else:
+        yield what + ": " + ", ".join(f"{counts[name]} of {number} {name}" for name, number in expected.items())
+    left_out = sum((session.left_out for session in sessions), Counter[str]())
+    if left_out:
+        yield f"left out, as of none of the four classes: {listed(dict(left_out.most_common()))}"
+    for name, numbers in COUNTS.items():
+        here = [session for session in sessions if session.name == name]
+        if not here:
+            yield f"Session{name}: no such folder in {root}; its {sum(numbers)} utterances are missing"
+        for session in here:
+            have = counted(session.utterances, IEMOCAP.class_names)
+            pairs = zip(IEMOCAP.class_names, numbers, strict=True)
+            if wrong := [f"{have[label]} of {number} {label}" for label, number in pairs if have[label] != number]:
+                yield f"Session{name}: {', '.join(wrong)}"
+            yield from session.notes
 
 
 class _Session:
-    """One session, read: ``utterances``, ``bad`` and ``notes``."""
+    """One session, read: its ``utterances``, what is ``bad`` or ``left_out`` by its label, and ``notes``."""
 
-    def __init__(self, folder: Path, session: str) -> None:
-        self._folder, self._session = folder, session
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder, self.name = folder, name
         self.utterances: list[Utterance] = []
         self.bad: list[BadUtterance] = []
-        self.notes: list[str] = []
+        self.left_out: Counter[str] = Counter()
+        self.notes = [
+            f"{folder.name}: no folder {part}"
+            for part in ("dialog/EmoEvaluation", "dialog/transcriptions", "sentences/wav")
+            if not (folder / part).is_dir()
+        ]
         self._wavs = {
             wav.stem: wav
             for dialog in visible(folder / "sentences" / "wav")
@@ -126,18 +135,12 @@ class _Session:
         }
         self._texts = self._transcripts()
         labels = self._labels()
-        self._left_out: defaultdict[str, int] = defaultdict(int)
-        for name, line in labels.items():
-            self._add(name, line)
-        for part in ("dialog/EmoEvaluation", "dialog/transcriptions", "sentences/wav"):
-            if not (folder / part).is_dir():
-                self.notes.append(f"{folder.name}: no folder {part}")
-        if self._left_out:
-            self.notes.append(f"{folder.name}: left out as of other classes: {listed(dict(self._left_out))}")
+        for utterance, line in labels.items():
+            self._add(utterance, line)
         if unlabelled := sorted(self._wavs.keys() - labels.keys()):
             self.notes.append(f"{folder.name}: {len(unlabelled)} WAV files without a label: {examples(unlabelled)}")
 
-    def _texts_of(self, part: str) -> Iterator[tuple[Path, int, str]]:
+    def _lines(self, part: str) -> Iterator[tuple[Path, int, str]]:
         """The lines of all dialogues, with their files and numbers."""
         for path in visible(self._folder / "dialog" / part):
             if path.suffix == ".txt" and path.is_file():
@@ -145,36 +148,35 @@ class _Session:
 
     def _transcripts(self) -> dict[str, str]:
         texts: dict[str, str] = {}
-        for path, number, line in self._texts_of("transcriptions"):
+        several = []
+        for _, _, line in self._lines("transcriptions"):
             if match := _TRANSCRIPT.fullmatch(line):
                 name, text = match[1], " ".join(match[2].split())
                 if texts.setdefault(name, text) != text:
-                    self.notes.append(f"{path.name} line {number}: another transcript of {name}; the first is used")
+                    several.append(name)
+        if several:
+            self.notes.append(
+                f"{self._folder.name}: {len(several)} utterances have several transcripts, the first is used: "
+                f"{examples(several)}"
+            )
         return texts
 
     def _labels(self) -> dict[str, re.Match[str] | None]:
         """The label lines by utterance; None for one that stands twice and not alike."""
         labels: dict[str, re.Match[str] | None] = {}
-        for path, number, line in self._texts_of("EmoEvaluation"):
+        for path, number, line in self._lines("EmoEvaluation"):
             if not line.startswith("["):
                 continue  # the header (%) and the raters' own lines (C-E1:, A-M1: …)
             match = _LABEL.fullmatch(line)
             if match is None or not _ID.fullmatch(match[3]):
-                where = f"Session{self._session}/dialog/EmoEvaluation/{path.name} line {number}"
+                where = f"{self._folder.name}/dialog/EmoEvaluation/{path.name} line {number}"
                 self.bad.append(BadUtterance(id=where, reason=f"no label line: {line[:80]!r}"))
-                continue
-            name = match[3]
-            if int(name[3:5]) != int(self._session):
-                self.bad.append(BadUtterance(id=name, reason=f"its name is of another session, but in {path}"))
-                continue
-            if name not in labels:
-                labels[name] = match
-                continue
-            first = labels[name]
-            if first is None or first[4] != match[4]:
-                labels[name] = None
+            elif int(match[3][3:5]) != int(self.name):
+                self.bad.append(BadUtterance(id=match[3], reason=f"its name is of another session, but in {path}"))
             else:
-                self.notes.append(f"{path.name} line {number}: {name} stands there twice, alike")
+                first = labels.setdefault(match[3], match)
+                if first is None or first[4] != match[4]:
+                    labels[match[3]] = None
         return labels
 
     def _add(self, name: str, line: re.Match[str] | None) -> None:
@@ -183,7 +185,7 @@ class _Session:
             return
         code = line[4].lower()
         if code in _LEFT_OUT:
-            self._left_out[code] += 1
+            self.left_out[_LEFT_OUT[code]] += 1
         elif code not in _CLASSES:
             self.bad.append(BadUtterance(id=name, reason=f"unknown label {line[4]!r}"))
         elif name not in self._wavs:
@@ -207,7 +209,7 @@ class _Session:
             text=self._texts[name],
             label=_CLASSES[line[4].lower()],
             speaker=parts[1] + parts[3],
-            session=self._session,
+            session=self.name,
             scenario="improvised" if parts[2] == "impro" else "scripted",
             start=start,
             end=end,

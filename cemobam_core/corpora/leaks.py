@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -33,9 +34,12 @@ class Leak:
 
     def __str__(self) -> str:
         """One line for the user: ``10 of 10 test speakers are also in train (Ses01F, Ses01M, Ses02F …)``."""
-        quoted = [f"“{name}”" for name in self.examples] if self.what == "sentences" else list(self.examples)
-        which = f" ({', '.join(quoted)}{' …' if self.shared > len(quoted) else ''})" if self.shared else ""
-        return f"{self.shared} of {self.total} {self.split} {self.what} are also in train{which}"
+        line = f"{self.shared} of {self.total} {self.split} {self.what} are also in train"
+        if not self.examples:
+            return line
+        if self.what == "sentences":
+            return f"{line} (as “{textwrap.shorten(self.examples[0], 60, placeholder='…')}”)"
+        return f"{line} ({', '.join(self.examples)}{' …' if self.shared > len(self.examples) else ''})"
 
 
 def leaks(*folds: Assignment | Fold) -> tuple[Leak, ...]:

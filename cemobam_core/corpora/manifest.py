@@ -47,7 +47,7 @@ class _Row:
 
     @property
     def name(self) -> str:
-        return self.id or Path(self.audio).stem
+        return self.id or Path(self.audio).stem or self.audio
 
     def error(self, what: str) -> InputError:
         return InputError(f"{self.file} line {self.line}: {what}")
@@ -81,7 +81,7 @@ def read_manifest(file: Path, *, name: str, class_names: Sequence[str] | None = 
     bad: list[BadUtterance] = []
     for row in rows:
         audio = row.file.parent / row.audio
-        if not audio.is_file():
+        if not _is_file(audio):
             bad.append(BadUtterance(id=row.name, reason=f"no audio file {audio} ({row.file.name} line {row.line})"))
         elif not row.text:
             bad.append(BadUtterance(id=row.name, reason=f"its text is empty ({row.file.name} line {row.line})"))
@@ -103,7 +103,7 @@ def read_manifest(file: Path, *, name: str, class_names: Sequence[str] | None = 
             "audio paths are relative to the manifest's folder"
         )
     notes = [f"{len(utterances)} of {len(rows)} utterances: {listed(counted(utterances, names))}"]
-    if label_of.keys() - names:
+    if class_names and label_of.keys() - names:
         notes.append(
             "labels: " + ", ".join(f"{label} is {label_of[label]}" for label in sorted(label_of, key=_numeric))
         )
@@ -128,7 +128,7 @@ def _files(path: Path) -> list[tuple[Path, str]]:
     found: dict[str, Path] = {}
     for child in visible(path):
         match = re.fullmatch(r"(?:.*_metadata_)?([A-Za-z]+)", child.stem)
-        split = split_named(match[1]) if match and child.suffix in (*_JSONL, *_TABLES) else None
+        split = split_named(match[1]) if match and child.suffix.lower() in (*_JSONL, *_TABLES) else None
         if split is None:
             continue
         if split in found:
@@ -194,8 +194,8 @@ def _json_lines(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, str]]
             continue
         try:
             entry = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path} line {number}: not JSON ({error.msg}); write one object a line") from None
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path} line {number}: not JSON ({error}); write one object a line") from None
         if not isinstance(entry, dict):
             raise InputError(f'{path} line {number}: {line[:40]!r} is no object; write {{"audio": …}}, one a line')
         keys = list(entry)
@@ -204,7 +204,7 @@ def _json_lines(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, str]]
         values = {column: entry[keys[i]] for i, column in known.items()}
         for column, value in values.items():
             if isinstance(value, bool) or not isinstance(value, str | int | None):
-                raise InputError(f"{path} line {number}: {column} is {value!r}; it must be a string")
+                raise InputError(f"{path} line {number}: {column} is {value!r}; it must be a string or a whole number")
         yield number, {column: "" if value is None else str(value) for column, value in values.items()}
 
 
@@ -226,9 +226,10 @@ def _known(columns: Sequence[str]) -> dict[int, str]:
 
 def _check_columns(path: Path, known: Collection[str], columns: Sequence[str], line: str = "") -> None:
     if missing := [column for column in _REQUIRED if column not in known]:
+        there = ", ".join(map(repr, columns[:12])) or "nothing"
         raise InputError(
-            f"{path}{line}: no column {missing[0]!r}; it has {', '.join(map(repr, columns[:12]))}, needed are "
-            f"{', '.join(_REQUIRED)}, optional are {', '.join(_OPTIONAL)}"
+            f"{path}{line}: no column {missing[0]!r}; it has {there}, needed are {', '.join(_REQUIRED)}, optional are "
+            f"{', '.join(_OPTIONAL)}"
         )
 
 
@@ -247,7 +248,7 @@ def _classes(rows: Sequence[_Row], class_names: Sequence[str] | None) -> tuple[d
     first: dict[str, _Row] = {}
     for row in rows:
         first.setdefault(row.label, row)
-    numbers = all(re.fullmatch(r"\d+", label) for label in first)
+    numbers = all(re.fullmatch(r"[0-9]{1,9}", label) for label in first)
     if class_names is None:
         if numbers:
             classes = {label: f"class_{int(label)}" for label in first}
@@ -255,7 +256,9 @@ def _classes(rows: Sequence[_Row], class_names: Sequence[str] | None) -> tuple[d
         folded: dict[str, str] = {}
         for label, row in first.items():
             if (other := folded.setdefault(label.casefold(), label)) != label:
-                raise row.error(f"label {label!r} and {other!r} (line {first[other].line}) differ in case alone")
+                raise row.error(
+                    f"label {label!r} and {other!r} (line {first[other].line}) differ in case alone; write one of them"
+                )
         return {label: label for label in first}, tuple(sorted(first))
     names = tuple(class_names)
     by_name = {str(i): name for i, name in enumerate(names)} if numbers else {name.casefold(): name for name in names}
@@ -270,6 +273,13 @@ def _classes(rows: Sequence[_Row], class_names: Sequence[str] | None) -> tuple[d
             )
         classes[label] = by_name[key]
     return classes, names
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name too long for any file: a text, perhaps
+        return False
 
 
 def _numeric(label: str) -> tuple[int, str]:

@@ -136,19 +136,20 @@ def find_root(root: Path, *, holds: Callable[[Path], bool], title: str, tree: st
     level = [root]
     for _ in range(3):
         if found := [folder for folder in level if holds(folder)]:
-            if len(found) > 1:
+            if len({folder.resolve() for folder in found}) > 1:
                 raise InputError(f"{root}: both {found[0]} and {found[1]} look like {title}; give one of them")
             return found[0]
-        level = [child for folder in level for child in visible(folder) if child.is_dir()]
+        # A disk's lost+found is not for reading.
+        level = [c for folder in level for c in visible(folder) if os.access(c, os.R_OK | os.X_OK) and c.is_dir()]
     there = [child.name + "/" * child.is_dir() for child in visible(root)]
     raise InputError(f"{root}: not {title}; it holds {examples(there) or 'nothing'}, expected is {tree}")
 
 
 def visible(folder: Path) -> list[Path]:
-    """What a folder holds, sorted, without hidden files such as macOS's ``._*``; nothing where it cannot be read."""
+    """What a folder holds, sorted, without hidden files such as macOS's ``._*``; nothing where there is no folder."""
     try:
         return sorted(child for child in folder.iterdir() if not child.name.startswith("."))
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 
@@ -161,8 +162,9 @@ def read_lines(path: Path) -> list[str]:
     raw = path.read_bytes()
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         lines = raw.decode("utf-16", errors="replace").split("\n")
-    elif b"\0" in raw:  # UTF-16 without its mark: English has its zeros in the high bytes
-        lines = raw.decode("utf-16-be" if raw[0] == 0 else "utf-16-le", errors="replace").split("\n")
+    elif b"\0" in raw:  # UTF-16 without its mark: most of English has zeros for high bytes
+        big = raw[0::2].count(0) > raw[1::2].count(0)
+        lines = raw.decode("utf-16-be" if big else "utf-16-le", errors="replace").split("\n")
     else:
         raw = raw.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         lines = [_decode(line) for line in raw.split(b"\n")]

@@ -188,7 +188,7 @@ class AudioEncoder(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write the model as transformers does, with its preprocessor's configuration."""
-        from transformers import Wav2Vec2FeatureExtractor  # noqa: PLC0415  (slow to import)
+        from transformers import Wav2Vec2FeatureExtractor
 
         self.model.save_pretrained(folder)
         Wav2Vec2FeatureExtractor(do_normalize=self.normalise).save_pretrained(folder)
@@ -219,7 +219,7 @@ def averaged_down(frames: Float[Tensor, "T E"], steps: int) -> Float[Tensor, "S 
 
 def _normalises(pretrained: Pretrained) -> bool:
     """Whether the model wants normalised audio, as its own files say."""
-    from transformers import AutoFeatureExtractor  # noqa: PLC0415  (slow to import)
+    from transformers import AutoFeatureExtractor
 
     try:
         extractor = AutoFeatureExtractor.from_pretrained(pretrained.folder, **NO_CODE)

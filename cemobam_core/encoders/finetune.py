@@ -223,7 +223,7 @@ class _Tuning:
         config: TuningConfig,
         checkpoint: Path,
     ) -> None:
-        from transformers import get_linear_schedule_with_warmup  # noqa: PLC0415  (slow to import)
+        from transformers import get_linear_schedule_with_warmup
 
         self.encoder, self.objective = encoder, objective
         self.train_data, self.val_data, self.config, self.checkpoint = train, val, config, checkpoint

@@ -83,8 +83,8 @@ def find_pretrained(name: str, option: str) -> Pretrained:
 
 
 def _from_hub(name: str, option: str) -> Pretrained:
-    from huggingface_hub import snapshot_download  # noqa: PLC0415  (slow to import)
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     def snapshot(*, weights: tuple[str, ...], offline: bool) -> Path | None:
         """The folder of the snapshot, if it has the weights."""
@@ -141,8 +141,8 @@ def load_model(pretrained: Pretrained, *, spare: tuple[str, ...] = ()) -> Any:
     Raises:
         InputError: files that cannot be read, or that lack weights which would then be random.
     """
-    from transformers import AutoModel  # noqa: PLC0415  (slow to import)
-    from transformers.utils import logging  # noqa: PLC0415
+    from transformers import AutoModel
+    from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()

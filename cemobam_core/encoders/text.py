@@ -100,7 +100,7 @@ class TextEncoder(nn.Module):
 
 
 def _tokenizer(pretrained: Pretrained):  # type: ignore[no-untyped-def]
-    from transformers import AutoTokenizer  # noqa: PLC0415  (slow to import)
+    from transformers import AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(pretrained.folder, **NO_CODE)

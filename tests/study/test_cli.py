@@ -62,7 +62,7 @@ def said(arguments: list[str], capsys: pytest.CaptureFixture[str], status: int =
         (["--dry-run", "--report-only"], "not allowed with argument"),
         (["--features", "x"], "--features without --dataset"),
         (["--dataset", "iemocap", "--features", "nowhere"], "nowhere: no such file or folder"),
-        (["--dataset", "mine"], "--dataset mine: no features given"),
+        (["--dataset", "mine"], "--dataset mine: no data given"),
     ],
 )
 @pytest.mark.skipif(torch.cuda.is_available(), reason="two of these are mistakes only without a GPU")
