@@ -134,9 +134,7 @@ class AudioEncoder(nn.Module):
         """What comes after the last layer and is tuned with it: the last layer norm, where the model has it there."""
         return [self.model.encoder.layer_norm] if getattr(self.model.config, "do_stable_layer_norm", False) else []
 
-    def forward(
-        self, windows: Sequence[Float[Tensor, " samples"]]
-    ) -> tuple[Float[Tensor, "B T E"], Bool[Tensor, "B T"]]:
+    def forward(self, windows: Sequence[Float[Tensor, " _"]]) -> tuple[Float[Tensor, "B T E"], Bool[Tensor, "B T"]]:
         """Frames of some windows, each no longer than ``max_seconds``, padded at the end; and which are valid."""
         fronts = [
             self.model.feature_extractor(_at_least_a_frame(window)[None])[0].T for window in windows
@@ -164,16 +162,16 @@ class AudioEncoder(nn.Module):
             samples = (samples - samples.mean()) / (samples.var(correction=0) + 1e-7).sqrt()
         return samples
 
-    def windows(self, clip: Float[Tensor, " samples"]) -> list[Float[Tensor, " samples"]]:
+    def windows(self, clip: Float[Tensor, " samples"]) -> list[Float[Tensor, " _"]]:
         """A clip as the fewest windows of equal length (to one sample) that are no longer than ``max_seconds``."""
         return list(clip.tensor_split(math.ceil(len(clip) / self.max_samples)))
 
-    def embed(self, clips: Sequence[npt.NDArray[np.float32]], *, sequence: bool) -> list[Float[Tensor, "T E"]]:
+    def embed(self, clips: Sequence[npt.NDArray[np.float32]], *, sequence: bool) -> list[Float[Tensor, "_ E"]]:
         """Embeddings of whole clips: the mean over frames (T = 1), or a sequence of at most ``steps``."""
         return [averaged_down(frames, self.steps if sequence else 1) for frames in self.encode(clips)]
 
     @torch.no_grad()
-    def encode(self, clips: Sequence[npt.NDArray[np.float32]]) -> list[Float[Tensor, "T E"]]:
+    def encode(self, clips: Sequence[npt.NDArray[np.float32]]) -> list[Float[Tensor, "_ E"]]:
         """Frames of whole clips, of any length, on the CPU: the frames of a clip's windows, one after the other.
 
         Their plain mean is thus the mean over windows, each by its length.

@@ -35,9 +35,9 @@ FEATURES_JSON = "features.json"
 """What a folder of features is and how it was made; written last, so that its presence says that all is there."""
 
 _PARTS = ".parts"
-_PART_SECONDS = 300
+_PART_SECONDS = 300.0
 """Audio in one part of the store: what an interruption can lose."""
-_PART_LETTERS = 20_000
+_PART_LETTERS = 20_000.0
 _BAD_SHOWN = 20
 
 

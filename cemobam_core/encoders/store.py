@@ -31,7 +31,7 @@ class Parts:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._steps: dict[Path, dict[str, int]] = {}
-        for path in sorted(folder.glob("*.safetensors")):
+        for path in sorted(folder.glob("[0-9]*.safetensors")):
             try:
                 with safe_open(path, framework="pt") as file:
                     self._steps[path] = json.loads(file.metadata()["steps"])
@@ -49,7 +49,8 @@ class Parts:
         Raises:
             InputError: they cannot be written.
         """
-        path = self._folder / f"{len(self._steps):05d}.safetensors"
+        number = 1 + max((int(path.stem) for path in self._steps), default=-1)  # of those dropped, none is taken twice
+        path = self._folder / f"{number:05d}.safetensors"
         steps = {key: len(rows) for key, rows in embeddings.items()}
         with written_atomically(path) as temporary:
             try:

@@ -17,6 +17,8 @@ from cemobam_core.pooling import masked_mean
 _BATCH = 64
 """Texts at once."""
 
+_VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
+
 
 class TextEncoder(nn.Module):
     """A pretrained BERT, or another encoder with a tokenizer that frames a text as [CLS] … [SEP].
@@ -40,6 +42,11 @@ class TextEncoder(nn.Module):
             raise InputError(
                 f"--text-encoder {pretrained.name}: a {self.model.config.model_type} has no encoder layers; "
                 "give a BERT, or a model of its build such as RoBERTa"
+            )
+        if len(self.tokenizer) > self.model.config.vocab_size:
+            raise InputError(
+                f"--text-encoder {pretrained.name}: its tokenizer knows {len(self.tokenizer)} tokens, but the model "
+                f"{self.model.config.vocab_size}; bring those that belong together"
             )
         if pool == "pooler" and getattr(self.model, "pooler", None) is None:
             raise InputError(
@@ -82,7 +89,7 @@ class TextEncoder(nn.Module):
         return hidden[:, 0]
 
     @torch.no_grad()
-    def embed(self, texts: Sequence[str], *, sequence: bool) -> list[Float[Tensor, "T E"]]:
+    def embed(self, texts: Sequence[str], *, sequence: bool) -> list[Float[Tensor, "_ E"]]:
         """Embeddings of texts, on the CPU: pooled (T = 1), or of every token, [CLS] and [SEP] included."""
         embeddings: list[Tensor] = []
         for start in range(0, len(texts), _BATCH):
@@ -102,13 +109,19 @@ class TextEncoder(nn.Module):
 def _tokenizer(pretrained: Pretrained):  # type: ignore[no-untyped-def]
     from transformers import AutoTokenizer
 
+    if not any(found for pattern in _VOCABULARIES for found in pretrained.folder.glob(pattern)):
+        # transformers would make one that knows no word.
+        raise InputError(
+            f"--text-encoder {pretrained.name}: no tokenizer in {pretrained.folder}; "
+            "bring tokenizer.json or vocab.txt along"
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(pretrained.folder, **NO_CODE)
         framed = tokenizer("a")["input_ids"]
     except Exception as error:  # broken files surface as anything
         raise InputError(
-            f"--text-encoder {pretrained.name}: no tokenizer can be loaded from {pretrained.folder} "
-            f"({type(error).__name__}); bring tokenizer.json or vocab.txt along"
+            f"--text-encoder {pretrained.name}: its tokenizer cannot be loaded from {pretrained.folder} "
+            f"({type(error).__name__}); bring tokenizer.json or vocab.txt as it was published"
         ) from None
     if tokenizer.cls_token_id is None or framed[0] != tokenizer.cls_token_id or framed[-1] != tokenizer.sep_token_id:
         raise InputError(f"--text-encoder {pretrained.name}: its tokenizer does not frame a text as [CLS] … [SEP]")

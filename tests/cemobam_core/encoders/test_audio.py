@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny import make_bert, make_wav2vec2
+from transformers import AutoFeatureExtractor, AutoModel
+
+from cemobam_core.encoders.audio import AudioEncoder, averaged_down, read_audio, seconds_of
+from cemobam_core.encoders.pretrained import find_pretrained
+from cemobam_core.errors import InputError
+
+
+def tone(hertz: float, seconds: float, rate: int, amplitude: float = 0.5) -> np.ndarray:
+    return amplitude * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)
+
+
+def loudest_hertz(samples: np.ndarray) -> float:
+    return float(np.fft.rfftfreq(len(samples), 1 / 16_000)[np.abs(np.fft.rfft(samples)).argmax()])
+
+
+@pytest.mark.parametrize(
+    ("suffix", "subtype"),
+    [("wav", "PCM_U8"), ("wav", "PCM_16"), ("wav", "PCM_24"), ("wav", "PCM_32"), ("wav", "FLOAT"), ("wav", "DOUBLE"),
+     ("flac", "PCM_16"), ("flac", "PCM_24")],
+)  # fmt: skip
+@pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 22_050, 44_100, 48_000])
+def test_any_rate_and_depth_is_the_same_sound(tmp_path: Path, suffix: str, subtype: str, rate: int) -> None:
+    path = tmp_path / f"tone.{suffix}"
+    soundfile.write(path, tone(1000, 0.5, rate), rate, subtype=subtype)
+    samples = read_audio(path)
+    assert samples.dtype == np.float32
+    assert len(samples) == pytest.approx(8_000, abs=2)
+    assert loudest_hertz(samples) == pytest.approx(1000, abs=3)
+    # Away from the edges, which a resampler cannot know, it is the very sine.
+    np.testing.assert_allclose(samples[500:-500], tone(1000, 0.5, 16_000)[500 : len(samples) - 500], atol=0.01)
+
+
+def test_what_16_khz_cannot_hold_is_gone_and_not_folded_back(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "high.wav", tone(12_000, 0.5, 48_000), 48_000)
+    assert np.abs(read_audio(tmp_path / "high.wav")[500:-500]).max() < 1e-3  # dropping samples would give 4 kHz
+
+
+def test_channels_are_averaged(tmp_path: Path) -> None:
+    left, right = tone(500, 0.2, 16_000), tone(900, 0.2, 16_000)
+    soundfile.write(tmp_path / "stereo.wav", np.stack([left, right], axis=1), 16_000, subtype="FLOAT")
+    np.testing.assert_allclose(read_audio(tmp_path / "stereo.wav"), (left + right) / 2, atol=1e-6)
+
+
+def test_seconds(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", tone(500, 0.05, 44_100), 44_100)
+    assert seconds_of(tmp_path / "a.wav") == pytest.approx(0.05)
+
+
+def _damaged(folder: Path, how: str) -> Path:
+    path = folder / f"{how}.{'flac' if 'flac' in how else 'wav'}"
+    soundfile.write(path, tone(500, 0.5, 16_000), 16_000)
+    if how == "empty":
+        path.write_bytes(b"")
+    elif how == "text":
+        path.write_text("no sound")
+    elif how in {"cut short", "flac cut short"}:
+        os.truncate(path, path.stat().st_size // 2)
+    elif how == "no samples":
+        soundfile.write(path, np.zeros(0), 16_000)
+    elif how == "silent":
+        soundfile.write(path, np.zeros(8_000), 16_000)
+    elif how == "NaN":
+        soundfile.write(path, np.full(8_000, np.nan), 16_000, subtype="FLOAT")
+    elif how == "missing":
+        path.unlink()
+    elif how == "folder":
+        path.unlink()
+        path.mkdir()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ("empty", "the file is empty"),
+        ("text", "cannot be read as audio"),
+        ("cut short", "is cut short"),
+        ("flac cut short", ""),
+        ("no samples", "holds no samples"),
+        ("silent", "is silent throughout"),
+        ("NaN", "holds NaN"),
+        ("missing", "cannot be read as audio"),
+        ("folder", "cannot be read as audio"),
+    ],
+)
+@pytest.mark.parametrize("read", [read_audio, seconds_of])
+def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, how: str, said: str, read) -> None:
+    path = _damaged(tmp_path, how)
+    with pytest.raises(InputError) as raised:
+        read(path)
+    assert str(path) in str(raised.value)
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_wav_from_a_pipe_that_does_not_know_its_length_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "pipe.wav"
+    soundfile.write(path, tone(500, 0.2, 16_000), 16_000)
+    raw = bytearray(path.read_bytes())
+    raw[4:8] = b"\xff\xff\xff\xff"
+    raw[40:44] = b"\xff\xff\xff\xff"
+    path.write_bytes(raw)
+    assert len(read_audio(path)) == 3_200
+
+
+@pytest.fixture(params=["group", "layer"])
+def encoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AudioEncoder:
+    folder = make_wav2vec2(tmp_path_factory.mktemp("encoder"), norm=request.param)
+    return AudioEncoder(find_pretrained(str(folder), "--audio-encoder"), max_seconds=1.0, steps=8)
+
+
+def clips(*lengths: int, seed: int = 0) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=n).astype(np.float32) * (i + 1) for i, n in enumerate(lengths)]
+
+
+def test_frames_are_those_of_transformers(encoder: AudioEncoder) -> None:
+    (clip,) = clips(9_000)
+    extractor = AutoFeatureExtractor.from_pretrained(encoder.pretrained.folder)
+    model = AutoModel.from_pretrained(encoder.pretrained.folder)
+    with torch.no_grad():
+        expected = model(**extractor(clip, sampling_rate=16_000, return_tensors="pt")).last_hidden_state[0]
+    torch.testing.assert_close(encoder.encode([clip])[0], expected, atol=1e-5, rtol=0)
+
+
+def test_a_clip_gives_the_same_alone_as_in_a_batch(encoder: AudioEncoder) -> None:
+    several = clips(3_000, 16_000, 100, 9_000, 40_000, 800)
+    for together, clip in zip(encoder.encode(several), several, strict=True):
+        torch.testing.assert_close(together, encoder.encode([clip])[0], atol=1e-5, rtol=0)
+
+
+@settings(max_examples=15, deadline=None)
+@given(lengths=st.lists(st.integers(1, 30_000), min_size=1, max_size=5), batch_seconds=st.floats(0.1, 5))
+def test_how_clips_are_batched_changes_nothing(lengths: list[int], batch_seconds: float) -> None:
+    encoder = _shared_encoder()
+    encoder.batch_samples = round(batch_seconds * 16_000)
+    several = clips(*lengths)
+    for together, clip in zip(encoder.encode(several), several, strict=True):
+        torch.testing.assert_close(together, encoder.encode([clip])[0], atol=1e-5, rtol=0)
+
+
+_SHARED: list[AudioEncoder] = []
+
+
+def _shared_encoder() -> AudioEncoder:
+    if not _SHARED:
+        import tempfile
+
+        with tempfile.TemporaryDirectory() as folder:
+            make_wav2vec2(Path(folder))
+            _SHARED.append(AudioEncoder(find_pretrained(folder, "--audio-encoder"), max_seconds=1.0, steps=8))
+    return _SHARED[0]
+
+
+def test_over_long_clips_are_windows_averaged_by_their_length(encoder: AudioEncoder) -> None:
+    (clip,) = clips(40_000)  # 2.5 s: three windows of 0.83 s
+    windows = encoder.windows(encoder.prepare(clip))
+    assert [len(window) for window in windows] == [13_334, 13_333, 13_333]
+    with torch.no_grad():
+        frames = [encoder([window])[0][0] for window in windows]
+    means = torch.stack([window.mean(dim=0) for window in frames])
+    weights = torch.tensor([float(len(window)) for window in frames])
+    expected = (means * weights[:, None]).sum(dim=0) / weights.sum()
+    torch.testing.assert_close(encoder.embed([clip], sequence=False)[0], expected[None], atol=1e-5, rtol=0)
+
+
+def test_ten_minutes_are_no_trouble(encoder: AudioEncoder) -> None:
+    (embedding,) = encoder.embed(clips(600 * 16_000), sequence=True)
+    assert embedding.shape == (8, 24)
+    assert torch.isfinite(embedding).all()
+
+
+def test_sequences_are_averaged_down_by_hand() -> None:
+    frames = torch.arange(10.0)[:, None]
+    assert averaged_down(frames, 3).flatten().tolist() == [1.5, 5.0, 8.0]  # 0-3, 4-6, 7-9
+    assert averaged_down(frames, 10) is frames
+    assert averaged_down(frames, 1).item() == 4.5
+
+
+@settings(max_examples=50, deadline=None)
+@given(n=st.integers(1, 200), steps=st.integers(1, 40))
+def test_averaging_down_keeps_the_range_and_the_order(n: int, steps: int) -> None:
+    down = averaged_down(torch.arange(float(n))[:, None], steps).flatten()
+    assert len(down) == min(n, steps)
+    assert (down.diff() > 0).all()
+    assert down[0] >= 0 and down[-1] <= n - 1
+
+
+def test_a_model_that_wants_raw_audio_gets_it(tmp_path: Path) -> None:
+    folder = make_wav2vec2(tmp_path / "raw", normalise=False)
+    encoder = AudioEncoder(find_pretrained(str(folder), "--audio-encoder"), max_seconds=1.0, steps=8)
+    (clip,) = clips(5_000)
+    torch.testing.assert_close(encoder.prepare(clip), torch.from_numpy(clip), atol=0, rtol=0)
+
+
+def test_without_word_of_it_audio_is_normalised(tmp_path: Path) -> None:
+    folder = make_wav2vec2(tmp_path / "silent")
+    (folder / "preprocessor_config.json").unlink()
+    encoder = AudioEncoder(find_pretrained(str(folder), "--audio-encoder"), max_seconds=1.0, steps=8)
+    prepared = encoder.prepare(7 + 3 * clips(5_000)[0])
+    assert prepared.mean().abs() < 1e-5
+    assert prepared.std(correction=0) == pytest.approx(1, abs=1e-4)
+
+
+def test_a_model_for_another_rate_is_refused(tmp_path: Path) -> None:
+    folder = make_wav2vec2(tmp_path / "slow")
+    config = (folder / "preprocessor_config.json").read_text().replace("16000", "8000")
+    (folder / "preprocessor_config.json").write_text(config)
+    with pytest.raises(InputError, match="8000 Hz"):
+        AudioEncoder(find_pretrained(str(folder), "--audio-encoder"), max_seconds=1.0, steps=8)
+
+
+def test_a_text_encoder_is_no_audio_encoder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="a bert has no feature_extractor"):
+        AudioEncoder(find_pretrained(str(make_bert(tmp_path)), "--audio-encoder"), max_seconds=1.0, steps=8)
+
+
+def test_what_is_saved_is_read_again(encoder: AudioEncoder, tmp_path: Path) -> None:
+    encoder.save(tmp_path / "saved")
+    again = AudioEncoder(find_pretrained(str(tmp_path / "saved"), "--audio-encoder"), max_seconds=1.0, steps=8)
+    (clip,) = clips(5_000)
+    torch.testing.assert_close(again.encode([clip])[0], encoder.encode([clip])[0], atol=0, rtol=0)
