@@ -136,13 +136,12 @@ class _Extraction:
                 own = where if layers else ""
                 name = f"{modality} {own}".strip()
                 parts[modality] = Parts(self.parts_folder / own / modality)
-                done = parts[modality].steps
-                missing = [u for u in corpus.utterances if u.id not in done and u.id not in self.bad]
+                missing = self._missing(modality, parts[modality])
                 if missing or (layers and name not in tuning):
                     encoder, how = self._encoder(modality, own, fold if layers else None, name)
                     tuning |= {name: how} if how else {}
-                    if missing:
-                        self._encode(encoder, missing, parts[modality], name)
+                    self._encode(encoder, missing, parts[modality], name)
+                self.bad |= parts[modality].bad
             self._refuse_too_many_bad()
             self._write_fold(fold, parts, self.out / where)
         self._finish(folds, tuning)
@@ -214,33 +213,49 @@ class _Extraction:
         usable = [u for u in utterances if u.id not in self.bad]
         classes = self.recipe.corpus.class_names
         return TuningData(
-            items=[u.audio if modality == "audio" else u.text for u in usable],
+            items=[getattr(u, modality) for u in usable],
             labels=torch.tensor([classes.index(u.label) for u in usable]),
         )
 
     # -- embeddings --------------------------------------------------------------------------------------------------
 
-    def _encode(self, encoder: Encoder, utterances: list[Utterance], parts: Parts, name: str) -> None:
-        """Encode part by part, each of utterances of like length, so that little is padding; the longest come first."""
-        sequence = self.recipe.settings.level == "sequence"
-        size = self.seconds if isinstance(encoder, AudioEncoder) else {u.id: float(len(u.text)) for u in utterances}
-        limit, unit = (_PART_SECONDS, "s of audio") if isinstance(encoder, AudioEncoder) else (_PART_LETTERS, "letter")
-        batches = _batches(sorted(utterances, key=lambda u: -size[u.id]), size, limit)
-        done = 0.0
-        with progress_bar(total=round(sum(size[u.id] for u in utterances)), desc=f"encoding {name}", unit=unit) as bar:
-            for batch, loaded in ahead(
-                batches, lambda batch: [_or_error(encoder.read, _input(encoder, u)) for u in batch]
-            ):
-                self.bad |= {
-                    u.id: str(item) for u, item in zip(batch, loaded, strict=True) if isinstance(item, InputError)
+    def _missing(self, modality: str, parts: Parts) -> dict[int, list[Utterance]]:
+        """The parts that are still to be made, by number: utterances of like length, so that little is padding.
+
+        The longest come first: what does not fit into memory is known at once.
+        """
+        size, limit = self._size(modality), _PART_SECONDS if modality == "audio" else _PART_LETTERS
+        usable = [u for u in self.recipe.corpus.utterances if u.id in self.seconds]
+        batches = _batches(sorted(usable, key=lambda u: -size[u.id]), size, limit)
+        return {i: batch for i, batch in enumerate(batches) if not parts.find(i, [u.id for u in batch])}
+
+    def _size(self, modality: str) -> dict[str, float]:
+        if modality == "audio":
+            return self.seconds
+        return {u.id: float(len(u.text)) for u in self.recipe.corpus.utterances}
+
+    def _encode(self, encoder: Encoder, missing: Mapping[int, list[Utterance]], parts: Parts, name: str) -> None:
+        if not missing:
+            return
+        modality, unit = ("audio", "s of audio") if isinstance(encoder, AudioEncoder) else ("text", "letter")
+        size, sequence = self._size(modality), self.recipe.settings.level == "sequence"
+
+        def load(part: tuple[int, list[Utterance]]) -> list[Any]:
+            return [_or_error(encoder.read, getattr(u, modality)) for u in part[1]]
+
+        done, total = 0.0, sum(size[u.id] for batch in missing.values() for u in batch)
+        with progress_bar(total=round(total), desc=f"encoding {name}", unit=unit) as bar:
+            for (number, batch), loaded in ahead(missing.items(), load):
+                read = dict(zip((u.id for u in batch), loaded, strict=True))
+                bad = {key: str(item) for key, item in read.items() if isinstance(item, InputError)}
+                rows = encoder.embed([item for key, item in read.items() if key not in bad], sequence=sequence)
+                embeddings = dict(zip((key for key in read if key not in bad), rows, strict=True))
+                bad |= {
+                    key: f"its {name} embedding is not finite"
+                    for key, embedding in embeddings.items()
+                    if not torch.isfinite(embedding).all()
                 }
-                good = {u.id: item for u, item in zip(batch, loaded, strict=True) if not isinstance(item, InputError)}
-                embeddings = dict(zip(good, encoder.embed(list(good.values()), sequence=sequence), strict=True))
-                for key in [key for key, rows in embeddings.items() if not torch.isfinite(rows).all()]:
-                    self.bad[key] = f"its {name} embedding is not finite"
-                    del embeddings[key]
-                if embeddings:
-                    parts.add(embeddings)
+                parts.add(number, {key: value for key, value in embeddings.items() if key not in bad}, bad)
                 done += sum(size[u.id] for u in batch)
                 bar.update(round(done) - bar.n)
 
@@ -328,10 +343,6 @@ class _Extraction:
         row = asdict(utterance)
         row["audio"] = os.path.relpath(utterance.audio, self.recipe.corpus.folder)
         return {**row, "seconds": round(self.seconds[utterance.id], 3)}
-
-
-def _input(encoder: Encoder, utterance: Utterance) -> Any:
-    return utterance.audio if isinstance(encoder, AudioEncoder) else utterance.text
 
 
 def _batches(utterances: Sequence[Utterance], size: Mapping[str, float], limit: float) -> list[list[Utterance]]:

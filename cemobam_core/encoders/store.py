@@ -22,48 +22,70 @@ from cemobam_core.files import written_atomically
 class Parts:
     """What one encoder has made so far of the utterances of a corpus: a folder of small files, each written whole.
 
-    So an extraction that is stopped goes on where it was, and no more of it is held in memory than a part.
+    So an extraction that is stopped goes on where it was, and no more of it is held in memory than a part. Which
+    utterances are a part together does not depend on where it was stopped, so neither do the embeddings' last bits.
 
     Args:
-        folder: made when the first part is added. Parts in it that cannot be read are dropped and made again.
+        folder: made when the first part is added.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._steps: dict[Path, dict[str, int]] = {}
-        for path in sorted(folder.glob("[0-9]*.safetensors")):
-            try:
-                with safe_open(path, framework="pt") as file:
-                    self._steps[path] = json.loads(file.metadata()["steps"])
-            except (OSError, SafetensorError, KeyError, TypeError, ValueError):
-                path.unlink(missing_ok=True)
+        self.bad: dict[str, str] = {}
+        """Why there is no embedding of an utterance that was tried, by utterance id."""
 
     @property
     def steps(self) -> dict[str, int]:
         """How many steps the embedding of each utterance has, by utterance id."""
         return {key: steps for part in self._steps.values() for key, steps in part.items()}
 
-    def add(self, embeddings: Mapping[str, Tensor]) -> None:
-        """Keep some embeddings, (T, E) each, by utterance id.
+    def find(self, number: int, ids: Sequence[str]) -> bool:
+        """Whether a part is there, whole, and of these utterances; if so it counts from now on."""
+        path = self._path(number)
+        try:
+            with safe_open(path, framework="pt") as file:
+                told = {name: json.loads(value) for name, value in file.metadata().items()}
+            asked, steps, bad = told["asked"], told["steps"], told["bad"]
+        except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError):
+            return False
+        if asked != sorted(ids):
+            return False
+        self._steps[path] = steps
+        self.bad |= bad
+        return True
+
+    def add(self, number: int, embeddings: Mapping[str, Tensor], bad: Mapping[str, str]) -> None:
+        """Keep a part.
+
+        Args:
+            number: of the part.
+            embeddings: (T, E) each, by utterance id.
+            bad: why there is none, by utterance id.
 
         Raises:
-            InputError: they cannot be written.
+            InputError: it cannot be written.
         """
-        number = 1 + max((int(path.stem) for path in self._steps), default=-1)  # of those dropped, none is taken twice
-        path = self._folder / f"{number:05d}.safetensors"
+        path = self._path(number)
         steps = {key: len(rows) for key, rows in embeddings.items()}
+        told = {"asked": sorted([*embeddings, *bad]), "steps": steps, "bad": dict(bad)}
+        tensors = {"rows": torch.cat(list(embeddings.values()))} if embeddings else {"rows": torch.empty(0)}
         with written_atomically(path) as temporary:
             try:
-                save_file({"rows": torch.cat(list(embeddings.values()))}, temporary, {"steps": json.dumps(steps)})
+                save_file(tensors, temporary, {name: json.dumps(value) for name, value in told.items()})
             except SafetensorError as error:
                 raise InputError(f"{path}: cannot be written ({error}); make room and run the same again") from None
         self._steps[path] = steps
+        self.bad |= bad
 
     def embeddings(self) -> Iterator[tuple[str, Tensor]]:
         """All of them, by utterance id, a part at a time in memory."""
         for path, steps in self._steps.items():
-            rows = load_file(path)["rows"].split(list(steps.values()))
-            yield from zip(steps, rows, strict=True)
+            if steps:
+                yield from zip(steps, torch.split(load_file(path)["rows"], list(steps.values())), strict=True)
+
+    def _path(self, number: int) -> Path:
+        return self._folder / f"{number:05d}.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -211,7 +211,7 @@ def test_an_extraction_that_was_stopped_goes_on_where_it_was(
     assert counts["AudioEncoder"] == 80 - (done - calls[1])
     for split in ("train", "val", "test"):
         ours_, whole = (FeatureSet.load(tmp_path / name / f"{split}.safetensors") for name in ("stopped", "whole"))
-        torch.testing.assert_close(ours_.audio, whole.audio, atol=1e-5, rtol=0)
+        assert ours_.fingerprint() == whole.fingerprint()  # bit for bit
         assert ours_.utterance_ids == whole.utterance_ids
 
 
@@ -224,7 +224,7 @@ def test_sequences_have_masks_and_mean_the_same(recipe: Make, tmp_path: Path) ->
         one, many = (FeatureSet.load(tmp_path / name / f"{split}.safetensors") for name in ("utterance", "sequence"))
         assert many.audio.shape[1:] == (4, 24)
         assert many.text_mask is not None and many.audio_mask is not None
-        assert many.text_mask.sum(dim=1).min() < many.text.shape[1] == many.text_mask.sum(dim=1).max()
+        assert many.text_mask.sum(dim=1).min() < many.text.shape[1] == 21  # the longest transcript's tokens
         assert one.utterance_ids == many.utterance_ids
         assert (many.text[~many.text_mask] == 0).all()
         weight = many.text_mask[..., None].float()

@@ -1,0 +1,186 @@
+"""From raw corpora to heatmaps, as a user types it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from tiny import make_bert, make_wav2vec2
+from trees import make_esd, make_iemocap, make_manifest
+
+from cemobam_core import FeatureSet
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+GRID = ["--k-audio", "1:2", "--k-text", "1:2", "--seeds", "2", "--epochs", "5", "--hidden-dim", "16"]
+
+
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("encoders")
+    audio, text = make_wav2vec2(folder / "wav2vec2"), make_bert(folder / "bert")
+    return ["--audio-encoder", str(audio), "--text-encoder", str(text)]
+
+
+def start(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def run(*arguments: str, status: int = 0) -> tuple[str, str]:
+    process = start(*arguments)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == status, out + err
+    return out, err
+
+
+def grid(*arguments: str, status: int = 0) -> tuple[str, str]:
+    return run(str(ROOT / "run_grid.py"), *arguments, *GRID, status=status)
+
+
+def features(*arguments: str, status: int = 0) -> tuple[str, str]:
+    return run(
+        "-c", "import sys; from study.cli import cemobam; sys.exit(cemobam())", "features", *arguments, status=status
+    )
+
+
+def test_from_the_wav_files_of_iemocap_to_the_heatmap_in_one_command(in_folder: Path, encoders: list[str]) -> None:
+    tree = make_iemocap(in_folder / "IEMOCAP_full_release", per_class=6)
+    command = ["--dataset", "iemocap", "--data-root", str(tree), *encoders, "--tune-epochs", "2"]
+    plan, _ = grid(*command, "--dry-run")
+    assert "the features are made first" in plan
+    assert not (in_folder / "results").exists()
+
+    out, err = grid(*command)
+    assert "layers 1 to 3 of 3 learn" in out
+    assert "encoding audio" in err and "tuning text" in err
+    assert "test sentences are also in train" in out
+    trials = pd.read_csv("results/iemocap/trials.csv")
+    assert (trials["status"] == "done").all()
+    assert Path("plots/iemocap/fig2_topk.png").stat().st_size > 10_000
+
+    out, err = grid(*command)
+    assert "made before" in out and "0 to run" in out
+    assert "tuning" not in err and "encoding" not in err and "checking" not in err
+    assert "features    train 96, val 12, test 12 utterances" in grid(*command, "--dry-run")[0]
+
+
+def test_esd_as_sequences_through_a_store_of_its_own(in_folder: Path, encoders: list[str]) -> None:
+    tree = make_esd(in_folder / "ESD", layout="split", per_class=4)
+    out, _ = features(
+        "--dataset", "esd", "--data-root", str(tree), *encoders, "--out", "features/esd", "--level", "sequence",
+        "--audio-steps", "4", "--tune-layers", "0", "--split-protocol", "speaker",
+    )  # fmt: skip
+    assert "0 of 1 test speakers are also in train" in out
+    assert "20 of 20 test sentences are also in train" in out
+    out, _ = grid("--dataset", "esd", "--features", "features/esd")
+    assert "0 of 1 test speakers are also in train" in out
+    assert (pd.read_csv("results/esd/trials.csv")["status"] == "done").all()
+
+
+def test_a_manifest_of_sessions_is_left_out_session_by_session(in_folder: Path, encoders: list[str]) -> None:
+    manifest = make_manifest(in_folder / "mine", kind="jsonl")
+    grid(
+        "--dataset", "mine", "--manifest", str(manifest), *encoders, "--tune-layers", "0",
+        "--split-protocol", "session", "--blocks", "grid",
+    )  # fmt: skip
+    trials = pd.read_csv("results/mine/trials.csv")
+    assert sorted(trials["fold"].unique()) == [0, 1, 2]
+    assert len(trials) == 2 * 2 * 2 * 3
+    assert (pd.read_csv("results/mine/grid.csv")["n_seeds"] == 2).all()
+
+
+def test_killed_at_any_moment_the_features_are_made_all_the_same(in_folder: Path, encoders: list[str]) -> None:
+    tree = make_iemocap(in_folder / "IEMOCAP_full_release", per_class=6)
+    command = [
+        "-c", "import sys; from study.cli import cemobam; sys.exit(cemobam())", "features", "--dataset", "iemocap",
+        "--data-root", str(tree), *encoders, "--tune-epochs", "4", "--out",
+    ]  # fmt: skip
+    run(*command, "whole")
+    began = time.monotonic()
+    while not Path("killed/.parts").exists():  # imports take their time
+        if time.monotonic() - began > 60:
+            raise AssertionError("nothing was begun in a minute")
+        process = start(*command, "killed")
+        while process.poll() is None and not Path("killed/.parts").exists():
+            time.sleep(0.02)
+        os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+    for seconds in (0.2, 0.6):
+        before = len(list(Path("killed").rglob("*")))
+        process = start(*command, "killed")
+        while process.poll() is None and len(list(Path("killed").rglob("*"))) == before:
+            time.sleep(0.02)
+        time.sleep(seconds)
+        process.kill()
+        process.communicate()
+    run(*command, "killed")
+    for split in ("train", "val", "test"):
+        killed, whole = (FeatureSet.load(Path(folder) / f"{split}.safetensors") for folder in ("killed", "whole"))
+        assert killed.fingerprint() == whole.fingerprint()
+
+
+def test_ctrl_c_keeps_what_was_made(in_folder: Path, encoders: list[str]) -> None:
+    tree = make_iemocap(in_folder / "IEMOCAP_full_release", per_class=6)
+    process = start(
+        "-c", "import sys; from study.cli import cemobam; sys.exit(cemobam())", "features", "--dataset", "iemocap",
+        "--data-root", str(tree), *encoders, "--tune-epochs", "500", "--tune-lr", "1e-9", "--out", "out",
+    )  # fmt: skip
+    while process.poll() is None and not list(Path().glob("out/.parts/*/tuning_audio.pt")):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.splitlines()[-1].startswith("interrupted; what was done is kept")
+    assert list(Path().glob("out/.parts/*/tuning_audio.pt"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--dataset", "iemocap", "--data-root", "nowhere"], "no such folder"),
+        (["--dataset", "iemocap", "--data-root", "."], "Session"),
+        (["--dataset", "mine", "--data-root", "."], "--data-root reads iemocap and esd"),
+        (["--dataset", "mine", "--manifest", "nowhere.csv"], "nowhere.csv"),
+        (["--dataset", "iemocap", "--data-root", ".", "--manifest", "x.csv"], "two sources of data"),
+        (["--dataset", "iemocap", "--data-root", ".", "--features", "x"], "two sources of data"),
+        (["--data-root", "."], "--data-root without --dataset"),
+        (["--dataset", "iemocap", "--features", ".", "--tune-layers", "2"], "--tune-layers: has no effect"),
+        (["--level", "sequence"], "--level: has no effect on the demo"),
+        (["--dataset", "iemocap", "--data-root", ".", "--max-bad", "much"], "'much' is not a share"),
+        (["--dataset", "iemocap", "--data-root", ".", "--max-tokens", "2"], "at least 3"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(in_folder: Path, arguments: list[str], said: str, capsys) -> None:
+    from study.cli import main
+
+    try:
+        status = main(arguments)
+    except SystemExit as exit_:
+        status = int(exit_.code or 0)
+    err = capsys.readouterr().err
+    assert status == 2
+    assert said in err
+    assert err.count("\n") == 1
+    assert not any(in_folder.iterdir())
+
+
+def test_an_encoder_that_is_not_to_be_had(in_folder: Path, encoders: list[str], capsys, monkeypatch) -> None:
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    from study.cli import main
+
+    def unreachable(*_: object, **__: object) -> str:
+        raise LocalEntryNotFoundError("no network")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
+    tree = make_iemocap(in_folder / "IEMOCAP_full_release")
+    assert main(["--dataset", "iemocap", "--data-root", str(tree), *encoders[:2]]) == 2
+    err = capsys.readouterr().err
+    assert "google-bert/bert-base-uncased" in err and "--text-encoder FOLDER" in err
+    assert not (in_folder / "results").exists()
