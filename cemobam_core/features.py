@@ -86,7 +86,7 @@ class FeatureSet:
             raise self._error(f"{modality} is {_describe(x)}; it must be (N, E) or (N, T, E) floating-point numbers")
         if len(x) != len(self):
             raise self._error(f"{len(x)} {modality} embeddings for {len(self)} labels; there must be one each")
-        finite = torch.cat([torch.isfinite(part).flatten(1).all(dim=1) for part in torch.split(x, 1024)])  # lean
+        finite = torch.cat([torch.isfinite(part).flatten(1).all(dim=1) for part in torch.split(x, 64)])
         for i in self._first(~finite):
             raise self._error(
                 f"the {modality} embedding of utterance {self.utterance_ids[i]!r} (row {i}) holds NaN or infinity; "
