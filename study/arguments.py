@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+import textwrap
 from pathlib import Path
 from typing import NoReturn
 
@@ -44,8 +45,10 @@ def grid_parser() -> argparse.ArgumentParser:
     """What ``run_grid.py`` takes."""
     parser = _Parser(
         prog="run_grid.py",
-        description="Rerun the CemoBAM study: the K grid (Fig. 2), the fusion strategies (Table I) and the ablation "
-        "(Table II), five seeds each.",
+        description=_wrapped(
+            "Rerun the CemoBAM study: the K grid (Fig. 2), the fusion strategies (Table I) and the ablation (Table II), "
+            "five seeds each."
+        ),
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -65,7 +68,7 @@ def grid_parser() -> argparse.ArgumentParser:
     )
     _add_corpus(data)
     _add_split(data)
-    _add_making(parser, "making features (with --data-root or --manifest; cemobam features --help says more)")
+    _add_making(parser, "making features (with --data-root or --manifest)")
 
     what = parser.add_argument_group("what is run")
     what.add_argument(
@@ -169,9 +172,11 @@ def features_parser() -> argparse.ArgumentParser:
     """What ``cemobam features`` takes."""
     parser = _Parser(
         prog="cemobam features",
-        description="Make features of a raw corpus: wav2vec 2.0 on the audio, BERT on the transcripts, the upper "
-        "layers of both tuned on the train split. What is made is kept: an interrupted run goes on where it stopped, "
-        "and the same command again does nothing.",
+        description=_wrapped(
+            "Make features of a raw corpus: wav2vec 2.0 on the audio, BERT on the transcripts, the upper layers of both "
+            "tuned on the train split. What is made is kept: an interrupted run goes on where it stopped, and the same "
+            "command again does nothing."
+        ),
         epilog=_FEATURES_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -183,8 +188,9 @@ def features_parser() -> argparse.ArgumentParser:
     _add_corpus(data)
     _add_split(data)
     _add_making(parser, "how features are made")
-    _add_device(parser)
-    parser.add_argument(
+    machine = parser.add_argument_group("the machine")
+    _add_device(machine)
+    machine.add_argument(
         "--out", metavar="DIR", type=Path, required=True, help="where they are kept; run_grid.py --features takes it"
     )
     return parser
@@ -315,6 +321,11 @@ def predict_parser() -> argparse.ArgumentParser:
         help="where to write id, predicted, and a probability per class",
     )
     return parser
+
+
+def _wrapped(text: str) -> str:
+    """For a parser whose examples are to stay as they are: it wraps nothing itself."""
+    return textwrap.fill(text, 100)
 
 
 class _Parser(argparse.ArgumentParser):
