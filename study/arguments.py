@@ -46,8 +46,8 @@ def grid_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="run_grid.py",
         description=_wrapped(
-            "Rerun the CemoBAM study: the K grid (Fig. 2), the fusion strategies (Table I) and the ablation (Table II), "
-            "five seeds each."
+            "Rerun the CemoBAM study: the K grid (Fig. 2), the fusion strategies (Table I) and the ablation (Table "
+            "II), five seeds each."
         ),
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -173,8 +173,8 @@ def features_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="cemobam features",
         description=_wrapped(
-            "Make features of a raw corpus: wav2vec 2.0 on the audio, BERT on the transcripts, the upper layers of both "
-            "tuned on the train split. What is made is kept: an interrupted run goes on where it stopped, and the same "
+            "Make features of a raw corpus: wav2vec 2.0 on the audio, BERT on the transcripts, the upper layers of "
+            "both tuned on the train split. What is made is kept: an interrupted run goes on where it stopped, and the same "
             "command again does nothing."
         ),
         epilog=_FEATURES_EXAMPLES,
