@@ -174,8 +174,8 @@ def features_parser() -> argparse.ArgumentParser:
         prog="cemobam features",
         description=_wrapped(
             "Make features of a raw corpus: wav2vec 2.0 on the audio, BERT on the transcripts, the upper layers of "
-            "both tuned on the train split. What is made is kept: an interrupted run goes on where it stopped, and the same "
-            "command again does nothing."
+            "both tuned on the train split. What is made is kept: an interrupted run goes on where it stopped, and "
+            "the same command again does nothing."
         ),
         epilog=_FEATURES_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
