@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import os
 import re
 import signal
@@ -31,6 +32,7 @@ from study.published import paper_pair
 
 # What imports torch, pandas or matplotlib is imported where it is used: --help and a typing error answer at once.
 if TYPE_CHECKING:
+    from cemobam_core.corpora.splits import Assignment
     from cemobam_core.encoders.settings import Recipe
     from cemobam_core.features import Fold
     from study.driver import Plan, StudyRun
@@ -76,6 +78,9 @@ def cemobam(argv: Sequence[str] | None = None) -> int:
 def _guarded(
     command: Callable[[argparse.Namespace], int], parser: argparse.ArgumentParser, argv: Sequence[str] | None
 ) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file's name may be no UTF-8, a terminal no Unicode
     signal.signal(signal.SIGTERM, _interrupt)  # a cluster's polite kill is as good as Ctrl-C
     try:
         return command(parser.parse_args(argv))
@@ -125,9 +130,11 @@ def _study(args: argparse.Namespace) -> int:
 
         recipe = data.recipe(args, raw)
         store = args.results / request.corpus.name / "features" / recipe.signature
-        if args.dry_run and made_before(recipe, store) is None:
-            return _dry_run_before_features(request, recipe)
-        _refuse_unwritable(request)
+        if made_before(recipe, store) is None:
+            assigned = _refuse_before_features(request, recipe)
+            if args.dry_run:
+                return _dry_run_before_features(request, recipe, assigned)
+            _refuse_unwritable(request)
         data.make(args, recipe, store)
         folds = load_folds(store)
     facts = request.facts(folds)
@@ -195,14 +202,27 @@ def _dry_run(request: _Request, folds: tuple[Fold, ...], facts: StudyFacts, devi
     return 0
 
 
-def _dry_run_before_features(request: _Request, recipe: Recipe) -> int:
+def _refuse_before_features(request: _Request, recipe: Recipe) -> tuple[Assignment, ...]:
+    """What would be refused after hours of making features is refused before; gives who goes where."""
+    from cemobam_core.corpora.splits import split_utterances
+    from study.driver import StudyRun
+    from study.execution import check_k
+
+    settings = recipe.settings
+    folds = split_utterances(recipe.corpus, settings.protocol, settings.split_seed)
+    request.folds = len(folds)
+    check_k(folds, request.k_max)
+    ledger = request.ledger(new="sqlite:///:memory:")
+    facts = ledger.facts() or StudyFacts(dataset="", title="", fingerprint="", folds=len(folds), settings={})
+    request.check_pair(StudyRun(request.plan(), ledger, facts))
+    return folds
+
+
+def _dry_run_before_features(request: _Request, recipe: Recipe, folds: Sequence[Assignment]) -> int:
     """The plan of a study whose features are still to be made."""
     from cemobam_core.corpora.leaks import leaks
-    from cemobam_core.corpora.splits import split_utterances
 
-    raw, settings = recipe.corpus, recipe.settings
-    folds = split_utterances(raw, settings.protocol, settings.split_seed)
-    request.folds = len(folds)
+    raw = recipe.corpus
     design = request.design
     asked = sum(len(design.trials(block, Pair(design.k_audio[0], design.k_text[0]))) for block in request.blocks)
     print(

@@ -64,7 +64,7 @@ def recipe(args: argparse.Namespace, raw: RawCorpus) -> Recipe:
     from cemobam_core.encoders.settings import FeatureSettings, Recipe
 
     given = {name: value for name in _MAKING if name != "max_bad" and (value := getattr(args, name)) is not None}
-    says = args.manifest and all(utterance.split for utterance in raw.utterances)
+    says = args.manifest and any(utterance.split for utterance in raw.utterances)
     protocol = args.split_protocol or ("manifest" if says else DEFAULT_PROTOCOL)
     if args.split_seed is not None and protocol in {"session", "manifest"}:
         raise InputError(f"--split-seed: the protocol {protocol} draws no lots; leave the option out")

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from cemobam_core.corpora.splits import Assignment
 from cemobam_core.errors import InputError
-from cemobam_core.features import Fold
+from cemobam_core.features import FeatureSet, Fold
 from cemobam_core.graph import TopKGraph
 from study.design import Trial
 from study.ledger import METRICS, Outcome
@@ -45,7 +46,7 @@ class StudyData:
         return cls(folds, tuple({name: s.rank(k_max) for name, s in fold.splits.items()} for fold in folds))
 
 
-def check_k(folds: tuple[Fold, ...], k_max: int) -> None:
+def check_k(folds: Sequence[Fold | Assignment], k_max: int) -> None:
     """See that every split has enough utterances for the largest K.
 
     Raises:
@@ -53,9 +54,10 @@ def check_k(folds: tuple[Fold, ...], k_max: int) -> None:
     """
     name, smallest = min((item for fold in folds for item in fold.splits.items()), key=lambda item: len(item[1]))
     if k_max >= len(smallest):
+        source = f"{smallest.source} has" if isinstance(smallest, FeatureSet) else "there are"
         raise InputError(
-            f"K={k_max} (the largest of --k-audio, --k-text and --at): {smallest.source} has {len(smallest)} "
-            f"utterances in the {name} split, so K can be {len(smallest) - 1} at most"
+            f"K={k_max} (the largest of --k-audio, --k-text and --at): {source} {len(smallest)} utterances in the "
+            f"{name} split, so K can be {len(smallest) - 1} at most"
         )
 
 

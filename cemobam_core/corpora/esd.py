@@ -28,7 +28,7 @@ SENTENCES = 350
 
 _TREE = "<speaker 0011..0020>/<speaker>.txt and <speaker>/<Emotion>/[train|evaluation|test/]<utterance>.wav"
 _CLASSES = ("neutral", "angry", "happy", "sad", "surprise")
-_LINE = re.compile(r"(\d{4}_\d{6})\s+(\S.*)?")
+_LINE = re.compile(r"(\d{4}_\d{6})(?:\s+(\S.*))?")
 _EMOTION_AT_END = re.compile(rf"(.*?)(?:^|\s+|(?<=[.!?,;:]))({'|'.join(_CLASSES)})", re.IGNORECASE)
 
 

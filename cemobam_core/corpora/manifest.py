@@ -160,6 +160,13 @@ def _rows(path: Path, split: str) -> Iterator[_Row]:
         row = _Row(file=path, line=line, **{"split": split, **columns})
         if row.split and split_named(row.split) is None:
             raise row.error(f"split {row.split!r} is unknown; write train, val or test")
+        for column in ("id", "label", "speaker", "session", "audio"):
+            if not getattr(row, column).isprintable():
+                raise row.error(f"{column} {getattr(row, column)!r} holds what cannot be printed; correct it")
+        try:
+            row.text.encode()
+        except UnicodeEncodeError:
+            raise row.error("text holds half a character (a lone surrogate); correct it") from None
         for column in ("audio", "label"):
             if not getattr(row, column):
                 raise row.error(f"{column} is empty; fill it in or delete the line")
@@ -168,8 +175,13 @@ def _rows(path: Path, split: str) -> Iterator[_Row]:
 
 def _table(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, str]]]:
     header = text.split("\n", 1)[0]
-    # The delimiter that makes most of the header known: a guess from the text would trip over its commas.
-    delimiter = max(_DELIMITERS, key=lambda d: len(_known(_cells(header, d))))
+    try:
+        # The delimiter that makes most of the header known: a guess from the text would trip over its commas.
+        delimiter = max(_DELIMITERS, key=lambda d: len(_known(_cells(header, d))))
+    except csv.Error as error:
+        raise InputError(
+            f"{path} line 1: cannot be read as CSV ({error}); columns are {', '.join(_REQUIRED)}"
+        ) from None
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         columns = next(reader, [])

@@ -162,11 +162,11 @@ def read_lines(path: Path) -> list[str]:
     raw = path.read_bytes()
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         lines = raw.decode("utf-16", errors="replace").split("\n")
-    elif b"\0" in raw:  # UTF-16 without its mark: most of English has zeros for high bytes
+    elif raw.count(0) > len(raw) / 4:  # UTF-16 without its mark: most of English has zeros for high bytes
         big = raw[0::2].count(0) > raw[1::2].count(0)
         lines = raw.decode("utf-16-be" if big else "utf-16-le", errors="replace").split("\n")
     else:
-        raw = raw.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        raw = raw.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\0", b"")
         lines = [_decode(line) for line in raw.split(b"\n")]
     return [line.strip() for line in lines]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +23,14 @@ from cemobam_core.pooling import masked_mean
 SAMPLE_RATE = 16_000
 """Hertz: what wav2vec 2.0 was trained on."""
 
+_RATES = (1_000, 768_000)
+"""Hertz. What a header says beyond is damage, and resampling it would ask for any amount of memory."""
+_LONGEST = 7_200
+"""Seconds."""
+
+_BUILDS = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat")
+"""Models whose convolutional front end and transformer can be run apart; measured to be padding-free that way."""
+
 _FEWEST_SAMPLES = 400
 """The receptive field of wav2vec 2.0's first frame, 25 ms; shorter clips are padded with silence up to it."""
 
@@ -33,7 +42,7 @@ def read_audio(path: Path) -> npt.NDArray[np.float32]:
     resampled by soxr at its high quality.
 
     Raises:
-        InputError: a file that is missing, empty, cut short, unreadable, silent throughout, or holds NaN.
+        InputError: a file that is missing, empty, cut short, unreadable, hours long, silent, or holds NaN.
     """
     samples, rate = _decode(path)
     if rate != SAMPLE_RATE:
@@ -58,8 +67,14 @@ def _decode(path: Path) -> tuple[npt.NDArray[np.float32], int]:
         if path.stat().st_size == 0:
             raise InputError(f"{path}: the file is empty")
         _refuse_truncated_wav(path)
-        with soundfile.SoundFile(path) as file:
+        # given open, because libsndfile's binding takes no name that is not UTF-8
+        with path.open("rb") as raw, soundfile.SoundFile(raw) as file:
             expected, rate = file.frames, file.samplerate
+            if not _RATES[0] <= rate <= _RATES[1]:
+                raise InputError(f"{path}: says {rate} samples a second; {_RATES[0]} to {_RATES[1]} are read")
+            if expected > _LONGEST * rate:
+                hours = expected / rate / 3600
+                raise InputError(f"{path}: lasts {hours:.1f} hours; an utterance is expected, cut it into them first")
             samples = file.read(dtype="float32", always_2d=True)
     except (OSError, soundfile.SoundFileError) as error:
         raise InputError(f"{path}: cannot be read as audio ({_reason(error)})") from None
@@ -71,18 +86,25 @@ def _decode(path: Path) -> tuple[npt.NDArray[np.float32], int]:
     if not np.isfinite(mono).all():
         raise InputError(f"{path}: holds NaN or infinite samples")
     if mono.min() == mono.max():
-        raise InputError(f"{path}: is silent throughout: every sample is {mono[0]:g}")
+        raise InputError(f"{path}: is silent: each of its samples is {mono[0]:g}")
     return mono, rate
 
 
 def _refuse_truncated_wav(path: Path) -> None:
-    """A WAV says how long it is; libsndfile quietly takes what is there."""
+    """A WAV says how long its sound is; libsndfile quietly takes what is there."""
+    size = path.stat().st_size
     with path.open("rb") as file:
-        head = file.read(8)
-    promised = int.from_bytes(head[4:8], "little")
-    # A writer to a pipe cannot know the length; it writes 0 or the largest number there is.
-    if head[:4] == b"RIFF" and 0 < promised < 0xFFFF_F000 and promised + 8 > path.stat().st_size + 1:
-        raise InputError(f"{path}: is cut short: {path.stat().st_size} of {promised + 8} bytes are there")
+        if file.read(12)[:4] != b"RIFF":
+            return
+        while len(head := file.read(8)) == 8:
+            promised = int.from_bytes(head[4:], "little")
+            if head[:4] == b"data":
+                there = size - file.tell()
+                # A writer to a pipe cannot know the length; it writes 0 or the largest number there is.
+                if there < promised < 0xFFFF_F000:
+                    raise InputError(f"{path}: is cut short: {there} of {promised} bytes of sound are there")
+                return
+            file.seek(promised + promised % 2, os.SEEK_CUR)
 
 
 def _reason(error: Exception) -> str:
@@ -112,12 +134,13 @@ class AudioEncoder(nn.Module):
         super().__init__()
         self.pretrained = pretrained
         self.model = load_model(pretrained, spare=("masked_spec_embed",))
-        for part in ("feature_extractor", "feature_projection", "encoder"):
-            if not hasattr(self.model, part):
-                raise InputError(
-                    f"--audio-encoder {pretrained.name}: a {self.model.config.model_type} has no {part}; "
-                    "give a wav2vec 2.0, or a model of its build such as HuBERT or WavLM"
-                )
+        config = self.model.config
+        if config.model_type not in _BUILDS or getattr(config, "add_adapter", False):
+            adapter = " with an adapter" if getattr(config, "add_adapter", False) else ""
+            raise InputError(
+                f"--audio-encoder {pretrained.name}: is a {config.model_type}{adapter}; "
+                f"give a model of one of these builds: {', '.join(_BUILDS)}"
+            )
         self.steps = steps
         self.max_samples = round(max_seconds * SAMPLE_RATE)
         self.batch_samples = round(batch_seconds * SAMPLE_RATE)

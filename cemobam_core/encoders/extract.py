@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -22,19 +22,20 @@ from cemobam_core.corpora.splits import SPLITS, Assignment, split_utterances
 from cemobam_core.corpora.utterances import BadUtterance, Utterance
 from cemobam_core.encoders.ahead import ahead
 from cemobam_core.encoders.audio import AudioEncoder, seconds_of
-from cemobam_core.encoders.finetune import Encoder, TuningConfig, TuningData, choose_parameters, tune
+from cemobam_core.encoders.finetune import Encoder, TuningConfig, TuningData, tune
+from cemobam_core.encoders.pretrained import Pretrained
 from cemobam_core.encoders.settings import Recipe
 from cemobam_core.encoders.store import Parts, SplitRows, write_json, write_splits
 from cemobam_core.encoders.text import TextEncoder
 from cemobam_core.errors import InputError
 from cemobam_core.features import MODALITIES
-from cemobam_core.files import written_atomically
+from cemobam_core.files import told_of_a_full_disk, written_atomically
 from cemobam_core.progress import progress_bar
 
 FEATURES_JSON = "features.json"
 """What a folder of features is and how it was made; written last, so that its presence says that all is there."""
 
-_PARTS = ".parts"
+_PARTS, _ENCODERS = ".parts", "encoders"
 _PART_SECONDS = 300.0
 """Audio in one part of the store: what an interruption can lose."""
 _PART_LETTERS = 20_000.0
@@ -64,6 +65,13 @@ def make_features(
     Raises:
         InputError: encoders that cannot be loaded, too many bad utterances, a folder that holds other features.
     """
+    for modality in MODALITIES:
+        pretrained: Pretrained = getattr(recipe, modality)
+        if pretrained.folder.resolve().is_relative_to((out / _ENCODERS).resolve()):
+            raise InputError(
+                f"--{modality}-encoder {pretrained.name}: lies in {out / _ENCODERS}, where what is tuned now would be "
+                "written; give another folder for these features"
+            )
     if (made := made_before(recipe, out)) is not None:
         say(f"features: {out}, made before")
         for line in made["leaks"]:
@@ -75,6 +83,11 @@ def make_features(
             _Extraction(recipe, out, device, max_bad, say).run()
     except Timeout:
         raise InputError(f"{out}: another run is making these features; wait for it") from None
+    except torch.OutOfMemoryError:
+        raise InputError(
+            f"--max-seconds {recipe.settings.max_seconds:g}: the GPU's memory does not suffice; give fewer seconds, or "
+            "--device cpu. What was made is kept"
+        ) from None
 
 
 def made_before(recipe: Recipe, out: Path) -> dict[str, Any] | None:
@@ -91,8 +104,9 @@ def made_before(recipe: Recipe, out: Path) -> dict[str, Any] | None:
         return None
     try:
         made = json.loads(path.read_text(encoding="utf-8"))
-        signature, facts = made["signature"], made["made_from"]
-    except (OSError, ValueError, KeyError, TypeError):
+        signature, facts, files = made["signature"], dict(made["made_from"]), list(map(str, made["files"]))
+        made["leaks"] = list(map(str, made["leaks"]))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f"{path}: is damaged; remove the folder to make the features again") from None
     if signature != recipe.signature:
         ours = recipe.facts
@@ -101,6 +115,8 @@ def made_before(recipe: Recipe, out: Path) -> dict[str, Any] | None:
             f"{out}: holds features made otherwise ({other} {facts.get(other)}, now {ours.get(other)}); "
             "give another folder with --out"
         )
+    if missing := [name for name in files if not (out / name).is_file()]:
+        raise InputError(f"{out / missing[0]}: is missing; bring it back, or remove {out} to make the features again")
     return dict(made)
 
 
@@ -117,33 +133,41 @@ class _Extraction:
     def __post_init__(self) -> None:
         self.bad: dict[str, str] = {}
         self.seconds: dict[str, float] = {}
-        self.parts_folder = self.out / _PARTS / self.recipe.signature
+        # What two devices or two versions made differs in its last bits, and is not mixed.
+        made_by = hashlib.sha256(json.dumps([self.device, _versions()]).encode()).hexdigest()[:8]
+        self.parts_folder = self.out / _PARTS / f"{self.recipe.signature}-{made_by}"
 
     def run(self) -> None:
         corpus, settings = self.recipe.corpus, self.recipe.settings
         for line in corpus.notes:
             self.say(line)
         folds = split_utterances(corpus, settings.protocol, settings.split_seed)
+        self.say(f"split by {settings.protocol}: {split_sizes(folds)}")
         self._check_audio()
         self._refuse_too_many_bad()
+        self._refuse_missing_classes(folds)
         self.say(f"audio: {len(self.seconds)} files, {sum(self.seconds.values()) / 3600:.2f} hours")
         tuning: dict[str, Any] = {}
+        made = []
         for i, fold in enumerate(folds):
-            where = f"fold_{i}" if len(folds) > 1 else ""
             parts = {}
             for modality, layers in zip(MODALITIES, self.recipe.tuned, strict=True):
                 # An encoder as it came is the same in every fold, and so are its embeddings.
-                own = where if layers else ""
-                name = f"{modality} {own}".strip()
-                parts[modality] = Parts(self.parts_folder / own / modality)
+                where = _fold_name(i, folds) if layers else ""
+                name = f"{modality} {where}".strip()
+                parts[modality] = Parts(self.parts_folder / where / modality)
                 missing = self._missing(modality, parts[modality])
-                if missing or (layers and name not in tuning):
-                    encoder, how = self._encoder(modality, own, fold if layers else None, name)
-                    tuning |= {name: how} if how else {}
-                    self._encode(encoder, missing, parts[modality], name)
+                if layers:
+                    tuning[name] = self._tune(modality, where, fold, name)
+                if missing:
+                    self._encode(self._encoder(modality, where), missing, parts[modality], name)
                 self.bad |= parts[modality].bad
-            self._refuse_too_many_bad()
-            self._write_fold(fold, parts, self.out / where)
+            made.append(parts)
+        self._refuse_too_many_bad()
+        self._refuse_missing_classes(folds)
+        folds = tuple(fold.without(self.bad) for fold in folds)
+        for i, (fold, parts) in enumerate(zip(folds, made, strict=True)):
+            self._write_fold(fold, parts, self.out / _fold_name(i, folds))
         self._finish(folds, tuning)
 
     # -- audio -------------------------------------------------------------------------------------------------------
@@ -152,7 +176,7 @@ class _Extraction:
         """Read all of every file once, so that what is broken is known before hours are spent."""
         utterances = self.recipe.corpus.utterances
         with (
-            ThreadPoolExecutor() as pool,
+            ThreadPoolExecutor(max_workers=os.cpu_count()) as pool,  # each holds a file
             progress_bar(total=len(utterances), desc="checking audio", unit="file") as bar,
         ):
             measured = pool.map(lambda u: _or_error(seconds_of, u.audio), utterances)
@@ -176,38 +200,74 @@ class _Extraction:
                 f"{self.out / 'bad.csv'}: mend them, or raise --max-bad"
             )
 
+    def _refuse_missing_classes(self, folds: Sequence[Assignment]) -> None:
+        """A split that has lost the last of a class to bad files cannot be studied: better to know at once."""
+        for fold in folds:
+            for name, utterances in fold.without(self.bad).splits.items():
+                there = {u.label for u in utterances}
+                for label in [label for label in self.recipe.corpus.class_names if label not in there]:
+                    self._write_bad()
+                    raise InputError(
+                        f"{self.recipe.corpus.root}: no utterance of class {label!r} is left in the {name} split "
+                        f"without the {len(self.bad)} that cannot be used; mend those ({self.out / 'bad.csv'}), or use "
+                        "another --split-protocol"
+                    )
+
     # -- encoders ----------------------------------------------------------------------------------------------------
 
-    def _encoder(
-        self, modality: str, where: str, fold: Assignment | None, name: str
-    ) -> tuple[Encoder, dict[str, Any] | None]:
-        """The encoder of a modality, tuned on the fold's train split if there is one; and how the tuning went."""
-        settings, pretrained = self.recipe.settings, getattr(self.recipe, modality)
+    def _encoder(self, modality: str, where: str) -> Encoder:
+        """The encoder of a modality: the one that was tuned for a fold, or as it came."""
+        settings = self.recipe.settings
+        tuned = self._tuned_folder(modality, where)
+        if self.recipe.tuned[MODALITIES.index(modality)] and tuned.is_dir():
+            pretrained = Pretrained(name=str(tuned), folder=tuned, revision="")
+        else:
+            pretrained = getattr(self.recipe, modality)
         encoder: Encoder
         if modality == "audio":
             encoder = AudioEncoder(pretrained, max_seconds=settings.max_seconds, steps=settings.audio_steps)
         else:
             encoder = TextEncoder(pretrained, pool=settings.text_pool, max_tokens=settings.max_tokens)
-        encoder = encoder.to(self.device)
-        if fold is None:
-            return encoder, None
-        layers = self.recipe.tuned[MODALITIES.index(modality)]
-        self.say(f"{name}: {choose_parameters(encoder, layers)}")
+        return encoder.to(self.device)
+
+    def _tuned_folder(self, modality: str, where: str) -> Path:
+        return self.out / _ENCODERS / where / modality
+
+    def _tune(self, modality: str, where: str, fold: Assignment, name: str) -> dict[str, Any]:
+        """Tune the encoder of a modality on a fold's train split, unless that is done; says how it went."""
+        settings, folder = self.recipe.settings, self._tuned_folder(modality, where)
+        record, checkpoint = (self.parts_folder / where / f"tuned_{modality}{suffix}" for suffix in (".json", ".pt"))
+        if record.exists() and folder.is_dir():
+            done: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
+            return done
+        shutil.rmtree(folder, ignore_errors=True)  # of an attempt with other settings
+        encoder = self._encoder(modality, where)
         tuned = tune(
             encoder,
             self._tuning_data(fold.train, modality),
             self._tuning_data(fold.val, modality),
             num_classes=len(self.recipe.corpus.class_names),
             config=TuningConfig(
-                layers=layers, objective=settings.objective, epochs=settings.tune_epochs, lr=settings.tune_lr
+                layers=self.recipe.tuned[MODALITIES.index(modality)],
+                objective=settings.objective,
+                epochs=settings.tune_epochs,
+                lr=settings.tune_lr,
             ),
-            checkpoint=self.parts_folder / where / f"tuning_{modality}.pt",
-            what=f"tuning {name}",
+            checkpoint=checkpoint,
+            name=name,
+            say=self.say,
         )
         losses = ", ".join(f"{loss:.3f}" for loss in tuned.val_losses)
         self.say(f"{name}: epoch {tuned.best_epoch} kept; validation loss by epoch {losses}")
-        _save_encoder(encoder, self.out / "encoders" / where / modality)
-        return encoder.requires_grad_(requires_grad=False), asdict(tuned)
+        saving = self.parts_folder / "saving"
+        shutil.rmtree(saving, ignore_errors=True)
+        with told_of_a_full_disk(saving):
+            encoder.save(saving)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        saving.rename(folder)
+        write_json(record, asdict(tuned))
+        checkpoint.unlink(missing_ok=True)  # four times what it learns, and of no more use
+        return asdict(tuned)
 
     def _tuning_data(self, utterances: Sequence[Utterance], modality: str) -> TuningData:
         usable = [u for u in utterances if u.id not in self.bad]
@@ -235,8 +295,6 @@ class _Extraction:
         return {u.id: float(len(u.text)) for u in self.recipe.corpus.utterances}
 
     def _encode(self, encoder: Encoder, missing: Mapping[int, list[Utterance]], parts: Parts, name: str) -> None:
-        if not missing:
-            return
         modality, unit = ("audio", "s of audio") if isinstance(encoder, AudioEncoder) else ("text", "letter")
         size, sequence = self._size(modality), self.recipe.settings.level == "sequence"
 
@@ -265,8 +323,7 @@ class _Extraction:
         classes = self.recipe.corpus.class_names
         provenance = self._provenance()
         splits = []
-        for name in SPLITS:
-            rows = [u for u in getattr(fold, name) if u.id not in self.bad]
+        for name, rows in fold.splits.items():
             splits.append(
                 SplitRows(
                     path=folder / f"{name}.safetensors",
@@ -278,11 +335,6 @@ class _Extraction:
                     provenance=provenance,
                 )
             )
-            for missing in [c for c in classes if c not in {u.label for u in rows}]:
-                raise InputError(
-                    f"{self.recipe.corpus.root}: no utterance of class {missing!r} in the {name} split; every class "
-                    "must be in every split: use another --split-protocol, or more data"
-                )
         write_splits(splits, parts, sequences=self.recipe.settings.level == "sequence", scratch=self.parts_folder)
 
     def _provenance(self) -> dict[str, str]:
@@ -302,12 +354,11 @@ class _Extraction:
     def _finish(self, folds: Sequence[Assignment], tuning: Mapping[str, Any]) -> None:
         """Say what came of it, and write it down; the last file written declares the features whole."""
         corpus, bad = self.recipe.corpus, self._all_bad()
-        folds = [fold.without(self.bad) for fold in folds]
         rows = [
-            {"fold": i, "split": name, **self._row(u)}
+            self._row(u, i, name)
             for i, fold in enumerate(folds)
-            for name in SPLITS
-            for u in getattr(fold, name)
+            for name, utterances in fold.splits.items()
+            for u in utterances
         ]
         _write_csv(self.out / "utterances.csv", rows)
         leaking = [str(leak) for leak in leaks(*folds)]
@@ -327,10 +378,16 @@ class _Extraction:
                 "signature": self.recipe.signature,
                 "corpus": corpus.title,
                 "utterances": len(corpus.utterances) - len(self.bad),
-                "folds": len(folds),
+                "files": [
+                    (Path(_fold_name(i, folds)) / f"{split}.safetensors").as_posix()
+                    for i in range(len(folds))
+                    for split in SPLITS
+                ],
+                "corpus_root": str(corpus.root),
                 "made_from": self.recipe.facts,
                 "encoders": {modality: getattr(self.recipe, modality).name for modality in MODALITIES},
                 "tuning": tuning,
+                "device": self.device,
                 "versions": _versions(),
                 "leaks": leaking,
                 "bad": [asdict(one) for one in bad],
@@ -339,10 +396,22 @@ class _Extraction:
         shutil.rmtree(self.out / _PARTS, ignore_errors=True)
         self.say(f"features: {self.out}, made")
 
-    def _row(self, utterance: Utterance) -> dict[str, Any]:
-        row = asdict(utterance)
+    def _row(self, utterance: Utterance, fold: int, split: str) -> dict[str, Any]:
+        row = {"id": utterance.id, "fold": fold, "split": split}
+        row |= {name: value for name, value in asdict(utterance).items() if name not in row}
         row["audio"] = os.path.relpath(utterance.audio, self.recipe.corpus.folder)
         return {**row, "seconds": round(self.seconds[utterance.id], 3)}
+
+
+def split_sizes(folds: Sequence[Assignment]) -> str:
+    """How many utterances are where, in words."""
+    sizes = ", ".join(f"{name} {len(utterances)}" for name, utterances in folds[0].splits.items())
+    return f"{sizes} utterances" + (f" in the first of {len(folds)} folds" if len(folds) > 1 else "")
+
+
+def _fold_name(i: int, folds: Sequence[Assignment]) -> str:
+    """The folder of a fold: none of its own where there is one."""
+    return f"fold_{i}" if len(folds) > 1 else ""
 
 
 def _batches(utterances: Sequence[Utterance], size: Mapping[str, float], limit: float) -> list[list[Utterance]]:
@@ -366,15 +435,6 @@ def _or_error(function: Callable[[Any], Any], argument: Any) -> Any:
         return error
 
 
-def _save_encoder(encoder: Encoder, folder: Path) -> None:
-    """Write a tuned encoder as transformers does, whole or not at all; ``--audio-encoder`` and so on take it."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".saving") as temporary:
-        encoder.save(Path(temporary) / "encoder")
-        shutil.rmtree(folder, ignore_errors=True)
-        (Path(temporary) / "encoder").rename(folder)
-
-
 def _all_known(values: Iterable[str | None]) -> tuple[str, ...] | None:
     known = tuple(values)
     return None if None in known else known  # type: ignore[return-value]
@@ -386,4 +446,5 @@ def _versions() -> dict[str, str]:
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     with written_atomically(path) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False)
+        # a file's name may be no UTF-8
+        pd.DataFrame(rows).to_csv(temporary, index=False, errors="backslashreplace")

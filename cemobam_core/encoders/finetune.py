@@ -84,15 +84,8 @@ class Tuned:
 
 
 def choose_parameters(encoder: Encoder, layers: int) -> str:
-    """Freeze all of an encoder but its ``layers`` upper layers, and say in one line what learns.
-
-    Raises:
-        InputError: more layers than there are.
-    """
-    if layers > len(encoder.layers):
-        raise InputError(
-            f"--tune-layers {layers}: {encoder.pretrained.name} has {len(encoder.layers)} layers; give as many at most"
-        )
+    """Freeze all of an encoder but its ``layers`` upper layers, and say in one line what learns."""
+    assert 0 < layers <= len(encoder.layers), f"{layers} of {len(encoder.layers)} layers"
     encoder.requires_grad_(requires_grad=False)
     for module in _learning(encoder, layers):
         module.requires_grad_(requires_grad=True)
@@ -116,7 +109,8 @@ def tune(
     num_classes: int,
     config: TuningConfig,
     checkpoint: Path,
-    what: str,
+    name: str,
+    say: Callable[[str], None] = print,
 ) -> Tuned:
     """Tune an encoder in place; it ends with the weights of the epoch that validates best.
 
@@ -131,17 +125,20 @@ def tune(
         num_classes: of the supervised head.
         config: how.
         checkpoint: the file for it; read by ``torch.load(weights_only=True)``, which runs no code.
-        what: for the progress bar.
+        name: for the progress bar and what is said.
+        say: takes what there is to tell, line by line.
 
     Raises:
-        InputError: more layers than the encoder has, a loss that is no longer finite.
+        InputError: a loss that is no longer finite, a checkpoint that cannot be read.
     """
-    choose_parameters(encoder, config.layers)
+    say(f"{name}: {choose_parameters(encoder, config.layers)}")
     device = next(encoder.parameters()).device
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(config.seed)
         objective = _OBJECTIVES[config.objective](encoder, num_classes).to(device)
-        return _Tuning(encoder, objective, train=train, val=val, config=config, checkpoint=checkpoint).run(what)
+        return _Tuning(encoder, objective, train=train, val=val, config=config, checkpoint=checkpoint).run(
+            f"tuning {name}"
+        )
 
 
 class _Supervised(nn.Module):

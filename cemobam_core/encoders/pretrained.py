@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,11 @@ from cemobam_core.errors import InputError
 NO_CODE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 """How everything is loaded from an encoder's folder: a folder can bring code of its own, which is not run."""
 
-_FILES = ("*.json", "vocab.txt", "merges.txt", "*.model")
+_FILES = (
+    *("config.json", "preprocessor_config.json", "processor_config.json", "model.safetensors.index.json"),
+    *("tokenizer*.json", "vocab.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.txt", "merges.txt", "*.model"),
+)
 _SAFETENSORS, _PICKLED = ("model*.safetensors",), ("pytorch_model*.bin",)
 
 
@@ -42,7 +47,7 @@ class Pretrained:
         path = self.folder / "config.json"
         try:
             config = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{path}: cannot be read as an encoder's configuration ({error})") from None
         if not isinstance(config, dict):
             raise InputError(f"{path}: is not an encoder's configuration; a JSON object is expected")
@@ -53,12 +58,15 @@ class Pretrained:
         """Transformer layers and E, the size of an embedding."""
         config = self.config
         try:
-            return int(config["num_hidden_layers"]), int(config["hidden_size"])
-        except (KeyError, TypeError, ValueError):
+            size = int(config["num_hidden_layers"]), int(config["hidden_size"])
+        except (KeyError, TypeError, ValueError, OverflowError):
+            size = 0, 0
+        if min(size) < 1:
             raise InputError(
                 f"{self.folder / 'config.json'}: does not say num_hidden_layers and hidden_size; "
                 "a transformer encoder such as wav2vec 2.0 or BERT is expected"
-            ) from None
+            )
+        return size
 
 
 def find_pretrained(name: str, option: str) -> Pretrained:
@@ -153,6 +161,11 @@ def load_model(pretrained: Pretrained, *, spare: tuple[str, ...] = ()) -> Any:
         raise InputError(
             f"{pretrained.folder}: cannot be loaded as an encoder ({type(error).__name__}: {_first_line(error)})"
         ) from None
+    if dropped := sorted(name for name in info["unexpected_keys"] if re.search(r"(^|\.)encoder\.layers?\.", name)):
+        raise InputError(
+            f"{pretrained.folder}: config.json has no place for its weights {dropped[0]!r}; bring the configuration "
+            "that belongs to them"
+        )
     missing = sorted(name for name in info["missing_keys"] if not name.startswith(spare))
     if missing:
         raise InputError(

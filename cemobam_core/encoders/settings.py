@@ -99,7 +99,6 @@ class Recipe:
         """All of it as plain values; what has no effect is left out."""
         facts = {
             "version": EXTRACTION_VERSION,
-            "corpus": self.corpus.name,
             "corpus_fingerprint": self.corpus.fingerprint(),
             "class_names": list(self.corpus.class_names),
             **asdict(self.settings),
@@ -107,6 +106,9 @@ class Recipe:
             "text_revision": self.text.revision,
             "tune_layers": list(self.tuned),
         }
+        positions = self.text.config.get("max_position_embeddings")
+        if isinstance(positions, int):
+            facts["max_tokens"] = min(self.settings.max_tokens, positions)
         for name in ("audio_encoder", "text_encoder"):
             del facts[name]  # the revision says which; a folder may be moved
         idle = ["text_pool"] if self.settings.level == "sequence" and not self.tuned[1] else []
@@ -117,7 +119,10 @@ class Recipe:
 
     @property
     def signature(self) -> str:
-        """16 hexadecimal digits that stand for :attr:`facts`: the same ones, the same features."""
+        """16 hexadecimal digits that stand for :attr:`facts`: the same ones, the same features but for rounding.
+
+        The last bits are also the device's and the libraries'; ``features.json`` names both.
+        """
         return hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -14,7 +14,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cemobam_core.errors import InputError
 from cemobam_core.features import MODALITIES, FeatureSet
 from cemobam_core.files import written_atomically
 
@@ -62,19 +61,13 @@ class Parts:
             number: of the part.
             embeddings: (T, E) each, by utterance id.
             bad: why there is none, by utterance id.
-
-        Raises:
-            InputError: it cannot be written.
         """
         path = self._path(number)
         steps = {key: len(rows) for key, rows in embeddings.items()}
         told = {"asked": sorted([*embeddings, *bad]), "steps": steps, "bad": dict(bad)}
         tensors = {"rows": torch.cat(list(embeddings.values()))} if embeddings else {"rows": torch.empty(0)}
         with written_atomically(path) as temporary:
-            try:
-                save_file(tensors, temporary, {name: json.dumps(value) for name, value in told.items()})
-            except SafetensorError as error:
-                raise InputError(f"{path}: cannot be written ({error}); make room and run the same again") from None
+            save_file(tensors, temporary, {name: json.dumps(value) for name, value in told.items()})
         self._steps[path] = steps
         self.bad |= bad
 
@@ -167,11 +160,16 @@ def _mapped(path: Path, *shape: int) -> Tensor:
     numbers = torch.Size(shape).numel()
     with path.open("wb") as file:
         # A full disk is an error here; met through the mapping, it would kill the process.
-        os.posix_fallocate(file.fileno(), 0, 4 * numbers)
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, 4 * numbers)
+        else:
+            for start in range(0, 4 * numbers, 2**20):
+                file.write(bytes(min(2**20, 4 * numbers - start)))
     return torch.from_file(str(path), shared=True, size=numbers, dtype=torch.float32).view(shape)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file that people can read."""
     with written_atomically(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # a file's name may be no UTF-8

@@ -169,6 +169,36 @@ def test_a_mistake_is_told_in_one_line(in_folder: Path, arguments: list[str], sa
     assert not any(in_folder.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--blocks", "fusion"], "fusion needs a K pair"),
+        (["--k-audio", "1:200"], "K can be 7 at most"),
+    ],
+)
+def test_what_the_study_refuses_is_known_before_features_are_made(
+    in_folder: Path, encoders: list[str], capsys, arguments: list[str], said: str
+) -> None:
+    from study.cli import main
+
+    tree = make_iemocap(in_folder / "IEMOCAP_full_release")
+    for rest in ([], ["--dry-run"]):
+        assert main(["--dataset", "iemocap", "--data-root", str(tree), *encoders, *arguments, *rest]) == 2
+        assert said in capsys.readouterr().err
+        assert not (in_folder / "results").exists()
+
+
+def test_a_manifest_that_says_some_splits_only(in_folder: Path, encoders: list[str], capsys) -> None:
+    from study.cli import main
+
+    manifest = make_manifest(in_folder / "mine")
+    frame = pd.read_csv(manifest)
+    frame["split"] = ["", *["train", "val", "test"] * len(frame)][: len(frame)]
+    frame.to_csv(manifest, index=False)
+    assert main(["--dataset", "mine", "--manifest", str(manifest), *encoders]) == 2
+    assert f"1 of {len(frame)} utterances have no split" in capsys.readouterr().err
+
+
 def test_an_encoder_that_is_not_to_be_had(in_folder: Path, encoders: list[str], capsys, monkeypatch) -> None:
     import huggingface_hub
     from huggingface_hub.errors import LocalEntryNotFoundError

@@ -222,3 +222,27 @@ def test_whatever_is_in_it_the_user_is_told(suffix: str, header: str, body: str)
         path.write_bytes((header + body).encode())
         with contextlib.suppress(InputError):
             assert read_manifest(path, name="mine").utterances
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("text", "hello \ud800", "lone surrogate"),
+        ("id", "x\ud800", "cannot be printed"),
+        ("label", "an\nger\x1b[31m", "cannot be printed"),
+        ("speaker", "a\u0007", "cannot be printed"),
+    ],
+)
+def test_what_no_file_could_hold_is_refused_by_line(tmp_path: Path, column: str, value: str, said: str) -> None:
+    manifest = make_manifest(tmp_path, kind="jsonl")
+    lines = manifest.read_text().splitlines()
+    lines[4] = json.dumps({**json.loads(lines[4]), column: value})
+    manifest.write_text("\n".join(lines))
+    with pytest.raises(InputError, match=f"line 5: {column} .*{said}"):
+        read_manifest(manifest, name="mine")
+
+
+def test_a_header_of_any_length(tmp_path: Path) -> None:
+    (tmp_path / "huge.csv").write_text("a" * 200_000 + "\n")
+    with pytest.raises(InputError, match=r"huge\.csv line 1: cannot be read as CSV"):
+        read_manifest(tmp_path / "huge.csv", name="mine")

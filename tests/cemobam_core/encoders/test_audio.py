@@ -89,7 +89,7 @@ def _damaged(folder: Path, how: str) -> Path:
         ("cut short", "is cut short"),
         ("flac cut short", ""),
         ("no samples", "holds no samples"),
-        ("silent", "is silent throughout"),
+        ("silent", "is silent"),
         ("NaN", "holds NaN"),
         ("missing", "cannot be read as audio"),
         ("folder", "cannot be read as audio"),
@@ -113,6 +113,58 @@ def test_a_wav_from_a_pipe_that_does_not_know_its_length_is_read(tmp_path: Path)
     raw[40:44] = b"\xff\xff\xff\xff"
     path.write_bytes(raw)
     assert len(read_audio(path)) == 3_200
+
+
+def test_a_wav_whose_writer_counted_its_header_too_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "riff.wav"
+    soundfile.write(path, tone(500, 0.2, 16_000), 16_000)
+    raw = bytearray(path.read_bytes())
+    raw[4:8] = (int.from_bytes(raw[4:8], "little") + 8).to_bytes(4, "little")
+    path.write_bytes(raw)
+    assert len(read_audio(path)) == 3_200
+
+
+def test_a_wav_whose_sound_was_cut_is_found_out_whatever_its_header_says(tmp_path: Path) -> None:
+    path = tmp_path / "cut.wav"
+    soundfile.write(path, tone(500, 0.2, 16_000), 16_000)
+    raw = bytearray(path.read_bytes()[:-3_000])
+    raw[4:8] = (len(raw) - 8).to_bytes(4, "little")
+    path.write_bytes(raw)
+    with pytest.raises(InputError, match="3400 of 6400 bytes of sound"):
+        read_audio(path)
+
+
+def test_a_rate_that_is_damage_asks_for_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "slow.wav"
+    soundfile.write(path, tone(5, 0.2, 16_000), 16_000)
+    raw = bytearray(path.read_bytes())
+    raw[24:28] = (1).to_bytes(4, "little")
+    path.write_bytes(raw)
+    for read in (read_audio, seconds_of):
+        with pytest.raises(InputError, match="says 1 samples a second"):
+            read(path)
+
+
+def test_hours_are_no_utterance(tmp_path: Path) -> None:
+    path = tmp_path / "hours.wav"
+    soundfile.write(path, np.arange(1_000 * 7_300) % 7 / 7, 1_000, subtype="PCM_U8")
+    with pytest.raises(InputError, match=r"lasts 2\.0 hours"):
+        read_audio(path)
+
+
+def test_a_model_whose_frames_would_depend_on_the_batch_is_refused(tmp_path: Path) -> None:
+    from transformers import SEWConfig, SEWModel, Wav2Vec2Config, Wav2Vec2Model
+
+    SEWModel(
+        SEWConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    ).save_pretrained(tmp_path / "sew")
+    config = Wav2Vec2Config(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, add_adapter=True
+    )
+    Wav2Vec2Model(config).save_pretrained(tmp_path / "adapter")
+    for folder, said in (("sew", "is a sew; give"), ("adapter", "is a wav2vec2 with an adapter; give")):
+        with pytest.raises(InputError, match=said):
+            AudioEncoder(find_pretrained(str(tmp_path / folder), "--audio-encoder"), max_seconds=1.0, steps=8)
 
 
 @pytest.fixture(params=["group", "layer"])
@@ -223,7 +275,7 @@ def test_a_model_for_another_rate_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_text_encoder_is_no_audio_encoder(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="a bert has no feature_extractor"):
+    with pytest.raises(InputError, match="is a bert; give a model of one of these"):
         AudioEncoder(find_pretrained(str(make_bert(tmp_path)), "--audio-encoder"), max_seconds=1.0, steps=8)
 
 

@@ -149,6 +149,7 @@ def test_features_made_otherwise_are_not_overwritten(recipe: Make, tmp_path: Pat
 
 def test_the_signature_forgets_what_has_no_effect(recipe: Make) -> None:
     plain = recipe().signature
+    assert recipe(max_tokens=500).signature == plain  # the encoder takes 64
     assert recipe(audio_steps=8).signature == plain  # of sequences alone
     assert recipe(objective="contrastive", tune_epochs=3).signature == plain  # nothing is tuned
     assert recipe(protocol="session", split_seed=4).signature == recipe(protocol="session").signature
@@ -253,8 +254,8 @@ def test_each_fold_is_tuned_on_its_own_train_split(
 
     used: dict[str, tuple[set[object], set[object]]] = {}
 
-    def noted(encoder, train, val, *, what, **_):
-        used[what] = {*train.items}, {*val.items}
+    def noted(encoder, train, val, *, name, **_):
+        used[name] = {*train.items}, {*val.items}
         return Tuned(val_losses=(1.0,), best_epoch=1)
 
     monkeypatch.setattr(extract, "tune", noted)
@@ -263,11 +264,11 @@ def test_each_fold_is_tuned_on_its_own_train_split(
     by_id = {u.id: u for u in recipe().corpus.utterances}
     for i, fold in enumerate(load_folds(tmp_path / "out")):
         for modality, pick in (("audio", lambda u: u.audio), ("text", lambda u: u.text)):
-            train, val = used[f"tuning {modality} fold_{i}"]
+            train, val = used[f"{modality} fold_{i}"]
             assert train == {pick(by_id[key]) for key in fold.train.utterance_ids}
             assert val == {pick(by_id[key]) for key in fold.val.utterance_ids}
     tested = {by_id[key].audio for key in load_folds(tmp_path / "out")[0].test.utterance_ids}
-    assert not tested & (used["tuning audio fold_0"][0] | used["tuning audio fold_0"][1])
+    assert not tested & (used["audio fold_0"][0] | used["audio fold_0"][1])
 
 
 def test_the_tuned_encoder_is_kept_and_makes_the_same_features(recipe: Make, tmp_path: Path) -> None:
@@ -388,7 +389,7 @@ def test_a_manifest_that_says_its_splits(recipe: Make, tmp_path: Path) -> None:
 
 
 def test_a_class_that_loses_its_last_utterance_to_a_bad_file_is_named(
-    recipe: Make, own_copy: Path, tmp_path: Path
+    recipe: Make, own_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from cemobam_core.corpora.splits import split_utterances
 
@@ -396,9 +397,98 @@ def test_a_class_that_loses_its_last_utterance_to_a_bad_file_is_named(
     for u in fold.test:
         if u.label == "sadness":
             soundfile.write(u.audio, np.zeros(u.audio.stat().st_size // 2 - 22), 16_000)
-    with pytest.raises(InputError, match="no utterance of class 'sadness' in the test split"):
+    counts = counted(monkeypatch)
+    with pytest.raises(InputError, match="no utterance of class 'sadness' is left in the test split") as raised:
         make_features(recipe(own_copy), tmp_path / "out", max_bad=0.5, say=quietly)
+    assert "2 that cannot be used" in str(raised.value)
+    assert counts == {"AudioEncoder": 0, "TextEncoder": 0}  # known before anything is encoded
+    assert len(pd.read_csv(tmp_path / "out" / "bad.csv")) == 2
     assert not (tmp_path / "out" / "features.json").exists()
+
+
+@pytest.mark.parametrize("says_splits", [False, True])
+def test_the_table_of_utterances_says_where_they_are(recipe: Make, tmp_path: Path, says_splits: bool) -> None:
+    manifest = make_manifest(tmp_path / "mine")
+    if says_splits:  # and is not asked
+        frame = pd.read_csv(manifest)
+        frame["split"] = "train"
+        frame.to_csv(manifest, index=False)
+    make_features(recipe(manifest, protocol="session"), tmp_path / "out", say=quietly)
+    table = pd.read_csv(tmp_path / "out" / "utterances.csv")
+    for i, fold in enumerate(load_folds(tmp_path / "out")):
+        for name, features in fold.splits.items():
+            there = table[(table["fold"] == i) & (table["split"] == name)]
+            assert tuple(there["id"]) == features.utterance_ids
+
+
+def test_an_encoder_is_not_written_over_by_what_is_tuned_from_it(recipe: Make, tmp_path: Path, bert: Path) -> None:
+    mine = Path(shutil.copytree(bert, tmp_path / "out" / "encoders" / "text"))
+    before = (mine / "model.safetensors").read_bytes()
+    with pytest.raises(InputError, match=r"--text-encoder .*: lies in"):
+        make_features(recipe(text_encoder=str(mine), tune_layers=1), tmp_path / "out", say=quietly)
+    assert (mine / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        (lambda made: made.pop("leaks"), "is damaged"),
+        (lambda made: made.update(made_from=3), "is damaged"),
+        (lambda made: made.update(files=None), "is damaged"),
+    ],
+)
+def test_a_record_that_is_no_record(recipe: Make, tmp_path: Path, how, said: str) -> None:
+    make_features(recipe(), tmp_path / "out", say=quietly)
+    path = tmp_path / "out" / "features.json"
+    made = json.loads(path.read_text())
+    how(made)
+    path.write_text(json.dumps(made))
+    with pytest.raises(InputError, match=said):
+        make_features(recipe(), tmp_path / "out", say=quietly)
+
+
+def test_a_split_that_went_missing_is_named(recipe: Make, tmp_path: Path) -> None:
+    make_features(recipe(), tmp_path / "out", say=quietly)
+    (tmp_path / "out" / "val.safetensors").unlink()
+    with pytest.raises(InputError, match=r"val\.safetensors: is missing"):
+        make_features(recipe(), tmp_path / "out", say=quietly)
+
+
+def test_names_that_are_no_utf8(recipe: Make, tmp_path: Path) -> None:
+    root = tmp_path / os.fsdecode(b"IEMOCAP_caf\xe9")
+    make_iemocap(root)
+    wav = next((root / "Session1" / "sentences" / "wav").glob("*impro*/Ses*.wav"))
+    odd = wav.with_name(os.fsdecode(b"Ses01F_impro01_caf\xe9.wav"))
+    wav.rename(odd)
+    make_features(recipe(root), tmp_path / "out", max_bad=0.1, say=quietly)
+    assert len(pd.read_csv(tmp_path / "out" / "bad.csv")) == 1
+    assert "caf" in json.loads((tmp_path / "out" / "features.json").read_text())["corpus_root"]
+
+
+@pytest.mark.parametrize(("tune_layers", "size"), [(0, "24k"), (0, "60k"), (1, "40k"), (1, "160k"), (1, "300k")])
+def test_a_full_disk_is_told_and_the_rest_is_kept(
+    recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tune_layers: int, size: str
+) -> None:
+    """On a file system of a few kB, where this machine lets us have one."""
+    import subprocess
+
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", small], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a small file system is not allowed here")
+    try:
+        with pytest.raises(OSError, match="No space left on device"):
+            make_features(recipe(tune_layers=tune_layers, tune_epochs=1), small / "out", say=quietly)
+        assert not (small / "out" / "features.json").exists()
+        subprocess.run(["mount", "-o", "remount,size=10m", small], check=True)
+        make_features(recipe(tune_layers=tune_layers, tune_epochs=1), small / "out", say=quietly)
+        assert len(load_folds(small / "out")[0].train) == 64
+        assert {p.name for p in (small / "out").iterdir()} >= {"train.safetensors", "features.json"}
+    finally:
+        subprocess.run(["umount", small], check=True)
 
 
 def test_recipes_know_how_many_layers_there_are(recipe: Make, tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def test_in_audio_the_upper_layers_learn_and_nothing_else(
         num_classes=2,
         config=config(layers=2, objective=objective),
         checkpoint=tmp_path / "c.pt",
-        what="",
+        name="text",
     )
     moved = changed(before, audio_encoder)
     assert moved
@@ -86,7 +86,7 @@ def test_the_large_models_last_norm_learns_with_them(tmp_path: Path, tones: tupl
     folder = make_wav2vec2(tmp_path / "large", norm="layer")
     encoder = AudioEncoder(find_pretrained(str(folder), "--audio-encoder"), max_seconds=1.0, steps=8)
     before = state(encoder)
-    tune(encoder, *tones, num_classes=2, config=config(epochs=2), checkpoint=tmp_path / "c.pt", what="")
+    tune(encoder, *tones, num_classes=2, config=config(epochs=2), checkpoint=tmp_path / "c.pt", name="text")
     moved = changed(before, encoder)
     assert all(name.startswith(("model.encoder.layers.2.", "model.encoder.layer_norm.")) for name in moved)
     assert "model.encoder.layer_norm.weight" in moved
@@ -96,7 +96,7 @@ def test_the_large_models_last_norm_learns_with_them(tmp_path: Path, tones: tupl
 def test_in_text_the_pooler_learns_where_it_is_used(bert: Path, tmp_path: Path, pool: str, pooler_learns: bool) -> None:
     encoder = TextEncoder(find_pretrained(str(bert), "--text-encoder"), pool=pool, max_tokens=16)
     before = state(encoder)
-    tune(encoder, texts(16), texts(8, 16), num_classes=2, config=config(), checkpoint=tmp_path / "c.pt", what="")
+    tune(encoder, texts(16), texts(8, 16), num_classes=2, config=config(), checkpoint=tmp_path / "c.pt", name="text")
     moved = changed(before, encoder)
     assert {name.split(".layer.")[1][0] for name in moved if ".layer." in name} == {"2"}
     assert any(name.startswith("model.pooler.") for name in moved) == pooler_learns
@@ -111,8 +111,6 @@ def test_what_learns_is_told(audio_encoder: AudioEncoder, text_encoder: TextEnco
     assert line == f"layers 2 to 3 of 3 learn, all below is frozen: {shares}"
     assert choose_parameters(audio_encoder, 1).startswith("layer 3 of 3 learn")
     assert not any(p.requires_grad for p in audio_encoder.model.feature_extractor.parameters())
-    with pytest.raises(InputError, match=r"--tune-layers 4: .* has 3 layers"):
-        choose_parameters(audio_encoder, 4)
 
 
 def test_a_tuned_encoder_tells_classes_apart_that_it_confused(
@@ -121,7 +119,7 @@ def test_a_tuned_encoder_tells_classes_apart_that_it_confused(
     for name, encoder, data in (("text", text_encoder, (texts(32), texts(16, 32))), ("audio", audio_encoder, tones)):
         tuned = tune(
             encoder, *data, num_classes=2, config=config(layers=3, epochs=12, lr=3e-3, patience=12),
-            checkpoint=tmp_path / f"{name}.pt", what="",
+            checkpoint=tmp_path / f"{name}.pt", name="text",
         )  # fmt: skip
         assert tuned.val_losses[0] > 0.3
         assert min(tuned.val_losses) < 0.1
@@ -138,7 +136,7 @@ def test_the_weights_kept_are_those_of_the_best_epoch(text_encoder: TextEncoder,
     monkeypatch.setattr(finetune._Tuning, "_validate", validate)
     tuned = tune(
         text_encoder, texts(16), texts(8, 16), num_classes=2, config=config(epochs=9, patience=3),
-        checkpoint=tmp_path / "c.pt", what="",
+        checkpoint=tmp_path / "c.pt", name="text",
     )  # fmt: skip
     assert tuned.val_losses == (0.9, 0.5, 0.7, 0.6, 0.8)  # three epochs without a better one
     assert tuned.best_epoch == 2
@@ -163,7 +161,7 @@ def test_one_that_was_stopped_ends_with_the_weights_of_one_that_was_not(
     def run(encoder: AudioEncoder | TextEncoder, checkpoint: str) -> finetune.Tuned:
         data = tones if modality == "audio" else (texts(20), texts(8, 20))
         how = config(objective=objective)
-        return tune(encoder, *data, num_classes=2, config=how, checkpoint=tmp_path / checkpoint, what="")
+        return tune(encoder, *data, num_classes=2, config=how, checkpoint=tmp_path / checkpoint, name="text")
 
     whole = fresh()
     expected = run(whole, "whole.pt")
@@ -198,7 +196,7 @@ def test_tuning_leaves_the_global_generator_alone(text_encoder: TextEncoder, tmp
         num_classes=2,
         config=config(epochs=1),
         checkpoint=tmp_path / "c.pt",
-        what="",
+        name="text",
     )
     torch.testing.assert_close(torch.rand(3), expected, atol=0, rtol=0)
 
@@ -207,7 +205,13 @@ def test_a_damaged_checkpoint_is_named(text_encoder: TextEncoder, tmp_path: Path
     (tmp_path / "c.pt").write_bytes(b"damaged")
     with pytest.raises(InputError, match=r"c\.pt: cannot be gone on from"):
         tune(
-            text_encoder, texts(16), texts(8, 16), num_classes=2, config=config(), checkpoint=tmp_path / "c.pt", what=""
+            text_encoder,
+            texts(16),
+            texts(8, 16),
+            num_classes=2,
+            config=config(),
+            checkpoint=tmp_path / "c.pt",
+            name="text",
         )
 
 
@@ -215,7 +219,13 @@ def test_a_rate_that_is_too_high_is_told(text_encoder: TextEncoder, tmp_path: Pa
     monkeypatch.setattr(nn.functional, "cross_entropy", lambda *_: torch.tensor(math.nan))
     with pytest.raises(InputError, match=r"--tune-lr 0\.001: the loss is no longer finite"):
         tune(
-            text_encoder, texts(16), texts(8, 16), num_classes=2, config=config(), checkpoint=tmp_path / "c.pt", what=""
+            text_encoder,
+            texts(16),
+            texts(8, 16),
+            num_classes=2,
+            config=config(),
+            checkpoint=tmp_path / "c.pt",
+            name="text",
         )
 
 

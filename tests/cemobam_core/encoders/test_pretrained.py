@@ -76,7 +76,7 @@ def test_a_folder_without_an_encoder(tmp_path: Path) -> None:
         find_pretrained(str(tmp_path), "--audio-encoder")
 
 
-@pytest.mark.parametrize("config", ["{", "[]", "{}", '{"num_hidden_layers": "many", "hidden_size": 3}'])
+@pytest.mark.parametrize("config", ["{", "[]", "[" * 200_000, "{}", '{"num_hidden_layers": "many", "hidden_size": 3}'])
 def test_a_damaged_configuration(copied: Path, config: str) -> None:
     (copied / "config.json").write_text(config)
     with pytest.raises(InputError, match=r"config\.json"):
@@ -95,6 +95,23 @@ def test_weights_cut_short(copied: Path) -> None:
     os.truncate(copied / "model.safetensors", 5000)
     with pytest.raises(InputError, match="cannot be loaded as an encoder"):
         load_model(find_pretrained(str(copied), "--text-encoder"))
+
+
+def test_a_configuration_of_fewer_layers_than_there_are_weights(copied: Path) -> None:
+    config = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 2}))
+    with pytest.raises(InputError, match=r"has no place for its weights 'encoder\.layer\.2"):
+        load_model(find_pretrained(str(copied), "--text-encoder"))
+    (copied / "config.json").write_text(json.dumps({**config, "num_hidden_layers": -1}))
+    with pytest.raises(InputError, match="does not say num_hidden_layers"):
+        _ = find_pretrained(str(copied), "--text-encoder").size
+
+
+def test_what_has_no_say_does_not_change_the_revision(copied: Path) -> None:
+    before = find_pretrained(str(copied), "--text-encoder").revision
+    (copied / "all_results.json").write_text("{}")
+    (copied / "README.md").write_text("an encoder")
+    assert find_pretrained(str(copied), "--text-encoder").revision == before
 
 
 def test_code_in_the_folder_is_not_run(copied: Path) -> None:
