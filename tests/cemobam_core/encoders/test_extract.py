@@ -488,7 +488,7 @@ def test_a_full_disk_is_told_and_the_rest_is_kept(
         assert len(load_folds(small / "out")[0].train) == 64
         assert {p.name for p in (small / "out").iterdir()} >= {"train.safetensors", "features.json"}
     finally:
-        subprocess.run(["umount", small], check=True)
+        subprocess.run(["umount", "-l", small], check=True)
 
 
 def test_recipes_know_how_many_layers_there_are(recipe: Make, tmp_path: Path) -> None:
