@@ -13,6 +13,7 @@ from study.design import Pair
 from study.published import paper_pair
 from study.results import GridScores, Results
 from study.statistics import (
+    DRAWS,
     Array,
     Difference,
     GridVariance,
@@ -125,7 +126,9 @@ class Analysis:
                         metric=metric,
                         first=a,
                         second=b,
-                        difference=compare_pairs(choosing, grid.values[f"test_{metric}"], sides[a], sides[b]),
+                        difference=compare_pairs(
+                            choosing, grid.values[f"test_{metric}"], sides[a], sides[b], draws=DRAWS
+                        ),
                     )
                     for i, a in enumerate(names)
                     for b in names[i + 1 :]

@@ -273,8 +273,10 @@ def pick(choosing: Array, rule: Rule) -> Indices:
     if isinstance(rule, int):
         return np.full(choosing.shape[:-1], rule)
     # rounded, so that equal counts of right utterances are equal, whatever the order of the sum
-    order = np.argsort(-choosing.round(10), axis=-1, kind="stable")
-    return order[..., 0 if rule == "best" else choosing.shape[-1] // 2]
+    rounded = choosing.round(10)
+    if rule == "best":
+        return np.asarray(rounded.argmax(axis=-1))
+    return np.asarray(np.argsort(-rounded, axis=-1, kind="stable")[..., choosing.shape[-1] // 2])
 
 
 def held_out(choosing: Array, measured: Array, rule: Rule) -> Array:

@@ -21,6 +21,8 @@ from study.statistics import LEVEL, holm, paired
 
 TABLE_FORMS = ("csv", "md", "tex")
 
+_MANY = 6  # columns that a column of a paper takes in footnotesize
+
 _HEADS = {"fusion": "Fusion", "modules": "Model"}
 
 
@@ -113,7 +115,7 @@ class Table:
                 r"\centering",
                 rf"\caption{{{_escaped(self.caption)}}}",
                 rf"\label{{tab:{self.name}}}",
-                r"\footnotesize",
+                r"\scriptsize" if len(head) > _MANY and not self.wide else r"\footnotesize",
                 r"\setlength{\tabcolsep}{2.5pt}",
                 rf"\begin{{tabular}}{{@{{}}l{'c' * (len(head) - 1)}@{{}}}}",
                 r"\toprule",

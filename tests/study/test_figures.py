@@ -10,6 +10,7 @@ from matplotlib.patches import Rectangle
 
 from study import figures
 from study.design import Pair
+from study.figures.topk import topk_heatmap
 from study.ledger import METRICS
 
 
@@ -23,7 +24,7 @@ def grid(k_audio: range, k_text: range) -> pd.DataFrame:
 
 
 def draw(made: pd.DataFrame, chosen: Pair | None = None, seeds: int = 5, k_audio: list[int] | None = None) -> Figure:
-    figure = figures.topk_heatmap(
+    figure = topk_heatmap(
         made,
         chosen,
         title="demo (synthetic)",

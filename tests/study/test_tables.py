@@ -9,16 +9,21 @@ import pandas as pd
 import pytest
 
 from cemobam_core.config import FUSIONS, MODULES
+from study.analysis import MEASURES
 from study.design import GAPS
 from study.ledger import METRICS
 from study.published import published
-from study.tables import MEASURES, Table, comparison, gaps_table
+from study.tables import Table, comparison, gaps_table
+
+
+def figures_of(mean: float) -> list[tuple[str, float]]:
+    return [("mean", mean), ("std", 0.012), ("low", mean - 0.0149), ("high", mean + 0.0149)]
 
 
 def summary(key: str, variants: tuple[str, ...], **changes: object) -> pd.DataFrame:
     rows = []
     for i, variant in enumerate(variants):
-        figures = {f"{m}_{f}": x for m in METRICS for f, x in (("mean", 0.6 + i / 30), ("std", 0.012))}
+        figures = {f"{m}_{f}": x for m in METRICS for f, x in figures_of(0.6 + i / 30)}
         rows.append({key: variant, "n_seeds": 5, **figures, **changes})
     return pd.DataFrame(rows)
 
@@ -35,7 +40,13 @@ def test_ours_stand_beside_the_published_in_percent() -> None:
     assert frame.loc["min", "wa_std"] == pytest.approx(1.2)
     assert frame.loc["min", ["wa_published", "ua_published", "wf1_published"]].tolist() == [82.17, 81.85, 81.85]
     row = next(line for line in table1().markdown().splitlines() if "| MIN" in line)
-    assert [cell.strip() for cell in row.split("|")[1:-1]] == ["MIN", *["63.33 ± 1.20"] * 3, "82.17", "81.85", "81.85"]
+    assert [cell.strip() for cell in row.split("|")[1:-1]] == [
+        "MIN",
+        *["63.33 ± 1.49"] * 3,
+        "**82.17**†",
+        "**81.85**†",
+        "**81.85**†",
+    ]
     assert "may be swapped" in table1().markdown()
 
 
@@ -49,7 +60,8 @@ def test_where_nothing_is_published_ours_stand_alone() -> None:
 def test_latex_has_no_bare_special_characters() -> None:
     latex = table1("demo").latex()
     assert r"my\_data \#1, $K_\mathrm{audio}$ = 8, $K_\mathrm{text}$ = 7): test split, 100 \%" in latex
-    assert r"MIN & $63.33_{\pm 1.20}$ & $63.33_{\pm 1.20}$" in latex
+    assert r"MIN & $63.33_{\pm 1.49}$ & $63.33_{\pm 1.49}$" in latex
+    assert r"MEAN & \textbf{\boldmath $70.00_{\pm 1.49}$}" in latex
 
 
 def test_missing_seeds_and_rows_are_said() -> None:
@@ -62,7 +74,7 @@ def test_missing_seeds_and_rows_are_said() -> None:
 
 
 def test_one_seed_has_no_deviation() -> None:
-    one = table1(**{f"{m}_std": math.nan for m in METRICS})
+    one = table1(**{f"{m}_{x}": math.nan for m in METRICS for x in ("std", "low", "high")})
     assert "±" not in "".join(line for line in one.markdown().splitlines() if line.startswith("| M"))
     assert r"\pm" not in "".join(line for line in one.latex().splitlines() if line.startswith("M"))
 
@@ -159,6 +171,6 @@ def test_gaps_with_holes_say_so() -> None:
     assert pd.isna(rows.loc[("paper", "schedule"), "wa_low"])
     assert rows.loc[("released", "schedule"), "n_seeds"] == 0
     assert "fewer than 3 seeds" in table.markdown()
-    from study.figures import gaps_figure
+    from study.figures.gaps import gaps_figure
 
     gaps_figure(table.frame, title="x")
