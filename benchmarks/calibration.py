@@ -18,12 +18,13 @@ import simulated
 from simulated import NOISES, NOTHING, claimed, hill, worse
 
 import study.analysis
+import study.statistics
 from study.analysis import Analysis
 
 
 def main(grids: int) -> None:
     """Print the shares, each from ``grids`` simulations."""
-    study.analysis.DRAWS = 500
+    study.statistics.DRAWS = 500
     study.analysis.MEASURES = {"wa": "WA"}  # the others have the same figures in these simulations
     gc.disable()
     gc.collect = lambda *_: 0  # statsmodels collects garbage in every correction

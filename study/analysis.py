@@ -13,7 +13,6 @@ from study.design import Pair
 from study.published import paper_pair
 from study.results import GridScores, Results
 from study.statistics import (
-    DRAWS,
     Array,
     Difference,
     GridVariance,
@@ -126,9 +125,7 @@ class Analysis:
                         metric=metric,
                         first=a,
                         second=b,
-                        difference=compare_pairs(
-                            choosing, grid.values[f"test_{metric}"], sides[a], sides[b], draws=DRAWS
-                        ),
+                        difference=compare_pairs(choosing, grid.values[f"test_{metric}"], sides[a], sides[b]),
                     )
                     for i, a in enumerate(names)
                     for b in names[i + 1 :]

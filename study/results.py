@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pandas as pd
@@ -248,7 +248,7 @@ def load_results(folder: Path | str) -> Results:
     about = _about(folder / ABOUT)
     path = folder / TRIALS
     try:
-        trials = pd.read_csv(path, float_precision="round_trip", keep_default_na=False, na_values=[""])
+        trials = pd.read_csv(path, keep_default_na=False, na_values=[""])
     except (ValueError, OSError) as error:
         raise InputError(f"{path}: cannot be read as csv ({error}); make it again with --report-only") from None
     if missing := [column for column in COLUMNS if column not in trials.columns]:
@@ -263,23 +263,28 @@ def _about(path: Path) -> About:
     hints = get_type_hints(About)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        given = {field.name: content[field.name] for field in fields(About)}
-        for name, value in given.items():
-            hint = str(hints[name])
-            if hint.startswith("tuple") and value is not None:
-                given[name] = tuple(value)
-            if "tuple[int" in hint and not all(isinstance(x, int) for x in value or ()):
-                raise TypeError(f"{name} is {value!r}")
-            if hints[name] in (str, int, bool, dict[str, Any]) and not isinstance(
-                value, dict if hint.startswith("dict") else hints[name]
-            ):
-                raise TypeError(f"{name} is {value!r}")
-        about = About(**given)
-        return replace(about, pair=tuple(about.pair) if about.pair else None)  # type: ignore[arg-type]
+        given = {field.name: _checked(field.name, hints[field.name], content[field.name]) for field in fields(About)}
+        return About(**given)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: is not what a study writes there ({error}); make it again with --report-only"
         ) from None
+
+
+def _checked(name: str, hint: Any, value: Any) -> Any:
+    """A value of ``study.json`` as :class:`About` has it; TypeError where it is something else."""
+    if name == "pair" and value is None:
+        return None
+    kind = get_origin(hint) or hint
+    if name == "pair" or kind is tuple:
+        of = int if name in ("pair", "k_audio", "k_text", "seeds") else str
+        if not isinstance(value, list) or not all(type(x) is of for x in value) or (name == "pair" and len(value) != 2):
+            raise TypeError(f"{name} is {str(value)[:40]!r}")
+        return tuple(value)
+    fits = value in get_args(hint) if kind is Literal else type(value) is kind
+    if not fits:
+        raise TypeError(f"{name} is {str(value)[:40]!r}")
+    return value
 
 
 def _complete(present: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], ...]:

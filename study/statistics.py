@@ -23,6 +23,8 @@ LEVEL = 0.05
 """What is rarer than this under no effect is called an effect; intervals are of 1 - LEVEL."""
 
 DRAWS = 2000
+"""Of the reference distribution; their random numbers are fixed, so that the answer is the same every time."""
+
 _AT_ONCE = 20_000_000  # numbers held of the draws
 
 
@@ -294,7 +296,7 @@ def held_out(choosing: Array, measured: Array, rule: Rule) -> Array:
     return figures
 
 
-def compare_pairs(choosing: Array, measured: Array, first: Rule, second: Rule, *, draws: int = DRAWS) -> Difference:
+def compare_pairs(choosing: Array, measured: Array, first: Rule, second: Rule) -> Difference:
     """Two pairs of which at least one was picked on these very seeds, corrected for having picked.
 
     The figures are :func:`held_out`'s, so that the difference is zero on average where K has no effect. They are not
@@ -310,9 +312,9 @@ def compare_pairs(choosing: Array, measured: Array, first: Rule, second: Rule, *
         measured: (S, A, B), what is reported.
         first: see :data:`Rule`.
         second: likewise.
-        draws: how many; their random numbers are fixed, so that the answer is the same every time.
     """
     seeds, a, b = measured.shape
+    draws = DRAWS
     flat_choosing, flat_measured = _flat(choosing), _flat(measured)
 
     def differences(c: Array, m: Array) -> Array:

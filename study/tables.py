@@ -361,6 +361,7 @@ def comparisons_table(analysis: Analysis) -> Table | None:
         head="Difference",
         groups=(("", ("Points", "d", "p", "p (Holm)", "n")),),
         cells=tuple(cells),
+        wide=True,
     )
 
 
@@ -518,18 +519,20 @@ def _p(value: float) -> str:
     return "–" if pd.isna(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_LATEX = {
+    **{character: f"\\{character}" for character in "%&#$_{}"},
+    **{character: f"${character}$" for character in "<>|"},
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+}
 
 
 def _escaped(text: str) -> str:
     """Plain text for LaTeX; K_audio becomes a formula, 1.00 ± 0.10 a number with a small deviation."""
-    text = re.sub(r"[\\~^]", lambda match: _LATEX[match[0]], text)
-    text = re.sub(r"[%&#$_]", r"\\\g<0>", text)
+    text = "".join(_LATEX.get(character, character) for character in text)
     text = re.sub(r"([\d.]+) ± ([\d.]+)", r"$\1_{\\pm \2}$", text)
     for plain, formula in (
         ("±", r"$\pm$"),
         ("−", "$-$"),
-        ("<", "$<$"),
         ("ω²", r"$\omega^2$"),
         ("ε", r"$\varepsilon$"),
         ("†", r"$\dagger$"),

@@ -117,7 +117,7 @@ def _embedding(evidence: Evidence) -> Figure | str:
         return f"{folder} has no embedding of the test split that can be used"
     vectors, labels = embedding
     names = evidence.class_names(max(int(labels.max()) + 1, len(evidence.about.class_names)))
-    title = f"{evidence.where()}, seed {trial.seed}: t-SNE of the fused test embedding"
+    title = f"{evidence.where()}, seed {trial.seed}\nt-SNE of the fused embedding, test split"
     return embedding_figure(vectors.numpy(), labels.numpy(), names, title=title)
 
 

@@ -50,5 +50,5 @@ def confusion_figure(counts: npt.NDArray[np.int64], class_names: Sequence[str], 
         ax.set(xlabel="predicted", ylabel="label")
         ax.tick_params(length=0)
         over = f"{trials} trainings" if trials > 1 else "one training"
-        figure.suptitle(fill(f"{title}: test split, {over}", 60), fontsize=8)
+        figure.suptitle(f"{title}\ntest split, {over}", fontsize=8)
     return figure

@@ -13,7 +13,7 @@ from study.statistics import half_width
 
 
 def curves_figure(panels: Mapping[str, Mapping[str, pd.DataFrame]], *, title: str) -> Figure:
-    """Validation WA by epoch, mean and 95% interval over seeds, a panel for each question.
+    """Validation WA by epoch, mean and 95% interval over seeds, a panel for each question; a lone line with its seeds.
 
     Args:
         panels: by title, then by the line's label: a frame with a row per seed and a column per epoch, fractions.
@@ -28,6 +28,8 @@ def curves_figure(panels: Mapping[str, Mapping[str, pd.DataFrame]], *, title: st
                 values = 100 * frame.to_numpy(float)
                 mean, n = values.mean(axis=0), len(values)
                 half = np.nan_to_num(half_width(values.std(axis=0, ddof=1) if n > 1 else np.zeros_like(mean), n))
+                if len(lines) == 1:
+                    ax.plot(epochs, values.T, color="0.75", linewidth=0.6, zorder=1)
                 ax.plot(epochs, mean, marker=marker, color=colour, markersize=3, linewidth=1, label=f"{label} (n={n})")
                 ax.fill_between(epochs, mean - half, mean + half, color=colour, alpha=0.15, linewidth=0)
             ax.set(title=name, xlabel="epoch")

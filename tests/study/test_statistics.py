@@ -169,7 +169,7 @@ def test_the_answer_is_the_same_every_time() -> None:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """One metric, fewer draws, and no garbage collection in each of statsmodels' corrections."""
-    monkeypatch.setattr("study.analysis.DRAWS", 200)
+    monkeypatch.setattr("study.statistics.DRAWS", 200)
     monkeypatch.setattr("study.analysis.MEASURES", {"wa": "WA"})
     monkeypatch.setattr("gc.collect", lambda *_: 0)
 

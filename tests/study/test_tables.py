@@ -3,17 +3,31 @@ from __future__ import annotations
 import math
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from simulated import Noise, hill, study, worse
 
 from cemobam_core.config import FUSIONS, MODULES
-from study.analysis import MEASURES
+from study.analysis import MEASURES, Analysis
+from study.compare import compare
 from study.design import GAPS
 from study.ledger import METRICS
 from study.published import published
-from study.tables import Table, comparison, gaps_table
+from study.results import Results
+from study.tables import (
+    Cell,
+    Table,
+    comparison,
+    comparisons_table,
+    gaps_table,
+    selection_table,
+    systems_table,
+    variance_table,
+)
 
 
 def figures_of(mean: float) -> list[tuple[str, float]]:
@@ -85,19 +99,76 @@ def test_the_csv_can_be_read_back(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(pd.read_csv(paths[0]), table1().frame, rtol=1e-5)
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex here; the LaTeX was compiled by hand")
-def test_latex_fits_a_column_of_two(tmp_path: Path) -> None:
-    (tmp_path / "table1.tex").write_text(table1().latex(), encoding="utf-8")
+def every_table(dataset: str = "iemocap") -> list[Table]:
+    results = study(np.random.default_rng(0), Noise(), variants=worse(2.0), effect=hill(3.0))
+    about = replace(results.about, dataset=dataset, title={"iemocap": "IEMOCAP", "esd": "ESD"}[dataset])
+    analysis = Analysis(Results(about=about, trials=results.trials))
+    caption = "test split, percent, mean over 5 seeds ± half its 95% interval"
+    made = [
+        comparison(
+            results.fusion, "fusion", FUSIONS, name="table1", caption=f"Fusion strategies: {caption}", dataset=dataset,
+            seeds=5, comparisons=analysis.fusion,
+        ),
+        comparison(
+            results.ablation, "modules", MODULES, name="table2", caption=f"Ablation: {caption}", dataset=dataset,
+            seeds=5, comparisons=analysis.ablation,
+        ),
+        systems_table(analysis), variance_table(analysis), comparisons_table(analysis), selection_table(analysis),
+    ]  # fmt: skip
+    return [*(table for table in made if table), gaps_table(gap_trials(), caption="Gaps", seeds=3, folds=1)]
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex here (apt-get install texlive-publishers)")
+@pytest.mark.parametrize("dataset", ["iemocap", "esd"])
+def test_every_table_fits_a_two_column_ieee_paper(tmp_path: Path, dataset: str) -> None:
+    tables = [*every_table(dataset), *compare({"one": study(np.random.default_rng(1), Noise(), variants=worse(1.0)),
+                                               "two": study(np.random.default_rng(2), Noise())})]  # fmt: skip
+    for table in tables:
+        table.write(tmp_path)
+    inputs = "".join(rf"See Table~\ref{{tab:{table.name}}}. \input{{{table.name}}}" for table in tables)
     (tmp_path / "paper.tex").write_text(
-        r"\documentclass[twocolumn]{article}\usepackage{booktabs}\setlength{\textwidth}{7.16in}"
-        r"\setlength{\columnsep}{0.2in}\begin{document}\input{table1}\end{document}"
+        r"\documentclass[journal]{IEEEtran}\usepackage[utf8]{inputenc}\usepackage{booktabs}\begin{document}"
+        rf"\title{{A paper}}\maketitle {inputs} \end{{document}}"
     )
-    done = subprocess.run(
-        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    for _ in range(2):  # once more for the references
+        done = subprocess.run(
+            ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:]
-    assert "Overfull" not in done.stdout
+    assert "Overfull" not in done.stdout, done.stdout
+    assert "undefined" not in done.stdout
+
+
+def test_our_row_stands_with_the_other_systems() -> None:
+    for dataset, name in (("iemocap", "table3"), ("esd", "table4")):
+        table = next(table for table in every_table(dataset) if table.name == name)
+        assert table.cells[-1][0] == Cell("CemoBAM, this study")
+        assert "±" in str(table.cells[-1][-1])
+        assert "one protocol" in " ".join(table.notes)
+    assert "a four classes, without surprise." in " ".join(table.notes)
+
+
+def test_the_best_is_bold_and_what_noise_does_not_explain_is_marked() -> None:
+    tables = {table.name: table for table in every_table()}
+    cells = {row[0]: row[1:] for row in tables["table1"].rows}
+    own = {label.text: cells_[0] for label, cells_ in cells.items()}
+    assert [label for label, cell in own.items() if cell.bold] == ["MIN"]
+    assert {label for label, cell in own.items() if cell.mark == "*"} <= {"CLS", "MAX", "MEAN"}
+    markdown = tables["table1"].markdown()
+    assert "\n\n† outside the 95% interval of ours." in markdown
+    frame = tables["table1"].frame
+    for row, printed in zip(frame.to_dict("records"), (r[4] for r in tables["table1"].rows), strict=True):
+        outside = not row["wa_low"] <= row["wa_published"] <= row["wa_high"]
+        assert (printed.mark == "†") == outside
+
+
+def test_hostile_text_stays_text() -> None:
+    cell = Cell(r"50% of $x_1 & \input{secret} ~ ^ | <b>")
+    assert cell.latex() == (
+        r"50\% of \$x\_1 \& \textbackslash{}input\{secret\} \textasciitilde{} \textasciicircum{} $|$ $<$b$>$"
+    )
+    assert r"\|" in cell.markdown()
 
 
 @pytest.mark.parametrize(
