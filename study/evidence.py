@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,11 +96,6 @@ class Evidence:
         """The trials that failed."""
         return {trial: outcome for trial, outcome in self.known.items() if outcome.status == "failed"}
 
-    def where(self) -> str:
-        """The data set and the pair, as figures show them."""
-        pair = self.about.at
-        return f"{self.about.title}, $K_{{audio}}$={pair.k_audio}, $K_{{text}}$={pair.k_text}" if pair else ""
-
     def done_trials(
         self, *, pair: Pair | None, fusion: str | None = None, modules: str = "full"
     ) -> dict[Trial, Outcome]:
@@ -127,11 +121,6 @@ class Evidence:
         """The chosen configuration's (C, C) counts on test and over how many trials; None: the ledger has none."""
         counts = [outcome.confusion for outcome in self.done_trials(pair=self.about.at).values() if outcome.confusion]
         return (np.sum(counts, axis=0, dtype=np.int64), len(counts)) if counts else None
-
-    def class_names(self, num_classes: int) -> Sequence[str]:
-        """The ledger's, or numbers where it has none."""
-        names = self.about.class_names
-        return names if len(names) == num_classes else [f"class {i}" for i in range(num_classes)]
 
     def model_folder(self) -> tuple[Trial, Path] | None:
         """The chosen configuration's first trial and where its model is kept, if it is."""

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import torch
 from safetensors import SafetensorError
@@ -179,14 +179,17 @@ def _described(path: Path, content: Any) -> KeptModel:
             raise wrong(
                 f"{name} must have the settings of this release" + (f" ({odd[0]!r} does not fit)" if odd else "")
             )
-        for key, value in given.items():
+        for key, hint in get_type_hints(kind).items():
+            value = given[key]
             if isinstance(value, int) and value > _LARGEST.get(key, _LARGEST_SIZE):
                 raise wrong(f"{key}={value} is too large to be meant")
-            if not isinstance(value, (str, int, float, bool)):
-                raise wrong(f"{key} is {str(value)[:40]!r}")
+            choices, types = get_args(hint), (int, float) if hint is float else (hint,)
+            if value not in choices if choices else type(value) not in types:
+                wanted = f"one of {', '.join(choices)}" if choices else f"{hint.__name__}"
+                raise wrong(f"{key}={str(value)[:40]!r} is not {wanted}")
         try:
             parts[name] = kind(**given)
-        except (InputError, TypeError) as error:
+        except InputError as error:
             raise wrong(str(error)) from None
     names = content.get("class_names")
     if not isinstance(names, list) or not all(isinstance(x, str) for x in names) or len(set(names)) != len(names):

@@ -30,6 +30,7 @@ from study.tables import (
     comparison,
     comparisons_table,
     gaps_table,
+    plain_markdown,
     selection_table,
     systems_table,
     variance_table,
@@ -156,20 +157,39 @@ class Report:
         """The report for a repository; figures are linked where they lie."""
         content, about = self._content(), self.evidence.about
         rows = [
-            (f"**{claim.verdict}**", _md(claim.claim), _md(claim.where), _md(claim.numbers)) for claim in self.claims
+            (
+                f"**{claim.verdict}**",
+                plain_markdown(claim.claim),
+                plain_markdown(claim.where),
+                plain_markdown(claim.numbers),
+            )
+            for claim in self.claims
         ]
         table = pd.DataFrame(rows, columns=["Verdict", "Claim", "Where", "Numbers"]).to_markdown(index=False)
-        parts = [f"# CemoBAM study: {_md(about.title)}", _md(content["about_what"]), "## The paper's claims", table]
-        parts += [_md(content["chosen"]), _md(content["spread"]), *map(_md, counts(self.evidence)), "## Figures"]
+        parts = [
+            f"# CemoBAM study: {plain_markdown(about.title)}",
+            plain_markdown(content["about_what"]),
+            "## The paper's claims",
+            table,
+        ]
+        parts += [
+            plain_markdown(content["chosen"]),
+            plain_markdown(content["spread"]),
+            *map(_md, counts(self.evidence)),
+            "## Figures",
+        ]
         for name in self.figures:
             path = os.path.relpath(plots / f"{DRAWINGS[name].file}.png", results).replace(os.sep, "/")
-            parts.append(f"![{_md(DRAWINGS[name].shows)}]({path.replace(' ', '%20')})")
-        parts += [f"Not drawn: {_md(DRAWINGS[name].shows)}: {_md(why)}." for name, why in self.missing.items()]
+            parts.append(f"![{plain_markdown(DRAWINGS[name].shows)}]({path.replace(' ', '%20')})")
+        parts += [
+            f"Not drawn: {plain_markdown(DRAWINGS[name].shows)}: {plain_markdown(why)}."
+            for name, why in self.missing.items()
+        ]
         parts += ["## Tables", *(table.markdown().rstrip() for table in self.tables.values())]
         settings = {**about.settings, "seeds": ", ".join(map(str, about.seeds)), "folds": about.folds}
         parts += ["## Settings", *_md_lists(settings, about.made_with)]
         if self.evidence.failed:
-            lines = [f"- {_md(what)}: {_md(why)}" for what, why in content["failed"]]  # type: ignore[attr-defined]
+            lines = [f"- {plain_markdown(what)}: {plain_markdown(why)}" for what, why in content["failed"]]  # type: ignore[attr-defined]
             more = [f"- and {content['failed_more']} more"] if content["failed_more"] else []
             parts += ["## Failed trials", "\n".join(lines + more)]
         parts += ["## Again", f"    {self.again}"]
@@ -268,14 +288,12 @@ def _subscripted(text: object) -> Markup:
     return Markup(re.sub(r"K_(audio|text)", r"K<sub>\1</sub>", safe))
 
 
-def _md(text: object) -> str:
-    """Text that Markdown leaves as it is, on one line; K_audio may stay: within a word an underscore means nothing."""
-    line = " ".join(str(text).split())
-    return re.sub(r"([\\`*\[\]<>|#!])", r"\\\1", line)
-
-
 def _md_lists(*content: dict[str, object] | dict[str, str]) -> Iterable[str]:
-    return ["\n".join(f"- {_md(name)}: {_md(value)}" for name, value in x.items()) for x in content if x]
+    return [
+        "\n".join(f"- {plain_markdown(name)}: {plain_markdown(value)}" for name, value in x.items())
+        for x in content
+        if x
+    ]
 
 
 def _write_csv(frame: pd.DataFrame, path: Path) -> Path:

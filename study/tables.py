@@ -93,8 +93,8 @@ class Table:
         body = pd.DataFrame([[cell.markdown() for cell in row] for row in self.rows], columns=head)
         align = ("left",) + ("right",) * (len(head) - 1)
         table = body.to_markdown(index=False, disable_numparse=True, colalign=align)
-        notes = "".join(f"\n\n{note}" for note in self.notes)
-        return f"**{self.caption}**\n\n{table}{notes}\n"
+        notes = "".join(f"\n\n{plain_markdown(note)}" for note in self.notes)
+        return f"**{plain_markdown(self.caption)}**\n\n{table}{notes}\n"
 
     def latex(self) -> str:
         """For a two-column paper; needs ``booktabs``."""
@@ -480,6 +480,11 @@ def _mean_and_difference(means: pd.DataFrame, label: str, start: str) -> dict[st
     return row
 
 
+def plain_markdown(text: object) -> str:
+    """Text that Markdown leaves as it is, on one line; an underscore within a word, as in K_audio, means nothing."""
+    return re.sub(r"([\\`*\[\]<>|#!])", r"\\\1", " ".join(str(text).split()))
+
+
 def _cell(cell: str | Cell) -> Cell:
     return cell if isinstance(cell, Cell) else Cell(cell)
 
@@ -512,7 +517,7 @@ def _with_interval(difference: float, low: float, high: float) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:.2f}" if pd.notna(value) else "–"
+    return f"{value:.2f}".replace("-", "−") if pd.notna(value) else "–"
 
 
 def _p(value: float) -> str:

@@ -16,7 +16,7 @@ from study.figures.curves import curves_figure
 from study.figures.embedding import embedding_figure
 from study.figures.gaps import gaps_figure
 from study.figures.marginal import marginal_figure
-from study.figures.style import FORMS, save
+from study.figures.style import FORMS, plain, save
 from study.figures.topk import topk_heatmap
 from study.figures.variants import variants_figure
 from study.models import load_embedding
@@ -51,7 +51,7 @@ def _topk(evidence: Evidence, figure_of: Literal["mean", "std"] = "mean") -> Fig
     if figure_of == "std" and (grid["n_seeds"] < 2).all():
         return "one seed has no standard deviation"
     return topk_heatmap(
-        grid, about.at, title=about.title, seeds=len(about.seeds), k_audio=about.k_audio, k_text=about.k_text,
+        grid, about.at, title=plain(about.title), seeds=len(about.seeds), k_audio=about.k_audio, k_text=about.k_text,
         how=about.how, figure_of=figure_of,
     )  # fmt: skip
 
@@ -60,7 +60,7 @@ def _marginal(evidence: Evidence) -> Figure | str:
     scores = evidence.results.scores if "grid" in evidence.blocks else None
     if scores is None or scores.values["test_wa"][0].size < 2:
         return "the grid has no two pairs that are complete for a seed"
-    return marginal_figure(scores, metric=evidence.analysis.metric, title=evidence.about.title)
+    return marginal_figure(scores, metric=evidence.analysis.metric, title=plain(evidence.about.title))
 
 
 def _variants(evidence: Evidence, block: str) -> Figure | str:
@@ -76,7 +76,7 @@ def _variants(evidence: Evidence, block: str) -> Figure | str:
         key,
         FUSIONS if fusion else MODULES,
         published=published("table1" if fusion else "table2", about.dataset),
-        title=evidence.where(),
+        title=_where(evidence),
         seeds=len(about.seeds),
     )
 
@@ -96,7 +96,7 @@ def _curves(evidence: Evidence) -> Figure | str:
         if block in evidence.blocks
         and (lines := {label: f for label, x in trials.items() if not (f := evidence.curves(x)).empty})
     }
-    return curves_figure(panels, title=evidence.where()) if panels else "no trial at the K pair is done"
+    return curves_figure(panels, title=_where(evidence)) if panels else "no trial at the K pair is done"
 
 
 def _confusion(evidence: Evidence) -> Figure | str:
@@ -105,7 +105,7 @@ def _confusion(evidence: Evidence) -> Figure | str:
     if (confusion := evidence.confusion()) is None:
         return "the ledger has no confusion matrix there: no trial is done, or they are from before it was kept"
     counts, trials = confusion
-    return confusion_figure(counts, evidence.class_names(len(counts)), title=evidence.where(), trials=trials)
+    return confusion_figure(counts, _class_names(evidence, len(counts)), title=_where(evidence), trials=trials)
 
 
 def _embedding(evidence: Evidence) -> Figure | str:
@@ -116,8 +116,8 @@ def _embedding(evidence: Evidence) -> Figure | str:
     if (embedding := load_embedding(folder)) is None:
         return f"{folder} has no embedding of the test split that can be used"
     vectors, labels = embedding
-    names = evidence.class_names(max(int(labels.max()) + 1, len(evidence.about.class_names)))
-    title = f"{evidence.where()}, seed {trial.seed}\nt-SNE of the fused embedding, test split"
+    names = _class_names(evidence, max(int(labels.max()) + 1, len(evidence.about.class_names)))
+    title = f"{_where(evidence)}, seed {trial.seed}\nt-SNE of the fused embedding, test split"
     return embedding_figure(vectors.numpy(), labels.numpy(), names, title=title)
 
 
@@ -126,7 +126,20 @@ def _gaps(evidence: Evidence) -> Figure | str:
     if "gaps" not in evidence.blocks or not (trials["status"] == "done").any():
         return "no trial of the block gaps is done"
     table = gaps_table(trials, caption="", seeds=len(evidence.about.seeds), folds=evidence.about.folds)
-    return gaps_figure(table.frame, title=evidence.about.title)
+    return gaps_figure(table.frame, title=plain(evidence.about.title))
+
+
+def _where(evidence: Evidence) -> str:
+    """The data set and the pair."""
+    pair = evidence.about.at
+    assert pair
+    return f"{plain(evidence.about.title)}, $K_{{audio}}$={pair.k_audio}, $K_{{text}}$={pair.k_text}"
+
+
+def _class_names(evidence: Evidence, num_classes: int) -> list[str]:
+    """The ledger's, or numbers where it has none."""
+    names = evidence.about.class_names
+    return [plain(name) for name in names] if len(names) == num_classes else [f"class {i}" for i in range(num_classes)]
 
 
 _DRAWINGS = {

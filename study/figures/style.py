@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -39,10 +40,16 @@ def style() -> AbstractContextManager[None]:
     return mpl.rc_context(_STYLE)
 
 
+def plain(text: str) -> str:
+    """A name from outside, as a figure may show it: no formula, nothing that cannot be printed."""
+    return "".join(character for character in text if character.isprintable()).replace("$", r"\$")
+
+
 def save(figure: Figure, path: Path) -> list[Path]:
     """Write ``path`` in every one of :data:`FORMS`."""
     written = []
-    with style():
+    with style(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in a script that the font has not
         for form in FORMS:
             written.append(path.with_suffix(f".{form}"))
             with written_atomically(written[-1]) as temporary:
