@@ -175,7 +175,7 @@ class Report:
         parts += [
             plain_markdown(content["chosen"]),
             plain_markdown(content["spread"]),
-            *map(_md, counts(self.evidence)),
+            *map(plain_markdown, counts(self.evidence)),
             "## Figures",
         ]
         for name in self.figures:
