@@ -191,6 +191,7 @@ def figures_parser() -> argparse.ArgumentParser:
     """What ``cemobam figures`` takes: the study as it was asked for, and which of its figures."""
     parser = grid_parser()
     parser.prog, parser.epilog = "cemobam figures", None
+    parser.usage = "cemobam figures [--only NAME] [--dataset NAME] [what else the study was run with]"
     parser.description = (
         "Draw the figures of a study from its ledger, running nothing. Give the options that the study was run with "
         "(--dataset, --name, --epochs, --k-audio …); features are not needed."

@@ -23,11 +23,11 @@ def confusion_figure(counts: npt.NDArray[np.int64], class_names: Sequence[str], 
         trials: how many trials the counts are summed over.
     """
     c = len(class_names)
-    names = [fill(name if len(name) <= 32 else name[:31] + "…", 16) for name in class_names]
+    names = [fill(name if len(name) <= 26 else name[:25] + "…", 16, max_lines=2) for name in class_names]
     support = counts.sum(axis=1, keepdims=True)
     percent = 100 * counts / np.maximum(support, 1)
     with style():
-        side = max(COLUMN_WIDTH, 0.42 * c + 1.3)
+        side = max(COLUMN_WIDTH, 0.5 * c + 1.3)
         figure = Figure(figsize=(side, side), layout="constrained")
         ax = figure.subplots()
         sns.heatmap(

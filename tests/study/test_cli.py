@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from cemobam_core import FeatureSet
-from study.cli import main
+from study.arguments import as_typed, grid_parser
+from study.cli import cemobam, main
 
 QUICK = ["--k-audio", "1", "--k-text", "1,2", "--seeds", "1", "--epochs", "1", "--workers", "1"]
 
@@ -228,3 +229,50 @@ def test_two_runs_do_not_share_a_ledger_at_once(in_folder: Path, capsys: pytest.
 def test_a_plan_makes_no_ledger(in_folder: Path) -> None:
     assert main([*QUICK, "--storage", "sqlite:///new.db", "--dry-run"]) == 0
     assert list(in_folder.iterdir()) == []
+
+
+def test_figures_are_drawn_alone_from_the_ledger(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(QUICK) == 0
+    for path in Path("plots/demo").iterdir():
+        path.unlink()
+    assert cemobam(["figures", *QUICK, "--only", "topk,curves"]) == 0
+    assert {path.name for path in Path("plots/demo").iterdir()} == {
+        "fig2_topk.png", "fig2_topk.pdf", "curves.png", "curves.pdf"
+    }  # fmt: skip
+    assert cemobam(["figures", *QUICK]) == 0
+    assert "topk-sd: one seed has no standard deviation" in capsys.readouterr().out
+    assert Path("plots/demo/confusion.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--only", "heatmap"], "unknown figure 'heatmap'; choose from topk, topk-sd, marginal"),
+        (["--only", "topk"], "no ledger there"),
+        (["--only", "topk-sd", "--name", "made"], "--only topk-sd: one seed has no standard deviation"),
+    ],
+)
+def test_a_figure_that_cannot_be_drawn_says_why(
+    in_folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    if "made" in arguments:
+        assert main([*QUICK, "--name", "made"]) == 0
+    capsys.readouterr()
+    try:
+        assert cemobam(["figures", *QUICK, *arguments]) == 2
+    except SystemExit as stop:
+        assert stop.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("cemobam figures: error: ")
+    assert message in line
+
+
+def test_the_report_says_how_to_make_it_again(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*QUICK, "--name", "x", "--report-only"]) == 2
+    assert main([*QUICK, "--name", "x"]) == 0
+    again = Path("results/x/report.md").read_text().split("## Again")[1].strip()
+    assert again == "python run_grid.py --k-audio 1 --k-text 1,2 --seeds 0, --epochs 1 --workers 1 --name x"
+    command = again.split()[2:]
+    assert main([*command, "--report-only"]) == 0
+    url = as_typed(grid_parser().parse_args(["--storage", "postgresql://me:secret@host/db"]))
+    assert "secret" not in url
