@@ -18,12 +18,14 @@ class Metrics:
         wa: weighted accuracy: the share of utterances that are right.
         ua: unweighted accuracy: the mean over classes of each class's recall (Schuller et al., 2009).
         wf1: F1 of each class, averaged with the class's number of utterances as weight.
+        confusion: C rows of C counts of utterances: row the label, column the prediction.
     """
 
     loss: float
     wa: float
     ua: float
     wf1: float
+    confusion: tuple[tuple[int, ...], ...]
 
 
 def at_least_fp32(logits: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:
@@ -44,7 +46,8 @@ def metrics_from_logits(logits: Float[Tensor, "n c"], labels: Int64[Tensor, " n"
 
     Classes without an utterance do not count in UA; w-F1 weighs them with zero anyway.
     """
-    confusion = confusion_matrix(labels, logits.argmax(dim=1), logits.shape[1]).double()
+    counts = confusion_matrix(labels, logits.argmax(dim=1), logits.shape[1])
+    confusion = counts.double()
     right, support, chosen = confusion.diagonal(), confusion.sum(dim=1), confusion.sum(dim=0)
     present = support > 0
     f1 = 2 * right / (support + chosen).clamp(min=1)
@@ -53,4 +56,5 @@ def metrics_from_logits(logits: Float[Tensor, "n c"], labels: Int64[Tensor, " n"
         wa=(right.sum() / support.sum()).item(),
         ua=(right[present] / support[present]).mean().item(),
         wf1=((f1 * support).sum() / support.sum()).item(),
+        confusion=tuple(map(tuple, counts.tolist())),
     )

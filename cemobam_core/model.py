@@ -137,6 +137,21 @@ class CemoBAM(nn.Module):
         Raises:
             InputError: embeddings whose size is not the configuration's.
         """
+        logits: Tensor = self.classifier(self.embedding(audio, text, edge_index, audio_mask, text_mask))
+        return logits
+
+    def embedding(
+        self,
+        audio: Float[Tensor, "n *ta ea"],
+        text: Float[Tensor, "n *tt et"],
+        edge_index: Int64[Tensor, "2 e"],
+        audio_mask: Bool[Tensor, "n ta"] | None = None,
+        text_mask: Bool[Tensor, "n tt"] | None = None,
+    ) -> Float[Tensor, "n width"]:
+        """What the classifier sees of each utterance: [CH-GAT ‖ fused], (N, 2d); (N, d) where a module is left out.
+
+        Takes and raises what :meth:`forward` does.
+        """
         for name, x, size in (("audio", audio, self.config.audio_dim), ("text", text, self.config.text_dim)):
             if x.shape[-1] != size:
                 raise InputError(f"{name} embeddings have {x.shape[-1]} numbers, the model expects {size}")
@@ -151,8 +166,7 @@ class CemoBAM(nn.Module):
             branches.append(self.chgat(nodes, edge_index))  # (N, d)
         if self.xcbam is not None:
             branches.append(self.xcbam(f_audio, f_text, audio_mask, text_mask))  # (N, d)
-        logits: Tensor = self.classifier(torch.cat(branches, dim=-1))
-        return logits
+        return torch.cat(branches, dim=-1)
 
 
 def _chgat(config: CemoBAMConfig) -> CHGAT:

@@ -9,11 +9,13 @@ import pandas as pd
 from cemobam_core.config import Metric, Split
 from study.design import Pair, Trial
 from study.ledger import METRICS, Outcome, StudyFacts
+from study.statistics import half_width
 
 COLUMNS = (
     *("dataset", "profile", "k_audio", "k_text", "fusion", "modules", "fold", "seed"),
     *("status", "epochs", "seconds", "device"),
     *METRICS,
+    "reason",
 )
 PAIR = ["k_audio", "k_text"]
 
@@ -39,6 +41,7 @@ def trials_frame(trials: Iterable[Trial], outcomes: Mapping[str, Outcome], facts
             "seconds": outcome.seconds,
             "device": outcome.device,
             **outcome.metrics,
+            "reason": outcome.reason,
         }
         for trial in trials
         if (outcome := outcomes.get(trial.signature(facts.fingerprint)))
@@ -48,7 +51,7 @@ def trials_frame(trials: Iterable[Trial], outcomes: Mapping[str, Outcome], facts
 
 
 def aggregate(trials: pd.DataFrame, by: Sequence[str], folds: int) -> pd.DataFrame:
-    """Mean and sample standard deviation over seeds of every metric.
+    """Mean, sample standard deviation and 95% interval over seeds of every metric.
 
     With several folds a seed's figure is its mean over all folds, so the deviation is that between seeds; a seed that
     has not finished on every fold does not count.
@@ -59,17 +62,34 @@ def aggregate(trials: pd.DataFrame, by: Sequence[str], folds: int) -> pd.DataFra
         folds: how many folds a complete seed has.
 
     Returns:
-        One row per configuration: ``by``, ``n_seeds``, ``<metric>_mean``, ``<metric>_std`` (missing for one seed).
+        One row per configuration: ``by``, ``n_seeds``, ``<metric>_mean``, ``<metric>_std``, then ``<metric>_low`` and
+        ``<metric>_high`` of the interval by Student's t (both and the deviation missing for one seed).
+    """
+    grouped = per_seed(trials, by, folds).groupby(list(by))[list(METRICS)]
+    mean, std, n_seeds = grouped.mean(), grouped.std(ddof=1), grouped.size()
+    half = pd.DataFrame(half_width(std.to_numpy(), n_seeds.to_numpy()[:, None]), index=std.index, columns=std.columns)
+    figures = {"mean": mean, "std": std, "low": mean - half, "high": mean + half}
+    columns = [f"{metric}_{x}" for pair in (("mean", "std"), ("low", "high")) for metric in METRICS for x in pair]
+    frame = pd.concat([values.add_suffix(f"_{figure}") for figure, values in figures.items()], axis=1)[columns]
+    frame.insert(0, "n_seeds", n_seeds)
+    return frame.reset_index()
+
+
+def per_seed(trials: pd.DataFrame, by: Sequence[str], folds: int) -> pd.DataFrame:
+    """Every seed's figures, its mean over folds; without the seeds that have not finished on every fold.
+
+    Args:
+        trials: as :func:`trials_frame` gives them.
+        by: the columns that tell configurations apart.
+        folds: how many folds a complete seed has.
+
+    Returns:
+        One row per configuration and seed: ``by``, ``seed``, the metrics.
     """
     done = trials[trials["status"] == "done"]
-    per_seed = done.groupby([*by, "seed"])[list(METRICS)].agg("mean")
-    complete = done.groupby([*by, "seed"]).size() == folds
-    grouped = per_seed[complete].groupby(list(by))
-    mean, std = grouped.mean().add_suffix("_mean"), grouped.std(ddof=1).add_suffix("_std")
-    columns = [f"{metric}_{figure}" for metric in METRICS for figure in ("mean", "std")]
-    frame = pd.concat([mean, std], axis=1)[columns]
-    frame.insert(0, "n_seeds", grouped.size())
-    return frame.reset_index()
+    grouped = done.groupby([*by, "seed"])
+    means = grouped[list(METRICS)].mean()
+    return means[grouped.size() == folds].reset_index()
 
 
 def aggregate_grid(trials: pd.DataFrame, folds: int) -> pd.DataFrame:

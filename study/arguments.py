@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 import sys
 import textwrap
 from pathlib import Path
@@ -39,6 +40,31 @@ examples:
 """
 
 _LARGEST_SEED = 2**32 - 1
+
+MAKING = (
+    *("audio_encoder", "text_encoder", "level", "audio_steps", "max_seconds", "max_tokens", "text_pool"),
+    *("tune_layers", "objective", "tune_epochs", "tune_lr", "max_bad"),
+)
+"""Options that say how features are made of a raw corpus; None where they are not given."""
+
+_RUNNING = (
+    *("features", "data_root", "manifest", "split_protocol", "split_seed", *MAKING),
+    *("device", "engine", "workers", "gpus_per_trial", "keep_models", "dry_run", "report_only"),
+)
+"""Options that matter to running alone."""
+
+DRAWINGS = {
+    "topk": "the K grid, mean over seeds (Fig. 2)",
+    "topk-sd": "the K grid, standard deviation over seeds",
+    "marginal": "each K whatever the other",
+    "fusion": "fusion strategies, every seed",
+    "ablation": "ablations, every seed",
+    "curves": "learning curves at the K pair",
+    "confusion": "confusion matrix at the K pair",
+    "embedding": "t-SNE of the fused embedding (it takes a kept model)",
+    "gaps": "what each gap between text and code costs",
+}
+"""The figures by the name that ``--only`` takes, and what they show."""
 
 
 def grid_parser() -> argparse.ArgumentParser:
@@ -162,6 +188,13 @@ def grid_parser() -> argparse.ArgumentParser:
         "--storage", metavar="URL", help="the ledger as an Optuna storage (default: SQLite under --results)"
     )
 
+    where.add_argument(
+        "--keep-models",
+        choices=("best", "all"),
+        help="keep trained models under DIR/NAME/models: best, every seed of the configuration at the chosen pair "
+        "(none is picked among them: the best seed is luck); all, every trial's (45 MB each at 512 hidden units)",
+    )
+
     instead = parser.add_argument_group("instead of running").add_mutually_exclusive_group()
     instead.add_argument("--dry-run", action="store_true", help="tell the plan and how long it will take")
     instead.add_argument("--report-only", action="store_true", help="make tables and figures from the ledger again")
@@ -192,6 +225,44 @@ def features_parser() -> argparse.ArgumentParser:
     _add_device(machine)
     machine.add_argument(
         "--out", metavar="DIR", type=Path, required=True, help="where they are kept; run_grid.py --features takes it"
+    )
+    return parser
+
+
+def figures_parser() -> argparse.ArgumentParser:
+    """What ``cemobam figures`` takes: the study as it was asked for, and which of its figures."""
+    parser = grid_parser()
+    parser.prog, parser.epilog = "cemobam figures", None
+    parser.usage = "cemobam figures [--only NAME] [--dataset NAME] [what else the study was run with]"
+    parser.description = (
+        "Draw the figures of a study from its ledger, running nothing. Give the options that the study was run with "
+        "(--dataset, --name, --epochs, --k-audio …); features are not needed."
+    )
+    for action in parser._actions:
+        if action.dest in _RUNNING:
+            action.help = argparse.SUPPRESS
+    parser.add_argument(
+        "--only",
+        metavar="NAME",
+        type=_drawings,
+        help="one figure, or several as topk,curves: "
+        + "; ".join(f"{name}, {shows}" for name, shows in DRAWINGS.items()),
+    )
+    return parser
+
+
+def compare_parser() -> argparse.ArgumentParser:
+    """What ``cemobam compare`` takes."""
+    parser = _Parser(
+        prog="cemobam compare",
+        description="Put studies side by side: their chosen configurations, fusion strategies, ablations and what they "
+        "say to the paper's claims. Reads what run_grid.py wrote into their folders.",
+        epilog="example: cemobam compare results/iemocap results/esd --to results/both",
+        allow_abbrev=False,
+    )
+    parser.add_argument("results", metavar="RESULTS_DIR", nargs="+", type=Path, help="such as results/iemocap")
+    parser.add_argument(
+        "--to", metavar="DIR", type=Path, help="also write the tables there, as csv, Markdown and LaTeX"
     )
     return parser
 
@@ -287,16 +358,24 @@ def predict_parser() -> argparse.ArgumentParser:
     """What ``cemobam predict`` takes."""
     parser = _Parser(
         prog="cemobam predict",
-        description="Label utterances with a checkpoint that the authors' code wrote. The graph is built among the "
-        "utterances given, as their code does. Nothing in the file is run.",
+        description="Label utterances with a model that a study kept (--keep-models), or with a checkpoint that the "
+        "authors' code wrote. The graph is built among the utterances given, as in training. Nothing in the files is "
+        "run.",
+        epilog="example: cemobam predict --model results/demo/models/NAME --features new.safetensors --to out.csv",
         allow_abbrev=False,
     )
-    parser.add_argument(
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--model",
+        metavar="DIR",
+        type=Path,
+        help="a folder under results/NAME/models; it says K, fusion, modules and classes",
+    )
+    what.add_argument(
         "--released-checkpoint",
         metavar="FILE.pt",
         type=Path,
-        required=True,
-        help="weights; sizes, heads, classes and layers are read off them",
+        help="weights of the authors' code; sizes, heads, classes and layers are read off them, the rest must be given",
     )
     parser.add_argument(
         "--features",
@@ -310,9 +389,9 @@ def predict_parser() -> argparse.ArgumentParser:
         choices=[name for name, corpus in CORPORA.items() if corpus.name != "demo"],
         help="names the classes of a file that does not",
     )
-    parser.add_argument("--fusion", choices=FUSIONS, required=True, help="which the checkpoint was trained with")
-    parser.add_argument("--k-audio", metavar="K", type=_at_least_one, required=True, help="likewise")
-    parser.add_argument("--k-text", metavar="K", type=_at_least_one, required=True, help="likewise")
+    parser.add_argument("--fusion", choices=FUSIONS, help="which the checkpoint was trained with")
+    parser.add_argument("--k-audio", metavar="K", type=_at_least_one, help="likewise")
+    parser.add_argument("--k-text", metavar="K", type=_at_least_one, help="likewise")
     parser.add_argument(
         "--to",
         metavar="FILE.csv",
@@ -374,6 +453,28 @@ def _blocks(text: str) -> tuple[str, ...]:
         if block not in BLOCKS:
             raise argparse.ArgumentTypeError(f"unknown block {block!r}; choose from {', '.join(BLOCKS)}")
     return tuple(block for block in BLOCKS if block in asked)
+
+
+def _drawings(text: str) -> tuple[str, ...]:
+    asked = tuple(dict.fromkeys(text.split(",")))
+    for name in asked:
+        if name not in DRAWINGS:
+            raise argparse.ArgumentTypeError(f"unknown figure {name!r}; choose from {', '.join(DRAWINGS)}")
+    return asked
+
+
+def as_typed(args: argparse.Namespace) -> str:
+    """The command that gives these arguments, without what is said by default and what only says when to stop."""
+    words = ["python", "run_grid.py"]
+    for action in grid_parser()._actions:
+        value = getattr(args, action.dest, action.default)
+        if value == action.default or action.dest in ("dry_run", "report_only", "keep_models"):
+            continue
+        said = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        if action.dest == "seeds" and len(value) == 1:
+            said += ","
+        words += [action.option_strings[0], re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", said)]
+    return shlex.join(words)
 
 
 def _at_least_one(text: str) -> int:

@@ -7,6 +7,7 @@ import errno
 import io
 import os
 import re
+import shutil
 import signal
 import sys
 import textwrap
@@ -25,8 +26,8 @@ from cemobam_core.corpora.corpus import Corpus
 from cemobam_core.errors import InputError
 from cemobam_core.files import written_atomically
 from study import data
-from study.arguments import features_parser, grid_parser, predict_parser
-from study.design import Design, Pair, Trial, largest_k, readings
+from study.arguments import as_typed, compare_parser, features_parser, figures_parser, grid_parser, predict_parser
+from study.design import Design, Pair, Trial, distinct, largest_k, readings
 from study.ledger import Ledger, LedgerFailed, Outcome, StudyFacts, masked
 from study.published import paper_pair
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from cemobam_core.encoders.settings import Recipe
     from cemobam_core.features import Fold
     from study.driver import Plan, StudyRun
+    from study.models import Keeping
 
 
 _PLACES = {
@@ -55,6 +57,8 @@ def cemobam(argv: Sequence[str] | None = None) -> int:
     commands: dict[str, Callable[[Sequence[str]], int]] = {
         "grid": main,
         "features": lambda rest: _guarded(_features, features_parser(), rest),
+        "figures": lambda rest: _guarded(_figures, figures_parser(), rest),
+        "compare": lambda rest: _guarded(_compare, compare_parser(), rest),
         "predict": lambda rest: _guarded(_predict, predict_parser(), rest),
     }
     arguments = sys.argv[1:] if argv is None else list(argv)
@@ -64,7 +68,9 @@ def cemobam(argv: Sequence[str] | None = None) -> int:
         "usage: cemobam COMMAND …\n\n"
         "  grid      the study, as run_grid.py\n"
         "  features  features of a raw corpus: IEMOCAP, ESD, or any by a manifest\n"
-        "  predict   label utterances with a checkpoint of the authors' code\n\n"
+        "  figures   figures of a study, drawn from its ledger, all or one alone\n"
+        "  compare   several studies side by side\n"
+        "  predict   label utterances with a model of a study, or with a checkpoint of the authors' code\n\n"
         "cemobam COMMAND --help says what a command takes."
     )
     if arguments in (["-h"], ["--help"]):
@@ -98,8 +104,16 @@ def _guarded(
 
 
 def _predict(args: argparse.Namespace) -> int:
-    from study.predict import predict_released
+    from study.predict import predict, predict_released
 
+    options = {"--fusion": args.fusion, "--k-audio": args.k_audio, "--k-text": args.k_text}
+    if args.model:
+        if told := [name for name, value in {**options, "--dataset": args.dataset}.items() if value is not None]:
+            raise InputError(f"{told[0]}: the model's own configuration says this; leave it out with --model")
+        print(predict(args.model, args.features, to=args.to))
+        return 0
+    if missing := [name for name, value in options.items() if value is None]:
+        raise InputError(f"{missing[0]} is needed with --released-checkpoint: the file does not say it")
     class_names = CORPORA[args.dataset].class_names if args.dataset else None
     print(
         predict_released(
@@ -118,8 +132,11 @@ def _study(args: argparse.Namespace) -> int:
     from study.execution import check_k
 
     request = _Request.of(args)
+    if args.keep_models and (args.report_only or args.dry_run):
+        raise InputError("--keep-models: models are kept by running; leave out --report-only and --dry-run")
     if args.report_only:
-        return _report(request)
+        _write_report(request, _recorded(request))
+        return 0
     devices = _devices(args)
     raw = data.raw_corpus(args)
     if raw is None:
@@ -169,11 +186,17 @@ def _run(request: _Request, folds: tuple[Fold, ...], facts: StudyFacts, devices:
     request.check_pair(run)
     asked, done = run.counts()
     print(f"{facts.title}: {asked} trials, {done} done, {asked - done} to run", flush=True)
+    keep = request.args.keep_models
+    if keep:
+        request.check_room(run, folds)
     if done < asked:
-        with LocalEngine(StudyData.prepare(folds, request.k_max), devices) as engine, _Progress(run) as progress:
+        data = StudyData.prepare(folds, request.k_max, keeping=request.keeping(facts) if keep == "all" else None)
+        with LocalEngine(data, devices) as engine, _Progress(run) as progress:
             run.run(engine, progress.on_outcome)
     else:
         run.share()  # a kill may have come between a trial and its copy
+    if keep:
+        _keep_models(request, run, folds, devices)
     _write_report(request, run)
     print(f"\nbrowse every trial:\n  optuna-dashboard {masked(request.storage)}")
     asked, done = run.counts()
@@ -249,7 +272,75 @@ def _say_plan(request: _Request, sizes: Mapping[str, int], pair: Pair | None) ->
     print(textwrap.fill(settings, 100, initial_indent="  settings    ", subsequent_indent=" " * 14), flush=True)
 
 
-def _report(request: _Request) -> int:
+def _keep_models(request: _Request, run: StudyRun, folds: tuple[Fold, ...], devices: Sequence[str]) -> None:
+    """Train again what is to be kept and is not: on one CPU the weights are those that the ledger's figures are of."""
+    from tqdm import tqdm
+
+    from study.engines.local import LocalEngine
+    from study.execution import StudyData
+
+    keeping = request.keeping(run.facts)
+    known = run.known(request.wanted(run))
+    missing = [trial for trial, outcome in known.items() if outcome.status == "done" and not keeping.has(trial)]
+    if missing:
+        prepared = StudyData.prepare(folds, request.k_max, keeping=keeping)
+        with LocalEngine(prepared, devices) as engine, tqdm(total=len(missing), unit="model", desc="keeping") as bar:
+            for trial, outcome in engine.run(missing):
+                bar.update()
+                if outcome.status == "failed":
+                    bar.write(f"not kept: {_described(trial)}: {outcome.reason}", file=sys.stderr)
+                elif outcome.metrics != known[trial].metrics:
+                    bar.write(
+                        f"{_described(trial)}: trained again for its weights, and not the same to the last bit as in "
+                        "the ledger (another device, or other versions?); config.json has the figures of these weights",
+                        file=sys.stderr,
+                    )
+    kept = [trial for trial in known if keeping.has(trial)]
+    if kept:
+        print(f"\n{len(kept)} models are kept, such as {keeping.place(kept[0])}")
+    else:
+        print("\nno model is kept: no trial of the chosen configuration is done")
+
+
+def _figures(args: argparse.Namespace) -> int:
+    from study.evidence import Evidence
+    from study.figures import DRAWINGS, save
+
+    request = _Request.of(args)
+    evidence = Evidence.of(_recorded(request), name=request.name, models=request.models)
+    written: list[Path] = []
+    for name in args.only or DRAWINGS:
+        figure = DRAWINGS[name].draw(evidence)
+        if not isinstance(figure, str):
+            written += save(figure, request.plots / DRAWINGS[name].file)
+        elif args.only:
+            raise InputError(f"--only {name}: {figure}")
+        else:
+            print(f"{name}: {figure}")
+    print("written:", *_by_folder(written), sep="\n  ")
+    return 0
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from study.compare import compare
+    from study.results import load_results
+
+    folders: list[Path] = list(dict.fromkeys(folder.resolve() for folder in args.results))
+    if len(folders) < 2:
+        raise InputError("compare: give the folders of at least two different studies, as results/iemocap results/esd")
+    studies = [load_results(folder) for folder in folders]
+    names = [results.about.name for results in studies]
+    labels = [name if names.count(name) == 1 else f"{name} {i}" for i, name in enumerate(names, start=1)]
+    tables = compare(dict(zip(labels, studies, strict=True)))
+    print("\n\n".join(table.markdown().rstrip() for table in tables))
+    if args.to:
+        written = [path for table in tables for path in table.write(args.to)]
+        print("\nwritten:", *_by_folder(written), sep="\n  ")
+    return 0
+
+
+def _recorded(request: _Request) -> StudyRun:
+    """What the ledger holds of the trials asked for."""
     from study.driver import StudyRun
 
     if request.database and not request.database.exists():
@@ -270,14 +361,15 @@ def _report(request: _Request) -> int:
             f"the ledger {masked(request.storage)} has none of the trials asked for; give the settings (--k-audio, "
             "--k-text, --seeds, --fusion …) that it was run with"
         )
-    _write_report(request, run)
-    return 0
+    return run
 
 
 def _write_report(request: _Request, run: StudyRun) -> None:
+    from study.evidence import Evidence
     from study.report import make_report
 
-    report = make_report(run)
+    evidence = Evidence.of(run, name=request.name, models=request.models)
+    report = make_report(evidence, again=as_typed(request.args))
     written = report.write(request.results, request.plots)
     print("\n" + "\n\n".join(report.summary))
     print("\nwritten:", *_by_folder(written), sep="\n  ")
@@ -351,6 +443,7 @@ class _Request:
 
     def facts(self, folds: tuple[Fold, ...]) -> StudyFacts:
         from cemobam_core.features import fingerprint
+        from study.execution import versions
 
         self.folds = len(folds)
         return StudyFacts(
@@ -359,6 +452,8 @@ class _Request:
             fingerprint=fingerprint(folds),
             folds=len(folds),
             settings=self.design.settings(),
+            class_names=folds[0].train.class_names,
+            made_with=versions(),
         )
 
     @property
@@ -370,6 +465,43 @@ class _Request:
     def plots(self) -> Path:
         folder: Path = self.args.plots / self.name
         return folder
+
+    @property
+    def models(self) -> Path:
+        return self.results / "models"
+
+    def keeping(self, facts: StudyFacts) -> Keeping:
+        from study.models import Keeping
+
+        return Keeping(folder=self.models, dataset=facts.dataset, fingerprint=facts.fingerprint)
+
+    def wanted(self, run: StudyRun) -> list[Trial]:
+        """The trials whose models are to be kept: every one, or those of the chosen configuration."""
+        if self.args.keep_models == "all":
+            return distinct(trial for block in self.blocks for trial in run.trials(block))
+        pair = run.pair()
+        at_pair = self.design.trials("ablation", pair) if pair else []
+        return [trial for trial in at_pair if trial.configuration.model.modules == "full"]
+
+    def check_room(self, run: StudyRun, folds: tuple[Fold, ...]) -> None:
+        """See that the disk takes the models that are to be kept."""
+        from study.models import size_in_bytes
+
+        design, train = self.design, folds[0].train
+        count = run.counts()[0] if self.args.keep_models == "all" else len(design.seeds) * design.folds
+        config = replace(
+            design.base.model,
+            num_classes=train.num_classes,
+            audio_dim=train.audio.shape[-1],
+            text_dim=train.text.shape[-1],
+        )
+        needed = count * size_in_bytes(config)
+        free = shutil.disk_usage(self.results).free
+        if needed > free:
+            raise InputError(
+                f"--keep-models {self.args.keep_models}: {count} models take {needed / 1e9:.1f} GB and {self.results} "
+                f"has {free / 1e9:.1f} GB left; make room, give other --results, or keep fewer"
+            )
 
     @property
     def storage(self) -> str:

@@ -9,18 +9,13 @@ from typing import TYPE_CHECKING
 from cemobam_core.corpora import CORPORA
 from cemobam_core.corpora.corpus import Corpus
 from cemobam_core.errors import InputError
+from study.arguments import MAKING
 
 # torch is imported where it is used: a typing error answers at once.
 if TYPE_CHECKING:
     from cemobam_core.corpora.utterances import RawCorpus
     from cemobam_core.encoders.settings import Recipe
     from cemobam_core.features import Fold
-
-_MAKING = (
-    *("audio_encoder", "text_encoder", "level", "audio_steps", "max_seconds", "max_tokens", "text_pool"),
-    *("tune_layers", "objective", "tune_epochs", "tune_lr", "max_bad"),
-)
-"""Options that say how features are made of a raw corpus; None where they are not given."""
 
 
 def raw_corpus(args: argparse.Namespace) -> RawCorpus | None:
@@ -63,7 +58,7 @@ def recipe(args: argparse.Namespace, raw: RawCorpus) -> Recipe:
     from cemobam_core.corpora.splits import DEFAULT_PROTOCOL
     from cemobam_core.encoders.settings import FeatureSettings, Recipe
 
-    given = {name: value for name in _MAKING if name != "max_bad" and (value := getattr(args, name)) is not None}
+    given = {name: value for name in MAKING if name != "max_bad" and (value := getattr(args, name)) is not None}
     says = args.manifest and any(utterance.split for utterance in raw.utterances)
     protocol = args.split_protocol or ("manifest" if says else DEFAULT_PROTOCOL)
     if args.split_seed is not None and protocol in {"session", "manifest"}:
@@ -121,7 +116,7 @@ def folds(args: argparse.Namespace, corpus: Corpus) -> tuple[Fold, ...]:
 
 
 def _refuse_idle(args: argparse.Namespace, why: str) -> None:
-    for option in _MAKING:
+    for option in MAKING:
         if getattr(args, option) is not None:
             raise InputError(f"--{option.replace('_', '-')}: has no effect {why}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from cemobam_core.config import Metric, Split
@@ -49,21 +49,29 @@ class StudyRun:
         self._ledger = ledger
         # A trial that blocks share is trained once, whichever block it was trained for: all are looked into.
         self._recorded = {block: ledger.outcomes(block) for block in BLOCKS}
-
-    @property
-    def outcomes(self) -> dict[str, Outcome]:
-        """All that is known, by signature; of a trial that failed in one block and is done in another, the latter."""
-        known: dict[str, Outcome] = {}
+        self._known: dict[str, Outcome] = {}
         for recorded in self._recorded.values():
             for signature, outcome in recorded.items():
-                if signature not in known or outcome.status == "done":
-                    known[signature] = outcome
-        return known
+                self._learn(signature, outcome)
+        self._pair: tuple[Pair | None] | None = None  # as it was last worked out; None: something was learnt since
+
+    @property
+    def outcomes(self) -> Mapping[str, Outcome]:
+        """All that is known, by signature; of a trial that failed in one block and is done in another, the latter."""
+        return self._known
+
+    def _learn(self, signature: str, outcome: Outcome) -> None:
+        if outcome.status == "done" or signature not in self._known or self._known[signature].status == "failed":
+            self._known[signature] = outcome
+        self._pair = None
 
     def pair(self) -> Pair | None:
         """The pair for the blocks after the grid; None: the grid is not complete, or no pair has all its seeds."""
-        if self.plan.at:
-            return self.plan.at
+        if self._pair is None:
+            self._pair = (self.plan.at or self._chosen(),)
+        return self._pair[0]
+
+    def _chosen(self) -> Pair | None:
         trials = self.plan.design.trials("grid", _ANY_PAIR)
         frame = trials_frame(trials, self.outcomes, self.facts)
         if len(frame) < len(trials):
@@ -143,7 +151,9 @@ class StudyRun:
 
     def _record(self, block: str, trial: Trial, outcome: Outcome) -> None:
         self._ledger.record(block, trial, outcome)
-        self._recorded[block][self._signature(trial)] = outcome
+        signature = self._signature(trial)
+        self._recorded[block][signature] = outcome
+        self._learn(signature, outcome)
 
     def _signature(self, trial: Trial) -> str:
         return trial.signature(self.facts.fingerprint)

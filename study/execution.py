@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
 
 import torch
 from torch import Tensor
 
+from cemobam_core.config import METHOD_VERSION
 from cemobam_core.corpora.splits import Assignment
 from cemobam_core.errors import InputError
 from cemobam_core.features import FeatureSet, Fold
 from cemobam_core.graph import TopKGraph
 from study.design import Trial
 from study.ledger import METRICS, Outcome
+from study.models import Keeping
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,10 +28,12 @@ class StudyData:
     Attributes:
         folds: features by fold.
         rankings: by fold, then split, each utterance's nearest.
+        keeping: where trained models are kept; None: they are not.
     """
 
     folds: tuple[Fold, ...]
     rankings: tuple[dict[str, TopKGraph], ...]
+    keeping: Keeping | None = None
 
     def tensors(self) -> Iterator[Tensor]:
         """Every tensor of it, each once."""
@@ -37,13 +43,14 @@ class StudyData:
                 yield from (rankings[name].by_audio, rankings[name].by_text)
 
     @classmethod
-    def prepare(cls, folds: tuple[Fold, ...], k_max: int) -> StudyData:
+    def prepare(cls, folds: tuple[Fold, ...], k_max: int, *, keeping: Keeping | None = None) -> StudyData:
         """Rank the neighbours in every split, once for the whole grid.
 
         Raises:
             InputError: a split with too few utterances for ``k_max`` neighbours.
         """
-        return cls(folds, tuple({name: s.rank(k_max) for name, s in fold.splits.items()} for fold in folds))
+        rankings = tuple({name: s.rank(k_max) for name, s in fold.splits.items()} for fold in folds)
+        return cls(folds, rankings, keeping)
 
 
 def check_k(folds: Sequence[Fold | Assignment], k_max: int) -> None:
@@ -59,6 +66,17 @@ def check_k(folds: Sequence[Fold | Assignment], k_max: int) -> None:
             f"K={k_max} (the largest of --k-audio, --k-text and --at): {source} {len(smallest)} utterances in the "
             f"{name} split, so K can be {len(smallest) - 1} at most"
         )
+
+
+def versions() -> dict[str, str]:
+    """What a trial's numbers, or a report's, may depend on."""
+    known = {"python": platform.python_version(), "method": str(METHOD_VERSION)}
+    for package in ("cemobam-study", "torch", "torch-geometric", "numpy", "scipy", "statsmodels", "scikit-learn"):
+        try:
+            known[package] = version(package)
+        except PackageNotFoundError:  # run from a checkout that was not installed
+            continue
+    return known
 
 
 def execute(trial: Trial, data: StudyData, device: str) -> Outcome:
@@ -83,10 +101,25 @@ def execute(trial: Trial, data: StudyData, device: str) -> Outcome:
         text_dim=fold.train.text.shape[-1],
     )
     result = train(config, batches, training=trial.configuration.training, seed=trial.seed, device=torch.device(device))
+    metrics = {name: getattr(result.metrics[name.partition("_")[0]], name.partition("_")[2]) for name in METRICS}
+    seconds = round(time.perf_counter() - start, 3)
+    if data.keeping:
+        test = batches["test"].to(device)
+        with torch.no_grad():
+            embedding = result.model.embedding(test.audio, test.text, test.edge_index, test.audio_mask, test.text_mask)
+        data.keeping.keep(
+            trial,
+            result.model,
+            class_names=fold.train.class_names,
+            metrics=metrics,
+            embedding=embedding,
+            labels=fold.test.labels,
+        )
     return Outcome(
         status="done",
-        seconds=round(time.perf_counter() - start, 3),
+        seconds=seconds,
         device=device,
-        metrics={name: getattr(result.metrics[name.partition("_")[0]], name.partition("_")[2]) for name in METRICS},
+        metrics=metrics,
         curve=result.curve,
+        confusion=result.metrics["test"].confusion,
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -61,6 +61,8 @@ class Outcome:
         metrics: by name, as in :data:`METRICS`; empty when failed.
         curve: validation WA by epoch.
         reason: why it failed.
+        confusion: C rows of C counts of test utterances: row the label, column the prediction; empty when failed, and
+            in ledgers of before it was kept.
     """
 
     status: Status
@@ -69,6 +71,7 @@ class Outcome:
     metrics: Mapping[str, float] = field(default_factory=dict)
     curve: Mapping[int, float] = field(default_factory=dict)
     reason: str = ""
+    confusion: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +84,8 @@ class StudyFacts:
         fingerprint: of the features in their splits.
         folds: how many folds the features come in.
         settings: what all trials share.
+        class_names: the emotions; none in ledgers of before they were kept.
+        made_with: versions of what ran the study's first trial.
     """
 
     dataset: str
@@ -88,6 +93,11 @@ class StudyFacts:
     fingerprint: str
     folds: int
     settings: Mapping[str, Any]
+    class_names: Sequence[str] = ()
+    made_with: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:  # noqa: D105
+        object.__setattr__(self, "class_names", tuple(self.class_names))  # a list, as the ledger gives them
 
 
 class Ledger:
@@ -178,6 +188,8 @@ class Ledger:
         }
         if outcome.reason:
             attributes["reason"] = outcome.reason
+        if outcome.confusion:
+            attributes["test_confusion"] = outcome.confusion
         ended = datetime.now()
         frozen = create_trial(
             state=TrialState.COMPLETE if done else TrialState.FAIL,
@@ -225,6 +237,7 @@ def _outcome(trial: FrozenTrial) -> Outcome:
         metrics={name: attributes[name] for name in METRICS} if done else {},
         curve=trial.intermediate_values,
         reason=attributes.get("reason", ""),
+        confusion=tuple(map(tuple, attributes.get("test_confusion", ()))),
     )
 
 

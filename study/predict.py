@@ -3,20 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import torch
 from sklearn.metrics import f1_score
+from torch import Tensor
 
-from cemobam_core.config import RELEASED, Fusion
+from cemobam_core.config import RELEASED, Fusion, GraphConfig
 from cemobam_core.errors import InputError
 from cemobam_core.features import FeatureSet
 from cemobam_core.files import written_atomically
 from cemobam_core.metrics import metrics_from_logits
+from cemobam_core.model import CemoBAM
 from cemobam_core.released import load_released_checkpoint
 from cemobam_core.training import Batch
 from study.design import Pair
+from study.models import load_model
+
+
+def predict(folder: Path, features_file: Path, *, to: Path) -> str:
+    """Label the utterances of a file with a model that a study kept.
+
+    Args:
+        folder: of the model, as ``--keep-models`` writes it; it says K, fusion, modules and classes.
+        features_file: ``.safetensors``, with labels or without, or the authors' ``.pkl``.
+        to: a csv with ``id``, ``predicted`` and ``p_<class>`` for each class.
+
+    Returns:
+        The metrics as a Markdown table where the file has labels; otherwise how many utterances were labelled.
+
+    Raises:
+        InputError: files that cannot be read or do not fit together.
+    """
+    kept = load_model(folder)
+    features = FeatureSet.load(features_file, kept.class_names, need_labels=False)
+    if features.class_names != kept.class_names:  # the same in another order: as FeatureSet.load has seen to
+        places = torch.tensor([kept.class_names.index(name) for name in features.class_names])
+        features = replace(features, labels=places[features.labels], class_names=kept.class_names)
+    config = kept.model.config
+    for name, x, size in (("audio", features.audio, config.audio_dim), ("text", features.text, config.text_dim)):
+        if x.shape[-1] != size:
+            raise InputError(
+                f"{features_file}: its {name} embeddings have {x.shape[-1]} numbers, the model in {folder} was trained "
+                f"on {size}; give features that were made as the model's were"
+            )
+    logits = _label(kept.model, features, pair=kept.pair, graph=kept.graph, names=kept.class_names, to=to)
+    return _measured(logits, features, features_file, authors_names=False)
 
 
 def predict_released(
@@ -48,8 +82,16 @@ def predict_released(
     model = load_released_checkpoint(checkpoint, fusion)
     features = FeatureSet.load(features_file, class_names, need_labels=False)
     names = _class_names(features, model.config.num_classes, checkpoint)
+    logits = _label(model, features, pair=pair, graph=RELEASED.graph, names=names, to=to)
+    return _measured(logits, features, features_file, authors_names=True)
+
+
+def _label(
+    model: CemoBAM, features: FeatureSet, *, pair: Pair, graph: GraphConfig, names: Sequence[str], to: Path
+) -> Tensor:
+    """Write a label and probabilities for every utterance; gives the (N, C) logits."""
     ranking = features.rank(max(pair.k_audio, pair.k_text))
-    edges = ranking.edge_index(pair.k_audio, pair.k_text, gather_from=RELEASED.graph.gather_from)
+    edges = ranking.edge_index(pair.k_audio, pair.k_text, gather_from=graph.gather_from)
     with torch.no_grad():
         logits = Batch.from_features(features, edges).logits(model)
     probabilities = logits.softmax(dim=1)
@@ -59,10 +101,14 @@ def predict_released(
         table[f"p_{name}"] = probabilities[:, i].tolist()
     with written_atomically(to) as temporary:
         table.to_csv(temporary, index=False)
+    return logits
+
+
+def _measured(logits: Tensor, features: FeatureSet, features_file: Path, *, authors_names: bool) -> str:
     if not features.labelled:
         return f"{len(features)} utterances labelled; {features_file} has no labels to measure against"
     measured = metrics_from_logits(logits, features.labels)
-    macro_f1 = float(f1_score(features.labels, predicted, average="macro"))
+    macro_f1 = float(f1_score(features.labels, logits.argmax(dim=1), average="macro"))
     rows = [
         ("accuracy", "WA", "UA", measured.wa),
         ("mean recall over classes", "UA", "WA", measured.ua),
@@ -70,10 +116,11 @@ def predict_released(
         ("F1, mean over classes", "macro F1", "macro F1", macro_f1),
     ]
     cells = [(what, field, authors, f"{100 * value:.2f}") for what, field, authors, value in rows]
-    head = ["measure", "the field's name", "the authors' code's", "percent"]
-    return f"{len(features)} utterances\n\n" + pd.DataFrame(cells, columns=head).to_markdown(
-        index=False, disable_numparse=True, colalign=("left", "left", "left", "right")
-    )
+    table = pd.DataFrame(cells, columns=["measure", "the field's name", "the authors' code's", "percent"])
+    if not authors_names:
+        table = table.drop(columns="the authors' code's").rename(columns={"the field's name": "name"})
+    align = ("left",) * (len(table.columns) - 1) + ("right",)
+    return f"{len(features)} utterances\n\n" + table.to_markdown(index=False, disable_numparse=True, colalign=align)
 
 
 def _class_names(features: FeatureSet, num_classes: int, checkpoint: Path) -> tuple[str, ...]:

@@ -1,29 +1,54 @@
-"""Tables as csv, Markdown and LaTeX: Tables I and II beside the published figures, and what each gap costs."""
+"""Tables as csv, Markdown and LaTeX: the paper's Tables I to IV beside its figures, and what is behind the claims."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
+from cemobam_core.config import Metric
 from cemobam_core.files import written_atomically
+from study.analysis import MEASURES, REFERENCES, Analysis, Comparison
+from study.claims import LABELS, signed
 from study.design import GAPS
 from study.published import SWAP_NOTE, published
+from study.statistics import LEVEL, holm, paired
 
 TABLE_FORMS = ("csv", "md", "tex")
 
-MEASURES = {"wa": "WA", "ua": "UA", "wf1": "w-F1"}
+_MANY = 6  # columns that a column of a paper takes in footnotesize
 
-_LABELS = {
-    "fusion": {"cls": "CLS", "min": "MIN", "max": "MAX", "mean": "MEAN"},
-    "modules": {"full": "CemoBAM", "no_xcbam": "w/o xCBAM", "no_chgat": "w/o CH-GAT"},
-}
 _HEADS = {"fusion": "Fusion", "modules": "Model"}
+
+
+class Cell(NamedTuple):
+    """What stands in a table's cell.
+
+    Attributes:
+        text: as it is read.
+        bold: whether it is the best of its column.
+        mark: to a note: ``*`` or ``†``.
+    """
+
+    text: str
+    bold: bool = False
+    mark: str = ""
+
+    def markdown(self) -> str:
+        """For a repository or a terminal."""
+        text = self.text.replace("|", "\\|")
+        return (f"**{text}**" if self.bold else text) + self.mark.replace("*", "\\*")
+
+    def latex(self) -> str:
+        """For a paper."""
+        text = _escaped(self.text)
+        mark = self.mark.replace("†", r"\dagger")
+        return (rf"\textbf{{\boldmath {text}}}" if self.bold else text) + (f"$^{{{mark}}}$" if mark else "")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -47,19 +72,29 @@ class Table:
     frame: pd.DataFrame
     head: str
     groups: tuple[tuple[str, tuple[str, ...]], ...]
-    cells: tuple[tuple[str, ...], ...]
+    cells: tuple[tuple[str | Cell, ...], ...]
     wide: bool = False
+
+    @property
+    def titled(self) -> bool:
+        """Whether its groups of columns have titles."""
+        return any(title for title, _ in self.groups)
+
+    @property
+    def rows(self) -> list[list[Cell]]:
+        """What is printed, as cells throughout."""
+        return [[_cell(cell) for cell in row] for row in self.cells]
 
     def markdown(self) -> str:
         """For a repository or a terminal; our own columns go without their group's title."""
         head = [self.head]
         for title, columns in self.groups:
-            head += [column if title == "Ours" else f"{column} ({title.lower()})" for column in columns]
-        body = pd.DataFrame(self.cells, columns=head)
+            head += [column if title in ("", "Ours") else f"{column} ({title.lower()})" for column in columns]
+        body = pd.DataFrame([[cell.markdown() for cell in row] for row in self.rows], columns=head)
         align = ("left",) + ("right",) * (len(head) - 1)
         table = body.to_markdown(index=False, disable_numparse=True, colalign=align)
-        notes = "".join(f"\n\n{note}" for note in self.notes)
-        return f"**{self.caption}**\n\n{table}{notes}\n"
+        notes = "".join(f"\n\n{plain_markdown(note)}" for note in self.notes)
+        return f"**{plain_markdown(self.caption)}**\n\n{table}{notes}\n"
 
     def latex(self) -> str:
         """For a two-column paper; needs ``booktabs``."""
@@ -70,21 +105,21 @@ class Table:
             rules.append(f"\\cmidrule(l){{{first}-{first + len(columns) - 1}}}")
             first += len(columns)
         head = [self.head, *(column for _, columns in self.groups for column in columns)]
-        rows = [spans, head, *self.cells]
-        lines = [" & ".join(map(_escaped, row)) + r" \\" for row in rows]
-        lines[0] = " & ".join(spans) + r" \\"
+        rows = [spans, list(map(_escaped, head)), *([cell.latex() for cell in row] for row in self.rows)]
+        lines = [" & ".join(row) + r" \\" for row in rows]
+        if not self.titled:
+            lines[0], rules = "", []
         return "\n".join(
             [
                 rf"\begin{{{environment}}}[t]",
                 r"\centering",
                 rf"\caption{{{_escaped(self.caption)}}}",
                 rf"\label{{tab:{self.name}}}",
-                r"\footnotesize",
+                r"\scriptsize" if len(head) > _MANY and not self.wide else r"\footnotesize",
                 r"\setlength{\tabcolsep}{2.5pt}",
                 rf"\begin{{tabular}}{{@{{}}l{'c' * (len(head) - 1)}@{{}}}}",
                 r"\toprule",
-                lines[0],
-                "".join(rules),
+                *([lines[0], "".join(rules)] if lines[0] else []),
                 lines[1],
                 r"\midrule",
                 *lines[2:],
@@ -116,6 +151,7 @@ def comparison(
     caption: str,
     dataset: str,
     seeds: int,
+    comparisons: Mapping[Metric, Sequence[Comparison]] | None = None,
 ) -> Table:
     """A table of variants: what was measured on the test split beside what was published.
 
@@ -127,39 +163,256 @@ def comparison(
         caption: what it shows, in one sentence.
         dataset: whose published figures stand beside.
         seeds: how many were asked for; a row with fewer is noted.
+        comparisons: of the variants with the paper's choice, by metric: a difference that is more than noise is marked.
     """
     ours = summary.set_index(key).reindex(list(variants))
     frame = pd.DataFrame({key: list(variants), "n_seeds": ours["n_seeds"].fillna(0).astype(int).to_numpy()})
     for measure in MEASURES:
         for figure in ("mean", "std"):
             frame[f"{measure}_{figure}"] = 100 * ours[f"test_{measure}_{figure}"].to_numpy()
-    labels = _LABELS[key]
-    notes = []
-    short = frame[frame["n_seeds"] < seeds]
-    if len(short):
-        counts = ", ".join(f"{labels[row[key]]} {row['n_seeds']}" for row in short.to_dict("records"))
-        notes.append(f"Fewer than {seeds} seeds are done: {counts}.")
-    groups = [("Ours", tuple(MEASURES.values()))]
     theirs = published(name, dataset)
+    groups = [("Ours", tuple(MEASURES.values()))]
     if len(theirs):
         theirs = theirs.set_index(key).reindex(list(variants))
         for measure in MEASURES:
             frame[f"{measure}_published"] = theirs[measure].to_numpy()
         groups.append(("Paper", tuple(MEASURES.values())))
-        notes.append(SWAP_NOTE)
-    cells = []
+    for measure in MEASURES:
+        for figure in ("low", "high"):
+            frame[f"{measure}_{figure}"] = 100 * ours[f"test_{measure}_{figure}"].to_numpy()
+    differing = {(metric, c.second): c.p_holm < LEVEL for metric, made in (comparisons or {}).items() for c in made}
+    cells: list[tuple[str | Cell, ...]] = []
     for row in frame.to_dict("records"):
-        measured = [_with_deviation(row[f"{m}_mean"], row[f"{m}_std"]) for m in MEASURES]
-        printed = [_number(row[f"{m}_published"]) for m in MEASURES] if len(theirs) else []
-        cells.append((labels[row[key]], *measured, *printed))
+        measured = [
+            mean_cell(
+                row[f"{m}_mean"],
+                row[f"{m}_high"],
+                bold=_is_best(row[f"{m}_mean"], frame[f"{m}_mean"]),
+                mark="*" if differing.get((m, row[key])) else "",
+            )
+            for m in MEASURES
+        ]
+        printed = [
+            Cell(
+                _number(row[f"{m}_published"]),
+                bold=_is_best(row[f"{m}_published"], frame[f"{m}_published"]),
+                mark="†" if _outside(row[f"{m}_published"], row[f"{m}_low"], row[f"{m}_high"]) else "",
+            )
+            for m in (MEASURES if len(theirs) else ())
+        ]
+        cells.append((LABELS[row[key]], *measured, *printed))
+    marks = {cell.mark for cells_ in cells for cell in cells_ if isinstance(cell, Cell)}
     return Table(
         name=name,
         caption=caption,
-        notes=tuple(notes),
+        notes=tuple(_variant_notes(frame, key, seeds, marks, beside_published=len(theirs) > 0)),
         frame=frame,
         head=_HEADS[key],
         groups=tuple(groups),
         cells=tuple(cells),
+    )
+
+
+def _variant_notes(frame: pd.DataFrame, key: str, seeds: int, marks: set[str], *, beside_published: bool) -> list[str]:
+    notes = []
+    short = frame[frame["n_seeds"] < seeds]
+    if len(short):
+        counts = ", ".join(f"{LABELS[row[key]]} {row['n_seeds']}" for row in short.to_dict("records"))
+        notes.append(f"Fewer than {seeds} seeds are done: {counts}.")
+    if "*" in marks:
+        reference = LABELS[REFERENCES[key]]
+        notes.append(f"* differs from {reference} by more than noise (paired by seed, 95%, Holm's correction).")
+    if "†" in marks:
+        notes.append("† outside the 95% interval of ours.")
+    if beside_published:
+        notes.append(SWAP_NOTE)
+    return notes
+
+
+def systems_table(analysis: Analysis) -> Table | None:
+    """Table III or IV: the systems that the paper compares with, and our row; None: the paper has none for this data.
+
+    Ours is the study's fusion with both modules at its K pair.
+    """
+    about, results = analysis.results.about, analysis.results
+    names = [name for name in ("table3", "table4") if len(published(name, about.dataset))]
+    ours = results.fusion[results.fusion["fusion"] == about.fusion]
+    if not names or ours.empty:
+        return None
+    (name,), row = names, ours.iloc[0]
+    theirs = published(name, about.dataset)
+    records = [
+        {"system": x["system"], "year": str(x["year"]), "modalities": x["modalities"], "wa": x["wa"], "ua": x["ua"]}
+        for x in theirs.to_dict("records")
+    ]
+    own: dict[str, Any] = {"system": "CemoBAM, this study", "year": "", "modalities": "A+T", "n_seeds": row["n_seeds"]}
+    for measure in ("wa", "ua"):
+        own |= {measure: 100 * row[f"test_{measure}_mean"]}
+        own |= {f"{measure}_{x}": 100 * row[f"test_{measure}_{x}"] for x in ("std", "low", "high")}
+    frame = pd.DataFrame([*records, own])
+    noted = {x["system"]: x["note"] for x in theirs.to_dict("records") if isinstance(x["note"], str)}
+    letters = {system: "abcdefgh"[i] for i, system in enumerate(noted)}
+    cells: list[tuple[str | Cell, ...]] = [
+        (
+            Cell(x["system"], mark=letters.get(x["system"], "")),
+            x["year"],
+            x["modalities"],
+            *(mean_cell(x[m], x[f"{m}_high"], bold=_is_best(x[m], frame[m])) for m in ("wa", "ua")),
+        )
+        for x in frame.to_dict("records")
+    ]
+    notes = [f"{letters[system]} {note}." for system, note in noted.items()]
+    if row["n_seeds"] < len(about.seeds):
+        notes.append(f"Ours rests on {row['n_seeds']:.0f} of {len(about.seeds)} seeds.")
+    notes.append(
+        "The systems were not measured under one protocol: splits, folds and sometimes classes are each one's own, and "
+        "the others' figures are as the paper prints them, so a difference between rows is no test."
+    )
+    return Table(
+        name=name,
+        caption=f"Other systems on {about.title}, and this study ({_where(analysis)}): percent, ours ± 95% interval",
+        notes=(*notes, SWAP_NOTE),
+        frame=frame,
+        head="System",
+        groups=(("", ("Year", "Input", "WA", "UA")),),
+        cells=tuple(cells),
+    )
+
+
+def variance_table(analysis: Analysis) -> Table | None:
+    """The grid's analysis of variance; None: the grid cannot tell K from luck."""
+    grid = analysis.grid
+    if not analysis.variance or grid is None:
+        return None
+    rows = []
+    for metric, variance in analysis.variance.items():
+        p_values = holm([effect.p for effect in variance.effects])
+        for effect, p in zip((*variance.effects, variance.pairs), (*p_values, np.nan), strict=True):
+            rows.append({"metric": metric, "effect": effect.name, **asdict(effect), "p_holm": p})
+            del rows[-1]["name"]
+        rows[-1] |= {"share": variance.share, "share_low": variance.share_low, "share_high": variance.share_high}
+    frame = pd.DataFrame(rows)
+    shown = frame[frame["metric"] == analysis.metric]
+    cells = [
+        (
+            "all pairs" if x["effect"] == "pairs" else x["effect"],
+            f"{x['df']}",
+            f"{x['omega2']:.3f}",
+            f"{x['f']:.2f}",
+            f"{x['epsilon']:.2f}",
+            _p(x["p"]),
+            _p(x["p_holm"]),
+        )
+        for x in shown.to_dict("records")
+    ]
+    notes = [
+        f"{MEASURES[analysis.metric]}; the csv has the others. Within seeds; ω² is the share of the variance of single "
+        "trials, ε the correction of the degrees of freedom after Greenhouse and Geisser, Holm over the effects.",
+    ]
+    if grid.left_out:
+        notes.append(f"Left out, because not complete: {grid.left_out}.")
+    return Table(
+        name="variance",
+        caption=f"The K grid on {analysis.results.about.title}, test split, {len(grid.seeds)} seeds: K and luck",
+        notes=tuple(notes),
+        frame=frame,
+        head="Effect",
+        groups=(("", ("df", "ω²", "F", "ε", "p", "p (Holm)")),),
+        cells=tuple(cells),
+    )
+
+
+def comparisons_table(analysis: Analysis) -> Table | None:
+    """Every pair of configurations that was compared; None: there is none."""
+    made = [analysis.pairs, analysis.fusion, analysis.ablation]
+    every = [c for family in made for comparisons in family.values() for c in comparisons]
+    if not every:
+        return None
+    rows = []
+    for c in every:
+        row = {"family": c.family, "metric": c.metric, "first": c.first, "second": c.second, **asdict(c.difference)}
+        for name in ("mean", "low", "high"):
+            row[name] *= 100
+        rows.append({**row, "p_holm": c.p_holm})
+    cells = [
+        (
+            f"{LABELS[c.first]} less {LABELS[c.second]}",
+            Cell(_with_interval(*(100 * x for x in (c.difference.mean, c.difference.low, c.difference.high)))),
+            _number(c.difference.d_z),
+            _p(c.difference.p),
+            Cell(_p(c.p_holm), bold=c.p_holm < LEVEL),
+            str(c.difference.n),
+        )
+        for c in every
+        if c.metric == analysis.metric
+    ]
+    notes = [
+        f"{MEASURES[analysis.metric]} in points with 95% interval; the csv has the others. Pairs of K are measured by "
+        "seeds that did not choose them; what took part in the choice of K is corrected for it; d is the mean over the "
+        "deviation of the differences; Holm within pairs, fusion and modules; bold below 0.05.",
+    ]
+    if analysis.pairs and analysis.grid and analysis.grid.left_out:
+        notes.append(f"Pairs of K without what is not complete: {analysis.grid.left_out}.")
+    return Table(
+        name="comparisons",
+        caption=f"Differences on {analysis.results.about.title}, test split, paired by seed",
+        notes=tuple(notes),
+        frame=pd.DataFrame(rows),
+        head="Difference",
+        groups=(("", ("Points", "d", "p", "p (Holm)", "n")),),
+        cells=tuple(cells),
+        wide=True,
+    )
+
+
+def selection_table(analysis: Analysis) -> Table | None:
+    """Choosing the pair on validation and on test: what is reported, what holds; None: there is no choice."""
+    grid = analysis.grid
+    if not analysis.selections or grid is None:
+        return None
+    rows, cells = [], []
+    for (split, metric), chosen in analysis.selections.items():
+        pair = grid.pair(chosen.chosen)
+        fresh, optimism = chosen.on_new_seed, chosen.optimism
+        gap = 100 * (chosen.reported - analysis.selections["val", metric].reported)
+        rows.append(
+            {
+                **{"chosen_on": split, "metric": metric, "k_audio": pair.k_audio, "k_text": pair.k_text},
+                **{"reported": 100 * chosen.reported, "less_validation": gap},
+                **{"new_seed_mean": 100 * fresh.mean, "new_seed_low": 100 * fresh.low},
+                **{"new_seed_high": 100 * fresh.high, "optimism": 100 * optimism.mean},
+                **{"optimism_low": 100 * optimism.low, "optimism_high": 100 * optimism.high},
+                **{"same_choice": chosen.same, "n_seeds": len(grid.seeds)},
+            }
+        )
+        cells.append(
+            (
+                f"{'validation' if split == 'val' else 'test'}, by {MEASURES[metric]}",
+                str(pair),
+                _number(100 * chosen.reported),
+                signed(gap) if split == "test" else "",
+                _number(100 * fresh.mean),
+                _with_interval(*(100 * x for x in (optimism.mean, optimism.low, optimism.high))),
+                f"{chosen.same} of {len(grid.seeds)}",
+            )
+        )
+    notes = [
+        "Reported: the test mean over the seeds that chose. New seed: the mean of every seed at the pair that the "
+        "others choose. Optimism: the difference, with its approximate 95% interval. Same: how many of the choices by "
+        "all seeds but one are the same pair. The test utterances are the same throughout, so choosing on them is "
+        "more optimistic still about other utterances.",
+    ]
+    if grid.left_out:
+        notes.append(f"Left out, because not complete: {grid.left_out}.")
+    return Table(
+        name="selection",
+        caption=f"Choosing K on validation and on test ({analysis.results.about.title}): the optimism, in percent",
+        notes=tuple(notes),
+        frame=pd.DataFrame(rows),
+        head="Chosen on",
+        groups=(("", ("K", "Reported", "Less val.", "New seed", "Optimism", "Same")),),
+        cells=tuple(cells),
+        wide=True,
     )
 
 
@@ -222,42 +475,72 @@ def _mean_and_difference(means: pd.DataFrame, label: str, start: str) -> dict[st
         row[f"{m}_std"] = x.std(ddof=1) if len(x) > 1 else np.nan
         if label == start:
             continue
-        row[f"{m}_difference"] = (x - y).mean() if len(x) else np.nan
-        if len(x) < 2:
-            low = high = np.nan
-        elif np.ptp(x - y) == 0:  # no spread: the t statistic is not defined, the interval is the point
-            low = high = (x - y).mean()
-        else:
-            low, high = stats.ttest_rel(x, y).confidence_interval(0.95)
-        row[f"{m}_low"], row[f"{m}_high"] = low, high
+        difference = paired(x, y)
+        row[f"{m}_difference"], row[f"{m}_low"], row[f"{m}_high"] = difference.mean, difference.low, difference.high
     return row
+
+
+def plain_markdown(text: object) -> str:
+    """Text that Markdown leaves as it is, on one line; an underscore within a word, as in K_audio, means nothing."""
+    return re.sub(r"([\\`*\[\]<>|#!])", r"\\\1", " ".join(str(text).split()))
+
+
+def _cell(cell: str | Cell) -> Cell:
+    return cell if isinstance(cell, Cell) else Cell(cell)
+
+
+def _where(analysis: Analysis) -> str:
+    pair = analysis.results.about.at
+    return f"K_audio = {pair.k_audio}, K_text = {pair.k_text}" if pair else "no pair yet"
+
+
+def _is_best(value: float, column: pd.Series) -> bool:
+    return bool(pd.notna(value) and column.notna().sum() > 1 and np.isclose(value, column.max(), rtol=0, atol=1e-9))
+
+
+def _outside(value: float, low: float, high: float) -> bool:
+    return bool(value < low or value > high)
 
 
 def _with_deviation(mean: float, std: float) -> str:
     return f"{_number(mean)} ± {_number(std)}" if pd.notna(std) else _number(mean)
 
 
+def mean_cell(mean: float, high: float, *, bold: bool = False, mark: str = "") -> Cell:
+    """A mean with half of its interval; ``high`` is the interval's end."""
+    return Cell(_with_deviation(mean, high - mean), bold, mark)
+
+
 def _with_interval(difference: float, low: float, high: float) -> str:
-    interval = f" [{_signed(low)}, {_signed(high)}]" if pd.notna(low) else ""
-    return _signed(difference) + interval
+    interval = f" [{signed(low)}, {signed(high)}]" if pd.notna(low) else ""
+    return signed(difference) + interval
 
 
 def _number(value: float) -> str:
-    return f"{value:.2f}" if pd.notna(value) else "–"
+    return f"{value:.2f}".replace("-", "−") if pd.notna(value) else "–"
 
 
-def _signed(value: float) -> str:
-    # the zero added makes a rounded -0.0 a plain zero
-    return f"{round(value, 1) + 0.0:+.1f}".replace("-", "−") if pd.notna(value) else "–"
+def _p(value: float) -> str:
+    return "–" if pd.isna(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+_LATEX = {
+    **{character: f"\\{character}" for character in "%&#$_{}"},
+    **{character: f"${character}$" for character in "<>|"},
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+}
 
 
 def _escaped(text: str) -> str:
     """Plain text for LaTeX; K_audio becomes a formula, 1.00 ± 0.10 a number with a small deviation."""
-    text = re.sub(r"[%&#$_]", r"\\\g<0>", text)
+    text = "".join(_LATEX.get(character, character) for character in text)
     text = re.sub(r"([\d.]+) ± ([\d.]+)", r"$\1_{\\pm \2}$", text)
     for plain, formula in (
         ("±", r"$\pm$"),
         ("−", "$-$"),
+        ("ω²", r"$\omega^2$"),
+        ("ε", r"$\varepsilon$"),
+        ("†", r"$\dagger$"),
         (r"K\_audio", r"$K_\mathrm{audio}$"),
         (r"K\_text", r"$K_\mathrm{text}$"),
     ):

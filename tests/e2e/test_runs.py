@@ -49,11 +49,14 @@ def test_the_demo_from_nothing_to_tables_and_again(in_folder: Path) -> None:
     out = run(*SMALL)
     assert f"{TRIALS} trials, 0 done, {TRIALS} to run" in out
     assert "synthetic" in out
-    written = sorted(path.name for path in in_folder.glob("*/demo/*") if path.suffix != ".lock")
-    assert written == sorted(
-        ["study.db", "trials.csv", "grid.csv", "fig2_topk.png", "fig2_topk.pdf"]
-        + [f"table{i}.{form}" for i in (1, 2) for form in ("csv", "md", "tex")]
-    )
+    written = {path.name for path in in_folder.glob("*/demo/*") if path.suffix != ".lock"}
+    figures = ("fig2_topk", "fig2_topk_sd", "marginal", "fusion", "ablation", "curves", "confusion")
+    tables = ("table1", "table2", "variance", "comparisons", "selection")
+    assert written == {
+        *("study.db", "study.json", "trials.csv", "grid.csv", "claims.csv", "report.md", "report.html"),
+        *(f"{name}.{form}" for name in figures for form in ("png", "pdf")),
+        *(f"{name}.{form}" for name in tables for form in ("csv", "md", "tex")),
+    }
     first = trials()
     assert len(first) == TRIALS
     assert set(first["status"]) == {"done"}
@@ -83,6 +86,10 @@ def test_the_demo_from_nothing_to_tables_and_again(in_folder: Path) -> None:
         path.unlink()
     run("--report-only", *SMALL)
     assert {path: path.read_bytes() for path in kept} == kept
+    assert "about the demo data alone" in out
+    claims = pd.read_csv("results/demo/claims.csv").set_index("id")["verdict"]
+    assert set(claims) <= {"confirmed", "within noise", "contradicted", "not tested"}
+    assert claims["level"] == "not tested"
     assert Path("plots/demo/fig2_topk.pdf").exists()
 
 
@@ -220,7 +227,7 @@ def test_the_gaps_between_text_and_code(in_folder: Path) -> None:
     assert "demo (synthetic): 44 of 44 trials done" in out
     table = pd.read_csv("results/demo/gaps.csv")
     assert table["n_seeds"].tolist() == [2] * 22
-    assert {path.name for path in Path("plots/demo").iterdir()} == {"gaps.png", "gaps.pdf"}
+    assert {path.stem for path in Path("plots/demo").iterdir()} == {"gaps", "confusion"}
     assert not Path("results/demo/grid.csv").exists()
     profiles = set(trials()["profile"])
     assert len(profiles) == 22

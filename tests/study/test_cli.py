@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from cemobam_core import FeatureSet
-from study.cli import main
+from study.arguments import as_typed, grid_parser
+from study.cli import cemobam, main
 
 QUICK = ["--k-audio", "1", "--k-text", "1,2", "--seeds", "1", "--epochs", "1", "--workers", "1"]
 
@@ -166,12 +167,7 @@ def test_a_full_disk_leaves_the_old_tables_whole(
     monkeypatch.setattr("pandas.DataFrame.to_csv", full)
     assert "No space left on device; make room" in said([*arguments, "--report-only"], capsys)
     assert {path: path.read_bytes() for path in in_folder.glob("results/demo/*.csv")} == before
-    assert sorted(path.name for path in Path("results/demo").iterdir()) == [
-        "grid.csv",
-        "study.db",
-        "study.lock",
-        "trials.csv",
-    ]
+    assert not [path.name for path in Path("results/demo").iterdir() if path.name.startswith(".")]
 
 
 def test_one_run_at_a_time_writes_into_a_place(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -218,7 +214,8 @@ def test_files_of_other_settings_do_not_stay_beside_new_ones(in_folder: Path) ->
     assert Path("results/demo/table1.csv").exists()
     assert main([*QUICK, "--epochs", "2", "--blocks", "grid"]) == 0
     names = {path.name for path in Path("results/demo").iterdir()}
-    assert names == {"study.db", "study.lock", "trials.csv", "grid.csv"}
+    assert not any(name.startswith("table") for name in names)
+    assert {"study.db", "study.lock", "trials.csv", "study.json", "grid.csv", "claims.csv", "report.html"} <= names
 
 
 def test_two_runs_do_not_share_a_ledger_at_once(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -232,3 +229,50 @@ def test_two_runs_do_not_share_a_ledger_at_once(in_folder: Path, capsys: pytest.
 def test_a_plan_makes_no_ledger(in_folder: Path) -> None:
     assert main([*QUICK, "--storage", "sqlite:///new.db", "--dry-run"]) == 0
     assert list(in_folder.iterdir()) == []
+
+
+def test_figures_are_drawn_alone_from_the_ledger(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(QUICK) == 0
+    for path in Path("plots/demo").iterdir():
+        path.unlink()
+    assert cemobam(["figures", *QUICK, "--only", "topk,curves"]) == 0
+    assert {path.name for path in Path("plots/demo").iterdir()} == {
+        "fig2_topk.png", "fig2_topk.pdf", "curves.png", "curves.pdf"
+    }  # fmt: skip
+    assert cemobam(["figures", *QUICK]) == 0
+    assert "topk-sd: one seed has no standard deviation" in capsys.readouterr().out
+    assert Path("plots/demo/confusion.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--only", "heatmap"], "unknown figure 'heatmap'; choose from topk, topk-sd, marginal"),
+        (["--only", "topk"], "no ledger there"),
+        (["--only", "topk-sd", "--name", "made"], "--only topk-sd: one seed has no standard deviation"),
+    ],
+)
+def test_a_figure_that_cannot_be_drawn_says_why(
+    in_folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    if "made" in arguments:
+        assert main([*QUICK, "--name", "made"]) == 0
+    capsys.readouterr()
+    try:
+        assert cemobam(["figures", *QUICK, *arguments]) == 2
+    except SystemExit as stop:
+        assert stop.code == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("cemobam figures: error: ")
+    assert message in line
+
+
+def test_the_report_says_how_to_make_it_again(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*QUICK, "--name", "x", "--report-only"]) == 2
+    assert main([*QUICK, "--name", "x"]) == 0
+    again = Path("results/x/report.md").read_text().split("## Again")[1].strip()
+    assert again == "python run_grid.py --k-audio 1 --k-text 1,2 --seeds 0, --epochs 1 --workers 1 --name x"
+    command = again.split()[2:]
+    assert main([*command, "--report-only"]) == 0
+    url = as_typed(grid_parser().parse_args(["--storage", "postgresql://me:secret@host/db"]))
+    assert "secret" not in url

@@ -2,15 +2,30 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
+from simulated import Noise, study, worse
 
+from cemobam_core.config import FUSIONS
 from study import figures
+from study.arguments import DRAWINGS as SHOWN
+from study.arguments import figures_parser
 from study.design import Pair
+from study.figures.confusion import confusion_figure
+from study.figures.curves import curves_figure
+from study.figures.embedding import embedding_figure
+from study.figures.marginal import marginal_figure
+from study.figures.style import plain
+from study.figures.topk import topk_heatmap
+from study.figures.variants import variants_figure
 from study.ledger import METRICS
+from study.published import published
+from study.results import Results
 
 
 def grid(k_audio: range, k_text: range) -> pd.DataFrame:
@@ -23,7 +38,7 @@ def grid(k_audio: range, k_text: range) -> pd.DataFrame:
 
 
 def draw(made: pd.DataFrame, chosen: Pair | None = None, seeds: int = 5, k_audio: list[int] | None = None) -> Figure:
-    figure = figures.topk_heatmap(
+    figure = topk_heatmap(
         made,
         chosen,
         title="demo (synthetic)",
@@ -90,3 +105,122 @@ def test_it_is_saved_for_the_screen_and_for_print(tmp_path: Path) -> None:
     assert [p.name for p in written] == ["fig2_topk.png", "fig2_topk.pdf"]
     assert written[0].read_bytes().startswith(b"\x89PNG")
     assert b"/Type /Font" in written[1].read_bytes()
+
+
+LONG = ("anger", "happiness and excitement", "neutral", "sadness", "frustration", "surprise", "fear",
+        "disgust with a very long name indeed", "other")  # fmt: skip
+
+
+def no_text_collides(figure: Figure) -> None:
+    """No two visible texts overlap, and all are within the figure."""
+    FigureCanvasAgg(figure).draw()
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    whole = figure.get_window_extent(renderer)
+    out_of_sight = {
+        label
+        for axes in figure.axes
+        for axis in (axes.xaxis, axes.yaxis)
+        for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks())
+        for label in (tick.label1, tick.label2)
+        if not min(axis.get_view_interval()) - 1e-9 <= tick.get_loc() <= max(axis.get_view_interval()) + 1e-9
+    }
+    drawn = [
+        text
+        for text in figure.findobj(Text)
+        if text.get_visible() and text.get_text().strip() and text not in out_of_sight
+    ]
+    boxes = [(text, text.get_window_extent(renderer)) for text in drawn]
+    for i, (text, box) in enumerate(boxes):
+        assert box.x0 >= whole.x0 - 1, text
+        assert box.x1 <= whole.x1 + 1, text
+        assert box.y0 >= whole.y0 - 1, text
+        assert box.y1 <= whole.y1 + 1, text
+        for other, another in boxes[i + 1 :]:
+            if text.get_rotation() == other.get_rotation() == 45:  # side by side on the slant: what counts is across
+                lines = max(len(x.get_text().splitlines()) for x in (text, other))
+                thick = lines * text.get_fontsize() * figure.dpi / 72
+                apart = [x.get_transform().transform(x.get_position())[0] for x in (text, other)]
+                assert abs(apart[0] - apart[1]) * 0.7071 >= thick, (text, other)
+            else:
+                assert not box.padded(-0.5).overlaps(another.padded(-0.5)), (text, other)
+
+
+@pytest.mark.parametrize("size", [(1, 2), (2, 2), (3, 7), (10, 10), (40, 3)])
+@pytest.mark.parametrize("seeds", [1, 5])
+def test_marginal_effects_are_drawn_for_any_grid(size: tuple[int, int], seeds: int) -> None:
+    results = study(np.random.default_rng(0), Noise(), size=size, seeds=seeds)
+    assert results.scores
+    figure = marginal_figure(results.scores, metric="wa", title="demo (synthetic)")
+    no_text_collides(figure)
+    assert f"{seeds} seeds" in figure.get_suptitle() or "one seed" in figure.get_suptitle()
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4, 5, 7, 9])
+def test_confusion_and_embedding_take_any_classes(classes: int) -> None:
+    rng = np.random.default_rng(0)
+    counts = rng.integers(1, 500, (classes, classes))
+    title = "demo (synthetic), $K_{audio}$=10, $K_{text}$=10"
+    no_text_collides(confusion_figure(counts, LONG[:classes], title=title, trials=5))
+    vectors, labels = rng.standard_normal((40, 6)).astype(np.float32), rng.integers(0, classes, 40)
+    no_text_collides(embedding_figure(vectors, labels, LONG[:classes], title=f"{title}, seed 0\nt-SNE"))
+
+
+def test_the_confusion_matrix_is_in_percent_of_the_label() -> None:
+    figure = confusion_figure(np.array([[30, 10], [5, 15]]), ("a", "b"), title="x", trials=2)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["75.0", "25.0", "25.0", "75.0"]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["a\n(n=20)", "b\n(n=10)"]
+
+
+@pytest.mark.parametrize("missing", [(), ("max",), ("cls", "min", "max")])
+def test_variants_show_every_seed_and_what_is_missing(missing: tuple[str, ...]) -> None:
+    results = study(np.random.default_rng(0), Noise(), size=(2, 2), variants=worse(1.0))
+    trials = results.trials[~results.trials["fusion"].isin(missing)].copy()
+    trials.loc[(trials["fusion"] == "mean") & (trials["seed"] == 3), "status"] = "failed"
+    holed = Results(about=results.about, trials=trials)
+    figure = variants_figure(
+        holed.per_seed(holed.fusion_trials, ["fusion"]), holed.fusion, "fusion", FUSIONS,
+        published=published("table1", "iemocap"), title="demo (synthetic)", seeds=5,
+    )  # fmt: skip
+    no_text_collides(figure)
+    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert labels[-1] == "MEAN\n4 of 5"
+    assert labels[:3] == [f"{name.upper()}\n0 of 5" if name in missing else name.upper() for name in FUSIONS[:3]]
+
+
+@pytest.mark.parametrize("panels", [1, 2, 3])
+def test_learning_curves(panels: int) -> None:
+    frame = pd.DataFrame(0.5 + 0.01 * np.arange(30.0).reshape(3, 10), columns=range(2, 22, 2))
+    lines = {"CemoBAM": frame, "w/o CH-GAT": frame.iloc[:1] - 0.1, "w/o xCBAM": frame - 0.2}
+    blocks = ("grid", "fusion", "ablation")[:panels]
+    figure = curves_figure(dict.fromkeys(blocks, lines), title="demo (synthetic)")
+    no_text_collides(figure)
+    legend = figure.axes[0].get_legend()
+    assert legend
+    assert [text.get_text() for text in legend.get_texts()] == ["CemoBAM (n=3)", "w/o CH-GAT (n=1)", "w/o xCBAM (n=3)"]
+
+
+def test_the_deviation_has_its_own_heatmap_without_a_best() -> None:
+    results = study(np.random.default_rng(0), Noise(), size=(3, 7))
+    figure = topk_heatmap(
+        results.grid, Pair(1, 1), title="x", seeds=5, k_audio=range(1, 4), k_text=range(1, 8), figure_of="std"
+    )
+    FigureCanvasAgg(figure).draw()
+    assert "standard deviation over 5 seeds" in figure.get_suptitle()
+    assert not any("★" in text.get_text() for text in figure.axes[0].texts)
+    expected = 100 * results.grid.set_index(["k_audio", "k_text"]).loc[(1, 7), "test_wa_std"]
+    assert figure.axes[0].texts[0].get_text() == f"{expected:.1f}"
+
+
+def test_fonts_are_embedded_as_such_and_names_are_no_formulas(tmp_path: Path) -> None:
+    names = [plain(name) for name in ("$\\frac{a}$", "b_1", "c\x07", "怒り")]
+    figure = confusion_figure(np.eye(4, dtype=np.int64), names, title=plain("$x^"), trials=1)
+    pdf = figures.save(figure, tmp_path / "x")[1].read_bytes()
+    assert b"/Type3" not in pdf
+    assert b"/FontFile2" in pdf  # TrueType, Type 42
+
+
+def test_every_figure_has_a_name_and_help_tells_them() -> None:
+    assert list(figures.DRAWINGS) == list(SHOWN)
+    text = "".join(figures_parser().format_help().split())  # lines break anywhere, at hyphens too
+    assert all(name in text for name in SHOWN)
+    assert "--workers" not in text

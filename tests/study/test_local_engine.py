@@ -38,6 +38,7 @@ class Faulty:
     data: StudyData
     marks: Path
     harm: str
+    keeping: None = None
 
     def tensors(self) -> Any:
         return self.data.tensors()

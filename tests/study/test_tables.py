@@ -3,22 +3,41 @@ from __future__ import annotations
 import math
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+from simulated import Noise, hill, study, worse
 
 from cemobam_core.config import FUSIONS, MODULES
+from study.analysis import MEASURES, Analysis
+from study.compare import compare
 from study.design import GAPS
 from study.ledger import METRICS
 from study.published import published
-from study.tables import MEASURES, Table, comparison, gaps_table
+from study.results import Results
+from study.tables import (
+    Cell,
+    Table,
+    comparison,
+    comparisons_table,
+    gaps_table,
+    selection_table,
+    systems_table,
+    variance_table,
+)
+
+
+def figures_of(mean: float) -> list[tuple[str, float]]:
+    return [("mean", mean), ("std", 0.012), ("low", mean - 0.0149), ("high", mean + 0.0149)]
 
 
 def summary(key: str, variants: tuple[str, ...], **changes: object) -> pd.DataFrame:
     rows = []
     for i, variant in enumerate(variants):
-        figures = {f"{m}_{f}": x for m in METRICS for f, x in (("mean", 0.6 + i / 30), ("std", 0.012))}
+        figures = {f"{m}_{f}": x for m in METRICS for f, x in figures_of(0.6 + i / 30)}
         rows.append({key: variant, "n_seeds": 5, **figures, **changes})
     return pd.DataFrame(rows)
 
@@ -35,7 +54,13 @@ def test_ours_stand_beside_the_published_in_percent() -> None:
     assert frame.loc["min", "wa_std"] == pytest.approx(1.2)
     assert frame.loc["min", ["wa_published", "ua_published", "wf1_published"]].tolist() == [82.17, 81.85, 81.85]
     row = next(line for line in table1().markdown().splitlines() if "| MIN" in line)
-    assert [cell.strip() for cell in row.split("|")[1:-1]] == ["MIN", *["63.33 ± 1.20"] * 3, "82.17", "81.85", "81.85"]
+    assert [cell.strip() for cell in row.split("|")[1:-1]] == [
+        "MIN",
+        *["63.33 ± 1.49"] * 3,
+        "**82.17**†",
+        "**81.85**†",
+        "**81.85**†",
+    ]
     assert "may be swapped" in table1().markdown()
 
 
@@ -49,7 +74,8 @@ def test_where_nothing_is_published_ours_stand_alone() -> None:
 def test_latex_has_no_bare_special_characters() -> None:
     latex = table1("demo").latex()
     assert r"my\_data \#1, $K_\mathrm{audio}$ = 8, $K_\mathrm{text}$ = 7): test split, 100 \%" in latex
-    assert r"MIN & $63.33_{\pm 1.20}$ & $63.33_{\pm 1.20}$" in latex
+    assert r"MIN & $63.33_{\pm 1.49}$ & $63.33_{\pm 1.49}$" in latex
+    assert r"MEAN & \textbf{\boldmath $70.00_{\pm 1.49}$}" in latex
 
 
 def test_missing_seeds_and_rows_are_said() -> None:
@@ -62,7 +88,7 @@ def test_missing_seeds_and_rows_are_said() -> None:
 
 
 def test_one_seed_has_no_deviation() -> None:
-    one = table1(**{f"{m}_std": math.nan for m in METRICS})
+    one = table1(**{f"{m}_{x}": math.nan for m in METRICS for x in ("std", "low", "high")})
     assert "±" not in "".join(line for line in one.markdown().splitlines() if line.startswith("| M"))
     assert r"\pm" not in "".join(line for line in one.latex().splitlines() if line.startswith("M"))
 
@@ -73,19 +99,76 @@ def test_the_csv_can_be_read_back(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(pd.read_csv(paths[0]), table1().frame, rtol=1e-5)
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex here; the LaTeX was compiled by hand")
-def test_latex_fits_a_column_of_two(tmp_path: Path) -> None:
-    (tmp_path / "table1.tex").write_text(table1().latex(), encoding="utf-8")
+def every_table(dataset: str = "iemocap") -> list[Table]:
+    results = study(np.random.default_rng(0), Noise(), variants=worse(2.0), effect=hill(3.0))
+    about = replace(results.about, dataset=dataset, title={"iemocap": "IEMOCAP", "esd": "ESD"}[dataset])
+    analysis = Analysis(Results(about=about, trials=results.trials))
+    caption = "test split, percent, mean over 5 seeds ± half its 95% interval"
+    made = [
+        comparison(
+            results.fusion, "fusion", FUSIONS, name="table1", caption=f"Fusion strategies: {caption}", dataset=dataset,
+            seeds=5, comparisons=analysis.fusion,
+        ),
+        comparison(
+            results.ablation, "modules", MODULES, name="table2", caption=f"Ablation: {caption}", dataset=dataset,
+            seeds=5, comparisons=analysis.ablation,
+        ),
+        systems_table(analysis), variance_table(analysis), comparisons_table(analysis), selection_table(analysis),
+    ]  # fmt: skip
+    return [*(table for table in made if table), gaps_table(gap_trials(), caption="Gaps", seeds=3, folds=1)]
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex here (apt-get install texlive-publishers)")
+@pytest.mark.parametrize("dataset", ["iemocap", "esd"])
+def test_every_table_fits_a_two_column_ieee_paper(tmp_path: Path, dataset: str) -> None:
+    tables = [*every_table(dataset), *compare({"one": study(np.random.default_rng(1), Noise(), variants=worse(1.0)),
+                                               "two": study(np.random.default_rng(2), Noise())})]  # fmt: skip
+    for table in tables:
+        table.write(tmp_path)
+    inputs = "".join(rf"See Table~\ref{{tab:{table.name}}}. \input{{{table.name}}}" for table in tables)
     (tmp_path / "paper.tex").write_text(
-        r"\documentclass[twocolumn]{article}\usepackage{booktabs}\setlength{\textwidth}{7.16in}"
-        r"\setlength{\columnsep}{0.2in}\begin{document}\input{table1}\end{document}"
+        r"\documentclass[journal]{IEEEtran}\usepackage[utf8]{inputenc}\usepackage{booktabs}\begin{document}"
+        rf"\title{{A paper}}\maketitle {inputs} \end{{document}}"
     )
-    done = subprocess.run(
-        ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    for _ in range(2):  # once more for the references
+        done = subprocess.run(
+            ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:]
-    assert "Overfull" not in done.stdout
+    assert "Overfull" not in done.stdout, done.stdout
+    assert "undefined" not in done.stdout
+
+
+def test_our_row_stands_with_the_other_systems() -> None:
+    for dataset, name in (("iemocap", "table3"), ("esd", "table4")):
+        table = next(table for table in every_table(dataset) if table.name == name)
+        assert table.cells[-1][0] == Cell("CemoBAM, this study")
+        assert "±" in str(table.cells[-1][-1])
+        assert "one protocol" in " ".join(table.notes)
+    assert "a four classes, without surprise." in " ".join(table.notes)
+
+
+def test_the_best_is_bold_and_what_noise_does_not_explain_is_marked() -> None:
+    tables = {table.name: table for table in every_table()}
+    cells = {row[0]: row[1:] for row in tables["table1"].rows}
+    own = {label.text: cells_[0] for label, cells_ in cells.items()}
+    assert [label for label, cell in own.items() if cell.bold] == ["MIN"]
+    assert {label for label, cell in own.items() if cell.mark == "*"} <= {"CLS", "MAX", "MEAN"}
+    markdown = tables["table1"].markdown()
+    assert "\n\n† outside the 95% interval of ours." in markdown
+    frame = tables["table1"].frame
+    for row, printed in zip(frame.to_dict("records"), (r[4] for r in tables["table1"].rows), strict=True):
+        outside = not row["wa_low"] <= row["wa_published"] <= row["wa_high"]
+        assert (printed.mark == "†") == outside
+
+
+def test_hostile_text_stays_text() -> None:
+    cell = Cell(r"50% of $x_1 & \input{secret} ~ ^ | <b>")
+    assert cell.latex() == (
+        r"50\% of \$x\_1 \& \textbackslash{}input\{secret\} \textasciitilde{} \textasciicircum{} $|$ $<$b$>$"
+    )
+    assert r"\|" in cell.markdown()
 
 
 @pytest.mark.parametrize(
@@ -159,6 +242,6 @@ def test_gaps_with_holes_say_so() -> None:
     assert pd.isna(rows.loc[("paper", "schedule"), "wa_low"])
     assert rows.loc[("released", "schedule"), "n_seeds"] == 0
     assert "fewer than 3 seeds" in table.markdown()
-    from study.figures import gaps_figure
+    from study.figures.gaps import gaps_figure
 
     gaps_figure(table.frame, title="x")

@@ -1,0 +1,40 @@
+"""Learning curves: validation WA over the epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from study.figures.style import COLOURS, MARKERS, TEXT_WIDTH, style
+from study.statistics import half_width
+
+
+def curves_figure(panels: Mapping[str, Mapping[str, pd.DataFrame]], *, title: str) -> Figure:
+    """Validation WA by epoch, mean and 95% interval over seeds, a panel for each question; a lone line with its seeds.
+
+    Args:
+        panels: by title, then by the line's label: a frame with a row per seed and a column per epoch, fractions.
+        title: the data set and the pair, as figures show them.
+    """
+    with style():
+        figure = Figure(figsize=(TEXT_WIDTH, 2.5), layout="constrained")
+        axes = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
+        for ax, (name, lines) in zip(axes, panels.items(), strict=True):
+            for (label, frame), colour, marker in zip(lines.items(), COLOURS, MARKERS, strict=False):
+                epochs = frame.columns.to_numpy(float)
+                values = 100 * frame.to_numpy(float)
+                mean, n = values.mean(axis=0), len(values)
+                half = np.nan_to_num(half_width(values.std(axis=0, ddof=1) if n > 1 else np.zeros_like(mean), n))
+                if len(lines) == 1:
+                    ax.plot(epochs, values.T, color="0.75", linewidth=0.6, zorder=1)
+                ax.plot(epochs, mean, marker=marker, color=colour, markersize=3, linewidth=1, label=f"{label} (n={n})")
+                ax.fill_between(epochs, mean - half, mean + half, color=colour, alpha=0.15, linewidth=0)
+            ax.set(title=name, xlabel="epoch")
+            ax.grid(linewidth=0.3)
+            ax.legend(frameon=False, loc="lower right")
+        axes[0].set_ylabel("validation WA (%)")
+        figure.suptitle(f"{title}: learning curves, mean and 95% interval over n seeds", fontsize=8)
+    return figure

@@ -1,0 +1,427 @@
+"""What survives noise: intervals, differences paired by seed, the grid's variance, and corrections for having chosen.
+
+Everything here is over seeds: it says what another seed would have given on these utterances, not what other
+utterances would. Arrays of a grid are (S, A, B): seeds, K_audio, K_text. docs/statistics.md says why these methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from scipy import linalg, stats
+
+Array = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
+Rule = Literal["best", "middle"] | int
+"""How a pair is picked: the ``best`` or the ``middle`` one by the means that choose, or this one, whatever they say."""
+
+LEVEL = 0.05
+"""What is rarer than this under no effect is called an effect; intervals are of 1 - LEVEL."""
+
+DRAWS = 2000
+"""Of the reference distribution; their random numbers are fixed, so that the answer is the same every time."""
+
+_AT_ONCE = 20_000_000  # numbers held of the draws
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A mean over seeds with its 95% interval; NaN where there are too few."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A mean difference over seeds.
+
+    Attributes:
+        mean: the first less the second.
+        low: of its 95% interval; NaN where one seed is all there is.
+        high: likewise.
+        d_z: the mean over the standard deviation of the differences (Cohen, 1988, section 2.3.5).
+        p: two-sided; NaN where one seed is all there is.
+        n: seeds that both sides have.
+    """
+
+    mean: float
+    low: float
+    high: float
+    d_z: float
+    p: float
+    n: int
+
+
+def half_width(std: npt.ArrayLike, n: npt.ArrayLike) -> Array:
+    """Half of the 95% interval of a mean: Student's t (Student, 1908) with n - 1 degrees of freedom.
+
+    Args:
+        std: sample standard deviation over seeds.
+        n: how many seeds; with one there is no interval, and the answer is NaN.
+    """
+    n = np.asarray(n)
+    enough = np.where(n > 1, n, 2)
+    half = stats.t.ppf(1 - LEVEL / 2, enough - 1) * np.asarray(std) / np.sqrt(enough)
+    return np.where(n > 1, half, np.nan)
+
+
+def mean_interval(values: Array) -> Interval:
+    """The mean of one figure a seed, with its 95% interval by Student's t."""
+    n = len(values)
+    mean = float(np.mean(values)) if n else np.nan
+    half = float(half_width(np.std(values, ddof=1) if n > 1 else np.nan, n))
+    return Interval(mean=mean, low=mean - half, high=mean + half, n=n)
+
+
+def paired(first: Array, second: Array) -> Difference:
+    """Two configurations, each seed against itself: Student's t for paired samples (Student, 1908).
+
+    The seed's own luck, which both share, cancels. Where every seed gives the same difference Student's t is not
+    defined; the p-value is then the sign test's, which five seeds cannot bring below 0.06.
+
+    Args:
+        first: one figure a seed.
+        second: the same seeds in the same order.
+    """
+    differences = np.asarray(first) - np.asarray(second)
+    n = len(differences)
+    if n < 2:
+        mean = float(differences.mean()) if n else np.nan
+        return Difference(mean=mean, low=np.nan, high=np.nan, d_z=np.nan, p=np.nan, n=n)
+    interval, spread = mean_interval(differences), float(differences.std(ddof=1))
+    if np.ptp(differences) < 1e-12:
+        p = 1.0 if abs(interval.mean) < 1e-12 else 2.0 ** (1 - n)
+        return Difference(mean=interval.mean, low=interval.mean, high=interval.mean, d_z=np.nan, p=p, n=n)
+    p = float(stats.ttest_1samp(differences, 0.0).pvalue)
+    return Difference(mean=interval.mean, low=interval.low, high=interval.high, d_z=interval.mean / spread, p=p, n=n)
+
+
+def weaker(first: Difference, second: Difference) -> Difference:
+    """Of two tests of one difference that err to opposite sides, what both support.
+
+    The estimate is the first's; the interval spans both, and the p-value is the larger, or 1 where the signs differ:
+    an effect is claimed only if either test alone would claim it (Berger, 1982, "Multiparameter hypothesis testing").
+    """
+    if first.n < 2 or second.n < 2:
+        return first
+    agree = first.mean * second.mean > 0
+    return Difference(
+        mean=first.mean,
+        low=min(first.low, second.low),
+        high=max(first.high, second.high),
+        d_z=first.d_z,
+        p=max(first.p, second.p) if agree else 1.0,
+        n=first.n,
+    )
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values corrected for being several (Holm, 1979); those that are NaN stay so and do not count."""
+    from statsmodels.stats.multitest import multipletests  # noqa: PLC0415  (slow to import)
+
+    corrected = np.full(len(p_values), np.nan)
+    known = ~np.isnan(np.asarray(p_values, dtype=float))
+    if known.any():
+        corrected[known] = multipletests(np.asarray(p_values)[known], method="holm")[1]
+    return [float(p) for p in corrected]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effect:
+    """One effect of the analysis of variance.
+
+    Attributes:
+        name: ``K_audio``, ``K_text``, ``interaction``, or ``pairs`` for the three together.
+        df: degrees of freedom, before correction.
+        omega2: share of the variance of single trials that is the effect, less what chance alone would give.
+        f: its mean square over that of its interaction with the seeds.
+        epsilon: Greenhouse and Geisser's correction of the degrees of freedom.
+        p: with corrected degrees of freedom.
+    """
+
+    name: str
+    df: int
+    omega2: float
+    f: float
+    epsilon: float
+    p: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class GridVariance:
+    """How much of the spread over the grid is K and how much is luck.
+
+    Attributes:
+        effects: those that the grid can show: K_audio and K_text with two values or more, and their interaction.
+        pairs: all K pairs as one effect.
+        share: of the variance of the pairs' means over seeds, the part that K makes; the rest is luck.
+        share_low: of its 95% interval.
+        share_high: likewise.
+        std_of_means: standard deviation of the pairs' means.
+        std_of_seeds: standard deviation of a trial around its pair's mean, the seed's shared luck aside.
+    """
+
+    effects: tuple[Effect, ...]
+    pairs: Effect
+    share: float
+    share_low: float
+    share_high: float
+    std_of_means: float
+    std_of_seeds: float
+
+
+def grid_variance(values: Array) -> GridVariance | None:
+    """A two-way analysis of variance within seeds: K_audio, K_text, their interaction; the residual is the seeds'.
+
+    All pairs share their seeds, and a seed that suits one pair suits its neighbours, whose graphs are nearly the same.
+    So the trials of a seed are repeated measures: each effect is tested against its own interaction with the seeds
+    (Winer, 1971, chapter 7), and the degrees of freedom are cut by the epsilon of Greenhouse and Geisser (1959), as
+    the residuals' own covariance shows it. Taking trials for independent instead would find effects in luck.
+    Omega squared (Hays, 1963; for repeated measures Olejnik and Algina, 2003) may not fall below 0.
+
+    Args:
+        values: (S, A, B), one figure a trial, complete.
+
+    Returns:
+        None for one seed, one pair, or seeds that do not differ at all: then nothing says how large luck is.
+    """
+    seeds, a, b = values.shape
+    if seeds < 2 or a * b < 2:
+        return None
+    audio, text = _contrasts(a), _contrasts(b)
+    scores = {
+        "K_audio": np.einsum("sab,ia->si", values, audio) / np.sqrt(b),
+        "K_text": np.einsum("sab,ib->si", values, text) / np.sqrt(a),
+        "interaction": np.einsum("sab,ia,jb->sij", values, audio, text, optimize=True).reshape(seeds, -1),
+    }
+    scores = {name: score for name, score in scores.items() if score.shape[1]}
+    every = np.concatenate(list(scores.values()), axis=1)
+    if every.var(axis=0).sum() < 1e-18:
+        return None
+    seed_means = values.mean(axis=(1, 2))
+    # all that varies, and once more the seeds' mean square: omega squared's denominator
+    total = float(((values - values.mean()) ** 2).sum() + a * b * seed_means.var(ddof=1))
+    pairs = _effect("pairs", every, total)
+    # E[MS of pairs] = luck + S K's variance, E[MS of its interaction with seeds] = luck: F is their ratio
+    low, high = (
+        pairs.f / stats.f.ppf(q, pairs.epsilon * pairs.df, pairs.epsilon * pairs.df * (seeds - 1))
+        for q in (1 - LEVEL / 2, LEVEL / 2)
+    )
+    return GridVariance(
+        effects=tuple(_effect(name, score, total) for name, score in scores.items()),
+        pairs=pairs,
+        share=_share(pairs.f),
+        share_low=_share(low),
+        share_high=_share(high),
+        std_of_means=float(values.mean(axis=0).std(ddof=1)),
+        std_of_seeds=float(np.sqrt(every.var(axis=0, ddof=1).mean())),
+    )
+
+
+def _contrasts(n: int) -> Array:
+    """(n - 1, n) orthonormal rows that sum to zero (Helmert's)."""
+    return np.asarray(linalg.helmert(n)) if n > 1 else np.zeros((0, n))
+
+
+def _share(f: float) -> float:
+    return max(0.0, 1 - 1 / f) if f > 0 else 0.0
+
+
+def _effect(name: str, scores: Array, total: float) -> Effect:
+    """One effect from (S, df) contrast scores."""
+    seeds, df = scores.shape
+    centred = scores - scores.mean(axis=0)
+    gram = centred @ centred.T / (seeds - 1)  # has the covariance's eigenvalues, and is smaller
+    trace, square = float(np.trace(gram)), float((gram**2).sum())
+    error = trace / df
+    between = seeds * float((scores.mean(axis=0) ** 2).sum())
+    f = between / df / error if error > 0 else np.inf
+    epsilon = min(1.0, max(1 / df, trace**2 / (df * square))) if square > 0 else 1 / df
+    return Effect(
+        name=name,
+        df=df,
+        omega2=max(0.0, (between - df * error) / total),
+        f=f,
+        epsilon=epsilon,
+        p=float(stats.f.sf(f, epsilon * df, epsilon * df * (seeds - 1))),
+    )
+
+
+def marginal(values: Array, axis: Literal["k_audio", "k_text"]) -> list[Interval]:
+    """The effect of each value of one K: its mean over the other K, less the grid's mean, seed by seed.
+
+    Subtracting the grid's mean of the same seed leaves out the luck that all pairs share, as intervals within subjects
+    do (Loftus and Masson, 1994; Cousineau, 2005).
+    """
+    over = 2 if axis == "k_audio" else 1
+    levels = values.mean(axis=over) - values.mean(axis=(1, 2))[:, None]  # (S, levels)
+    return [mean_interval(level) for level in levels.T]
+
+
+def pick(choosing: Array, rule: Rule) -> Indices:
+    """The index of a pair by a rule; of equal ones the first is the better.
+
+    Args:
+        choosing: (…, pairs), the means that choose.
+        rule: see :data:`Rule`.
+    """
+    if isinstance(rule, int):
+        return np.full(choosing.shape[:-1], rule)
+    # rounded, so that equal counts of right utterances are equal, whatever the order of the sum
+    rounded = choosing.round(10)
+    if rule == "best":
+        return np.asarray(rounded.argmax(axis=-1))
+    return np.asarray(np.argsort(-rounded, axis=-1, kind="stable")[..., choosing.shape[-1] // 2])
+
+
+def held_out(choosing: Array, measured: Array, rule: Rule) -> Array:
+    """Each seed's figure at the pair that the other seeds pick: (S,).
+
+    A pair that was picked for its seeds' luck is not as good with others. Here no seed measures a pair that it helped
+    to pick, so the mean is unbiased for a pair picked with one seed less (cross-validation: Stone, 1974).
+
+    Args:
+        choosing: (S, A, B), what chooses: usually the validation split's.
+        measured: (S, A, B), what is reported.
+        rule: see :data:`Rule`.
+    """
+    figures: Array = _held_out(_flat(choosing)[None], _flat(measured)[None], rule)[0]
+    return figures
+
+
+def compare_pairs(choosing: Array, measured: Array, first: Rule, second: Rule) -> Difference:
+    """Two pairs of which at least one was picked on these very seeds, corrected for having picked.
+
+    The figures are :func:`held_out`'s, so that the difference is zero on average where K has no effect. They are not
+    independent, because the seeds pick for one another: so Student's t is referred not to its own distribution, but
+    to the one it has in draws without any effect of K, where the same picking is done. A draw takes the residuals
+    (figures less their pair's and their seed's mean) and shifts each seed's as a whole round the grid, mirrored or
+    not, choosing and measured alike (torus translation: Harms et al., 2001): that keeps how alike neighbouring pairs
+    are within a seed, and how luck on the one split goes with luck on the other. The maximum over the pairs is taken
+    anew in every draw, as Westfall and Young (1993) have it.
+
+    Args:
+        choosing: (S, A, B), what chooses.
+        measured: (S, A, B), what is reported.
+        first: see :data:`Rule`.
+        second: likewise.
+    """
+    seeds, a, b = measured.shape
+    draws = DRAWS
+    flat_choosing, flat_measured = _flat(choosing), _flat(measured)
+
+    def differences(c: Array, m: Array) -> Array:
+        return _held_out(c, m, first) - _held_out(c, m, second)  # (draws, S)
+
+    observed = differences(flat_choosing[None], flat_measured[None])[0]
+    mean, n = float(observed.mean()), seeds
+    if seeds < 2 or a * b < 2:
+        return Difference(mean=mean, low=np.nan, high=np.nan, d_z=np.nan, p=np.nan, n=n)
+    generator = np.random.default_rng(0)
+    residuals = np.stack([_residuals(choosing), _residuals(measured)])
+    at_once = max(1, _AT_ONCE // residuals.size)
+    ratios = []
+    for start in range(0, draws, at_once):
+        shifted = _shifted(residuals, min(at_once, draws - start), generator)
+        ratios.append(np.abs(_t_ratio(differences(shifted[0], shifted[1]))))
+    under_none = np.concatenate(ratios)
+    ratio = abs(float(_t_ratio(observed[None])[0]))
+    spread = float(observed.std(ddof=1))
+    half = float(np.quantile(under_none, 1 - LEVEL, method="higher")) * spread / np.sqrt(seeds) if spread > 0 else 0.0
+    return Difference(
+        mean=mean,
+        low=mean - half,
+        high=mean + half,
+        d_z=mean / spread if spread > 0 else np.nan,
+        p=float((1 + (under_none >= ratio - 1e-12).sum()) / (1 + draws)),
+        n=n,
+    )
+
+
+def _flat(values: Array) -> Array:
+    return values.reshape(len(values), -1)
+
+
+def _residuals(values: Array) -> Array:
+    centred = values - values.mean(axis=(1, 2), keepdims=True)
+    residuals: Array = centred - centred.mean(axis=0)
+    return residuals
+
+
+def _shifted(residuals: Array, draws: int, generator: np.random.Generator) -> Array:
+    """(2, draws, S, A B): every seed's grid moved round and mirrored at random, both of its splits alike."""
+    _, seeds, a, b = residuals.shape
+    shape = (draws, seeds, 1, 1)
+
+    def places(n: int, ahead: Indices) -> Indices:
+        moved = generator.integers(0, n, shape) + generator.choice([-1, 1], shape) * ahead
+        return np.asarray(moved % n, dtype=np.int64)
+
+    rows, columns = places(a, np.arange(a)[:, None]), places(b, np.arange(b)[None, :])
+    shifted: Array = residuals[:, np.arange(seeds)[:, None, None], rows, columns]
+    return shifted.reshape(2, draws, seeds, a * b)
+
+
+def _held_out(choosing: Array, measured: Array, rule: Rule) -> Array:
+    """(draws, S) from (draws, S, pairs): each seed measured where the sum of the others picks."""
+    if isinstance(rule, int):
+        return measured[..., rule]
+    seeds = choosing.shape[1]
+    others = (choosing.sum(axis=1, keepdims=True) - choosing) / max(1, seeds - 1)
+    chosen: Array = np.take_along_axis(measured, pick(others, rule)[..., None], axis=-1)[..., 0]
+    return chosen
+
+
+def _t_ratio(differences: Array) -> Array:
+    """Student's t of each row; 0 for no difference at all, infinite for the same one everywhere."""
+    mean, error = differences.mean(axis=1), differences.std(axis=1, ddof=1) / np.sqrt(differences.shape[1])
+    nothing, same = np.abs(mean) < 1e-12, error < 1e-12
+    ratio = np.where(same, np.inf * np.sign(np.where(nothing, 1, mean)), mean / np.where(same, 1, error))
+    return np.where(nothing, 0.0, ratio)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """What choosing a pair promises and what it holds.
+
+    Attributes:
+        chosen: the pair's index.
+        reported: its mean, over the seeds that chose it.
+        on_new_seed: the mean on seeds that had no part in the choice (:func:`held_out`).
+        optimism: reported less that, paired by seed; the interval is approximate, as the seeds choose for one another.
+        same: how many of the leave-one-out choices are the same pair.
+    """
+
+    chosen: int
+    reported: float
+    on_new_seed: Interval
+    optimism: Difference
+    same: int
+
+
+def selection(choosing: Array, measured: Array) -> Selection:
+    """The best pair by ``choosing``, as ``measured`` reports it and as it does on seeds that did not choose.
+
+    Args:
+        choosing: (S, A, B); the same as ``measured`` for the released code, which chooses on test.
+        measured: (S, A, B).
+    """
+    flat_choosing, flat_measured = _flat(choosing), _flat(measured)
+    means: Array = flat_choosing.mean(axis=0)
+    chosen = int(pick(means, "best"))
+    others: Array = flat_choosing.sum(axis=0) - flat_choosing
+    fresh, at_chosen = held_out(choosing, measured, "best"), flat_measured[:, chosen]
+    return Selection(
+        chosen=chosen,
+        reported=float(at_chosen.mean()),
+        on_new_seed=mean_interval(fresh),
+        optimism=paired(at_chosen, fresh),
+        same=int((pick(others, "best") == chosen).sum()),
+    )

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from simulated import Noise, hill, row, study, worse
+
+from study.aggregate import COLUMNS
+from study.analysis import Analysis
+from study.claims import Claim, about_what, claims
+from study.results import About, Results
+
+Change = Callable[[Results], Results]
+
+
+def verdicts(results: Results) -> dict[str, str]:
+    made = claims(Analysis(results))
+    assert all(claim.numbers.endswith((".", ").")) for claim in made)
+    return {claim.id: claim.verdict for claim in made}
+
+
+def at(results: Results, **changes: object) -> Results:
+    return Results(about=replace(results.about, **changes), trials=results.trials)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(5)
+
+
+def test_a_study_in_which_all_is_as_the_paper_says(rng: np.random.Generator) -> None:
+    """Its hill is where the paper's best pair is, and its variants are worse."""
+    a, t = np.mgrid[1:11, 1:11]
+    peak = 8 * np.exp(-((a - 8) ** 2 + (t - 7) ** 2) / 4)
+    assert verdicts(study(rng, Noise(), effect=peak, variants=worse(6.0))) == {
+        **dict.fromkeys(("k_matters", "best_k", "min_wins", "xcbam_needed", "chgat_needed"), "confirmed"),
+        "level": "not tested",
+        "best_system": "not tested",
+    }
+
+
+def test_a_study_in_which_all_is_the_other_way_round(rng: np.random.Generator) -> None:
+    made = verdicts(study(rng, Noise(), effect=hill(8.0), variants=worse(-6.0)))
+    assert made["best_k"] == made["min_wins"] == made["xcbam_needed"] == made["chgat_needed"] == "contradicted"
+    assert made["k_matters"] == "confirmed"
+
+
+def test_a_study_of_luck_alone(rng: np.random.Generator) -> None:
+    made = verdicts(study(rng, Noise(), variants=worse(0.0)))
+    assert {name: made[name] for name in ("k_matters", "best_k", "min_wins", "xcbam_needed")} == dict.fromkeys(
+        ("k_matters", "best_k", "min_wins", "xcbam_needed"), "within noise"
+    )
+
+
+def test_one_seed_tests_nothing(rng: np.random.Generator) -> None:
+    made = claims(Analysis(study(rng, Noise(), seeds=1, variants=worse(6.0))))
+    assert {claim.verdict for claim in made} == {"not tested"}
+    assert "--seeds 5" in made[0].numbers
+
+
+def level(rng: np.random.Generator, wa: float, std: float) -> Claim:
+    results = study(rng, Noise(), size=(1, 1))
+    figures = wa + std * np.array([-1.2, -0.6, 0.0, 0.6, 1.2])
+    trials = pd.DataFrame([row(8, 7, seed, 0.8, x / 100) for seed, x in enumerate(figures)], columns=list(COLUMNS))
+    about = replace(results.about, dataset="iemocap", title="IEMOCAP", pair=(8, 7), k_audio=(8,), k_text=(7,))
+    return next(claim for claim in claims(Analysis(Results(about=about, trials=trials))) if claim.id == "level")
+
+
+@pytest.mark.parametrize(
+    ("wa", "std", "verdict"), [(82.0, 0.3, "confirmed"), (80.0, 0.3, "contradicted"), (81.0, 2.0, "within noise")]
+)
+def test_the_level_is_reached_or_not(rng: np.random.Generator, wa: float, std: float, verdict: str) -> None:
+    claim = level(rng, wa, std)
+    assert claim.verdict == verdict, claim.numbers
+    assert "published 82.17" in claim.numbers
+    assert "82.17 WA and 81.85 UA" in claim.claim
+
+
+def test_a_pair_that_was_given_took_part_in_no_choice(rng: np.random.Generator) -> None:
+    results = study(rng, Noise(val_test=1.0), variants=worse(1.0))
+    free, given = Analysis(results), Analysis(at(results, given=True))
+    for one, other in zip(free.fusion["wa"], given.fusion["wa"], strict=True):
+        assert other.difference.mean == one.difference.mean
+        assert other.difference.p <= one.difference.p
+    assert {(c.first, c.second) for c in given.pairs["wa"]} == {
+        ("chosen", "paper"), ("chosen", "middle"), ("paper", "middle")
+    }  # fmt: skip
+
+
+def test_a_grid_without_the_papers_pair_says_so(rng: np.random.Generator) -> None:
+    made = {claim.id: claim for claim in claims(Analysis(study(rng, Noise(), size=(3, 3))))}
+    assert made["best_k"].verdict == "not tested"
+    assert "K 8,7 is not on the grid" in made["best_k"].numbers
+
+
+def test_what_is_not_run_is_not_tested(rng: np.random.Generator) -> None:
+    results = study(rng, Noise(), size=(2, 2))
+    nothing = Results(about=replace(results.about, pair=None), trials=results.trials.iloc[:0])
+    assert set(verdicts(nothing).values()) == {"not tested"}
+    some = study(rng, Noise(), size=(2, 2), variants={"max": 0.0})
+    made = {claim.id: claim for claim in claims(Analysis(some))}
+    assert made["min_wins"].verdict == "not tested"
+    assert "Only 1 of 3" in made["min_wins"].numbers
+
+
+def test_the_answer_says_what_it_is_about() -> None:
+    assert "about the demo data alone" in about_what("demo", "demo (synthetic)")
+    assert "on which the paper reports nothing" in about_what("mine", "mine")
+    assert "IEMOCAP with these features" in about_what("iemocap", "IEMOCAP")
+
+
+@pytest.mark.parametrize("lost", [0.02, 0.3, 0.9])
+def test_holes_anywhere_are_named_and_never_averaged_over(rng: np.random.Generator, lost: float) -> None:
+    results = study(rng, Noise(), size=(4, 5), variants=worse(1.0))
+    trials = results.trials.copy()
+    trials.loc[rng.random(len(trials)) < lost, "status"] = "failed"
+    holed = Results(about=results.about, trials=trials)
+    verdicts(holed)
+    scores = holed.scores
+    if scores is not None:
+        assert not any(np.isnan(values).any() for values in scores.values.values())
+        missing = 100 - sum(map(len, (scores.seeds,))) * len(scores.k_audio) * len(scores.k_text)
+        assert bool(scores.left_out) == (missing > 0)
+    done = trials[trials["status"] == "done"]
+    assert holed.grid["n_seeds"].sum() == len(done[(done["fusion"] == "min") & (done["modules"] == "full")])
+
+
+def test_an_unfinished_seed_is_left_out_of_the_analysis_and_named(rng: np.random.Generator) -> None:
+    results = study(rng, Noise(), size=(4, 5))
+    trials = results.trials
+    cut = trials[~((trials["seed"] == 4) & (trials["k_audio"] > 1))]
+    scores = Results(about=results.about, trials=cut).scores
+    assert scores
+    assert (scores.seeds, scores.left_out) == ((0, 1, 2, 3), "seed 4")
+    assert scores.values["test_wa"].shape == (4, 4, 5)
+
+
+def test_a_seed_counts_when_it_is_done_on_every_fold(rng: np.random.Generator) -> None:
+    results = study(rng, Noise(), size=(2, 2), seeds=3)
+    second = results.trials.assign(fold=1, test_wa=results.trials["test_wa"] + 0.1)
+    about: About = replace(results.about, folds=2)
+    scores = Results(about=about, trials=pd.concat([results.trials, second[second["seed"] < 2]])).scores
+    assert scores
+    assert scores.left_out == "seed 2"
+    once = results.scores
+    assert once
+    np.testing.assert_allclose(scores.values["test_wa"], once.values["test_wa"][:2] + 0.05)

@@ -1,0 +1,218 @@
+"""The report, as a file and in a browser."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import FakeEngine, invented
+
+from study.design import Trial
+from study.driver import Plan, StudyRun
+from study.evidence import Evidence
+from study.ledger import Ledger, Outcome, StudyFacts
+from study.report import Report, make_report
+
+Make = Callable[..., Ledger]
+HOSTILE = "<script>alert('x')</script> | `rm` \\input{x} \x07 & \"quoted\""
+
+BROWSER = next(
+    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+)
+needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium here (apt-get install chromium)")
+
+
+def report_of(
+    plan: Plan, ledger: Ledger, facts: StudyFacts, tmp_path: Path, fails: Callable[[Trial], bool] = lambda _: False
+) -> Report:
+    run = StudyRun(plan, ledger, facts)
+    run.run(FakeEngine(fails=fails), lambda *_: None)
+    evidence = Evidence.of(StudyRun(plan, ledger, facts), name="demo", models=tmp_path / "models")
+    return make_report(evidence, again="python run_grid.py --name demo")
+
+
+class _Page(HTMLParser):
+    """What a page refers to, and whether its tags are closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.sources: list[str] = []
+        self.tags: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.sources += [value or "" for name, value in attrs if name in ("src", "href", "action", "srcset")]
+        if tag not in ("meta", "link", "img", "br", "input"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_report_is_one_file_with_the_answer_first(
+    make_ledger: Make, plan: Plan, facts: StudyFacts, tmp_path: Path
+) -> None:
+    report = report_of(plan, make_ledger(), facts, tmp_path)
+    report.write(tmp_path / "results", tmp_path / "plots")
+    text = (tmp_path / "results/report.html").read_text()
+    page = _Page(text)
+    assert page.open == []
+    assert "script" not in page.tags
+    assert all(source.startswith(("data:", "#")) for source in page.sources)
+    assert len([source for source in page.sources if source.startswith("data:image/png")]) == len(report.figures)
+    order = [text.index(f'id="{name}"') for name in ("claims", "figures", "tables", "settings", "again")]
+    assert order == sorted(order)
+    assert "about the demo data alone" in text[: order[0]]
+    for claim in report.claims:
+        assert claim.verdict in text
+    markdown = (tmp_path / "results/report.md").read_text()
+    for link in re.findall(r"!\[[^]]*\]\(([^)]*)\)", markdown):
+        assert (tmp_path / "results" / link).resolve().is_file()
+    assert "python run_grid.py --name demo" in markdown
+
+
+def test_what_failed_or_is_not_run_is_said_and_nothing_breaks(
+    make_ledger: Make, plan: Plan, facts: StudyFacts, tmp_path: Path
+) -> None:
+    report = report_of(
+        replace(plan, blocks=("grid",)),
+        make_ledger(),
+        facts,
+        tmp_path,
+        fails=lambda t: t.configuration.pair.k_text == 3,
+    )
+    report.write(tmp_path / "results", tmp_path / "plots")
+    text = (tmp_path / "results/report.html").read_text()
+    assert "8 of 12 trials done, 4 failed" in text
+    assert "Failed trials" in text
+    assert "ValueError: told to" in text
+    assert "no trial of the block ablation is done" in text
+    assert "Left out, because not complete: K_text 3." in " ".join(report.tables["variance"].notes)
+    assert "table1" not in report.tables
+    assert set(report.figures) == {"topk", "topk-sd", "marginal", "curves"}
+    assert "confusion matrix" in " ".join(report.missing.values())
+
+
+@pytest.mark.parametrize("keep", range(0, 12, 2))
+def test_a_ledger_cut_off_anywhere_is_reported_as_far_as_it_goes(
+    make_ledger: Make, plan: Plan, facts: StudyFacts, tmp_path: Path, keep: int
+) -> None:
+    ledger = make_ledger()
+    for trial in StudyRun(plan, ledger, facts).trials("grid")[:keep]:
+        ledger.record("grid", trial, invented(trial))
+    evidence = Evidence.of(StudyRun(plan, make_ledger(), facts), name="demo", models=tmp_path)
+    report = make_report(evidence, again="again")
+    report.write(tmp_path / "results", tmp_path / "plots")
+    assert f"{keep} of 22 trials done, {22 - keep} not run yet" in (tmp_path / "results/report.html").read_text()
+    assert len(pd.read_csv(tmp_path / "results/claims.csv")) == 7
+
+
+def test_one_seed_has_no_intervals_and_says_so(
+    make_ledger: Make, plan: Plan, facts: StudyFacts, tmp_path: Path
+) -> None:
+    one = replace(plan, design=replace(plan.design, seeds=(0,)))
+    report = report_of(one, make_ledger(), facts, tmp_path)
+    report.write(tmp_path / "results", tmp_path / "plots")
+    assert report.missing["topk-sd"] == "one seed has no standard deviation"
+    assert "±" not in report.tables["table1"].markdown()
+    assert {claim.verdict for claim in report.claims} == {"not tested"}
+
+
+def hostile_report(make_ledger: Make, plan: Plan, facts: StudyFacts, tmp_path: Path) -> Path:
+    nasty = replace(facts, title=HOSTILE, class_names=(HOSTILE, "b", "c", "d"), made_with={HOSTILE: HOSTILE})
+    ledger = make_ledger()
+    ledger.open(nasty)
+    run = StudyRun(plan, ledger, nasty)
+    confusion = tuple(tuple(5 if i == j else 1 for j in range(4)) for i in range(4))
+    for block in plan.blocks:
+        for i, trial in enumerate(run.trials(block)):
+            bad = Outcome(status="failed", seconds=0.0, device="cpu", reason=HOSTILE)
+            ledger.record(block, trial, bad if i == 3 else replace(invented(trial), confusion=confusion))
+        run = StudyRun(plan, ledger, nasty)
+    evidence = Evidence.of(run, name="demo", models=tmp_path / "models")
+    make_report(evidence, again=f"python run_grid.py --dataset '{HOSTILE}'").write(tmp_path / "r", tmp_path / "plots")
+    return tmp_path / "r/report.html"
+
+
+def test_hostile_names_and_reasons_stay_text(make_ledger: Make, plan: Plan, facts: StudyFacts, tmp_path: Path) -> None:
+    path = hostile_report(make_ledger, plan, facts, tmp_path)
+    page = _Page(path.read_text())
+    assert "script" not in page.tags
+    assert page.open == []
+    assert r"\<script\>" in (path.parent / "report.md").read_text()
+    assert "<script>" not in (path.parent / "report.md").read_text().replace(r"\<script\>", "").partition("## Again")[0]
+
+
+def browse(path: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    assert BROWSER
+    return subprocess.run(
+        [
+            BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-dev-shm-usage",
+            "--disable-background-networking", "--no-first-run", "--host-resolver-rules=MAP * ~NOTFOUND",
+            f"--user-data-dir={folder / 'profile'}", "--enable-logging=stderr", "--v=0", *arguments, path.as_uri(),
+        ],
+        capture_output=True, text=True, timeout=120, check=True, env={**os.environ, "HOME": str(folder)},
+    )  # fmt: skip
+
+
+@needs_browser
+@pytest.mark.parametrize("size", [(1200, 900), (390, 844)], ids=["desk", "phone"])
+def test_a_browser_shows_it_whole_and_asks_nobody(
+    make_ledger: Make, plan: Plan, facts: StudyFacts, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    path = hostile_report(make_ledger, plan, facts, tmp_path)
+    picture, log = tmp_path / "page.png", tmp_path / "net.json"
+    done = browse(
+        path, tmp_path, f"--window-size={size[0]},{size[1]}", f"--screenshot={picture}", f"--log-net-log={log}"
+    )
+    assert "CONSOLE" not in done.stderr, done.stderr
+    pixels = __import__("matplotlib.image", fromlist=["imread"]).imread(picture)
+    assert pixels.shape[:2] == (size[1], size[0])
+    assert pixels[..., :3].std() > 0.05  # something is drawn
+    asked = [
+        event["params"]["url"] for event in json.loads(log.read_text())["events"] if "url" in event.get("params", {})
+    ]
+    mine = [url for url in asked if not url.startswith(("file:", "data:", "chrome", "about:"))]
+    outside = [url for url in mine if "google" not in url and "gvt1" not in url]  # the browser's own errands
+    assert outside == []
+
+
+@needs_browser
+def test_a_phone_need_not_scroll_sideways_and_images_load(
+    make_ledger: Make, plan: Plan, facts: StudyFacts, tmp_path: Path
+) -> None:
+    """Measured by a page around it, because the report itself runs no script."""
+    report = hostile_report(make_ledger, plan, facts, tmp_path)
+    around = tmp_path / "around.html"
+    around.write_text(
+        f"""<iframe id=f src="{report.as_uri()}" style="width:390px;height:800px;border:0"></iframe><script>
+        onload = () => {{ const d = document.getElementById("f").contentDocument;
+        document.title = [d.documentElement.scrollWidth, [...d.images].every(i => i.complete && i.naturalWidth > 100),
+        d.images.length].join(" "); }}</script>"""
+    )
+    done = browse(around, tmp_path, "--allow-file-access-from-files", "--virtual-time-budget=5000", "--dump-dom")
+    title = re.search(r"<title>(.*?)</title>", done.stdout)
+    assert title, done.stdout[:500]
+    width, loaded, images = title[1].split()
+    assert int(width) <= 390
+    assert loaded == "true"
+    assert int(images) >= 6
+
+
+@needs_browser
+def test_it_prints(make_ledger: Make, plan: Plan, facts: StudyFacts, tmp_path: Path) -> None:
+    path = hostile_report(make_ledger, plan, facts, tmp_path)
+    browse(path, tmp_path, f"--print-to-pdf={tmp_path / 'page.pdf'}")
+    assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
