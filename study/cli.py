@@ -237,6 +237,11 @@ def _refuse_before_features(request: _Request, recipe: Recipe) -> tuple[Assignme
     check_k(folds, request.k_max)
     ledger = request.ledger(new="sqlite:///:memory:")
     facts = ledger.facts() or StudyFacts(dataset="", title="", fingerprint="", folds=len(folds), settings={})
+    if facts.recipe not in {"", recipe.signature}:
+        raise InputError(
+            f"the ledger's study {request.name!r} was made from other features (signature {facts.recipe}, now "
+            f"{recipe.signature}); give these another --name or other --results"
+        )
     request.check_pair(StudyRun(request.plan(), ledger, facts))
     return folds
 
@@ -454,6 +459,7 @@ class _Request:
             settings=self.design.settings(),
             class_names=folds[0].train.class_names,
             made_with=versions(),
+            recipe=folds[0].train.provenance.get("signature", ""),
         )
 
     @property

@@ -86,6 +86,7 @@ class StudyFacts:
         settings: what all trials share.
         class_names: the emotions; none in ledgers of before they were kept.
         made_with: versions of what ran the study's first trial.
+        recipe: signature of what the features were made from, where they were made of a raw corpus.
     """
 
     dataset: str
@@ -95,6 +96,7 @@ class StudyFacts:
     settings: Mapping[str, Any]
     class_names: Sequence[str] = ()
     made_with: Mapping[str, str] = field(default_factory=dict)
+    recipe: str = ""
 
     def __post_init__(self) -> None:  # noqa: D105
         object.__setattr__(self, "class_names", tuple(self.class_names))  # a list, as the ledger gives them

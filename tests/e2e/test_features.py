@@ -68,6 +68,10 @@ def test_from_the_wav_files_of_iemocap_to_the_heatmap_in_one_command(in_folder: 
     assert "tuning" not in err and "encoding" not in err and "checking" not in err
     assert "features    train 96, val 12, test 12 utterances" in grid(*command, "--dry-run")[0]
 
+    _, err = grid(*command, "--level", "sequence", status=2)  # refused before hours of making other features
+    assert "was made from other features" in err and "--name" in err
+    assert len(list(Path("results/iemocap/features").iterdir())) == 1
+
 
 def test_esd_as_sequences_through_a_store_of_its_own(in_folder: Path, encoders: list[str]) -> None:
     tree = make_esd(in_folder / "ESD", layout="split", per_class=4)
