@@ -9,7 +9,6 @@ correction within the family, at 5%).
 
 from __future__ import annotations
 
-import gc
 import sys
 
 import numpy as np
@@ -26,8 +25,6 @@ def main(grids: int) -> None:
     """Print the shares, each from ``grids`` simulations."""
     study.statistics.DRAWS = 500
     study.analysis.MEASURES = {"wa": "WA"}  # the others have the same figures in these simulations
-    gc.disable()
-    gc.collect = lambda *_: 0  # statsmodels collects garbage in every correction
     rows = []
     for effect in (0.0, 2.0, 4.0):
         for name, noise in NOISES.items():
