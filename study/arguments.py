@@ -54,15 +54,15 @@ _RUNNING = (
 """Options that matter to running alone."""
 
 DRAWINGS = {
-    "topk": "the K grid, mean over seeds (Fig. 2)",
-    "topk-sd": "the K grid, standard deviation over seeds",
-    "marginal": "each K whatever the other",
-    "fusion": "fusion strategies, every seed",
-    "ablation": "ablations, every seed",
-    "curves": "learning curves at the K pair",
-    "confusion": "confusion matrix at the K pair",
-    "embedding": "t-SNE of the fused embedding (it takes a kept model)",
-    "gaps": "what each gap between text and code costs",
+    "topk": "The K grid, mean over seeds (Fig. 2)",
+    "topk-sd": "The K grid, standard deviation over seeds",
+    "marginal": "Each K whatever the other",
+    "fusion": "Fusion strategies, every seed",
+    "ablation": "Ablations, every seed",
+    "curves": "Learning curves at the K pair",
+    "confusion": "Confusion matrix at the K pair",
+    "embedding": "t-SNE of the fused embedding of a kept model",
+    "gaps": "What each gap between text and code costs",
 }
 """The figures by the name that ``--only`` takes, and what they show."""
 
@@ -232,12 +232,13 @@ def features_parser() -> argparse.ArgumentParser:
 def figures_parser() -> argparse.ArgumentParser:
     """What ``cemobam figures`` takes: the study as it was asked for, and which of its figures."""
     parser = grid_parser()
-    parser.prog, parser.epilog = "cemobam figures", None
+    parser.prog = "cemobam figures"
     parser.usage = "cemobam figures [--only NAME] [--dataset NAME] [what else the study was run with]"
-    parser.description = (
+    parser.description = _wrapped(
         "Draw the figures of a study from its ledger, running nothing. Give the options that the study was run with "
         "(--dataset, --name, --epochs, --k-audio …); features are not needed."
     )
+    parser.epilog = "figures:\n" + "\n".join(f"  {name:<11} {shows}" for name, shows in DRAWINGS.items())
     for action in parser._actions:
         if action.dest in _RUNNING:
             action.help = argparse.SUPPRESS
@@ -245,8 +246,7 @@ def figures_parser() -> argparse.ArgumentParser:
         "--only",
         metavar="NAME",
         type=_drawings,
-        help="one figure, or several as topk,curves: "
-        + "; ".join(f"{name}, {shows}" for name, shows in DRAWINGS.items()),
+        help="one figure, or several as topk,curves (default: all of those below)",
     )
     return parser
 
