@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -72,7 +73,13 @@ class Report:
     def summary(self) -> tuple[str, ...]:
         """What to print, paragraph by paragraph."""
         about = self.evidence.about
-        said = [f"{claim.verdict:<12}  {claim.claim}\n{'':14}{claim.numbers}" for claim in self.claims]
+        said = [
+            "\n".join(
+                textwrap.fill(text, 110, initial_indent=first, subsequent_indent=" " * 14)
+                for text, first in ((claim.claim, f"{claim.verdict:<12}  "), (claim.numbers, " " * 14))
+            )
+            for claim in self.claims
+        ]
         return (
             *counts(self.evidence),
             chosen(self.evidence),
