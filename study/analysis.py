@@ -23,6 +23,7 @@ from study.statistics import (
     held_out,
     holm,
     paired,
+    pick,
     selection,
     weaker,
 )
@@ -107,13 +108,25 @@ class Analysis:
         return other, " (the paper's pair for IEMOCAP; it has none for this data set)"
 
     @cached_property
+    def chosen_here(self) -> bool:
+        """Whether these seeds chose the pair: by the rule, or by a user who gives what their grid shows as best."""
+        about, grid = self.results.about, self.grid
+        if not about.given:
+            return True
+        if grid is None:
+            return False
+        columns = [f"{split}_{metric}" for split in ("val", "test") for metric in MEASURES]
+        best = [int(pick(grid.values[column].mean(axis=0).ravel(), "best")) for column in columns]
+        return grid.index(about.at) in best
+
+    @cached_property
     def pairs(self) -> dict[Metric, list[Comparison]]:
         """The chosen pair, the paper's and the middle one against each other, corrected for having been picked."""
         grid, about = self.grid, self.results.about
         if grid is None or grid.values["test_wa"][0].size < 2 or len(grid.seeds) < 2:
             return {}
-        paper, given = grid.index(self.paper_pair[0]), grid.index(about.at) if about.given else None
-        first: dict[str, Rule] = {} if about.given and given is None else {"chosen": "best" if given is None else given}
+        paper, given = grid.index(self.paper_pair[0]), None if self.chosen_here else grid.index(about.at)
+        first: dict[str, Rule] = {"chosen": "best"} if self.chosen_here else {} if given is None else {"chosen": given}
         sides: dict[str, Rule] = first | ({"paper": paper} if paper is not None else {}) | {"middle": "middle"}
         choosing = grid.values[f"{about.select_on}_{about.select_by}"]
         names = list(sides)
@@ -179,7 +192,7 @@ class Analysis:
     def _at_others_choice(self, metric: Metric) -> dict[int, float]:
         """Each seed's figure at the pair that the other seeds choose; none where nothing was chosen on these seeds."""
         grid, about = self.grid, self.results.about
-        if about.given or grid is None or len(grid.seeds) < 2:
+        if not self.chosen_here or grid is None or len(grid.seeds) < 2:
             return {}
         figures: Array = held_out(
             grid.values[f"{about.select_on}_{about.select_by}"], grid.values[f"test_{metric}"], "best"

@@ -190,17 +190,17 @@ def _run(request: _Request, folds: tuple[Fold, ...], facts: StudyFacts, devices:
     if keep:
         request.check_room(run, folds)
     if done < asked:
-        data = StudyData.prepare(folds, request.k_max, keeping=request.keeping(facts) if keep == "all" else None)
-        with LocalEngine(data, devices) as engine, _Progress(run) as progress:
+        keeping = request.keeping(facts) if keep == "all" else None
+        prepared = StudyData.prepare(folds, request.k_max, keeping=keeping)
+        with LocalEngine(prepared, devices) as engine, _Progress(run) as progress:
             run.run(engine, progress.on_outcome)
     else:
         run.share()  # a kill may have come between a trial and its copy
-    if keep:
-        _keep_models(request, run, folds, devices)
+    kept = _keep_models(request, run, folds, devices) if keep else True
     _write_report(request, run)
     print(f"\nbrowse every trial:\n  optuna-dashboard {masked(request.storage)}")
     asked, done = run.counts()
-    return 0 if done == asked else 1
+    return 0 if done == asked and kept else 1
 
 
 def _dry_run(request: _Request, folds: tuple[Fold, ...], facts: StudyFacts, devices: Sequence[str]) -> int:
@@ -277,8 +277,12 @@ def _say_plan(request: _Request, sizes: Mapping[str, int], pair: Pair | None) ->
     print(textwrap.fill(settings, 100, initial_indent="  settings    ", subsequent_indent=" " * 14), flush=True)
 
 
-def _keep_models(request: _Request, run: StudyRun, folds: tuple[Fold, ...], devices: Sequence[str]) -> None:
-    """Train again what is to be kept and is not: on one CPU the weights are those that the ledger's figures are of."""
+def _keep_models(request: _Request, run: StudyRun, folds: tuple[Fold, ...], devices: Sequence[str]) -> bool:
+    """Train again what is to be kept and is not: on one CPU the weights are those that the ledger's figures are of.
+
+    Returns:
+        Whether all of it is kept.
+    """
     from tqdm import tqdm
 
     from study.engines.local import LocalEngine
@@ -301,15 +305,17 @@ def _keep_models(request: _Request, run: StudyRun, folds: tuple[Fold, ...], devi
                         file=sys.stderr,
                     )
     kept = [trial for trial in known if keeping.has(trial)]
+    complete = all(keeping.has(trial) for trial, outcome in known.items() if outcome.status == "done")
     if kept:
         print(f"\n{len(kept)} models are kept, such as {keeping.place(kept[0])}")
     else:
         print("\nno model is kept: no trial of the chosen configuration is done")
+    return complete
 
 
 def _figures(args: argparse.Namespace) -> int:
     from study.evidence import Evidence
-    from study.figures import DRAWINGS, save
+    from study.figures import DRAWINGS, FORMS, save
 
     request = _Request.of(args)
     evidence = Evidence.of(_recorded(request), name=request.name, models=request.models)
@@ -322,6 +328,8 @@ def _figures(args: argparse.Namespace) -> int:
             raise InputError(f"--only {name}: {figure}")
         else:
             print(f"{name}: {figure}")
+            for form in FORMS:  # of an earlier command: it would be of other trials
+                (request.plots / f"{DRAWINGS[name].file}.{form}").unlink(missing_ok=True)
     print("written:", *_by_folder(written), sep="\n  ")
     return 0
 
@@ -329,10 +337,11 @@ def _figures(args: argparse.Namespace) -> int:
 def _compare(args: argparse.Namespace) -> int:
     from study.compare import compare
     from study.results import load_results
+    from study.tables import TABLE_FORMS
 
     folders: list[Path] = list(dict.fromkeys(folder.resolve() for folder in args.results))
     if len(folders) < 2:
-        raise InputError("compare: give the folders of at least two different studies, as results/iemocap results/esd")
+        raise InputError("give the folders of at least two different studies, as results/iemocap results/esd")
     studies = [load_results(folder) for folder in folders]
     names = [results.about.name for results in studies]
     labels = [name if names.count(name) == 1 else f"{name} {i}" for i, name in enumerate(names, start=1)]
@@ -340,6 +349,8 @@ def _compare(args: argparse.Namespace) -> int:
     print("\n\n".join(table.markdown().rstrip() for table in tables))
     if args.to:
         written = [path for table in tables for path in table.write(args.to)]
+        for path in {old for form in TABLE_FORMS for old in args.to.glob(f"compare*.{form}")} - set(written):
+            path.unlink()  # of an earlier command
         print("\nwritten:", *_by_folder(written), sep="\n  ")
     return 0
 

@@ -50,7 +50,7 @@ class Keeping:
 
     def has(self, trial: Trial) -> bool:
         """Whether the trial's model is kept already."""
-        return (self.place(trial) / CONFIG).is_file()
+        return all((self.place(trial) / name).is_file() for name in (CONFIG, WEIGHTS, EMBEDDING))
 
     def keep(
         self,

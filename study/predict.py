@@ -90,10 +90,21 @@ def _label(
     model: CemoBAM, features: FeatureSet, *, pair: Pair, graph: GraphConfig, names: Sequence[str], to: Path
 ) -> Tensor:
     """Write a label and probabilities for every utterance; gives the (N, C) logits."""
-    ranking = features.rank(max(pair.k_audio, pair.k_text))
+    largest = max(pair.k_audio, pair.k_text)
+    if len(features) <= largest:
+        raise InputError(
+            f"{features.source}: holds {len(features)} utterances, and a graph of K {pair} takes "
+            f"{largest + 1} at least; give more utterances at once"
+        )
+    ranking = features.rank(largest)
     edges = ranking.edge_index(pair.k_audio, pair.k_text, gather_from=graph.gather_from)
     with torch.no_grad():
         logits = Batch.from_features(features, edges).logits(model)
+    if not torch.isfinite(logits).all():
+        raise InputError(
+            f"{features.source}: the model gives NaN or infinity on these features; are they made as those that it was "
+            "trained on, and are its weights whole?"
+        )
     probabilities = logits.softmax(dim=1)
     predicted = logits.argmax(dim=1)
     table = pd.DataFrame({"id": features.utterance_ids, "predicted": [names[i] for i in predicted.tolist()]})

@@ -256,7 +256,25 @@ def load_results(folder: Path | str) -> Results:
     numbers = ["k_audio", "k_text", "fold", "seed", "epochs", *METRICS]
     if wrong := [name for name in numbers if len(trials) and not pd.api.types.is_numeric_dtype(trials[name])]:
         raise InputError(f"{path}: column {wrong[0]!r} holds what is no number; make it again with --report-only")
+    if unsound := _unsound(trials):
+        raise InputError(f"{path}: {unsound}; make it again with --report-only")
     return Results(about=about, trials=trials)
+
+
+def _unsound(trials: pd.DataFrame) -> str:
+    """What is wrong with rows that a study did not write so; empty: nothing."""
+    for column, values in (("status", ("done", "failed")), ("fusion", FUSIONS), ("modules", MODULES)):
+        strange = trials.loc[~trials[column].isin(values), column]
+        if len(strange):
+            return f"row {strange.index[0] + 2} has {column} {str(strange.iloc[0])[:40]!r}"
+    done = trials[trials["status"] == "done"]
+    finite = np.isfinite(done[list(METRICS)].to_numpy(float)).all(axis=1) if len(done) else np.ones(0, bool)
+    if not finite.all():
+        return f"row {done.index[~finite][0] + 2} is done, and a metric of it is no number"
+    key = ["profile", *PAIR, "fusion", "modules", "fold", "seed"]
+    if (again := trials.duplicated(key)).any():
+        return f"row {trials.index[again][0] + 2} is the same trial as another"
+    return ""
 
 
 def _about(path: Path) -> About:
@@ -265,7 +283,7 @@ def _about(path: Path) -> About:
         content = json.loads(path.read_text(encoding="utf-8"))
         given = {field.name: _checked(field.name, hints[field.name], content[field.name]) for field in fields(About)}
         return About(**given)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"{path}: is not what a study writes there ({error}); make it again with --report-only"
         ) from None
@@ -280,9 +298,15 @@ def _checked(name: str, hint: Any, value: Any) -> Any:
         of = int if name in ("pair", "k_audio", "k_text", "seeds") else str
         if not isinstance(value, list) or not all(type(x) is of for x in value) or (name == "pair" and len(value) != 2):
             raise TypeError(f"{name} is {str(value)[:40]!r}")
+        if name != "pair" and len(set(value)) < len(value):
+            raise TypeError(f"{name} holds a value twice")
+        if name in ("pair", "k_audio", "k_text") and min(value, default=1) < 1:
+            raise TypeError(f"{name} holds less than 1")
+        if of is str and not all(map(str.isprintable, value)):
+            raise TypeError(f"{name} holds what cannot be printed")
         return tuple(value)
     fits = value in get_args(hint) if kind is Literal else type(value) is kind
-    if not fits:
+    if not fits or (kind is str and not value.isprintable()) or (name == "folds" and value < 1):
         raise TypeError(f"{name} is {str(value)[:40]!r}")
     return value
 

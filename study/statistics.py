@@ -109,17 +109,19 @@ def paired(first: Array, second: Array) -> Difference:
 def weaker(first: Difference, second: Difference) -> Difference:
     """Of two tests of one difference that err to opposite sides, what both support.
 
-    The estimate is the first's; the interval spans both, and the p-value is the larger, or 1 where the signs differ:
-    an effect is claimed only if either test alone would claim it (Berger, 1982, "Multiparameter hypothesis testing").
+    The estimate is the one nearer to zero; the interval spans both, and the p-value is the larger, or 1 where the signs
+    differ: an effect is claimed only if either test alone would claim it (Berger, 1982, "Multiparameter hypothesis
+    testing").
     """
     if first.n < 2 or second.n < 2:
         return first
     agree = first.mean * second.mean > 0
+    nearer = min(first, second, key=lambda difference: abs(difference.mean))
     return Difference(
-        mean=first.mean,
+        mean=nearer.mean,
         low=min(first.low, second.low),
         high=max(first.high, second.high),
-        d_z=first.d_z,
+        d_z=nearer.d_z,
         p=max(first.p, second.p) if agree else 1.0,
         n=first.n,
     )
@@ -248,7 +250,13 @@ def _effect(name: str, scores: Array, total: float) -> Effect:
     trace, square = float(np.trace(gram)), float((gram**2).sum())
     error = trace / df
     between = seeds * float((scores.mean(axis=0) ** 2).sum())
-    f = between / df / error if error > 0 else np.inf
+    tiny = 1e-18 * seeds * df  # of fractions; rounding is 1e-32
+    if between < tiny:
+        f, p = 0.0, 1.0
+    elif error * df < tiny:  # the same in every seed: the sign test, as :func:`paired` has it
+        f, p = np.inf, 2.0 ** (1 - seeds)
+    else:
+        f, p = between / df / error, None
     epsilon = min(1.0, max(1 / df, trace**2 / (df * square))) if square > 0 else 1 / df
     return Effect(
         name=name,
@@ -256,7 +264,7 @@ def _effect(name: str, scores: Array, total: float) -> Effect:
         omega2=max(0.0, (between - df * error) / total),
         f=f,
         epsilon=epsilon,
-        p=float(stats.f.sf(f, epsilon * df, epsilon * df * (seeds - 1))),
+        p=float(stats.f.sf(f, epsilon * df, epsilon * df * (seeds - 1))) if p is None else p,
     )
 
 

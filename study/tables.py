@@ -101,7 +101,7 @@ class Table:
         environment = "table*" if self.wide else "table"
         spans, rules, first = [""], [], 2
         for title, columns in self.groups:
-            spans.append(f"\\multicolumn{{{len(columns)}}}{{c}}{{{title}}}")
+            spans.append(f"\\multicolumn{{{len(columns)}}}{{c}}{{{_escaped(title)}}}")
             rules.append(f"\\cmidrule(l){{{first}-{first + len(columns) - 1}}}")
             first += len(columns)
         head = [self.head, *(column for _, columns in self.groups for column in columns)]

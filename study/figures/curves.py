@@ -20,7 +20,7 @@ def curves_figure(panels: Mapping[str, Mapping[str, pd.DataFrame]], *, title: st
         title: the data set and the pair, as figures show them.
     """
     with style():
-        figure = Figure(figsize=(TEXT_WIDTH, 2.5), layout="constrained")
+        figure = Figure(figsize=(TEXT_WIDTH, 3.2), layout="constrained")
         axes = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
         for ax, (name, lines) in zip(axes, panels.items(), strict=True):
             for (label, frame), colour, marker in zip(lines.items(), COLOURS, MARKERS, strict=False):
@@ -34,7 +34,7 @@ def curves_figure(panels: Mapping[str, Mapping[str, pd.DataFrame]], *, title: st
                 ax.fill_between(epochs, mean - half, mean + half, color=colour, alpha=0.15, linewidth=0)
             ax.set(title=name, xlabel="epoch")
             ax.grid(linewidth=0.3)
-            ax.legend(frameon=False, loc="lower right")
+            ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2))  # over no curve
         axes[0].set_ylabel("validation WA (%)")
         figure.suptitle(f"{title}: learning curves, mean and 95% interval over n seeds", fontsize=8)
     return figure

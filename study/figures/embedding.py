@@ -36,10 +36,10 @@ def embedding_figure(
         for c, name in enumerate(class_names):
             here = labels == c
             x, y = points[here].T
-            ax.scatter(
-                x, y, s=9, marker=MARKERS[c % len(MARKERS)], color=COLOURS[c % len(COLOURS)], linewidth=0,
-                alpha=0.8, label=name if len(name) <= 40 else name[:39] + "…",
-            )  # fmt: skip
+            marker = MARKERS[(c + c // len(COLOURS)) % len(MARKERS)]  # no two classes share marker and colour
+            label = name if len(name) <= 40 else name[:39] + "…"
+            colour = COLOURS[c % len(COLOURS)]
+            ax.scatter(x, y, s=9, marker=marker, color=colour, linewidth=0, alpha=0.8, label=label)
         ax.set(xticks=[], yticks=[])
         ax.spines[["left", "bottom"]].set_visible(False)
         columns = 2 if max(map(len, class_names)) <= 20 else 1

@@ -148,3 +148,52 @@ def test_a_seed_counts_when_it_is_done_on_every_fold(rng: np.random.Generator) -
     once = results.scores
     assert once
     np.testing.assert_allclose(scores.values["test_wa"], once.values["test_wa"][:2] + 0.05)
+
+
+def test_a_pair_beside_the_best_is_not_the_best(rng: np.random.Generator) -> None:
+    """Where 7,6 is the best by far, not to have found it better than 8,7 is no evidence for 8,7."""
+    a, t = np.mgrid[1:11, 1:11]
+    peak = 10 * np.exp(-((a - 7) ** 2 + (t - 6) ** 2) / 10)  # 8,7 falls 1.8 points short of it
+    made = [verdicts(study(rng, Noise(smooth=1.0, val_test=0.3), effect=peak))["best_k"] for _ in range(12)]
+    assert made.count("confirmed") == 0
+
+
+def test_a_k_that_does_nothing_at_all_has_no_effect(rng: np.random.Generator) -> None:
+    results = study(rng, Noise(), size=(3, 2))
+    trials = results.trials.copy()
+    figures = [column for column in trials if column.startswith(("train_", "val_", "test_"))]
+    for (_, _), rows in trials.groupby(["k_audio", "seed"]):
+        first = rows.index[rows["k_text"] == 1][0]
+        for column in figures:
+            trials.loc[rows.index, column] = trials.loc[first, column]
+    analysis = Analysis(Results(about=results.about, trials=trials))
+    effects = {effect.name: effect for effect in analysis.variance["wa"].effects}
+    assert effects["K_text"].p == effects["interaction"].p == 1.0
+    assert effects["K_text"].f == 0.0
+
+
+def test_to_give_the_pair_that_the_grid_chose_is_to_choose_it(rng: np.random.Generator) -> None:
+    results = study(rng, Noise(smooth=1.0, val_test=0.3), variants=worse(0.0))
+    given = at(results, given=True)
+    assert Analysis(given).chosen_here
+    for family in ("pairs", "fusion", "ablation"):
+        ours, theirs = (getattr(Analysis(r), family)["wa"] for r in (given, results))
+        assert [c.p_holm for c in ours] == [c.p_holm for c in theirs]
+    elsewhere = at(results, given=True, pair=(1, 1) if results.about.pair != (1, 1) else (2, 2))
+    assert not Analysis(elsewhere).chosen_here
+
+
+def test_seeds_that_do_not_differ_say_nothing_of_the_level(rng: np.random.Generator) -> None:
+    results = at(study(rng, Noise(), seeds=2, size=(2, 2)), dataset="iemocap")
+    trials = results.trials.assign(test_wa=0.815, test_ua=0.815)
+    made = {claim.id: claim for claim in claims(Analysis(Results(about=results.about, trials=trials)))}
+    assert made["level"].verdict == "not tested"
+    assert "do not differ" in made["level"].numbers
+
+
+def test_what_is_left_out_of_the_grid_stands_with_the_numbers(rng: np.random.Generator) -> None:
+    results = study(rng, Noise())
+    hole = (results.trials["k_audio"] == 2) & (results.trials["k_text"] == 3) & (results.trials["seed"] == 1)
+    made = {c.id: c for c in claims(Analysis(Results(about=results.about, trials=results.trials[~hole])))}
+    for name in ("k_matters", "best_k"):
+        assert "Left out of the grid, as not complete:" in made[name].numbers

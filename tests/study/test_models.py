@@ -110,7 +110,7 @@ def test_features_that_do_not_fit_are_named(
     make_features(20, class_names=("a", "b", "c", "d")).save(path)
     assert "its classes are a, b, c, d" in said(predict(model, path), capsys)
     make_features(3, labels=torch.tensor([0, 1, 2])).save(path)
-    assert "K=3 neighbours were asked of 3 utterances" in said(predict(model, path), capsys)
+    assert "holds 3 utterances, and a graph of K 3,2 takes 4 at least" in said(predict(model, path), capsys)
     assert "leave it out with --model" in said(predict(model, path, "--k-audio", "3"), capsys)
     assert "holds no kept model" in said(predict(tmp_path, path), capsys)
     assert not (tmp_path / "out.csv").exists()
@@ -234,3 +234,25 @@ def test_a_disk_too_small_is_told_before_anything_runs(
     assert main([*SMALL, "--keep-models", "all"]) == 2
     assert "14 models take" in capsys.readouterr().err
     assert not Path("results/demo/models").exists()
+
+
+def test_a_model_that_gives_nan_labels_nothing(
+    model: Path, make_features: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = load_file(model / "model.safetensors")
+    save_file(
+        {name: -x if name.endswith("running_var") else x for name, x in weights.items()}, model / "model.safetensors"
+    )
+    make_features(20).save(tmp_path / "x.safetensors")
+    assert "gives NaN or infinity" in said(predict(model, tmp_path / "x.safetensors"), capsys)
+
+
+def test_a_model_without_its_weights_is_not_kept(model: Path) -> None:
+    class Here(Keeping):
+        def place(self, trial: object) -> Path:
+            return model
+
+    keeping = Here(folder=model.parent, dataset="demo", fingerprint="")
+    assert keeping.has(None)  # type: ignore[arg-type]
+    (model / "model.safetensors").unlink()
+    assert not keeping.has(None)  # type: ignore[arg-type]

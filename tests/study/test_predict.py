@@ -81,7 +81,7 @@ def test_labels_may_be_missing(
     ("spoil", "message"),
     [
         (["--dataset", "esd"], "its classes are anger, happiness, neutral, sadness, but this data set's are neutral"),
-        (["--k-audio", "30"], "K=30 neighbours were asked of 30 utterances"),
+        (["--k-audio", "30"], "holds 30 utterances, and a graph of K 30,2 takes 31 at least"),
         (["--to", "/proc/sys/out.csv"], "/proc/sys"),
         (["--released-checkpoint", "nowhere.pt"], "nowhere.pt: cannot be read as a checkpoint"),
         (["--fusion", "sum"], "invalid choice: 'sum'"),

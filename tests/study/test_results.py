@@ -116,3 +116,69 @@ def test_the_example_of_the_documentation_runs(
         exec(compile(block, "docs/results.md", "exec"), names)
     assert "test_wa_mean" in capsys.readouterr().out
     assert (tmp_path / "my_figure.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"seeds": [0, 0, 1]}, "seeds holds a value twice"),
+        ({"k_text": [1, 1]}, "k_text holds a value twice"),
+        ({"k_audio": [-1, 2]}, "k_audio holds less than 1"),
+        ({"folds": 0}, "folds is '0'"),
+        ({"title": "\ud800"}, "title is"),
+        ({"name": "a\nb"}, "name is"),
+    ],
+)
+def test_a_study_json_that_no_study_wrote(
+    results: Results, tmp_path: Path, change: dict[str, object], said: str
+) -> None:
+    results.save(tmp_path)
+    path = tmp_path / "study.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(InputError, match=said):
+        load_results(tmp_path)
+
+
+def test_a_study_json_of_brackets(results: Results, tmp_path: Path) -> None:
+    results.save(tmp_path)
+    (tmp_path / "study.json").write_text("[" * 200_000)
+    with pytest.raises(InputError, match="is not what a study writes there"):
+        load_results(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"test_wa": np.nan}, "row 5 is done, and a metric of it is no number"),
+        ({"val_ua": np.inf}, "row 5 is done, and a metric of it is no number"),
+        ({"status": "weird"}, "row 5 has status 'weird'"),
+        ({"fusion": "sum"}, "row 5 has fusion 'sum'"),
+    ],
+)
+def test_rows_that_no_study_wrote(results: Results, tmp_path: Path, change: dict[str, object], said: str) -> None:
+    """Never a silent mean over fewer seeds."""
+    trials = results.trials.copy()
+    for column, value in change.items():
+        trials.loc[trials.index[3], column] = value
+    Results(about=results.about, trials=trials).save(tmp_path)
+    with pytest.raises(InputError, match=said):
+        load_results(tmp_path)
+
+
+def test_a_row_that_stands_twice(results: Results, tmp_path: Path) -> None:
+    Results(about=results.about, trials=pd.concat([results.trials, results.trials.iloc[:1]])).save(tmp_path)
+    with pytest.raises(InputError, match="is the same trial as another"):
+        load_results(tmp_path)
+
+
+def test_compare_leaves_nothing_of_an_earlier_command(results: Results, tmp_path: Path) -> None:
+    for name in ("one", "my_study"):
+        about = replace(results.about, name=name)
+        Results(about=about, trials=results.trials).save(tmp_path / name)
+    arguments = ["compare", str(tmp_path / "one"), str(tmp_path / "my_study"), "--to", str(tmp_path / "to")]
+    assert cemobam(arguments) == 0
+    assert r"\multicolumn{3}{c}{my\_study}" in (tmp_path / "to" / "compare_fusion.tex").read_text()
+    stale = tmp_path / "to" / "compare_old.tex"
+    stale.write_text("of an earlier command")
+    assert cemobam(arguments) == 0
+    assert not stale.exists()

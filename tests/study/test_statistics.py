@@ -68,7 +68,8 @@ def test_holm_is_that_of_statsmodels(p_values: list[float]) -> None:
 def test_of_two_tests_the_weaker_counts() -> None:
     strong, weak = paired(np.array([2.0, 2.1, 1.9]), np.zeros(3)), paired(np.array([1.0, 0.1, 2.0]), np.zeros(3))
     both = weaker(strong, weak)
-    assert both.mean == strong.mean
+    assert both.mean == weak.mean  # the one nearer to zero
+    assert both.d_z == weak.d_z
     assert both.p == weak.p > strong.p
     assert both.low <= 0 <= both.high
     assert weaker(strong, paired(np.zeros(3), np.array([1.0, 1.1, 0.9]))).p == 1.0
