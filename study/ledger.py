@@ -7,10 +7,12 @@ GridSampler hands some points out twice and others never when several workers as
 
 from __future__ import annotations
 
+import gc
 import math
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -163,7 +165,8 @@ class Ledger:
         if self.study_name(block) not in self._kept and block not in self._studies:
             return outcomes
         try:
-            trials = self._study(block).get_trials(deepcopy=False)
+            with _uncollected():
+                trials = self._study(block).get_trials(deepcopy=False)
         except SQLAlchemyError as error:
             raise LedgerFailed(_first_line(error)) from error
         for trial in trials:
@@ -227,6 +230,19 @@ class Ledger:
 def masked(storage: str) -> str:
     """A storage URL without its password, to be printed."""
     return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", storage)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Read thousands of trials without garbage collection: it would go through all that is read time and again."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+            gc.freeze()  # it stays for as long as the report takes
 
 
 def _outcome(trial: FrozenTrial) -> Outcome:
