@@ -242,10 +242,15 @@ def _normalises(pretrained: Pretrained) -> bool:
     """Whether the model wants normalised audio, as its own files say."""
     from transformers import AutoFeatureExtractor
 
+    if not any((pretrained.folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
+        return True  # transformers' own default
     try:
         extractor = AutoFeatureExtractor.from_pretrained(pretrained.folder, **NO_CODE)
-    except Exception:  # any way of not being there; transformers' own default then: normalise
-        return True
+    except Exception as error:  # broken files surface as anything
+        raise InputError(
+            f"--audio-encoder {pretrained.name}: its preprocessor_config.json cannot be read ({type(error).__name__}); "
+            "bring it as it was published"
+        ) from None
     if getattr(extractor, "sampling_rate", SAMPLE_RATE) != SAMPLE_RATE:
         raise InputError(
             f"--audio-encoder {pretrained.name}: wants audio at {extractor.sampling_rate} Hz; "

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -330,8 +330,8 @@ class _Extraction:
                     ids=[u.id for u in rows],
                     labels=[classes.index(u.label) for u in rows],
                     class_names=classes,
-                    speakers=_all_known(u.speaker for u in rows),
-                    sessions=_all_known(u.session for u in rows),
+                    speakers=_all_known([u.speaker for u in rows]),
+                    sessions=_all_known([u.session for u in rows]),
                     provenance=provenance,
                 )
             )
@@ -435,9 +435,9 @@ def _or_error(function: Callable[[Any], Any], argument: Any) -> Any:
         return error
 
 
-def _all_known(values: Iterable[str | None]) -> tuple[str, ...] | None:
-    known = tuple(values)
-    return None if None in known else known  # type: ignore[return-value]
+def _all_known(values: Sequence[str | None]) -> tuple[str, ...] | None:
+    known = tuple(value for value in values if value is not None)
+    return known if len(known) == len(values) else None
 
 
 def _versions() -> dict[str, str]:

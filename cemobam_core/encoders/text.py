@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -106,7 +107,7 @@ class TextEncoder(nn.Module):
         self.tokenizer.save_pretrained(folder)
 
 
-def _tokenizer(pretrained: Pretrained):  # type: ignore[no-untyped-def]
+def _tokenizer(pretrained: Pretrained) -> Any:
     from transformers import AutoTokenizer
 
     if not any(found for pattern in _VOCABULARIES for found in pretrained.folder.glob(pattern)):

@@ -266,6 +266,13 @@ def test_without_word_of_it_audio_is_normalised(tmp_path: Path) -> None:
     assert prepared.std(correction=0) == pytest.approx(1, abs=1e-4)
 
 
+def test_a_damaged_preprocessor_configuration_is_named(tmp_path: Path) -> None:
+    folder = make_wav2vec2(tmp_path / "damaged")
+    (folder / "preprocessor_config.json").write_text("{")
+    with pytest.raises(InputError, match=r"preprocessor_config\.json cannot be read"):
+        AudioEncoder(find_pretrained(str(folder), "--audio-encoder"), max_seconds=1.0, steps=8)
+
+
 def test_a_model_for_another_rate_is_refused(tmp_path: Path) -> None:
     folder = make_wav2vec2(tmp_path / "slow")
     config = (folder / "preprocessor_config.json").read_text().replace("16000", "8000")
