@@ -4,8 +4,8 @@
 
 Simulates 10×10 grids of five seeds with several kinds of luck (``simulated.py``), without any effect and with a hill
 over K and worse variants, and prints the share of grids in which each family of tests finds an effect (Holm's
-correction within the family, at 5%); and first, without any effect, that of the plain paired test of the best pair against
-the middle one, both picked on the seeds that measure them.
+correction within the family, at 5%); and first, without any effect, that of the plain paired test of the best pair
+against the middle one, both picked on the seeds that measure them.
 """
 
 from __future__ import annotations
