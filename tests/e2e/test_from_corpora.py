@@ -28,7 +28,11 @@ def encoders(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # what runs in a shell's background ignores Ctrl-C, and hands that on
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
 
 
 def run(*arguments: str, status: int = 0) -> tuple[str, str]:
@@ -176,7 +180,7 @@ def test_a_mistake_is_told_in_one_line(in_folder: Path, arguments: list[str], sa
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--blocks", "fusion"], "fusion needs a K pair"),
+        (["--blocks", "fusion", "--k-audio", "1:2", "--k-text", "1:2"], "fusion needs a K pair"),
         (["--k-audio", "1:200"], "K can be 7 at most"),
     ],
 )

@@ -59,10 +59,12 @@ def test_holm_by_hand() -> None:
 
 
 @given(strategies.lists(strategies.floats(0, 1), min_size=1, max_size=12))
-def test_holm_is_that_of_statsmodels(p_values: list[float]) -> None:
-    from statsmodels.stats.multitest import multipletests
-
-    assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1].tolist())
+def test_holm_steps_down(p_values: list[float]) -> None:
+    expected, highest = {}, 0.0
+    for step, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, (len(p_values) - step) * p_values[i]))
+        expected[i] = highest
+    assert holm(p_values) == pytest.approx([expected[i] for i in range(len(p_values))])
 
 
 def test_of_two_tests_the_weaker_counts() -> None:
