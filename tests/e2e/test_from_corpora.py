@@ -136,7 +136,7 @@ def test_ctrl_c_keeps_what_was_made(in_folder: Path, encoders: list[str]) -> Non
     tree = make_iemocap(in_folder / "IEMOCAP_full_release", per_class=6)
     process = start(
         "-c", "import sys; from study.cli import cemobam; sys.exit(cemobam())", "features", "--dataset", "iemocap",
-        "--data-root", str(tree), *encoders, "--tune-epochs", "500", "--tune-lr", "1e-9", "--out", "out",
+        "--data-root", str(tree), *encoders, "--tune-epochs", "500", "--tune-lr", "1e-3", "--out", "out",
     )  # fmt: skip
     while process.poll() is None and not list(Path().glob("out/.parts/*/tuning_audio.pt")):
         time.sleep(0.05)
