@@ -132,21 +132,6 @@ def test_killed_at_any_moment_the_features_are_made_all_the_same(in_folder: Path
         assert killed.fingerprint() == whole.fingerprint()
 
 
-def test_ctrl_c_keeps_what_was_made(in_folder: Path, encoders: list[str]) -> None:
-    tree = make_iemocap(in_folder / "IEMOCAP_full_release", per_class=6)
-    process = start(
-        "-c", "import sys; from study.cli import cemobam; sys.exit(cemobam())", "features", "--dataset", "iemocap",
-        "--data-root", str(tree), *encoders, "--tune-epochs", "500", "--tune-lr", "1e-3", "--out", "out",
-    )  # fmt: skip
-    while process.poll() is None and not list(Path().glob("out/.parts/*/tuning_audio.pt")):
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert err.splitlines()[-1].startswith("interrupted; what was done is kept")
-    assert list(Path().glob("out/.parts/*/tuning_audio.pt"))
-
-
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
