@@ -65,6 +65,7 @@ class Outcome:
         reason: why it failed.
         confusion: C rows of C counts of test utterances: row the label, column the prediction; empty when failed, and
             in ledgers of before it was kept.
+        traceback: where it failed, for the log; the ledger does not keep it.
     """
 
     status: Status
@@ -74,6 +75,7 @@ class Outcome:
     curve: Mapping[int, float] = field(default_factory=dict)
     reason: str = ""
     confusion: tuple[tuple[int, ...], ...] = ()
+    traceback: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

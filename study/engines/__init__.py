@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -13,6 +13,10 @@ from study.ledger import Outcome
 class Engine(AbstractContextManager["Engine"], Protocol):
     """What the driver asks of an engine; leaving its context ends whatever it started."""
 
-    def run(self, trials: Sequence[Trial]) -> Iterator[tuple[Trial, Outcome]]:
-        """Execute the trials, giving each with its outcome once, in the order in which they end."""
+    def run(self, trials: Iterable[Trial]) -> Iterator[tuple[Trial, Outcome]]:
+        """Execute the trials, giving each with its outcome once, in the order in which they end.
+
+        The trials are asked for as workers become free for them, on the thread that asks for the outcomes: others may
+        be taking from the same study, so what is asked for early is kept from them.
+        """
         ...

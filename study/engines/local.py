@@ -7,11 +7,11 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from traceback import format_exception
 from types import TracebackType
 from typing import Any
 
@@ -78,13 +78,17 @@ class LocalEngine:
             worker.end()
         self._workers.clear()
 
-    def run(self, trials: Sequence[Trial]) -> Iterator[tuple[Trial, Outcome]]:
-        """Execute the trials, giving each with its outcome once, in the order in which they end."""
-        waiting = deque((trial, 1) for trial in trials)
-        while len(self._workers) < min(len(self._devices), len(trials)):
-            self._workers.append(self._start(self._devices[len(self._workers)]))
+    def run(self, trials: Iterable[Trial]) -> Iterator[tuple[Trial, Outcome]]:
+        """Execute the trials, giving each with its outcome once, in the order in which they end.
+
+        A trial is asked for when a worker is free for it.
+        """
+        waiting = ((trial, 1) for trial in trials)
         for worker in self._workers:
             worker.take(waiting)
+        while len(self._workers) < len(self._devices) and (assignment := next(waiting, None)):
+            self._workers.append(self._start(self._devices[len(self._workers)]))
+            self._workers[-1].take(iter([assignment]))
         while busy := [worker for worker in self._workers if worker.assignment]:
             ready = wait([worker.connection for worker in busy])
             for worker in [worker for worker in busy if worker.connection in ready]:
@@ -100,8 +104,7 @@ class LocalEngine:
                     worker = self._start(worker.device)  # noqa: PLW2901
                     self._workers.append(worker)
                     if tries < TRIES:
-                        waiting.appendleft((trial, tries + 1))
-                        worker.take(waiting)
+                        worker.take(iter([(trial, tries + 1)]))
                         continue
                 worker.take(waiting)  # before the driver records this outcome: nobody waits for the ledger
                 yield trial, outcome
@@ -127,9 +130,9 @@ class _Worker:
     device: str
     assignment: tuple[Trial, int] | None = None
 
-    def take(self, waiting: deque[tuple[Trial, int]]) -> None:
+    def take(self, waiting: Iterator[tuple[Trial, int]]) -> None:
         """Give the worker the next trial, if there is one."""
-        self.assignment = waiting.popleft() if waiting else None
+        self.assignment = next(waiting, None)
         if self.assignment:
             # One that has just died is noticed when its answer is waited for.
             with contextlib.suppress(BrokenPipeError):
@@ -191,7 +194,9 @@ def _outcome(trial: Trial, data: StudyData, device: str) -> Outcome:
         raise  # as good as being killed: this worker's memory is let go, and a fresh one tries again
     except Exception as error:  # a trial's own failure: recorded with its reason, and the study goes on
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        return Outcome(status="failed", seconds=0.0, device=device, reason=reason)
+        return Outcome(
+            status="failed", seconds=0.0, device=device, reason=reason, traceback="".join(format_exception(error))
+        )
 
 
 def _end_with_the_driver() -> None:
