@@ -16,6 +16,7 @@ COLUMNS = (
     *("status", "epochs", "seconds", "device"),
     *METRICS,
     "reason",
+    "log",
 )
 PAIR = ["k_audio", "k_text"]
 
@@ -42,6 +43,7 @@ def trials_frame(trials: Iterable[Trial], outcomes: Mapping[str, Outcome], facts
             "device": outcome.device,
             **outcome.metrics,
             "reason": outcome.reason,
+            "log": outcome.log,
         }
         for trial in trials
         if (outcome := outcomes.get(trial.signature(facts.fingerprint)))

@@ -13,6 +13,7 @@ from typing import NoReturn
 from cemobam_core.config import FUSIONS, PRECISIONS, PROFILES
 from cemobam_core.corpora import CORPORA
 from study.design import BLOCKS, DEFAULT_BLOCKS
+from study.storages import masked
 
 _EXAMPLES = """
 examples:
@@ -49,7 +50,7 @@ MAKING = (
 
 _RUNNING = (
     *("features", "data_root", "manifest", "split_protocol", "split_seed", *MAKING),
-    *("device", "engine", "workers", "gpus_per_trial", "keep_models", "dry_run", "report_only"),
+    *("device", "engine", "workers", "gpus_per_trial", "keep_models", "verbose", "dry_run", "report_only"),
 )
 """Options that matter to running alone."""
 
@@ -168,13 +169,17 @@ def grid_parser() -> argparse.ArgumentParser:
         help="the share of a GPU that a trial takes (default 0.25)",
     )
 
+    machine.add_argument(
+        "--verbose", action="store_true", help="tell on standard error what goes into the run's log: a line a trial"
+    )
+
     where = parser.add_argument_group("where it is kept")
     where.add_argument(
         "--results",
         metavar="DIR",
         type=Path,
         default=Path("results"),
-        help="tables and the ledger, under DIR/NAME (default results)",
+        help="tables, logs and the ledger, under DIR/NAME (default results)",
     )
     where.add_argument(
         "--plots",
@@ -185,7 +190,11 @@ def grid_parser() -> argparse.ArgumentParser:
     )
     where.add_argument("--name", metavar="NAME", type=_name, help="of the study (default: the data set's)")
     where.add_argument(
-        "--storage", metavar="URL", help="the ledger as an Optuna storage (default: SQLite under --results)"
+        "--storage",
+        metavar="URL",
+        help="the ledger (default: SQLite under --results, for one run at a time); several runs share the work through "
+        "postgresql://USER:PASSWORD@HOST/DATABASE, mysql+pymysql://…, or a file that all of them see: "
+        "journal:///PATH",
     )
 
     where.add_argument(
@@ -468,12 +477,12 @@ def as_typed(args: argparse.Namespace) -> str:
     words = ["python", "run_grid.py"]
     for action in grid_parser()._actions:
         value = getattr(args, action.dest, action.default)
-        if value == action.default or action.dest in ("dry_run", "report_only", "keep_models"):
+        if value == action.default or action.dest in ("dry_run", "report_only", "keep_models", "verbose"):
             continue
         said = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
         if action.dest == "seeds" and len(value) == 1:
             said += ","
-        words += [action.option_strings[0], re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", said)]
+        words += [action.option_strings[0], masked(said)]
     return shlex.join(words)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import io
+import logging
 import os
 import re
 import shutil
@@ -12,7 +13,8 @@ import signal
 import sys
 import textwrap
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -28,8 +30,10 @@ from cemobam_core.files import written_atomically
 from study import data
 from study.arguments import as_typed, compare_parser, features_parser, figures_parser, grid_parser, predict_parser
 from study.design import Design, Pair, Trial, distinct, largest_k, readings
-from study.ledger import Ledger, LedgerFailed, Outcome, StudyFacts, masked
+from study.ledger import Ledger, Outcome, StudyFacts
+from study.logs import logged
 from study.published import paper_pair
+from study.storages import LedgerFailed, masked
 
 # What imports torch, pandas or matplotlib is imported where it is used: --help and a typing error answer at once.
 if TYPE_CHECKING:
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
     from study.driver import Plan, StudyRun
     from study.models import Keeping
 
+_log = logging.getLogger(__name__)
 
 _PLACES = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
@@ -159,13 +164,24 @@ def _study(args: argparse.Namespace) -> int:
     if args.dry_run:
         return _dry_run(request, folds, facts, devices)
     _refuse_unwritable(request)
+    with _alone(request), logged(request.results / "logs", verbose=args.verbose) as log:
+        return _run(request, folds, facts, devices, log)
+
+
+@contextmanager
+def _alone(request: _Request) -> Iterator[None]:
+    """SQLite is for one run at a time; the other storages are for several."""
+    if not request.storage.startswith("sqlite"):
+        yield
+        return
     lock = (request.database or request.results / "study").with_suffix(".lock")
     try:
         with FileLock(lock, timeout=0):
-            return _run(request, folds, facts, devices)
+            yield
     except Timeout:
         raise InputError(
-            f"{lock}: another run is writing to this ledger; wait for it, or give this one another --name"
+            f"{lock}: another run is writing to this ledger; wait for it, give this one another --name, or share the "
+            "work: --storage journal:///PATH or postgresql://… lets several runs at one study"
         ) from None
 
 
@@ -177,15 +193,17 @@ def _refuse_unwritable(request: _Request) -> None:
         (folder / "probe").unlink()
 
 
-def _run(request: _Request, folds: tuple[Fold, ...], facts: StudyFacts, devices: Sequence[str]) -> int:
+def _run(request: _Request, folds: tuple[Fold, ...], facts: StudyFacts, devices: Sequence[str], log: Path) -> int:
     from study.driver import StudyRun
     from study.engines.local import LocalEngine
-    from study.execution import StudyData
+    from study.execution import StudyData, versions
 
     run = StudyRun(request.plan(), request.ledger(facts), facts)
     request.check_pair(run)
     asked, done = run.counts()
     print(f"{facts.title}: {asked} trials, {done} done, {asked - done} to run", flush=True)
+    about = {"command": as_typed(request.args), "ledger": request.storage, "devices": devices, **versions()}
+    _log.info("%d trials, %d done, %d to run", asked, done, asked - done, extra=about)
     keep = request.args.keep_models
     if keep:
         request.check_room(run, folds)
@@ -193,13 +211,15 @@ def _run(request: _Request, folds: tuple[Fold, ...], facts: StudyFacts, devices:
         keeping = request.keeping(facts) if keep == "all" else None
         prepared = StudyData.prepare(folds, request.k_max, keeping=keeping)
         with LocalEngine(prepared, devices) as engine, _Progress(run) as progress:
-            run.run(engine, progress.on_outcome)
+            run.run(engine, progress.on_outcome, log=str(log))
     else:
         run.share()  # a kill may have come between a trial and its copy
     kept = _keep_models(request, run, folds, devices) if keep else True
     _write_report(request, run)
     print(f"\nbrowse every trial:\n  optuna-dashboard {masked(request.storage)}")
+    print(f"\nlog of this run:\n  {log}")
     asked, done = run.counts()
+    _log.info("ended: %d of %d trials done", done, asked)
     return 0 if done == asked and kept else 1
 
 
@@ -526,9 +546,9 @@ class _Request:
 
     @property
     def database(self) -> Path | None:
-        """The file of an SQLite ledger."""
-        path = self.storage.partition("sqlite:///")[2]
-        return Path(path) if path and path != ":memory:" else None
+        """The file of a ledger that is one."""
+        path = re.fullmatch(r"(?:sqlite|journal):///(.+)", self.storage)
+        return Path(path[1]) if path and path[1] != ":memory:" else None
 
     @property
     def k_max(self) -> int:
@@ -570,7 +590,7 @@ class _Progress:
         self._base = run.plan.design.base
         self._metric = f"{run.plan.select_on}_{run.plan.select_by}"
         self._label = f"{run.plan.select_on} {run.plan.select_by.upper().replace('WF1', 'w-F1')}"
-        self._scores: dict[Pair, list[float]] = defaultdict(list)
+        self._scores: dict[Pair, tuple[int, float]] = {}  # how many seeds and folds, and their sum
         self._failed = 0
         for trial, outcome in run.known(run.trials("grid")).items():
             self._count(trial, outcome)
@@ -588,10 +608,8 @@ class _Progress:
         self._count(trial, outcome)
         words = []
         if self._scores:
-            most = max(map(len, self._scores.values()))
-            means = {pair: sum(scores) / most for pair, scores in self._scores.items() if len(scores) == most}
-            best = max(means, key=means.__getitem__)
-            words.append(f"best {self._label} {100 * means[best]:.1f} at K {best}")
+            best, (n, total) = max(self._scores.items(), key=lambda item: item[1])
+            words.append(f"best {self._label} {100 * total / n:.1f} at K {best}")
         if self._failed:
             words.append(f"{self._failed} failed")
         self._bar.set_postfix_str(", ".join(words), refresh=False)
@@ -600,7 +618,8 @@ class _Progress:
     def _count(self, trial: Trial, outcome: Outcome) -> None:
         configuration = trial.configuration
         if outcome.status == "done" and replace(configuration, pair=self._base.pair) == self._base:
-            self._scores[configuration.pair].append(outcome.metrics[self._metric])
+            n, total = self._scores.get(configuration.pair, (0, 0.0))
+            self._scores[configuration.pair] = (n + 1, total + outcome.metrics[self._metric])
 
 
 def _features(args: argparse.Namespace) -> int:

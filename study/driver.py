@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+import itertools
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 
 from cemobam_core.config import Metric, Split
 from study.aggregate import aggregate_grid, chosen_pair, trials_frame
 from study.design import BLOCKS, Design, Pair, Trial, distinct
 from study.engines import Engine
+from study.leases import Leases
 from study.ledger import Ledger, Outcome, StudyFacts
 
 _ANY_PAIR = Pair(1, 1)
 """For the grid, which varies the pair itself."""
+
+_POLL_S = 1.0
+"""Seconds between looks at what other runs have done, when they have all that is left."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,23 +57,32 @@ class StudyRun:
         self.plan = plan
         self.facts = facts
         self._ledger = ledger
-        # A trial that blocks share is trained once, whichever block it was trained for: all are looked into.
-        self._recorded = {block: ledger.outcomes(block) for block in BLOCKS}
+        self._recorded: dict[str, dict[str, Outcome]] = {block: {} for block in BLOCKS}
         self._known: dict[str, Outcome] = {}
-        for recorded in self._recorded.values():
-            for signature, outcome in recorded.items():
-                self._learn(signature, outcome)
         self._pair: tuple[Pair | None] | None = None  # as it was last worked out; None: something was learnt since
+        self._awaited: dict[str, Trial] = {}  # what this run has asked for and not heard of yet
+        self._on_outcome: Callable[[Trial, Outcome], None] = lambda *_: None
+        self.listen()
 
     @property
     def outcomes(self) -> Mapping[str, Outcome]:
         """All that is known, by signature; of a trial that failed in one block and is done in another, the latter."""
         return self._known
 
-    def _learn(self, signature: str, outcome: Outcome) -> None:
-        if outcome.status == "done" or signature not in self._known or self._known[signature].status == "failed":
-            self._known[signature] = outcome
-        self._pair = None
+    def listen(self) -> None:
+        """Learn what has been recorded since, by this run or another."""
+        # A trial that blocks share is trained once, whichever block it was trained for: all are looked into.
+        for block in BLOCKS:
+            self._hear(block, self._ledger.news(block))
+
+    def _hear(self, block: str, news: Mapping[str, Outcome]) -> None:
+        for signature, outcome in news.items():
+            for known in (self._recorded[block], self._known):
+                if outcome.status == "done" or signature not in known or known[signature].status == "failed":
+                    known[signature] = outcome
+            self._pair = None
+            if trial := self._awaited.pop(signature, None):
+                self._on_outcome(trial, outcome)
 
     def pair(self) -> Pair | None:
         """The pair for the blocks after the grid; None: the grid is not complete, or no pair has all its seeds."""
@@ -119,25 +138,59 @@ class StudyRun:
         known = distinct(trial for block in self.plan.blocks for trial in self.trials(block))
         return len(asked), len(known) - len(self.missing(known))
 
-    def run(self, engine: Engine, on_outcome: Callable[[Trial, Outcome], None]) -> None:
+    def run(self, engine: Engine, on_outcome: Callable[[Trial, Outcome], None], *, log: str = "") -> None:
         """Run what is missing: the grid, then the blocks at the pair that it chose.
+
+        Where the storage is shared, so is the work: other runs take what this one has not, and what they have when
+        nothing else is left is waited for, and taken over if they die.
 
         Args:
             engine: executes trials.
-            on_outcome: called after each trial has been recorded.
+            on_outcome: called after a trial has been recorded, by this run or by another.
+            log: the file that has what is logged, for failed trials to name.
 
         Raises:
             LedgerFailed: the storage refused to be written.
         """
-        for stage in ("grid",), tuple(block for block in self.plan.blocks if block != "grid"):
-            blocks = {block: dict.fromkeys(self.trials(block)) for block in stage if block in self.plan.blocks}
-            self.share()
-            asked = distinct(trial for trials in blocks.values() for trial in trials)
-            for trial, outcome in engine.run(self.missing(asked)):
-                for block, trials in blocks.items():
-                    if trial in trials:
-                        self._record(block, trial, outcome)
-                on_outcome(trial, outcome)
+        self._on_outcome = on_outcome
+        with ExitStack() as stack:
+            leases = stack.enter_context(self._ledger.leases()) if self._ledger.shared else None
+            for stage in ("grid",), tuple(block for block in self.plan.blocks if block != "grid"):
+                blocks = {block: dict.fromkeys(self.trials(block)) for block in stage if block in self.plan.blocks}
+                self.share()
+                asked = distinct(trial for trials in blocks.values() for trial in trials)
+                self._awaited = {self._signature(trial): trial for trial in self.missing(asked)}
+                while self._awaited:
+                    free = self._free(leases)
+                    first = next(free, None)
+                    if first is None:
+                        _log.info("waiting for %d trials that other runs have", len(self._awaited))
+                        time.sleep(_POLL_S)
+                        self.listen()
+                        continue
+                    for trial, outcome in engine.run(itertools.chain([first], free)):
+                        _log_outcome(trial, self._signature(trial), outcome)
+                        outcome = replace(outcome, log=log if outcome.status == "failed" else "")  # noqa: PLW2901
+                        for block, trials in blocks.items():
+                            if trial in trials:
+                                self._record(block, trial, outcome)
+                        if leases:
+                            leases.give_back([self._signature(trial)])
+
+    def _free(self, leases: Leases | None) -> Iterator[Trial]:
+        """What is awaited, one by one, and nobody else has."""
+        if leases is None:
+            yield from list(self._awaited.values())
+            return
+        taken: set[str] = set()
+        while signatures := leases.take((s for s in self._awaited if s not in taken), 1):
+            taken.update(signatures)
+            self.listen()  # before we had it, another may have done it
+            for signature in signatures:
+                if signature in self._awaited:
+                    yield self._awaited[signature]
+                else:
+                    leases.give_back([signature])
 
     def share(self) -> None:
         """Record in each block what another has done already, so that each can be browsed by itself."""
@@ -150,10 +203,23 @@ class StudyRun:
                     self._record(block, trial, done[signature])
 
     def _record(self, block: str, trial: Trial, outcome: Outcome) -> None:
-        self._ledger.record(block, trial, outcome)
-        signature = self._signature(trial)
-        self._recorded[block][signature] = outcome
-        self._learn(signature, outcome)
+        self._hear(block, self._ledger.record(block, trial, outcome))
 
     def _signature(self, trial: Trial) -> str:
         return trial.signature(self.facts.fingerprint)
+
+
+def _log_outcome(trial: Trial, signature: str, outcome: Outcome) -> None:
+    told = {
+        "signature": signature,
+        "profile": trial.configuration.profile,
+        **trial.parameters,
+        "seconds": outcome.seconds,
+        "device": outcome.device,
+    }
+    if outcome.status == "done":
+        _log.info("trial done", extra={**told, "val_wa": outcome.metrics["val_wa"]})
+    else:
+        _log.error(
+            "trial failed: %s", outcome.reason, extra={**told, "reason": outcome.reason, "traceback": outcome.traceback}
+        )

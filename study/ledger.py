@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import gc
 import math
-import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
@@ -19,12 +19,14 @@ from typing import Any, Literal
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import TrialState, create_trial
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from cemobam_core.config import FUSIONS, MODULES
 from cemobam_core.errors import InputError
 from study.design import BLOCKS, Trial
+from study.leases import Leases
+from study.storages import Row, first_line, masked, open_storage
 
 SPLITS = ("train", "val", "test")
 MEASURES = ("loss", "wa", "ua", "wf1")
@@ -48,10 +50,6 @@ _DISTRIBUTIONS: dict[str, BaseDistribution] = {
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
-class LedgerFailed(Exception):
-    """The storage refused to be read or written: a full disk, a lost connection."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What became of one trial.
@@ -66,6 +64,7 @@ class Outcome:
         confusion: C rows of C counts of test utterances: row the label, column the prediction; empty when failed, and
             in ledgers of before it was kept.
         traceback: where it failed, for the log; the ledger does not keep it.
+        log: the file that has it.
     """
 
     status: Status
@@ -76,6 +75,7 @@ class Outcome:
     reason: str = ""
     confusion: tuple[tuple[int, ...], ...] = ()
     traceback: str = ""
+    log: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,20 +121,34 @@ class Ledger:
     def __init__(self, storage: str, *, name: str, tag: str = "") -> None:
         self._name = name
         self._tag = f" {tag}" if tag else ""
-        self._studies: dict[str, optuna.Study] = {}
+        self._found: dict[str, int] = {}  # by block, Optuna's id
+        self._made: dict[str, int] = {}  # likewise, of those that are seen to say what they are made from
+        self._told: dict[str, int] = {}  # by block, the id of the last trial that was told of
+        self._done: dict[str, set[str]] = defaultdict(set)  # by block, the signatures of those that were done
         try:
-            self._storage = optuna.storages.get_storage(storage)
+            self._storage = open_storage(storage)
             # A study that was made but not yet described holds no trial.
             self._kept = {
                 study.study_name: StudyFacts(**study.user_attrs[_FACTS])
-                for study in self._storage.get_all_studies()
+                for study in self._storage.optuna.get_all_studies()
                 if _FACTS in study.user_attrs
             }
         except (SQLAlchemyError, ArgumentError, ImportError, OSError, RuntimeError, ValueError) as error:
             raise InputError(
-                f"--storage {masked(storage)}: cannot be opened as an Optuna storage ({_first_line(error)}); "
-                "give a URL such as sqlite:///results/study.db, and make sure that its place can be written to"
+                f"--storage {masked(storage)}: cannot be opened as an Optuna storage ({first_line(error)}); "
+                "give a URL such as sqlite:///results/study.db, journal:///results/study.journal or "
+                "postgresql://user@host/database (with pip install 'cemobam-study[postgresql]'), and make sure that "
+                "its place can be written to"
             ) from None
+
+    @property
+    def shared(self) -> bool:
+        """Whether several runs may use it at once."""
+        return self._storage.shared
+
+    def leases(self) -> Leases:
+        """This run's share of what several runs do together."""
+        return Leases(self._storage, self._name + self._tag)
 
     def study_name(self, block: str) -> str:
         """The Optuna study of a block."""
@@ -161,29 +175,36 @@ class Ledger:
                 )
         self._facts = facts
 
-    def outcomes(self, block: str) -> dict[str, Outcome]:
-        """What the block's study holds: outcomes by signature, the done one where there are several."""
-        outcomes: dict[str, Outcome] = {}
-        if self.study_name(block) not in self._kept and block not in self._studies:
-            return outcomes
-        try:
-            with _uncollected():
-                trials = self._study(block).get_trials(deepcopy=False)
-        except SQLAlchemyError as error:
-            raise LedgerFailed(_first_line(error)) from error
-        for trial in trials:
-            signature = trial.user_attrs.get("signature")
-            if signature and (signature not in outcomes or outcomes[signature].status != "done"):
-                outcomes[signature] = _outcome(trial)
-        return outcomes
-
-    def record(self, block: str, trial: Trial, outcome: Outcome) -> None:
-        """Write one ended trial into the block's study, whole or not at all.
+    def news(self, block: str) -> dict[str, Outcome]:
+        """What this run or another has recorded in the block's study since it was last asked for, by signature.
 
         Raises:
             LedgerFailed: the storage refused.
         """
-        done = outcome.status == "done"
+
+        def read() -> tuple[list[Row], int]:
+            told = self._told.get(block, -1)
+            if block not in self._found:  # another run may have made it since
+                try:
+                    self._found[block] = self._storage.optuna.get_study_id_from_name(self.study_name(block))
+                except KeyError:
+                    return [], told
+            with _uncollected():
+                return self._storage.read(self._found[block], told)
+
+        return self._heard(block, *self._storage.lasting(read))
+
+    def record(self, block: str, trial: Trial, outcome: Outcome) -> dict[str, Outcome]:
+        """Write one ended trial into the block's study, whole or not at all, unless it is there as done.
+
+        Returns:
+            What the study has that was not told of before, this trial among it: as :meth:`news`.
+
+        Raises:
+            LedgerFailed: the storage refused.
+        """
+        signature = trial.signature(self._facts.fingerprint)
+        is_done = outcome.status == "done"
         attributes: dict[str, Any] = {
             "status": outcome.status,
             "profile": trial.configuration.profile,
@@ -191,47 +212,57 @@ class Ledger:
             "epochs": trial.configuration.training.epochs,
             "seconds": outcome.seconds,
             "device": outcome.device,
-            "signature": trial.signature(self._facts.fingerprint),
+            "signature": signature,
         }
         if outcome.reason:
-            attributes["reason"] = outcome.reason
+            attributes |= {"reason": outcome.reason, "log": outcome.log}
         if outcome.confusion:
             attributes["test_confusion"] = outcome.confusion
         ended = datetime.now()
         frozen = create_trial(
-            state=TrialState.COMPLETE if done else TrialState.FAIL,
-            value=outcome.metrics["val_wa"] if done else None,
+            state=TrialState.COMPLETE if is_done else TrialState.FAIL,
+            value=outcome.metrics["val_wa"] if is_done else None,
             params=trial.parameters,
             distributions=_DISTRIBUTIONS,
             user_attrs=attributes,
             intermediate_values=dict(outcome.curve),
         )
         frozen.datetime_start, frozen.datetime_complete = ended - timedelta(seconds=outcome.seconds), ended
-        try:
-            self._study(block).add_trial(frozen)
-        except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-            raise LedgerFailed(_first_line(error)) from error
 
-    def _study(self, block: str) -> optuna.Study:
-        if block not in self._studies:
-            study = optuna.create_study(
-                study_name=self.study_name(block),
-                storage=self._storage,
-                direction="maximize",
-                load_if_exists=True,
-            )
-            if _FACTS not in study.user_attrs:
-                with warnings.catch_warnings():  # experimental in Optuna, and only the dashboard's axis label
-                    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                    study.set_metric_names(["validation WA"])
-                study.set_user_attr(_FACTS, asdict(self._facts))
-            self._studies[block] = study
-        return self._studies[block]
+        def recorded() -> tuple[list[Row], int]:
+            with self._storage.transaction(self._study(block)) as transaction:
+                rows, last = transaction.read(self._told.get(block, -1))
+                done = {row.attributes.get("signature") for row in rows if row.done}
+                if signature not in self._done[block] | done:
+                    transaction.add(frozen)
+                    news, last = transaction.read(last)
+                    rows += news
+                return rows, last
 
+        return self._heard(block, *self._storage.lasting(recorded))
 
-def masked(storage: str) -> str:
-    """A storage URL without its password, to be printed."""
-    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", storage)
+    def _heard(self, block: str, rows: Iterable[Row], last: int) -> dict[str, Outcome]:
+        outcomes = _outcomes(rows)
+        self._told[block] = last
+        self._done[block] |= {signature for signature, outcome in outcomes.items() if outcome.status == "done"}
+        return outcomes
+
+    def _study(self, block: str) -> int:
+        if block in self._made:
+            return self._made[block]
+        study = optuna.create_study(
+            study_name=self.study_name(block),
+            storage=self._storage.optuna,
+            direction="maximize",
+            load_if_exists=True,
+        )
+        if _FACTS not in study.user_attrs:
+            with warnings.catch_warnings():  # experimental in Optuna, and only the dashboard's axis label
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                study.set_metric_names(["validation WA"])
+            study.set_user_attr(_FACTS, asdict(self._facts))
+        self._made[block] = study._study_id
+        return study._study_id
 
 
 @contextmanager
@@ -247,22 +278,25 @@ def _uncollected() -> Iterator[None]:
             gc.freeze()  # it stays for as long as the report takes
 
 
-def _outcome(trial: FrozenTrial) -> Outcome:
-    attributes = trial.user_attrs
-    done = trial.state == TrialState.COMPLETE
+def _outcomes(rows: Iterable[Row]) -> dict[str, Outcome]:
+    """By signature, the done one where there are several."""
+    outcomes: dict[str, Outcome] = {}
+    for row in rows:
+        signature = row.attributes.get("signature")
+        if signature and (signature not in outcomes or outcomes[signature].status != "done"):
+            outcomes[signature] = _outcome(row)
+    return outcomes
+
+
+def _outcome(row: Row) -> Outcome:
+    attributes = row.attributes
     return Outcome(
-        status="done" if done else "failed",
+        status="done" if row.done else "failed",
         seconds=attributes.get("seconds", math.nan),
         device=attributes.get("device", ""),
-        metrics={name: attributes[name] for name in METRICS} if done else {},
-        curve=trial.intermediate_values,
+        metrics={name: attributes[name] for name in METRICS} if row.done else {},
+        curve=row.curve,
         reason=attributes.get("reason", ""),
         confusion=tuple(map(tuple, attributes.get("test_confusion", ()))),
+        log=attributes.get("log", ""),
     )
-
-
-def _first_line(error: BaseException) -> str:
-    """What was the matter in the first place: the database's own words."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return str(error).strip().partition("\n")[0]

@@ -152,7 +152,7 @@ class Report:
             "captions": self._captions,
             "missing": {DRAWINGS[name].shows: why for name, why in self.missing.items()},
             "failed": [
-                (", ".join(f"{name} {value}" for name, value in trial.parameters.items()), outcome.reason)
+                (", ".join(f"{n} {value}" for n, value in trial.parameters.items()), outcome.reason, outcome.log)
                 for trial, outcome in list(evidence.failed.items())[:_SHOWN]
             ],
             "failed_more": max(0, len(evidence.failed) - _SHOWN),
@@ -196,7 +196,10 @@ class Report:
         settings = {**about.settings, "seeds": ", ".join(map(str, about.seeds)), "folds": about.folds}
         parts += ["## Settings", *_md_lists(settings, about.made_with)]
         if self.evidence.failed:
-            lines = [f"- {plain_markdown(what)}: {plain_markdown(why)}" for what, why in content["failed"]]  # type: ignore[attr-defined]
+            lines = [
+                f"- {plain_markdown(what)}: {plain_markdown(why)}{f' (`{log}`)' if log else ''}"
+                for what, why, log in content["failed"]  # type: ignore[attr-defined]
+            ]
             more = [f"- and {content['failed_more']} more"] if content["failed_more"] else []
             parts += ["## Failed trials", "\n".join(lines + more)]
         parts += ["## Again", f"    {self.again}"]

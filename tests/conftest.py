@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from servers import BINARIES, PostgreSQL
 
 from cemobam_core.features import FeatureSet, Fold
 
@@ -16,6 +17,16 @@ RELEASED = ROOT.parent / "shared" / "released"
 CLASSES = ("anger", "happiness", "neutral", "sadness")
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """A PostgreSQL server on loopback."""
+    if BINARIES is None:
+        pytest.skip("no PostgreSQL here (apt-get install postgresql)")
+    server = PostgreSQL()
+    yield server
+    server.remove()
 
 
 @pytest.fixture

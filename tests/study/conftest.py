@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,15 @@ def invented(trial: Trial) -> Outcome:
 class FakeEngine:
     """Keeps count of what it ran; fails or stops where it is told to."""
 
-    def __init__(self, *, fails: Callable[[Trial], bool] = lambda _: False, stop_after: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        fails: Callable[[Trial], bool] = lambda _: False,
+        stop_after: int | None = None,
+        seconds: float = 0.0,
+    ) -> None:
         self.ran: list[Trial] = []
+        self.seconds = seconds
         self.fails = fails
         self.stop_after = stop_after
 
@@ -37,11 +45,12 @@ class FakeEngine:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def run(self, trials: Sequence[Trial]) -> Iterator[tuple[Trial, Outcome]]:
+    def run(self, trials: Iterable[Trial]) -> Iterator[tuple[Trial, Outcome]]:
         for trial in trials:
             if len(self.ran) == self.stop_after:
                 raise KeyboardInterrupt
             self.ran.append(trial)
+            time.sleep(self.seconds)
             if self.fails(trial):
                 yield trial, Outcome(status="failed", seconds=0.1, device="cpu", reason="ValueError: told to")
             else:
@@ -53,10 +62,20 @@ def facts() -> StudyFacts:
     return StudyFacts(dataset="demo", title="demo (synthetic)", fingerprint="abc", folds=1, settings={"epochs": 2})
 
 
+@pytest.fixture(params=["sqlite", "journal", "postgresql"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty place for a ledger, of every kind."""
+    if request.param == "postgresql":
+        return request.getfixturevalue("postgresql").new_database()
+    return {"sqlite": f"sqlite:///{tmp_path / 'study.db'}", "journal": f"journal:///{tmp_path / 'study.journal'}"}[
+        request.param
+    ]
+
+
 @pytest.fixture
 def make_ledger(tmp_path: Path, facts: StudyFacts) -> Callable[..., Ledger]:
-    def make(**changes: Any) -> Ledger:
-        ledger = Ledger(f"sqlite:///{tmp_path / 'study.db'}", **{"name": "demo", **changes})
+    def make(storage: str = f"sqlite:///{tmp_path / 'study.db'}", **changes: Any) -> Ledger:
+        ledger = Ledger(storage, **{"name": "demo", **changes})
         ledger.open(facts)
         return ledger
 

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import threading
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
+import optuna
 import pytest
 from conftest import FakeEngine, invented
 
 from cemobam_core.config import FUSIONS, MODULES
+from study import driver, leases
 from study.design import Pair, Trial, distinct
 from study.driver import Plan, StudyRun
 from study.ledger import Ledger, Outcome, StudyFacts
+from study.storages import open_storage
 
 Make = Callable[..., Ledger]
 
@@ -29,7 +34,7 @@ def test_every_trial_is_run_once_and_every_block_is_complete(make_ledger: Make, 
     assert len(engine.ran) == len(distinct(engine.ran)) == (6 + 3 + 2) * 2
     assert study.counts() == (22, 22)
     again = make_ledger()
-    assert {block: len(again.outcomes(block)) for block in plan.blocks} == {"grid": 12, "fusion": 8, "ablation": 6}
+    assert {block: len(again.news(block)) for block in plan.blocks} == {"grid": 12, "fusion": 8, "ablation": 6}
     seen = Counter((t.configuration.model.fusion, t.configuration.model.modules) for t in engine.ran[12:])
     expected = {(f, "full") for f in FUSIONS if f != "min"} | {("min", m) for m in MODULES if m != "full"}
     assert seen == dict.fromkeys(expected, 2)
@@ -55,7 +60,7 @@ def test_stopped_anywhere_it_goes_on_from_there(make_ledger: Make, plan: Plan, f
     study.run(engine, lambda *_: None)
     assert len(engine.ran) == 22 - after
     assert study.outcomes == {t.signature("abc"): invented(t) for t in stopped.ran + engine.ran}
-    assert {block: len(make_ledger().outcomes(block)) for block in plan.blocks} == {
+    assert {block: len(make_ledger().news(block)) for block in plan.blocks} == {
         "grid": 12,
         "fusion": 8,
         "ablation": 6,
@@ -126,4 +131,114 @@ def test_a_trial_done_for_one_block_is_copied_to_another_even_when_nothing_is_le
     run(fusion, make_ledger(), facts, FakeEngine())
     ledger = make_ledger()
     StudyRun(replace(fusion, blocks=("ablation",)), ledger, facts).share()
-    assert len(make_ledger().outcomes("ablation")) == 2
+    assert len(make_ledger().news("ablation")) == 2
+
+
+@pytest.fixture
+def shared(storage: str) -> str:
+    """A storage that several runs may use at once."""
+    if storage.startswith("sqlite"):
+        pytest.skip("SQLite is for one run")
+    return storage
+
+
+def recorded(storage: str, plan: Plan) -> dict[str, Counter[str]]:
+    """How often each block's study has each signature, as Optuna reads it."""
+    place = open_storage(storage).optuna
+    studies = {block: optuna.load_study(study_name=f"demo/{block}", storage=place) for block in plan.blocks}
+    return {block: Counter(trial.user_attrs["signature"] for trial in study.trials) for block, study in studies.items()}
+
+
+def test_several_runs_of_one_study_share_the_work(
+    make_ledger: Make, shared: str, plan: Plan, facts: StudyFacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "_POLL_S", 0.01)
+    engines = [FakeEngine(seconds=0.01) for _ in range(3)]
+    studies = [StudyRun(plan, make_ledger(shared), facts) for _ in engines]
+    heard: list[Counter[Trial]] = [Counter() for _ in engines]
+
+    def work(i: int) -> None:
+        studies[i].run(engines[i], lambda trial, _: heard[i].update([trial]))
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(len(engines))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ran = [trial for engine in engines for trial in engine.ran]
+    assert len(ran) == len(distinct(ran)) == 22
+    assert all(engine.ran for engine in engines)
+    for study, told in zip(studies, heard, strict=True):
+        assert study.counts() == (22, 22)
+        assert set(told) == set(ran)  # each one's progress bar sees all of them, once
+        assert set(told.values()) == {1}
+    assert {block: len(c) for block, c in recorded(shared, plan).items()} == {"grid": 12, "fusion": 8, "ablation": 6}
+    assert all(set(counts.values()) == {1} for counts in recorded(shared, plan).values())
+
+
+def test_what_a_run_that_dies_had_taken_another_does(
+    make_ledger: Make, shared: str, plan: Plan, facts: StudyFacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver, "_POLL_S", 0.01)
+    dead = make_ledger(shared).leases()
+    dead._me = "elsewhere 1 x"
+    first = plan.design.trials("grid", Pair(1, 1))[3].signature(facts.fingerprint)
+    dead._change(lambda _: None)
+    assert dead.take([first], 1) == [first]
+    monkeypatch.setattr(leases, "BEAT_S", 0.02)  # of the one that lives
+    engine = FakeEngine()
+    study = run(plan, make_ledger(shared), facts, engine)
+    assert study.counts() == (22, 22)
+    assert len(engine.ran) == 22
+    assert first in {trial.signature(facts.fingerprint) for trial in engine.ran}
+
+
+def test_a_trial_that_fails_for_one_run_is_not_tried_by_the_others_in_turn(
+    make_ledger: Make, shared: str, plan: Plan, facts: StudyFacts
+) -> None:
+    def fails(trial: Trial) -> bool:
+        return trial.configuration.pair == Pair(1, 2) and trial.seed == 1
+
+    one, other = (StudyRun(plan, make_ledger(shared), facts) for _ in range(2))
+    ran = []
+    engine = FakeEngine(fails=fails)
+
+    class Between(FakeEngine):
+        """While it is asked for its first outcome, the other run does everything."""
+
+        def run(self, trials: Iterable[Trial]) -> Iterator[tuple[Trial, Outcome]]:
+            if not engine.ran:
+                other_done = threading.Thread(target=lambda: other.run(engine, lambda *_: None))
+                pending = iter(trials)
+                first = next(pending)
+                other_done.start()
+                while len(engine.ran) < 11:
+                    time.sleep(0.01)
+                ran.append(first)
+                yield first, invented(first)
+                trials = pending
+                yield from super().run(trials)
+                other_done.join()
+            else:
+                yield from super().run(trials)
+
+    own = Between(fails=fails)
+    one.run(own, lambda *_: None)
+    everything = Counter([*ran, *own.ran, *engine.ran])
+    assert set(everything.values()) == {1}
+    assert one.counts() == (22, 21)
+    again = FakeEngine()
+    assert run(plan, make_ledger(shared), facts, again).counts() == (22, 22)
+    assert [(t.configuration.pair, t.seed) for t in again.ran] == [(Pair(1, 2), 1)]
+
+
+def test_a_failed_trial_names_its_log(
+    make_ledger: Make, plan: Plan, facts: StudyFacts, caplog: pytest.LogCaptureFixture
+) -> None:
+    study = StudyRun(plan, make_ledger(), facts)
+    study.run(FakeEngine(fails=lambda trial: trial.seed == 1), lambda *_: None, log="logs/a.jsonl")
+    outcomes = make_ledger().news("grid").values()
+    assert {(o.status, o.log) for o in outcomes} == {("done", ""), ("failed", "logs/a.jsonl")}
+    told = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert {record.reason for record in told} == {"ValueError: told to"}  # type: ignore[attr-defined]
+    assert all(record.signature for record in told)  # type: ignore[attr-defined]

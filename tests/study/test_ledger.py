@@ -13,21 +13,57 @@ from conftest import invented  # the one beside this file
 from cemobam_core import InputError
 from study.design import Pair, Trial
 from study.driver import Plan
-from study.ledger import METRICS, Ledger, LedgerFailed, Outcome, StudyFacts
+from study.ledger import METRICS, Ledger, Outcome, StudyFacts
+from study.storages import LedgerFailed, open_storage
 
 Make = Callable[..., Ledger]
 
 
-def test_what_is_recorded_is_read_again(make_ledger: Make, plan: Plan, facts: StudyFacts) -> None:
-    ledger = make_ledger()
+def test_what_is_recorded_is_read_again(make_ledger: Make, storage: str, plan: Plan, facts: StudyFacts) -> None:
+    ledger = make_ledger(storage)
     trials = plan.design.trials("grid", Pair(1, 1))[:4]
     for trial in trials:
-        ledger.record("grid", trial, invented(trial))
+        signature = trial.signature(facts.fingerprint)
+        assert ledger.record("grid", trial, invented(trial)) == {signature: invented(trial)}
+    assert ledger.news("grid") == {}
     expected = {t.signature(facts.fingerprint): invented(t) for t in trials}
-    assert ledger.outcomes("grid") == expected
-    assert make_ledger().outcomes("grid") == expected
-    assert make_ledger().outcomes("fusion") == {}
-    assert make_ledger().facts() == facts
+    assert make_ledger(storage).news("grid") == expected
+    assert make_ledger(storage).news("fusion") == {}
+    assert make_ledger(storage).facts() == facts
+
+
+def test_each_of_two_hears_what_the_other_records_and_a_trial_done_is_recorded_once(
+    make_ledger: Make, storage: str, plan: Plan, facts: StudyFacts
+) -> None:
+    one, two = make_ledger(storage), make_ledger(storage)
+    first, second, *_ = plan.design.trials("grid", Pair(1, 1))
+    one.record("grid", first, invented(first))
+    late = replace(invented(first), seconds=9.0)
+    assert two.record("grid", first, late) == {first.signature(facts.fingerprint): invented(first)}
+    assert two.record("grid", second, invented(second)) == {second.signature(facts.fingerprint): invented(second)}
+    assert one.news("grid") == {second.signature(facts.fingerprint): invented(second)}
+    assert one.news("grid") == {}
+    assert len(make_ledger(storage).news("grid")) == 2
+
+
+def test_what_is_written_in_bulk_is_what_optuna_writes(plan: Plan, facts: StudyFacts, storage: str) -> None:
+    trial = plan.design.trials("grid", Pair(1, 1))[5]
+    curve = {1: 0.25, 2: float("nan"), 3: float("inf")}  # not that a validation WA could be
+    ledger = Ledger(storage, name="demo")
+    ledger.open(facts)
+    for outcome in (invented(trial), Outcome(status="failed", seconds=0.1, device="cpu", reason="x", curve=curve)):
+        ledger.record("grid", trial, outcome)
+    ledger.record("grid", trial, replace(invented(trial), curve=curve))
+    ours = optuna.load_study(study_name="demo/grid", storage=open_storage(storage).optuna)
+    theirs = optuna.create_study(study_name="other", storage=open_storage(storage).optuna, direction="maximize")
+    theirs.add_trials(ours.trials)
+    for one, other in zip(ours.trials, theirs.trials, strict=True):
+        for name in ("number", "state", "params", "distributions", "user_attrs", "system_attrs", "duration"):
+            assert getattr(one, name) == getattr(other, name), name
+        assert one.values == other.values
+        assert repr(one.intermediate_values) == repr(other.intermediate_values)  # nan is not nan
+        assert one.datetime_start == other.datetime_start
+    assert [t.state.name for t in ours.trials] == ["COMPLETE", "FAIL"][: len(ours.trials)]
 
 
 def test_the_dashboard_finds_a_study_worth_browsing(make_ledger: Make, plan: Plan, tmp_path: Path) -> None:
@@ -49,10 +85,10 @@ def test_a_done_trial_outranks_its_failures(make_ledger: Make, plan: Plan, facts
     trial = plan.design.trials("grid", Pair(1, 1))[0]
     failed = Outcome(status="failed", seconds=0.0, device="cpu", reason="killed")
     ledger.record("grid", trial, failed)
-    assert make_ledger().outcomes("grid")[trial.signature(facts.fingerprint)].reason == "killed"
+    assert make_ledger().news("grid")[trial.signature(facts.fingerprint)].reason == "killed"
     ledger.record("grid", trial, invented(trial))
     ledger.record("grid", trial, failed)
-    assert make_ledger().outcomes("grid")[trial.signature(facts.fingerprint)] == invented(trial)
+    assert make_ledger().news("grid")[trial.signature(facts.fingerprint)] == invented(trial)
 
 
 def test_other_features_are_refused(make_ledger: Make, plan: Plan, facts: StudyFacts) -> None:
@@ -80,7 +116,7 @@ def test_a_study_made_but_not_described_is_taken_up(make_ledger: Make, plan: Pla
     ledger = make_ledger()  # a kill came in between
     trial = plan.design.trials("grid", Pair(1, 1))[0]
     ledger.record("grid", trial, invented(trial))
-    assert len(make_ledger().outcomes("grid")) == 1
+    assert len(make_ledger().news("grid")) == 1
     assert make_ledger().facts() is not None
 
 
@@ -104,7 +140,7 @@ def test_a_storage_that_refuses_says_so(make_ledger: Make, plan: Plan, tmp_path:
     ledger.record("grid", trials[0], invented(trials[0]))
     with sqlite3.connect(tmp_path / "study.db") as database:
         (pages,) = database.execute("pragma page_count").fetchone()
-    engine = ledger._storage._backend.engine  # type: ignore[attr-defined]
+    engine = ledger._storage.optuna.engine  # type: ignore[attr-defined]
 
     @sqlalchemy.event.listens_for(engine, "connect")
     def fill_the_disk(connection: sqlite3.Connection, _: object) -> None:
@@ -114,5 +150,5 @@ def test_a_storage_that_refuses_says_so(make_ledger: Make, plan: Plan, tmp_path:
     with pytest.raises(LedgerFailed, match="full"):
         for trial in trials[1:]:
             ledger.record("grid", trial, invented(trial))
-    whole = make_ledger().outcomes("grid")
+    whole = make_ledger().news("grid")
     assert all(set(outcome.metrics) == set(METRICS) for outcome in whole.values())

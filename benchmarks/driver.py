@@ -1,0 +1,98 @@
+"""What the driver itself costs: planning, recording, progress and resuming, with the training replaced by nothing.
+
+    python benchmarks/driver.py [STORAGE_URL]
+
+Runs the study of 525 trials, and then one of 100 seeds (10,500 trials), on an empty storage (default: SQLite in a
+temporary folder) with an engine that invents its outcomes, and plans both anew as a resumed run does. Beside it,
+what Optuna's own call takes to add the same trials, and to read them.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import optuna
+
+from study.cli import _Progress
+from study.design import Design, Trial, readings
+from study.driver import Plan, StudyRun
+from study.ledger import METRICS, Ledger, Outcome, StudyFacts
+from study.storages import open_storage
+
+
+class Inventing:
+    """An engine that takes no time: outcomes as large as real ones, out of thin air."""
+
+    def __enter__(self) -> Inventing:
+        """Nothing to start."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to end."""
+
+    def run(self, trials: Iterable[Trial]) -> Iterator[tuple[Trial, Outcome]]:
+        """Invent."""
+        draw = random.Random(0)
+        for trial in trials:
+            curve = {epoch: draw.random() for epoch in range(10, 101, 10)}
+            metrics = {name: draw.random() for name in METRICS}
+            confusion = tuple(tuple(draw.randrange(99) for _ in range(4)) for _ in range(4))
+            yield (
+                trial,
+                Outcome(status="done", seconds=1.0, device="cpu", metrics=metrics, curve=curve, confusion=confusion),
+            )
+
+
+def plan(seeds: int) -> Plan:
+    """The paper's study with so many seeds."""
+    k = tuple(range(1, 11))
+    design = Design(readings=readings(), profile="paper", k_audio=k, k_text=k, seeds=tuple(range(seeds)))
+    return Plan(design=design, blocks=("grid", "fusion", "ablation"), at=None, select_by="wa", select_on="val")
+
+
+def study(storage: str, seeds: int) -> StudyRun:
+    """The study against what the storage holds, as a run plans it."""
+    facts = StudyFacts(dataset="demo", title="demo", fingerprint="abc", folds=1, settings={})
+    ledger = Ledger(storage, name=f"seeds{seeds}")
+    ledger.open(facts)
+    return StudyRun(plan(seeds), ledger, facts)
+
+
+def main(storage: str) -> None:
+    """Print what each step takes."""
+    print(storage.partition("://")[0])
+    for seeds in (5, 100):
+        run = study(storage, seeds)
+        asked, _ = run.counts()
+        start = time.perf_counter()
+        with _Progress(run) as progress:
+            run.run(Inventing(), progress.on_outcome)
+        ran = time.perf_counter() - start
+        start = time.perf_counter()
+        again = study(storage, seeds)
+        missing = asked - again.counts()[1]
+        resumed = time.perf_counter() - start
+        print(f"  {asked:6d} trials  {1000 * ran / asked:6.1f} ms each in all; planned and resumed in {resumed:.2f} s")
+        assert missing == 0
+    place = open_storage(storage).optuna
+    theirs = optuna.create_study(study_name="optuna", storage=place)
+    some = optuna.load_study(study_name="seeds5/grid", storage=place).trials[:100]
+    start = time.perf_counter()
+    theirs.add_trials(some)
+    print(f"  Optuna's add_trial    {10 * (time.perf_counter() - start):6.1f} ms each")
+    start = time.perf_counter()
+    read = len(optuna.load_study(study_name="seeds100/grid", storage=open_storage(storage).optuna).trials)
+    print(f"  Optuna's get_trials   {time.perf_counter() - start:6.2f} s for {read}")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        main(sys.argv[1])
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            main(f"sqlite:///{Path(folder) / 'study.db'}")
