@@ -176,7 +176,7 @@ class Ledger:
         self._facts = facts
 
     def news(self, block: str) -> dict[str, Outcome]:
-        """What this run or another has recorded in the block's study since it was last asked for, by signature.
+        """What this run or another has recorded in the block's study since this object last told, by signature.
 
         Raises:
             LedgerFailed: the storage refused.

@@ -36,7 +36,7 @@ def report_of(
 ) -> Report:
     run = StudyRun(plan, ledger, facts)
     run.run(FakeEngine(fails=fails), lambda *_: None)
-    evidence = Evidence.of(StudyRun(plan, ledger, facts), name="demo", models=tmp_path / "models")
+    evidence = Evidence.of(run, name="demo", models=tmp_path / "models")
     return make_report(evidence, again="python run_grid.py --name demo")
 
 
@@ -132,15 +132,20 @@ def test_one_seed_has_no_intervals_and_says_so(
 
 def hostile_report(make_ledger: Make, plan: Plan, facts: StudyFacts, tmp_path: Path) -> Path:
     nasty = replace(facts, title=HOSTILE, class_names=(HOSTILE, "b", "c", "d"), made_with={HOSTILE: HOSTILE})
-    ledger = make_ledger()
-    ledger.open(nasty)
-    run = StudyRun(plan, ledger, nasty)
+
+    def opened() -> Ledger:
+        ledger = make_ledger()
+        ledger.open(nasty)
+        return ledger
+
+    ledger = opened()
+    run = StudyRun(plan, opened(), nasty)
     confusion = tuple(tuple(5 if i == j else 1 for j in range(4)) for i in range(4))
     for block in plan.blocks:
         for i, trial in enumerate(run.trials(block)):
             bad = Outcome(status="failed", seconds=0.0, device="cpu", reason=HOSTILE)
             ledger.record(block, trial, bad if i == 3 else replace(invented(trial), confusion=confusion))
-        run = StudyRun(plan, ledger, nasty)
+        run = StudyRun(plan, opened(), nasty)
     evidence = Evidence.of(run, name="demo", models=tmp_path / "models")
     make_report(evidence, again=f"python run_grid.py --dataset '{HOSTILE}'").write(tmp_path / "r", tmp_path / "plots")
     return tmp_path / "r/report.html"
