@@ -1,0 +1,105 @@
+"""Several runs at one study, and what may befall them."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pandas as pd
+import pytest
+from servers import PostgreSQL
+from test_runs import run, start
+
+from study.storages import open_storage
+
+STUDY = ["--k-audio", "1,3", "--k-text", "1:2", "--seeds", "4", "--epochs", "4", "--workers", "1"]
+TRIALS = 4 * (2 * 2 + 3 + 2)
+
+
+def trials(folder: str) -> pd.DataFrame:
+    """The trials without what may differ from run to run."""
+    return pd.read_csv(f"{folder}/demo/trials.csv").drop(columns=["seconds", "device"])
+
+
+def counted(storage: str) -> list[int]:
+    """How many trials each block's study has; none has one twice."""
+    place = open_storage(storage).optuna
+    numbers = []
+    for name in optuna.get_all_study_names(place):
+        signatures = [
+            trial.user_attrs["signature"] for trial in optuna.load_study(study_name=name, storage=place).trials
+        ]
+        assert len(set(signatures)) == len(signatures)
+        numbers.append(len(signatures))
+    return numbers
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
+
+
+def ended(process: subprocess.Popen[str]) -> str:
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, out + err
+    return out
+
+
+@pytest.fixture
+def undisturbed(in_folder: Path) -> pd.DataFrame:
+    run(*STUDY, "--results", "undisturbed")
+    return trials("undisturbed")
+
+
+def test_two_runs_over_a_journal_do_one_study(in_folder: Path, undisturbed: pd.DataFrame) -> None:
+    storage = "journal:///shared.journal"
+    arguments = [*STUDY, "--storage", storage]
+    both = [start(*arguments, "--results", name) for name in ("one", "two")]
+    for process in both:
+        assert f"{TRIALS} of {TRIALS} trials done" in ended(process)
+    for name in ("one", "two"):
+        pd.testing.assert_frame_equal(trials(name), undisturbed)
+    assert sorted(counted(storage)) == [12, 16, 16]
+    ran = [
+        sum("trial done" in path.read_text() for path in Path(f"{name}/demo/logs").iterdir()) for name in ("one", "two")
+    ]
+    assert all(ran)
+
+
+def test_over_postgresql_a_run_is_killed_and_the_server_started_again(
+    in_folder: Path, undisturbed: pd.DataFrame, postgresql: PostgreSQL
+) -> None:
+    storage = postgresql.new_database()
+    arguments = [*STUDY, "--storage", storage, "--verbose"]
+    killed, living = (start(*arguments, "--results", name) for name in ("killed", "living"))
+    until(lambda: sum(counted(storage)) >= 4, "nothing is recorded")
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    so_far = sum(counted(storage))
+    until(lambda: sum(counted(storage)) >= so_far + 2, "the other does not go on")
+    postgresql.stop()
+    time.sleep(1)
+    postgresql.start()
+    out, err = living.communicate(timeout=300)
+    assert living.returncode == 0, out + err
+    pd.testing.assert_frame_equal(trials("living"), undisturbed)
+    assert sorted(counted(storage)) == [12, 16, 16]
+    assert "is dead; its" in err
+    assert "does not answer" in err
+    for text in (
+        out,
+        err,
+        *(
+            path.read_text()
+            for path in Path("living/demo").rglob("*")
+            if path.suffix in {".jsonl", ".md", ".html", ".json"}
+        ),
+    ):
+        assert "secret-word" not in text
+    assert "postgresql://tester:***@127.0.0.1" in out + err
