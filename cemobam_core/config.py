@@ -24,7 +24,7 @@ FUSIONS: tuple[Fusion, ...] = get_args(Fusion)
 MODULES: tuple[Modules, ...] = get_args(Modules)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
-METHOD_VERSION = 1
+METHOD_VERSION = 2
 """Part of every trial's signature: raised whenever a change of the code changes a trial's numbers."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -97,13 +98,35 @@ class TopKGraph:
         for name, k in (("k_audio", k_audio), ("k_text", k_text)):
             if not 1 <= k <= self.k_max:
                 raise InputError(f"{name}={k} is not between 1 and the {self.k_max} neighbours that were ranked")
-        n = len(self.by_audio)
+        edges, audio_rank, text_rank = self._choosers_edges if gather_from == "choosers" else self._edges
+        return edges[:, (audio_rank < k_audio) | (text_rank < k_text)]
+
+    @cached_property
+    def _edges(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self._ranked_edges(turned=False)
+
+    @cached_property
+    def _choosers_edges(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self._ranked_edges(turned=True)
+
+    def _ranked_edges(self, *, turned: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """The edges of the largest graph, sorted, and each one's rank by audio and by text.
+
+        A smaller graph is those whose rank is below its K. A self-loop ranks first; what a modality did not choose has
+        the rank ``k_max``.
+        """
+        n, k = self.by_audio.shape
         target = torch.arange(n, device=self.by_audio.device).unsqueeze(1)
-        source = torch.cat([target, self.by_audio[:, :k_audio], self.by_text[:, :k_text]], dim=1)
-        if gather_from == "choosers":
-            source, target = target, source
-        edges = torch.unique(source * n + target)  # one number an edge: sorts and removes what both chose
-        return torch.stack([edges // n, edges % n])
+        source = torch.cat([target, self.by_audio, self.by_text], dim=1)  # (N, 1 + 2 K)
+        edges = target * n + source if turned else source * n + target
+        distinct, which = torch.unique(edges, return_inverse=True)  # one number an edge: sorted, each once
+        place = torch.arange(k, device=edges.device)
+        first, never = place.new_zeros(1), place.new_full((k,), k)
+        ranks = []
+        for rank in (torch.cat([first, place, never]), torch.cat([first, never, place])):
+            best = torch.full_like(distinct, k)
+            ranks.append(best.scatter_reduce(0, which.flatten(), rank.repeat(n), "amin"))
+        return torch.stack([distinct // n, distinct % n]), ranks[0], ranks[1]
 
 
 def _pooled(x: Tensor, mask: Tensor | None) -> Float[Tensor, "n e"]:

@@ -28,9 +28,9 @@ class Metrics:
     confusion: tuple[tuple[int, ...], ...]
 
 
-def at_least_fp32(logits: Float[Tensor, "n c"]) -> Float[Tensor, "n c"]:
-    """Logits of a bfloat16 product in float32, in which a loss is taken; others as they are."""
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))
+def at_least_fp32(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """What a bfloat16 product gave in float32, in which sums and losses are taken; anything else as it is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def confusion_matrix(

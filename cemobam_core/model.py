@@ -152,9 +152,7 @@ class CemoBAM(nn.Module):
 
         Takes and raises what :meth:`forward` does.
         """
-        for name, x, size in (("audio", audio, self.config.audio_dim), ("text", text, self.config.text_dim)):
-            if x.shape[-1] != size:
-                raise InputError(f"{name} embeddings have {x.shape[-1]} numbers, the model expects {size}")
+        self.check_sizes(audio, text)
         audio, audio_mask = _as_sequence(audio, audio_mask)  # (N, T_a, E), (N, T_a)
         text, text_mask = _as_sequence(text, text_mask)
         f_audio = self.audio_projection(audio, audio_mask)  # (N, T_a, d)
@@ -167,6 +165,16 @@ class CemoBAM(nn.Module):
         if self.xcbam is not None:
             branches.append(self.xcbam(f_audio, f_text, audio_mask, text_mask))  # (N, d)
         return torch.cat(branches, dim=-1)
+
+    def check_sizes(self, audio: Float[Tensor, "*a ea"], text: Float[Tensor, "*t et"]) -> None:
+        """See that embeddings have the configuration's size.
+
+        Raises:
+            InputError: they have not.
+        """
+        for name, x, size in (("audio", audio, self.config.audio_dim), ("text", text, self.config.text_dim)):
+            if x.shape[-1] != size:
+                raise InputError(f"{name} embeddings have {x.shape[-1]} numbers, the model expects {size}")
 
 
 def _chgat(config: CemoBAMConfig) -> CHGAT:

@@ -6,14 +6,17 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from cemobam_core import fast
 from cemobam_core.config import CemoBAMConfig, Precision, TrainingConfig
 from cemobam_core.errors import InputError
 from cemobam_core.features import FeatureSet
+from cemobam_core.memory import keep_freed_memory
 from cemobam_core.metrics import Metrics, at_least_fp32, metrics_from_logits
 from cemobam_core.model import CemoBAM
 
@@ -54,9 +57,15 @@ class Batch:
         return replace(self, **{name: t.to(device) for name, t in tensors.items() if t is not None})
 
     def logits(self, model: CemoBAM) -> Tensor:
-        """What the model says of every utterance, (N, C)."""
+        """What the model says of every utterance, (N, C): by the fast pass where it applies, else by the model."""
+        if fast.applies(model, self.audio.device):
+            return fast.logits(model, self._inputs)
         logits: Tensor = model(self.audio, self.text, self.edge_index, self.audio_mask, self.text_mask)
         return logits
+
+    @cached_property
+    def _inputs(self) -> fast.Inputs:
+        return fast.Inputs.from_features(self.audio, self.text, self.edge_index, self.audio_mask, self.text_mask)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +109,7 @@ def train(
     """
     training = training or TrainingConfig()
     device = torch.device(device)
+    keep_freed_memory()
     curve_at = {math.ceil(training.epochs * i / CURVE_POINTS) for i in range(1, CURVE_POINTS + 1)}
     with _seeded(seed, device), _matmul_precision(training.precision, device):
         model = CemoBAM(config).to(device)
