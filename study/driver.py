@@ -46,7 +46,7 @@ class StudyRun:
     def __init__(self, plan: Plan, ledger: Ledger, facts: StudyFacts) -> None:
         self.plan = plan
         self.facts = facts
-        self._ledger = ledger
+        self.ledger = ledger
         # A trial that blocks share is trained once, whichever block it was trained for: all are looked into.
         self._recorded = {block: ledger.outcomes(block) for block in BLOCKS}
         self._known: dict[str, Outcome] = {}
@@ -150,7 +150,7 @@ class StudyRun:
                     self._record(block, trial, done[signature])
 
     def _record(self, block: str, trial: Trial, outcome: Outcome) -> None:
-        self._ledger.record(block, trial, outcome)
+        self.ledger.record(block, trial, outcome)
         signature = self._signature(trial)
         self._recorded[block][signature] = outcome
         self._learn(signature, outcome)

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
@@ -139,6 +140,15 @@ class Ledger:
     def study_name(self, block: str) -> str:
         """The Optuna study of a block."""
         return f"{self._name}/{block}{self._tag}"
+
+    @property
+    def storage(self) -> BaseStorage:
+        """Where it is kept, for the dashboard to serve."""
+        return self._storage
+
+    def optuna_study(self, block: str) -> optuna.Study | None:
+        """The Optuna study of a block, to hang notes and figures on; None: it has no trial yet."""
+        return self._study(block) if block in self._studies or self.study_name(block) in self._kept else None
 
     def facts(self) -> StudyFacts | None:
         """What is kept of the studies of this name and tag; None: there are none yet."""
