@@ -7,6 +7,7 @@ the same.
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -172,7 +173,7 @@ def _note(
         rows = [(f"{VERDICT_SIGNS[x.verdict]} **{x.verdict}**", x.claim, x.numbers) for x in answers]
         table = pd.DataFrame(rows, columns=["Verdict", "Claim", "Numbers"]).map(_cell).to_markdown(index=False)
         parts += ["## The paper's claims", plain_markdown(about_what(about.dataset, about.title)), table]
-    shown = [tables[name].markdown().rstrip() for name in _TABLES[block] if name in tables]
+    shown = [_spaced(tables[name].markdown().rstrip()) for name in _TABLES[block] if name in tables]
     settings = {**about.settings, "seeds": ", ".join(map(str, about.seeds)), "folds": about.folds}
     parts += [
         *(["## Tables", *shown] if shown else []),
@@ -188,6 +189,11 @@ def _where(evidence: Evidence) -> str:
     """The data set and the pair."""
     pair = evidence.about.at
     return f"{evidence.about.title}, K {pair}" if pair else evidence.about.title
+
+
+def _spaced(table: str) -> str:
+    """With room between columns, which the dashboard leaves none: an em space before all but the first."""
+    return re.sub(r"(?m)(?<=[^\\|\n])\|(?= )", "|&emsp;", table)
 
 
 def _cell(text: str) -> str:

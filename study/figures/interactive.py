@@ -27,7 +27,7 @@ _LAYOUT: dict[str, Any] = {
     # plotly's own template is longer than the figures are
     "template": "none",
     "font": {"size": 12},
-    "margin": {"l": 60, "r": 20, "t": 90, "b": 55},
+    "margin": {"l": 60, "r": 20, "t": 95, "b": 90},
     "paper_bgcolor": "white",
     "hovermode": "closest",
 }
@@ -120,6 +120,7 @@ def curves(lines: Mapping[str, pd.DataFrame], *, title: str) -> go.Figure:
         values = 100 * frame.to_numpy(float)
         mean, n = values.mean(axis=0), len(values)
         half = np.nan_to_num(half_width(values.std(axis=0, ddof=1) if n > 1 else np.zeros_like(mean), n))
+        low, high = np.clip(mean - half, 0, 100), np.clip(mean + half, 0, 100)
         if len(lines) == 1:
             for seed, row in list(zip(frame.index, values, strict=True))[:_SEEDS_SHOWN]:
                 figure.add_scatter(
@@ -127,7 +128,7 @@ def curves(lines: Mapping[str, pd.DataFrame], *, title: str) -> go.Figure:
                     hovertemplate=f"seed {seed}, epoch %{{x}}: %{{y:.1f}}<extra></extra>",
                 )  # fmt: skip
         figure.add_scatter(
-            x=epochs + epochs[::-1], y=_list(mean + half) + _list(mean - half)[::-1], fill="toself", mode="lines",
+            x=epochs + epochs[::-1], y=_list(high) + _list(low)[::-1], fill="toself", mode="lines",
             line={"width": 0, "color": colour}, fillcolor=_pale(colour), hoverinfo="skip", showlegend=False,
         )  # fmt: skip
         figure.add_scatter(
@@ -269,10 +270,10 @@ def _buttons(first: Metric, traces: int = 1) -> dict[str, Any]:
         }
         for measure, label in MEASURES.items()
     ]
-    place = {"x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom"}
+    place = {"x": 1, "xanchor": "right", "y": -0.19, "yanchor": "top"}  # below, where no title is
     return {
         "type": "buttons", "direction": "right", "active": list(MEASURES).index(first), "buttons": buttons, **place,
-        "pad": {"t": 0, "b": 2}, "font": {"size": 11},
+        "font": {"size": 11},
     }  # fmt: skip
 
 
