@@ -7,9 +7,10 @@ import gc
 import logging
 import socket
 import sys
+from collections.abc import Container
 
-import optuna
-from optuna.storages import BaseStorage
+from optuna.storages import BaseStorage, RDBStorage, _CachedStorage
+from optuna.trial import FrozenTrial, TrialState
 from optuna_dashboard import wsgi
 from waitress.server import create_server
 
@@ -17,6 +18,26 @@ from cemobam_core.errors import InputError
 
 _PORTS = range(8080, 8100)
 """Tried in turn where the user names none."""
+
+_MANY = 1000
+"""Trials of a study above which their single learning curves are left out.
+
+The front page draws a line for each: of 10,000 a browser makes two minutes of work, of the rest eight seconds.
+"""
+
+
+class LeanStorage(_CachedStorage):
+    """A database read for the dashboard: what has been read is kept, and of many trials no learning curves."""
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """As Optuna's; the curves are forgotten here, not in the database."""
+        trials = super().get_all_trials(study_id, deepcopy, states)
+        if len(trials) > _MANY:
+            for trial in trials:
+                trial.intermediate_values = {}
+        return trials
 
 
 def serve(storage: BaseStorage, *, host: str, port: int | None) -> None:
@@ -31,7 +52,9 @@ def serve(storage: BaseStorage, *, host: str, port: int | None) -> None:
         InputError: there is no such address here, or the port is taken.
     """
     listener = _listener(host, port)
-    storage = optuna.storages.get_storage(storage)  # with a cache: only what is new is read again
+    database = getattr(storage, "_backend", storage)
+    if isinstance(database, RDBStorage):
+        storage = LeanStorage(database)
     _read_once(storage)
     bound = listener.getsockname()
     at = socket.gethostname() if bound[0] in ("0.0.0.0", "::") else bound[0]

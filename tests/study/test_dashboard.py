@@ -21,7 +21,7 @@ from conftest import FakeEngine, invented
 from optuna_dashboard import get_note, save_note
 from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
 
-from study import publishing
+from study import dashboard, publishing
 from study.arguments import dashboard_as_typed, grid_parser
 from study.cli import cemobam
 from study.driver import Plan, StudyRun
@@ -190,6 +190,18 @@ def test_a_storage_that_refuses_costs_no_trial(
     published_study(plan, make_ledger(), facts, tmp_path)
     assert "not renewed: database or disk is full" in caplog.text
     assert "and more" not in caplog.text
+
+
+def test_of_many_trials_the_curves_are_left_out_of_the_browser_alone(
+    make_ledger: Make, plan: Plan, facts: StudyFacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published_study(plan, make_ledger(), facts, tmp_path)
+    storage = dashboard.LeanStorage(optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'study.db'}"))
+    assert all(trial.intermediate_values for trial in storage.get_all_trials(1))
+    monkeypatch.setattr(dashboard, "_MANY", 11)
+    assert not any(trial.intermediate_values for trial in storage.get_all_trials(1))
+    assert all(trial.intermediate_values for trial in storage.get_all_trials(2))  # 8 of them
+    assert all(outcome.curve for outcome in make_ledger().outcomes("grid").values())
 
 
 @pytest.mark.parametrize(
