@@ -40,6 +40,16 @@ examples:
   python run_grid.py --dataset iemocap --features features/iemocap
 """
 
+_DASHBOARD_EXAMPLES = """
+examples:
+  cemobam dashboard
+      The demo's study, in results/demo/study.db.
+  cemobam dashboard --dataset iemocap --port 9000
+  cemobam dashboard --dataset iemocap --storage postgresql://me@db.example.org/cemobam
+  ssh -C -L 8080:127.0.0.1:8080 HOST
+      From another machine: then http://127.0.0.1:8080/ there is the dashboard that listens on HOST.
+"""
+
 _LARGEST_SEED = 2**32 - 1
 
 MAKING = (
@@ -174,13 +184,7 @@ def grid_parser() -> argparse.ArgumentParser:
     )
 
     where = parser.add_argument_group("where it is kept")
-    where.add_argument(
-        "--results",
-        metavar="DIR",
-        type=Path,
-        default=Path("results"),
-        help="tables, logs and the ledger, under DIR/NAME (default results)",
-    )
+    _add_ledger(where)
     where.add_argument(
         "--plots",
         metavar="DIR",
@@ -188,15 +192,6 @@ def grid_parser() -> argparse.ArgumentParser:
         default=Path("plots"),
         help="figures, under DIR/NAME (default plots)",
     )
-    where.add_argument("--name", metavar="NAME", type=_name, help="of the study (default: the data set's)")
-    where.add_argument(
-        "--storage",
-        metavar="URL",
-        help="the ledger (default: SQLite under --results, for one run at a time); several runs share the work through "
-        "postgresql://USER:PASSWORD@HOST/DATABASE, mysql+pymysql://…, or a file that all of them see: "
-        "journal:///PATH",
-    )
-
     where.add_argument(
         "--keep-models",
         choices=("best", "all"),
@@ -260,6 +255,35 @@ def figures_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def dashboard_parser() -> argparse.ArgumentParser:
+    """What ``cemobam dashboard`` takes: whose ledger, and where to listen."""
+    parser = _Parser(
+        prog="cemobam dashboard",
+        description=_wrapped(
+            "Browse a study's ledger: the Optuna dashboard with every trial, its learning curve, and the study's own "
+            "figures and tables, which a running study keeps current. Ctrl-C ends it; the study goes on."
+        ),
+        epilog=_DASHBOARD_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--dataset", metavar="NAME", type=_name, help="demo (default), iemocap, esd, or the name of data of yours"
+    )
+    _add_ledger(parser)
+    parser.add_argument(
+        "--host",
+        metavar="ADDRESS",
+        default="127.0.0.1",
+        help="where to listen (default 127.0.0.1: this machine alone; 0.0.0.0: whoever reaches it, and there is no "
+        "password)",
+    )
+    parser.add_argument(
+        "--port", metavar="N", type=_port, help="to listen at (default: 8080, or the next that is free)"
+    )
+    return parser
+
+
 def compare_parser() -> argparse.ArgumentParser:
     """What ``cemobam compare`` takes."""
     parser = _Parser(
@@ -274,6 +298,24 @@ def compare_parser() -> argparse.ArgumentParser:
         "--to", metavar="DIR", type=Path, help="also write the tables there, as csv, Markdown and LaTeX"
     )
     return parser
+
+
+def _add_ledger(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--results",
+        metavar="DIR",
+        type=Path,
+        default=Path("results"),
+        help="tables, logs and the ledger, under DIR/NAME (default results)",
+    )
+    group.add_argument("--name", metavar="NAME", type=_name, help="of the study (default: the data set's)")
+    group.add_argument(
+        "--storage",
+        metavar="URL",
+        help="the ledger (default: SQLite under --results, for one run at a time); several runs share the work through "
+        "postgresql://USER:PASSWORD@HOST/DATABASE, mysql+pymysql://…, or a file that all of them see: "
+        "journal:///PATH",
+    )
 
 
 def _add_corpus(group: argparse._ArgumentGroup) -> None:
@@ -474,8 +516,16 @@ def _drawings(text: str) -> tuple[str, ...]:
 
 def as_typed(args: argparse.Namespace) -> str:
     """The command that gives these arguments, without what is said by default and what only says when to stop."""
-    words = ["python", "run_grid.py"]
-    for action in grid_parser()._actions:
+    return _typed(["python", "run_grid.py"], grid_parser(), args)
+
+
+def dashboard_as_typed(args: argparse.Namespace) -> str:
+    """The command that opens the dashboard on the ledger of a study with these arguments."""
+    return _typed(["cemobam", "dashboard"], dashboard_parser(), args)
+
+
+def _typed(words: list[str], parser: argparse.ArgumentParser, args: argparse.Namespace) -> str:
+    for action in parser._actions:
         value = getattr(args, action.dest, action.default)
         if value == action.default or action.dest in ("dry_run", "report_only", "keep_models", "verbose"):
             continue
@@ -501,6 +551,12 @@ def _at_least_three(text: str) -> int:
 def _whole_number(text: str) -> int:
     if not re.fullmatch(r"\d{1,7}", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not re.fullmatch(r"\d{1,5}", text) or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: a whole number from 1024 to 65535 (0: any free one)")
     return int(text)
 
 

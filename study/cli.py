@@ -28,12 +28,21 @@ from cemobam_core.corpora.corpus import Corpus
 from cemobam_core.errors import InputError
 from cemobam_core.files import written_atomically
 from study import data
-from study.arguments import as_typed, compare_parser, features_parser, figures_parser, grid_parser, predict_parser
+from study.arguments import (
+    as_typed,
+    compare_parser,
+    dashboard_as_typed,
+    dashboard_parser,
+    features_parser,
+    figures_parser,
+    grid_parser,
+    predict_parser,
+)
 from study.design import Design, Pair, Trial, distinct, largest_k, readings
 from study.ledger import Ledger, Outcome, StudyFacts
 from study.logs import logged
 from study.published import paper_pair
-from study.storages import LedgerFailed, masked
+from study.storages import LedgerFailed, ledger_file, masked
 
 # What imports torch, pandas or matplotlib is imported where it is used: --help and a typing error answer at once.
 if TYPE_CHECKING:
@@ -63,6 +72,7 @@ def cemobam(argv: Sequence[str] | None = None) -> int:
         "grid": main,
         "features": lambda rest: _guarded(_features, features_parser(), rest),
         "figures": lambda rest: _guarded(_figures, figures_parser(), rest),
+        "dashboard": lambda rest: _guarded(_dashboard, dashboard_parser(), rest),
         "compare": lambda rest: _guarded(_compare, compare_parser(), rest),
         "predict": lambda rest: _guarded(_predict, predict_parser(), rest),
     }
@@ -74,6 +84,7 @@ def cemobam(argv: Sequence[str] | None = None) -> int:
         "  grid      the study, as run_grid.py\n"
         "  features  features of a raw corpus: IEMOCAP, ESD, or any by a manifest\n"
         "  figures   figures of a study, drawn from its ledger, all or one alone\n"
+        "  dashboard the trials, figures and tables of a study in a browser, also while it runs\n"
         "  compare   several studies side by side\n"
         "  predict   label utterances with a model of a study, or with a checkpoint of the authors' code\n\n"
         "cemobam COMMAND --help says what a command takes."
@@ -197,6 +208,7 @@ def _run(request: _Request, folds: tuple[Fold, ...], facts: StudyFacts, devices:
     from study.driver import StudyRun
     from study.engines.local import LocalEngine
     from study.execution import StudyData, versions
+    from study.publishing import Publisher
 
     run = StudyRun(request.plan(), request.ledger(facts), facts)
     request.check_pair(run)
@@ -210,13 +222,20 @@ def _run(request: _Request, folds: tuple[Fold, ...], facts: StudyFacts, devices:
     if done < asked:
         keeping = request.keeping(facts) if keep == "all" else None
         prepared = StudyData.prepare(folds, request.k_max, keeping=keeping)
+        print(f"watch it in a browser: {dashboard_as_typed(request.args)}", flush=True)
+        publisher = Publisher(run, name=request.name, models=request.models, again=as_typed(request.args))
         with LocalEngine(prepared, devices) as engine, _Progress(run) as progress:
-            run.run(engine, progress.on_outcome, log=str(log))
+
+            def on_outcome(trial: Trial, outcome: Outcome) -> None:
+                progress.on_outcome(trial, outcome)
+                publisher.on_outcome()
+
+            run.run(engine, on_outcome, log=str(log))
     else:
         run.share()  # a kill may have come between a trial and its copy
     kept = _keep_models(request, run, folds, devices) if keep else True
     _write_report(request, run)
-    print(f"\nbrowse every trial:\n  optuna-dashboard {masked(request.storage)}")
+    print(f"\nbrowse every trial:\n  {dashboard_as_typed(request.args)}")
     print(f"\nlog of this run:\n  {log}")
     asked, done = run.counts()
     _log.info("ended: %d of %d trials done", done, asked)
@@ -354,6 +373,25 @@ def _figures(args: argparse.Namespace) -> int:
     return 0
 
 
+def _dashboard(args: argparse.Namespace) -> int:
+    from study.dashboard import serve
+
+    name = args.name or args.dataset or "demo"
+    storage = args.storage or f"sqlite:///{args.results / name / 'study.db'}"
+    if (file := ledger_file(storage)) and not file.exists():
+        raise InputError(
+            f"{file}: no ledger there yet; run the study first (python run_grid.py …), or say where it is kept with "
+            "--dataset, --name, --results or --storage, as it was run"
+        )
+    ledger = Ledger(storage, name=name)
+    names = sorted({study.study_name.partition("/")[0] for study in ledger.storage.get_all_studies()})
+    if name not in names:
+        there = f"it has {', '.join(names)}" if names else "it has none yet: run the study first"
+        raise InputError(f"the ledger {masked(storage)} has no study {name!r}; {there}")
+    serve(ledger.storage, host=args.host, port=args.port)
+    return 0
+
+
 def _compare(args: argparse.Namespace) -> int:
     from study.compare import compare
     from study.results import load_results
@@ -402,11 +440,13 @@ def _recorded(request: _Request) -> StudyRun:
 
 def _write_report(request: _Request, run: StudyRun) -> None:
     from study.evidence import Evidence
+    from study.publishing import publish_report
     from study.report import make_report
 
     evidence = Evidence.of(run, name=request.name, models=request.models)
     report = make_report(evidence, again=as_typed(request.args))
     written = report.write(request.results, request.plots)
+    publish_report(run, report)
     print("\n" + "\n\n".join(report.summary))
     print("\nwritten:", *_by_folder(written), sep="\n  ")
 
@@ -547,8 +587,7 @@ class _Request:
     @property
     def database(self) -> Path | None:
         """The file of a ledger that is one."""
-        path = re.fullmatch(r"(?:sqlite|journal):///(.+)", self.storage)
-        return Path(path[1]) if path and path[1] != ":memory:" else None
+        return ledger_file(self.storage)
 
     @property
     def k_max(self) -> int:

@@ -56,7 +56,7 @@ class StudyRun:
     def __init__(self, plan: Plan, ledger: Ledger, facts: StudyFacts) -> None:
         self.plan = plan
         self.facts = facts
-        self._ledger = ledger
+        self.ledger = ledger
         self._recorded: dict[str, dict[str, Outcome]] = {block: {} for block in BLOCKS}
         self._known: dict[str, Outcome] = {}
         self._pair: tuple[Pair | None] | None = None  # as it was last worked out; None: something was learnt since
@@ -73,7 +73,7 @@ class StudyRun:
         """Learn what has been recorded since, by this run or another."""
         # A trial that blocks share is trained once, whichever block it was trained for: all are looked into.
         for block in BLOCKS:
-            self._hear(block, self._ledger.news(block))
+            self._hear(block, self.ledger.news(block))
 
     def _hear(self, block: str, news: Mapping[str, Outcome]) -> None:
         for signature, outcome in news.items():
@@ -154,7 +154,7 @@ class StudyRun:
         """
         self._on_outcome = on_outcome
         with ExitStack() as stack:
-            leases = stack.enter_context(self._ledger.leases()) if self._ledger.shared else None
+            leases = stack.enter_context(self.ledger.leases()) if self.ledger.shared else None
             for stage in ("grid",), tuple(block for block in self.plan.blocks if block != "grid"):
                 blocks = {block: dict.fromkeys(self.trials(block)) for block in stage if block in self.plan.blocks}
                 self.share()
@@ -203,7 +203,7 @@ class StudyRun:
                     self._record(block, trial, done[signature])
 
     def _record(self, block: str, trial: Trial, outcome: Outcome) -> None:
-        self._hear(block, self._ledger.record(block, trial, outcome))
+        self._hear(block, self.ledger.record(block, trial, outcome))
 
     def _signature(self, trial: Trial) -> str:
         return trial.signature(self.facts.fingerprint)

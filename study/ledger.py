@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.storages import BaseStorage
 from optuna.trial import TrialState, create_trial
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
@@ -37,14 +38,9 @@ _FACTS = "made from"
 
 Status = Literal["done", "failed"]
 
-_K = IntDistribution(1, 100_000)
-_DISTRIBUTIONS: dict[str, BaseDistribution] = {
-    "k_audio": _K,
-    "k_text": _K,
+_CHOICES: dict[str, BaseDistribution] = {
     "fusion": CategoricalDistribution(FUSIONS),
     "modules": CategoricalDistribution(MODULES),
-    "fold": IntDistribution(0, 1000),
-    "seed": IntDistribution(0, 2**32 - 1),
 }
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -154,6 +150,17 @@ class Ledger:
         """The Optuna study of a block."""
         return f"{self._name}/{block}{self._tag}"
 
+    @property
+    def storage(self) -> BaseStorage:
+        """Where it is kept, for the dashboard to serve."""
+        return self._storage.optuna
+
+    def optuna_study(self, block: str) -> optuna.Study | None:
+        """The Optuna study of a block, to hang notes and figures on; None: it has no trial yet."""
+        if self._told.get(block, -1) < 0:
+            return None
+        return optuna.load_study(study_name=self.study_name(block), storage=self._storage.optuna)
+
     def facts(self) -> StudyFacts | None:
         """What is kept of the studies of this name and tag; None: there are none yet."""
         for block in BLOCKS:
@@ -223,7 +230,7 @@ class Ledger:
             state=TrialState.COMPLETE if is_done else TrialState.FAIL,
             value=outcome.metrics["val_wa"] if is_done else None,
             params=trial.parameters,
-            distributions=_DISTRIBUTIONS,
+            distributions={name: _CHOICES.get(name) or _range(name, value) for name, value in trial.parameters.items()},
             user_attrs=attributes,
             intermediate_values=dict(outcome.curve),
         )
@@ -263,6 +270,17 @@ class Ledger:
             study.set_user_attr(_FACTS, asdict(self._facts))
         self._made[block] = study._study_id
         return study._study_id
+
+
+def _range(name: str, value: int) -> IntDistribution:
+    """Where a number comes from: 1 to 10, or to 100 and so on for a larger K; 0 to 9 for seeds and folds.
+
+    The dashboard weighs parameters over their whole range, so that should be near what is tried; and it leaves out a
+    parameter whose range is not the same in all trials of a study.
+    """
+    first = 1 if name.startswith("k_") else 0
+    digits = len(str(value - first))
+    return IntDistribution(first, 10**digits - 1 + first)
 
 
 @contextmanager

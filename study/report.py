@@ -227,12 +227,21 @@ def make_report(evidence: Evidence, *, again: str) -> Report:
 
 def make_tables(evidence: Evidence) -> dict[str, Table]:
     """Every table that there is something to show in, by name."""
+    analysis = evidence.analysis
+    tables: dict[str, Table | None] = {**paper_tables(evidence), "comparisons": comparisons_table(analysis)}
+    if "grid" in evidence.blocks:
+        tables |= {"variance": variance_table(analysis), "selection": selection_table(analysis)}
+    return {name: table for name in TABLES if (table := tables.get(name))}
+
+
+def paper_tables(evidence: Evidence) -> dict[str, Table]:
+    """The paper's Tables I to IV and what the gaps cost, as far as there is something to show: made in a moment."""
     about, analysis, results = evidence.about, evidence.analysis, evidence.results
     seeds, pair = len(about.seeds), about.at
     where = f"{about.title}, K_audio = {pair.k_audio}, K_text = {pair.k_text}" if pair else ""
     over = f"over {seeds} seed{'s' if seeds > 1 else ''}"
     interval = f"test split, percent, mean {over}{' ± half its 95% interval' if seeds > 1 else ''}"
-    tables: dict[str, Table | None] = {}
+    tables: dict[str, Table] = {}
     if "fusion" in evidence.blocks and not results.fusion.empty:
         tables["table1"] = comparison(
             results.fusion, "fusion", FUSIONS, name="table1", dataset=about.dataset, seeds=seeds,
@@ -252,10 +261,7 @@ def make_tables(evidence: Evidence) -> dict[str, Table]:
             seeds=seeds,
             folds=about.folds,
         )
-    if "grid" in evidence.blocks:
-        tables |= {"variance": variance_table(analysis), "selection": selection_table(analysis)}
-    tables["comparisons"] = comparisons_table(analysis)
-    return {name: table for name in TABLES if (table := tables.get(name))}
+    return tables
 
 
 def counts(evidence: Evidence) -> list[str]:

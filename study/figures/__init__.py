@@ -24,9 +24,11 @@ from study.published import published
 from study.tables import gaps_table
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from study.evidence import Evidence
 
-__all__ = ["DRAWINGS", "FORMS", "Drawing", "save"]
+__all__ = ["DRAWINGS", "FORMS", "Drawing", "learning_curves", "save"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +84,12 @@ def _variants(evidence: Evidence, block: str) -> Figure | str:
 
 
 def _curves(evidence: Evidence) -> Figure | str:
+    panels = learning_curves(evidence)
+    return panels if isinstance(panels, str) else curves_figure(panels, title=_where(evidence))
+
+
+def learning_curves(evidence: Evidence) -> dict[str, dict[str, pd.DataFrame]] | str:
+    """By block, then by the line's label, as :meth:`Evidence.curves` gives them; or why there are none yet."""
     pair = evidence.about.at
     if pair is None:
         return "no K pair is chosen yet"
@@ -96,7 +104,7 @@ def _curves(evidence: Evidence) -> Figure | str:
         if block in evidence.blocks
         and (lines := {label: f for label, x in trials.items() if not (f := evidence.curves(x)).empty})
     }
-    return curves_figure(panels, title=_where(evidence)) if panels else "no trial at the K pair is done"
+    return panels or "no trial at the K pair is done"
 
 
 def _confusion(evidence: Evidence) -> Figure | str:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from optuna.storages import BaseStorage
@@ -105,6 +106,12 @@ def open_storage(url: str) -> Storage:
     from study.storages.sql import SQLStorage  # noqa: PLC0415
 
     return SQLStorage(url)
+
+
+def ledger_file(url: str) -> Path | None:
+    """The file of a storage that is one."""
+    path = re.fullmatch(r"(?:sqlite|journal):///(.+)", url)
+    return Path(path[1]) if path and path[1] != ":memory:" else None
 
 
 def masked(text: str) -> str:

@@ -1,0 +1,297 @@
+"""What the dashboard shows of a study, and the server."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from conftest import FakeEngine, invented
+from optuna_dashboard import get_note, save_note
+from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
+
+from study import dashboard, publishing
+from study.arguments import dashboard_as_typed, grid_parser
+from study.cli import cemobam
+from study.driver import Plan, StudyRun
+from study.evidence import Evidence
+from study.ledger import Ledger, StudyFacts
+from study.publishing import Publisher, publish, publish_report
+from study.report import make_report, paper_tables
+
+Make = Callable[..., Ledger]
+PLOTS = {
+    "grid": {"grid", "learning-curves"},
+    "fusion": {"fusion", "learning-curves"},
+    "ablation": {"ablation", "learning-curves"},
+    "gaps": {"gaps"},
+}
+
+
+def shown(study: optuna.Study | None) -> dict[str, Any]:
+    """The figures that the dashboard would draw, parsed as strictly as a browser does."""
+    assert study is not None
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    figures = get_plotly_graph_objects(study._storage.get_study_system_attrs(study._study_id))
+    return {name: json.loads(text, parse_constant=refuse) for name, text in figures.items()}
+
+
+def note_of(ledger: Ledger, block: str) -> str:
+    study = ledger.optuna_study(block)
+    assert study is not None
+    return get_note(study)
+
+
+def published_study(plan: Plan, ledger: Ledger, facts: StudyFacts, folder: Path) -> StudyRun:
+    run = StudyRun(plan, ledger, facts)
+    run.run(FakeEngine(), lambda *_: None)
+    evidence = Evidence.of(run, name="demo", models=folder)
+    publish_report(run, make_report(evidence, again="python run_grid.py --seeds 2"))
+    return run
+
+
+def test_every_block_has_its_figures_and_a_note(
+    make_ledger: Make, plan: Plan, facts: StudyFacts, tmp_path: Path
+) -> None:
+    ledger = make_ledger()
+    blocks = ("grid", "fusion", "ablation", "gaps")
+    run = published_study(replace(plan, blocks=blocks), ledger, facts, tmp_path)
+    for block in blocks:
+        assert set(shown(ledger.optuna_study(block))) == PLOTS[block]
+        note = note_of(ledger, block)
+        done = len(run.trials(block))
+        assert f"{done} of {done} trials of this block are done" in note
+        for part in ("within noise", "K_audio = 2, K_text = 1", "epochs **2**", "    python run_grid.py --seeds 2"):
+            assert part in note
+    assert "MEAN" in note_of(ledger, "fusion")
+    assert "w/o CH-GAT" in note_of(ledger, "ablation")
+    assert "as it is" in note_of(ledger, "gaps")
+
+
+def test_the_heatmap_has_the_grids_numbers(make_ledger: Make, plan: Plan, facts: StudyFacts, tmp_path: Path) -> None:
+    ledger = make_ledger()
+    run = published_study(plan, ledger, facts, tmp_path)
+    figure = shown(ledger.optuna_study("grid"))["grid"]
+    wa, ua, _ = figure["data"]
+    assert (wa["visible"], ua["visible"]) == (True, False)
+    assert (wa["x"], wa["y"]) == (["1", "2"], ["1", "2", "3"])
+    grid = Evidence.of(run, name="demo", models=tmp_path).results.grid
+    for i, k_text in enumerate((1, 2, 3)):
+        for j, k_audio in enumerate((1, 2)):
+            row = grid[(grid["k_audio"] == k_audio) & (grid["k_text"] == k_text)].iloc[0]
+            assert wa["z"][i][j] == pytest.approx(100 * row["test_wa_mean"], abs=0.006)
+            assert wa["customdata"][i][j].endswith("2 seeds")
+    assert sum("★" in cell for row in wa["text"] for cell in row) == 1
+    frame = figure["layout"]["shapes"][0]  # K 2,1
+    assert (frame["x0"], frame["x1"], frame["y0"], frame["y1"]) == (0.5, 1.5, -0.5, 0.5)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 7, 11])
+def test_a_study_that_has_begun_shows_how_far_it_is(
+    make_ledger: Make, plan: Plan, facts: StudyFacts, tmp_path: Path, keep: int
+) -> None:
+    ledger = make_ledger()
+    for trial in StudyRun(plan, ledger, facts).trials("grid")[:keep]:
+        ledger.record("grid", trial, invented(trial))
+    run = StudyRun(plan, ledger, facts)
+    evidence = Evidence.of(run, name="demo", models=tmp_path)
+    publish(run, evidence, paper_tables(evidence), again="again")
+    if keep == 0:
+        assert ledger.optuna_study("grid") is None
+        return
+    note, figures = note_of(ledger, "grid"), shown(ledger.optuna_study("grid"))
+    assert f"{keep} of 12 trials of this block are done" in note
+    assert "claims" not in note
+    assert f"{keep} of 12 so far" in figures["grid"]["layout"]["title"]["subtitle"]["text"]
+    assert "no K pair is chosen yet" in figures["learning-curves"]["layout"]["title"]["subtitle"]["text"]
+    holes = sum(cell is None for row in figures["grid"]["data"][0]["z"] for cell in row)
+    assert holes == max(0, 6 - keep)
+    assert ledger.optuna_study("fusion") is None
+
+
+def test_figures_are_replaced_and_what_a_user_wrote_stays(
+    make_ledger: Make, plan: Plan, facts: StudyFacts, tmp_path: Path
+) -> None:
+    ledger = make_ledger()
+    run = published_study(plan, ledger, facts, tmp_path)
+    study = ledger.optuna_study("grid")
+    assert study is not None
+    before = get_note(study)
+    save_note(study, "My own words, with | and *this*.\n\n" + before.replace("12 of 12", "11 of 12"))
+    evidence = Evidence.of(run, name="demo", models=tmp_path)
+    report = make_report(evidence, again="python run_grid.py --seeds 2")
+    publish_report(run, report)
+    assert get_note(study) == "My own words, with | and *this*.\n\n" + before
+    attributes = study._storage.get_study_system_attrs(study._study_id)
+    publish_report(run, report)
+    assert study._storage.get_study_system_attrs(study._study_id) == attributes  # the note's version among them
+    assert set(shown(study)) == PLOTS["grid"]
+
+
+def test_hostile_names_stay_text(make_ledger: Make, plan: Plan, facts: StudyFacts, tmp_path: Path) -> None:
+    ledger = make_ledger()
+    nasty = replace(facts, title="<img src=x onerror=alert(1)> | `a` [b](javascript:c)")
+    ledger.open(nasty)
+    published_study(plan, ledger, nasty, tmp_path)
+    assert "<img" not in json.dumps(shown(ledger.optuna_study("grid")))
+    note = note_of(ledger, "grid")
+    assert "<img" not in note.replace("\\<img", "")
+    assert "[b](" not in note
+
+
+def test_publishing_is_rationed(
+    make_ledger: Make, plan: Plan, facts: StudyFacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At most every 30 s, and when it takes 3 s, no sooner than 50 times as long after."""
+    now, cost, published = 1000.0, 0.1, 0
+
+    def work(*_: object, **__: object) -> None:
+        nonlocal now, published
+        now += cost
+        published += 1
+
+    monkeypatch.setattr(publishing.time, "monotonic", lambda: now)
+    monkeypatch.setattr(publishing, "publish", work)
+    publisher = Publisher(StudyRun(plan, make_ledger(), facts), name="demo", models=tmp_path, again="again")
+    for _ in range(1000):
+        publisher.on_outcome()
+        now += 0.1
+    assert published == 4  # 100 s
+    now, cost, published = 5000.0, 3.0, 0
+    for _ in range(3100):
+        publisher.on_outcome()
+        now += 0.1
+    assert published == 3  # 319 s
+    assert published * cost / 319 < 0.03
+
+
+def test_a_storage_that_refuses_costs_no_trial(
+    make_ledger: Make, plan: Plan, facts: StudyFacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    def refuse(*_: object, **__: object) -> None:
+        raise optuna.exceptions.StorageInternalError("database or disk is full\nand more")
+
+    monkeypatch.setattr(publishing, "save_plotly_graph_object", refuse)
+    published_study(plan, make_ledger(), facts, tmp_path)
+    assert "not renewed: database or disk is full" in caplog.text
+    assert "and more" not in caplog.text
+
+
+def test_of_many_trials_the_curves_are_left_out_of_the_browser_alone(
+    make_ledger: Make, plan: Plan, facts: StudyFacts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published_study(plan, make_ledger(), facts, tmp_path)
+    storage = dashboard.LeanStorage(optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'study.db'}"))
+    assert all(trial.intermediate_values for trial in storage.get_all_trials(1))
+    monkeypatch.setattr(dashboard, "_MANY", 11)
+    assert not any(trial.intermediate_values for trial in storage.get_all_trials(1))
+    assert all(trial.intermediate_values for trial in storage.get_all_trials(2))  # 8 of them
+    assert all(outcome.curve for outcome in make_ledger().outcomes("grid").values())
+
+
+@pytest.mark.parametrize(
+    ("given", "command"),
+    [
+        ("", "cemobam dashboard"),
+        ("--dataset iemocap --epochs 3 --seeds 2", "cemobam dashboard --dataset iemocap"),
+        ("--name mine --results out", "cemobam dashboard --results out --name mine"),
+        ("--storage postgresql://me:secret@db/x", "cemobam dashboard --storage 'postgresql://me:***@db/x'"),
+    ],
+)
+def test_the_command_that_finds_a_study(given: str, command: str) -> None:
+    assert dashboard_as_typed(grid_parser().parse_args(given.split())) == command
+
+
+@pytest.fixture
+def serving(make_ledger: Make, plan: Plan, facts: StudyFacts, in_folder: Path) -> Iterator[Callable[..., Any]]:
+    published_study(plan, make_ledger(), facts, in_folder)
+    started = []
+
+    def start(*arguments: str) -> tuple[subprocess.Popen[str], str]:
+        command = [sys.executable, "-c", "from study.cli import cemobam; raise SystemExit(cemobam())", "dashboard"]
+        process = subprocess.Popen(
+            [*command, "--storage", f"sqlite:///{in_folder / 'study.db'}", *arguments],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        started.append(process)
+        assert process.stdout
+        line = process.stdout.readline()
+        address = re.search(r"http://\S+/", line)
+        assert address, line + (process.communicate()[1] if not line else "")
+        return process, address[0]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "kill"])
+def test_it_serves_on_this_machine_alone_and_ends_quietly(
+    serving: Callable[..., tuple[subprocess.Popen[str], str]], ending: signal.Signals
+) -> None:
+    process, address = serving("--port", "0")
+    assert address.startswith("http://127.0.0.1:")
+    with urllib.request.urlopen(f"{address}api/studies", timeout=60) as answer:
+        names = [study["study_name"] for study in json.load(answer)["study_summaries"]]
+    assert names == ["demo/grid", "demo/fusion", "demo/ablation"]
+    port = int(address.rsplit(":", 1)[1].strip("/"))
+    other = socket.gethostbyname(socket.gethostname())
+    if not other.startswith("127."):
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((other, port), timeout=10)
+    process.send_signal(ending)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (0, "", "")
+
+
+def test_others_are_let_in_with_a_warning(serving: Callable[..., tuple[subprocess.Popen[str], str]]) -> None:
+    process, address = serving("--port", "0", "--host", "0.0.0.0")
+    assert socket.gethostname() in address
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert err.count("\n") == 1
+    assert "change and delete" in err
+
+
+def test_mistakes_are_told_in_one_line(
+    make_ledger: Make, plan: Plan, facts: StudyFacts, in_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*arguments: str) -> str:
+        assert cemobam(["dashboard", *arguments]) == 2
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert said.err.count("\n") == 1
+        return said.err
+
+    assert "no ledger there yet" in refused("--dataset", "iemocap")
+    assert not (in_folder / "results").exists()
+    published_study(plan, make_ledger(), facts, in_folder)
+    storage = f"sqlite:///{in_folder / 'study.db'}"
+    assert "no study 'esd'; it has demo" in refused("--storage", storage, "--name", "esd")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert "taken" in refused("--storage", storage, "--port", str(taken.getsockname()[1]))
+    assert "no such address" in refused("--storage", storage, "--host", "nowhere.invalid")
+    with pytest.raises(SystemExit) as stopped:
+        cemobam(["dashboard", "--port", "70000"])
+    assert stopped.value.code == 2
+    assert "is not a port" in capsys.readouterr().err
+    wrong = "postgresql://me:secret@127.0.0.1:1/x"
+    assert "secret" not in refused("--storage", wrong)
+    assert [path.name for path in in_folder.iterdir()] == ["study.db"]
