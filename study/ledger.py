@@ -241,9 +241,8 @@ class Ledger:
                 rows, last = transaction.read(self._told.get(block, -1))
                 done = {row.attributes.get("signature") for row in rows if row.done}
                 if signature not in self._done[block] | done:
-                    transaction.add(frozen)
-                    news, last = transaction.read(last)
-                    rows += news
+                    last = transaction.add(frozen)
+                    rows.append(Row(is_done, frozen.user_attrs, frozen.intermediate_values))
                 return rows, last
 
         return self._heard(block, *self._storage.lasting(recorded))

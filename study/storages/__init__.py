@@ -47,8 +47,8 @@ class Transaction(Protocol):
         """The trials that ended after the one of this id, and the last one's id."""
         ...
 
-    def add(self, trial: FrozenTrial) -> None:
-        """Add an ended trial, whole or, where the transaction fails, not at all."""
+    def add(self, trial: FrozenTrial) -> int:
+        """Add an ended trial, whole or, where the transaction fails, not at all; gives its id."""
         ...
 
 

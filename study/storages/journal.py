@@ -99,6 +99,6 @@ class _Transaction:
         rows = [Row(t.state == TrialState.COMPLETE, t.user_attrs, t.intermediate_values) for t in trials]
         return rows, max((trial._trial_id for trial in trials), default=after)
 
-    def add(self, trial: FrozenTrial) -> None:
-        """Add an ended trial: one entry of the journal."""
-        self._storage.create_new_trial(self._study_id, template_trial=trial)
+    def add(self, trial: FrozenTrial) -> int:
+        """Add an ended trial, one entry of the journal; gives its id."""
+        return self._storage.create_new_trial(self._study_id, template_trial=trial)

@@ -155,8 +155,8 @@ class _Transaction:
         rows = [Row(state == TrialState.COMPLETE, attributes[i], curves[i]) for i, state in states.items()]
         return rows, max(states)
 
-    def add(self, trial: FrozenTrial) -> None:
-        """Add an ended trial to Optuna's tables, a statement for each of them."""
+    def add(self, trial: FrozenTrial) -> int:
+        """Add an ended trial to Optuna's tables, a statement for each of them; gives its id."""
         execute = self._connection.execute
         assert trial.datetime_start
         assert trial.datetime_complete
@@ -169,7 +169,7 @@ class _Transaction:
             )
         )
         assert inserted.inserted_primary_key
-        (trial_id,) = inserted.inserted_primary_key
+        trial_id: int = inserted.inserted_primary_key[0]
         # The number of trials before it, which Optuna counts: they are numbered one after another.
         others = sa.select(_TRIALS.c.number).where(_TRIALS.c.study_id == self._study_id, _TRIALS.c.trial_id < trial_id)
         last = self._connection.scalar(others.order_by(_TRIALS.c.trial_id.desc()).limit(1))
@@ -198,6 +198,7 @@ class _Transaction:
         for table, rows in ((_PARAMS, params), (_ATTRIBUTES, attributes), (_STEPS, steps)):
             if rows:
                 execute(sa.insert(table), rows)
+        return trial_id
 
 
 def _utc(local: datetime) -> datetime:

@@ -104,9 +104,9 @@ def test_the_heatmap_has_the_grids_numbers(make_ledger: Make, plan: Plan, facts:
 def test_a_study_that_has_begun_shows_how_far_it_is(
     make_ledger: Make, plan: Plan, facts: StudyFacts, tmp_path: Path, keep: int
 ) -> None:
+    for trial in StudyRun(plan, make_ledger(), facts).trials("grid")[:keep]:
+        make_ledger().record("grid", trial, invented(trial))
     ledger = make_ledger()
-    for trial in StudyRun(plan, ledger, facts).trials("grid")[:keep]:
-        ledger.record("grid", trial, invented(trial))
     run = StudyRun(plan, ledger, facts)
     evidence = Evidence.of(run, name="demo", models=tmp_path)
     publish(run, evidence, paper_tables(evidence), again="again")
@@ -201,7 +201,7 @@ def test_of_many_trials_the_curves_are_left_out_of_the_browser_alone(
     monkeypatch.setattr(dashboard, "_MANY", 11)
     assert not any(trial.intermediate_values for trial in storage.get_all_trials(1))
     assert all(trial.intermediate_values for trial in storage.get_all_trials(2))  # 8 of them
-    assert all(outcome.curve for outcome in make_ledger().outcomes("grid").values())
+    assert all(outcome.curve for outcome in make_ledger().news("grid").values())
 
 
 @pytest.mark.parametrize(
@@ -230,6 +230,7 @@ def serving(make_ledger: Make, plan: Plan, facts: StudyFacts, in_folder: Path) -
         )  # fmt: skip
         started.append(process)
         assert process.stdout
+        assert process.stdout.readline() == "reading the ledger …\n"
         line = process.stdout.readline()
         address = re.search(r"http://\S+/", line)
         assert address, line + (process.communicate()[1] if not line else "")
