@@ -61,6 +61,7 @@ class StudyRun:
         self._known: dict[str, Outcome] = {}
         self._pair: tuple[Pair | None] | None = None  # as it was last worked out; None: something was learnt since
         self._awaited: dict[str, Trial] = {}  # what this run has asked for and not heard of yet
+        self._told: set[str] = set()  # what this run knew as done when it began, or has been told of since
         self._on_outcome: Callable[[Trial, Outcome], None] = lambda *_: None
         self.listen()
 
@@ -82,7 +83,11 @@ class StudyRun:
                     known[signature] = outcome
             self._pair = None
             if trial := self._awaited.pop(signature, None):
-                self._on_outcome(trial, outcome)
+                self._tell(trial, outcome)
+
+    def _tell(self, trial: Trial, outcome: Outcome) -> None:
+        self._told.add(self._signature(trial))
+        self._on_outcome(trial, outcome)
 
     def pair(self) -> Pair | None:
         """The pair for the blocks after the grid; None: the grid is not complete, or no pair has all its seeds."""
@@ -153,6 +158,7 @@ class StudyRun:
             LedgerFailed: the storage refused to be written.
         """
         self._on_outcome = on_outcome
+        self._told = {signature for signature, outcome in self.outcomes.items() if outcome.status == "done"}
         with ExitStack() as stack:
             leases = stack.enter_context(self.ledger.leases()) if self.ledger.shared else None
             for stage in ("grid",), tuple(block for block in self.plan.blocks if block != "grid"):
@@ -160,6 +166,9 @@ class StudyRun:
                 self.share()
                 asked = distinct(trial for trials in blocks.values() for trial in trials)
                 self._awaited = {self._signature(trial): trial for trial in self.missing(asked)}
+                for trial, outcome in self.known(asked).items():  # by a run that is a stage ahead
+                    if self._signature(trial) not in self._told | self._awaited.keys():
+                        self._tell(trial, outcome)
                 while self._awaited:
                     free = self._free(leases)
                     first = next(free, None)
