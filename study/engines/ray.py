@@ -218,7 +218,7 @@ class RayEngine:
     def _answer(self, question: _Question, bundle: _Bundle, trials: Iterator[Trial]) -> None:
         if bundle.assigned:  # to a worker that died before or while it had it
             self._assign(question, (bundle.assigned.trial, bundle.assigned.tries))
-        elif time.monotonic() - bundle.since > _BUNDLE_SECONDS:
+        elif question.outcome and time.monotonic() - bundle.since > _BUNDLE_SECONDS:
             del self._bundles[question.bundle]
             self._relay.answer.remote(question.number, None)
         elif assignment := self._next(trials):
