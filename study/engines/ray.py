@@ -157,9 +157,9 @@ class RayEngine:
         self._leave()
 
     def _leave(self) -> None:
-        ray.shutdown()  # with the driver, all actors of it end
         if self._tuning:
-            self._tuning.join(10)
+            self._tuning.end()
+        ray.shutdown()  # with the driver, all actors of it end
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def run(self, trials: Iterable[Trial]) -> Iterator[tuple[Trial, Outcome]]:
@@ -413,11 +413,17 @@ class _Bundles(Searcher):
         """Likewise."""
 
 
-class _Deaths(Callback):
-    """Notes the bundles whose worker died."""
+class _Watch(Callback):
+    """Notes the bundles whose worker died, and ends Tune when the engine is left."""
 
     def __init__(self) -> None:
         self.noted: deque[_Death] = deque()
+        self.left = False
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Tune's way to end would wait for its workers; they end with the driver."""
+        if self.left:
+            raise SystemExit
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Tune starts another worker for it."""
@@ -448,8 +454,8 @@ class _Tuning(threading.Thread):
     ) -> None:
         super().__init__(name="ray-tune", daemon=True)
         self.failure: BaseException | None = None
-        deaths = _Deaths()
-        self.deaths = deaths.noted
+        self._watch = _Watch()
+        self.deaths = self._watch.noted
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # tensors that are read in place must not be written to: no trial does
             worker = tune.with_parameters(_Worker, data=data, relay=relay, device=device)
@@ -466,7 +472,7 @@ class _Tuning(threading.Thread):
                 storage_path=str(folder),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=2 * TRIES),
-                callbacks=[deaths],
+                callbacks=[self._watch],
                 verbose=0,
             ),
         )
@@ -478,6 +484,11 @@ class _Tuning(threading.Thread):
             self.failure = RuntimeError("Ray Tune ended early")
         except BaseException as error:  # whatever it is, the driver is told
             self.failure = error
+
+    def end(self) -> None:
+        """Before the cluster is left: Tune would join it again."""
+        self._watch.left = True
+        self.join(10)
 
 
 def cluster_devices(address: str, *, device: str, workers: int | None, gpus_per_trial: float) -> list[str]:

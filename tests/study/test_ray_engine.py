@@ -12,11 +12,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
-from ray.cluster_utils import Cluster
 
 from cemobam_core import Fold, InputError
 from study.design import Design, Pair, Trial, readings
@@ -24,6 +23,9 @@ from study.engines import ray as ray_engine
 from study.engines.ray import RayEngine, cluster_devices
 from study.execution import StudyData, execute
 from study.ledger import Outcome
+
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
 
 DESIGN = Design(
     readings=readings(hidden_dim=8, heads=2, epochs=2),
@@ -38,6 +40,8 @@ TRIALS = DESIGN.trials("grid", Pair(1, 1))
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     """A head without cores and two nodes with one each; nothing is connected to it yet."""
+    from ray.cluster_utils import Cluster  # after the engine, which tells Ray what it reads when it is imported
+
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     for _ in range(2):
         cluster.add_node(num_cpus=1)
@@ -144,6 +148,8 @@ def test_whatever_a_trial_does_to_its_worker_the_others_go_on(
 def test_a_node_taken_away_costs_nothing_and_a_cluster_gone_is_told(
     data: StudyData, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from ray.cluster_utils import Cluster
+
     monkeypatch.setattr(ray_engine, "_LOOK", 1.0)
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
