@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import shutil
 import signal
@@ -286,6 +287,7 @@ class RayEngine:
                 continue
             if assigned.tries < TRIES:
                 assigned.tries += 1
+                assigned.since = math.inf  # its time begins anew with its next worker
                 if death.for_good:
                     self._again.append((assigned.trial, assigned.tries))
                 continue
@@ -559,6 +561,8 @@ def _cause(error: BaseException | None) -> str:
         return _short(error.cause)
     if isinstance(error, RayActorError):
         told = str(error)
+        if "creation task" in told or "System error" in told:  # its last line is what was raised
+            return _short(RuntimeError(told.strip().splitlines()[-1]))
         return next((words for sign, words in _SIGNS.items() if sign in told), "it ended without a word")
     return _short(error) if error else "it ended without a word"
 

@@ -42,9 +42,11 @@ def cluster() -> Iterator[Cluster]:
     """A head without cores and two nodes with one each; nothing is connected to it yet."""
     from ray.cluster_utils import Cluster  # after the engine, which tells Ray what it reads when it is imported
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    for _ in range(2):
-        cluster.add_node(num_cpus=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)  # workers import Faulty
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        for _ in range(2):
+            cluster.add_node(num_cpus=1)
     yield cluster
     cluster.shutdown()
 
@@ -209,13 +211,13 @@ def test_when_the_driver_is_killed_nothing_is_left(in_folder: Path) -> None:
         deadline = time.monotonic() + 180
         while time.monotonic() < deadline:
             family = psutil.Process(driver.pid).children(recursive=True)
-            if sum("_Worker" in " ".join(p.cmdline()) for p in family) >= 2:  # both are at work
+            if sum(".step" in " ".join(p.cmdline()) for p in family) >= 2:  # both are at work
                 break
             time.sleep(0.5)
         assert len(family) >= 4
         driver.kill()
         driver.wait()
-        _, alive = psutil.wait_procs(family, timeout=60)
+        _, alive = psutil.wait_procs(family, timeout=120)
         assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
     finally:
         driver.kill()
