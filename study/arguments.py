@@ -25,6 +25,8 @@ examples:
       The same from one file, which the tool splits.
   python run_grid.py --dataset iemocap --data-root IEMOCAP_full_release
       The same from the raw corpus: features are made first, once.
+  python run_grid.py --dataset iemocap --features DIR --engine ray --ray-address auto
+      The same on the Ray cluster that this machine is part of.
   python run_grid.py --dry-run --k-audio 1,4,8 --k-text 1:10 --seeds 3
       The plan alone: how many trials, how many are done, how long the rest will take.
 
@@ -60,7 +62,8 @@ MAKING = (
 
 _RUNNING = (
     *("features", "data_root", "manifest", "split_protocol", "split_seed", *MAKING),
-    *("device", "engine", "workers", "gpus_per_trial", "keep_models", "verbose", "dry_run", "report_only"),
+    *("device", "engine", "ray_address", "workers", "gpus_per_trial", "trial_timeout"),
+    *("keep_models", "verbose", "dry_run", "report_only"),
 )
 """Options that matter to running alone."""
 
@@ -164,7 +167,19 @@ def grid_parser() -> argparse.ArgumentParser:
 
     machine = parser.add_argument_group("the machine")
     _add_device(machine)
-    machine.add_argument("--engine", choices=("local",), default="local", help="what executes trials")
+    machine.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="what executes trials: processes on this machine (default), or Ray Tune, on this machine or a cluster",
+    )
+    machine.add_argument(
+        "--ray-address",
+        metavar="A",
+        type=_address,
+        help="with --engine ray: the cluster to join, as HOST:6379, or auto for the one that this machine is part of "
+        "(default: one is started on this machine, and ended with the run); every node needs this package",
+    )
     machine.add_argument(
         "--workers",
         metavar="N",
@@ -177,6 +192,12 @@ def grid_parser() -> argparse.ArgumentParser:
         type=_positive,
         default=0.25,
         help="the share of a GPU that a trial takes (default 0.25)",
+    )
+    machine.add_argument(
+        "--trial-timeout",
+        metavar="SECONDS",
+        type=_positive,
+        help="give up a trial that takes longer, as failed, and go on with the others (default: never)",
     )
 
     machine.add_argument(
@@ -577,6 +598,12 @@ def _positive(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return value
+
+
+def _address(text: str) -> str:
+    if text != "auto" and not re.fullmatch(r"(ray://)?[\w.\[\]:-]+:\d{1,5}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not the address of a Ray cluster; write HOST:6379, or auto")
+    return text
 
 
 def _name(text: str) -> str:

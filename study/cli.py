@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from cemobam_core.encoders.settings import Recipe
     from cemobam_core.features import Fold
     from study.driver import Plan, StudyRun
+    from study.engines import Engine
+    from study.execution import StudyData
     from study.models import Keeping
 
 _log = logging.getLogger(__name__)
@@ -206,7 +208,6 @@ def _refuse_unwritable(request: _Request) -> None:
 
 def _run(request: _Request, folds: tuple[Fold, ...], facts: StudyFacts, devices: Sequence[str], log: Path) -> int:
     from study.driver import StudyRun
-    from study.engines.local import LocalEngine
     from study.execution import StudyData, versions
     from study.publishing import Publisher
 
@@ -224,7 +225,7 @@ def _run(request: _Request, folds: tuple[Fold, ...], facts: StudyFacts, devices:
         prepared = StudyData.prepare(folds, request.k_max, keeping=keeping)
         print(f"watch it in a browser: {dashboard_as_typed(request.args)}", flush=True)
         publisher = Publisher(run, name=request.name, models=request.models, again=as_typed(request.args))
-        with LocalEngine(prepared, devices) as engine, _Progress(run) as progress:
+        with _engine(request.args, prepared, devices) as engine, _Progress(run) as progress:
 
             def on_outcome(trial: Trial, outcome: Outcome) -> None:
                 progress.on_outcome(trial, outcome)
@@ -244,7 +245,6 @@ def _run(request: _Request, folds: tuple[Fold, ...], facts: StudyFacts, devices:
 
 def _dry_run(request: _Request, folds: tuple[Fold, ...], facts: StudyFacts, devices: Sequence[str]) -> int:
     from study.driver import StudyRun
-    from study.engines.local import LocalEngine
     from study.estimate import seconds_per_trial
     from study.execution import StudyData
 
@@ -254,8 +254,9 @@ def _dry_run(request: _Request, folds: tuple[Fold, ...], facts: StudyFacts, devi
     print(f"{facts.title}: {asked} trials, {done} done, {asked - done} to run")
     _say_plan(request, {name: len(features) for name, features in folds[0].splits.items()}, run.pair())
     # More workers than cores or trials bring nothing; a GPU's share is the user's word.
-    side_by_side = max(1, min(len(devices), asked - done, _cores() if devices[0] == "cpu" else len(devices)))
-    with LocalEngine(StudyData.prepare(folds, request.k_max), devices[:side_by_side]) as engine:
+    here = devices[0] == "cpu" and not request.args.ray_address
+    side_by_side = max(1, min(len(devices), asked - done, _cores() if here else len(devices)))
+    with _engine(request.args, StudyData.prepare(folds, request.k_max), devices[:side_by_side]) as engine:
         seconds = seconds_per_trial(request.design, engine, side_by_side)
     print(
         f"  time        about {_duration(seconds * (asked - done) / side_by_side)}: {seconds:.2g} s a trial "
@@ -324,7 +325,6 @@ def _keep_models(request: _Request, run: StudyRun, folds: tuple[Fold, ...], devi
     """
     from tqdm import tqdm
 
-    from study.engines.local import LocalEngine
     from study.execution import StudyData
 
     keeping = request.keeping(run.facts)
@@ -332,7 +332,10 @@ def _keep_models(request: _Request, run: StudyRun, folds: tuple[Fold, ...], devi
     missing = [trial for trial, outcome in known.items() if outcome.status == "done" and not keeping.has(trial)]
     if missing:
         prepared = StudyData.prepare(folds, request.k_max, keeping=keeping)
-        with LocalEngine(prepared, devices) as engine, tqdm(total=len(missing), unit="model", desc="keeping") as bar:
+        with (
+            _engine(request.args, prepared, devices) as engine,
+            tqdm(total=len(missing), unit="model", desc="keeping") as bar,
+        ):
             for trial, outcome in engine.run(missing):
                 bar.update()
                 if outcome.status == "failed":
@@ -675,16 +678,43 @@ def _features(args: argparse.Namespace) -> int:
 
 
 def _devices(args: argparse.Namespace) -> list[str]:
-    """One entry a worker."""
+    """One entry for each trial side by side."""
     import torch
 
-    if data.device(args) == "cpu":
-        if args.precision == "tf32":
-            raise InputError("--precision tf32: a mode of CUDA devices; on a CPU use fp32 or bf16")
-        return ["cpu"] * (args.workers or _cores())
-    gpus = torch.cuda.device_count()
-    workers = args.workers or max(1, int(gpus / args.gpus_per_trial))
-    return [f"cuda:{i % gpus}" for i in range(workers)]
+    if args.ray_address:
+        if args.engine != "ray":
+            raise InputError(f"--ray-address {args.ray_address}: has no effect without --engine ray")
+        from study.engines.ray import cluster_devices
+
+        devices = cluster_devices(
+            args.ray_address, device=args.device, workers=args.workers, gpus_per_trial=args.gpus_per_trial
+        )
+    elif data.device(args) == "cpu":
+        devices = ["cpu"] * (args.workers or _cores())
+    else:
+        gpus = torch.cuda.device_count()
+        workers = args.workers or max(1, int(gpus / args.gpus_per_trial))
+        devices = [f"cuda:{i % gpus}" for i in range(workers)]
+    if devices[0] == "cpu" and args.precision == "tf32":
+        raise InputError("--precision tf32: a mode of CUDA devices; on a CPU use fp32 or bf16")
+    return devices
+
+
+def _engine(args: argparse.Namespace, prepared: StudyData, devices: Sequence[str]) -> Engine:
+    """What executes trials, as ``--engine`` says."""
+    if args.engine == "ray":
+        from study.engines.ray import RayEngine
+
+        return RayEngine(
+            prepared,
+            devices,
+            gpus_per_trial=args.gpus_per_trial,
+            address=args.ray_address,
+            trial_timeout=args.trial_timeout,
+        )
+    from study.engines.local import LocalEngine
+
+    return LocalEngine(prepared, devices, trial_timeout=args.trial_timeout)
 
 
 def _pair(text: str | None, dataset: str) -> Pair | None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from traceback import format_exception
 
 import torch
 from torch import Tensor
@@ -19,6 +20,9 @@ from cemobam_core.graph import TopKGraph
 from study.design import Trial
 from study.ledger import METRICS, Outcome
 from study.models import Keeping
+
+TRIES = 2
+"""A trial whose worker dies (killed, out of memory) is tried once more, then recorded as failed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,3 +127,25 @@ def execute(trial: Trial, data: StudyData, device: str) -> Outcome:
         curve=result.curve,
         confusion=result.metrics["test"].confusion,
     )
+
+
+def attempt(trial: Trial, data: StudyData, device: str) -> Outcome:
+    """:func:`execute`, with what a trial raises as its outcome, so that the study goes on.
+
+    Raises:
+        MemoryError: on the CPU, or torch's on a GPU: as good as a worker's death, for its memory must be let go.
+    """
+    try:
+        return execute(trial, data, device)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a trial's own failure
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        return Outcome(
+            status="failed", seconds=0.0, device=device, reason=reason, traceback="".join(format_exception(error))
+        )
+
+
+def ran_past(timeout: float, device: str) -> Outcome:
+    """The outcome of a trial that was given up after ``timeout`` seconds."""
+    return Outcome(status="failed", seconds=timeout, device=device, reason=f"ran past --trial-timeout {timeout:g} s")

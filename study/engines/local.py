@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from traceback import format_exception
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.multiprocessing
 
 from cemobam_core.errors import InputError
 from study.design import Trial
-from study.execution import StudyData, execute
+from study.execution import TRIES, StudyData, attempt, ran_past
 from study.ledger import Outcome
-
-TRIES = 2
-"""A trial whose worker dies (killed, out of memory) is tried once more, then recorded as failed."""
 
 
 class LocalEngine:
@@ -36,11 +34,13 @@ class LocalEngine:
     Args:
         data: what all trials share.
         devices: one worker for each entry; a GPU that several trials share stands several times.
+        trial_timeout: seconds after which a trial is given up and its worker replaced; None: never.
     """
 
-    def __init__(self, data: StudyData, devices: Sequence[str]) -> None:
+    def __init__(self, data: StudyData, devices: Sequence[str], *, trial_timeout: float | None = None) -> None:
         self._data = data
         self._devices = list(devices)
+        self._trial_timeout = trial_timeout
         # A forked server that has torch loaded makes a worker in milliseconds and, unlike a plain fork, holds none
         # of the driver's threads, locks or connections. Where there is none (Windows), workers start afresh.
         self._forks = "forkserver" in multiprocessing.get_all_start_methods()
@@ -83,6 +83,7 @@ class LocalEngine:
 
         A trial is asked for when a worker is free for it.
         """
+        outcome: Outcome | Literal["begun"] | None
         waiting = ((trial, 1) for trial in trials)
         for worker in self._workers:
             worker.take(waiting)
@@ -90,24 +91,43 @@ class LocalEngine:
             self._workers.append(self._start(self._devices[len(self._workers)]))
             self._workers[-1].take(iter([assignment]))
         while busy := [worker for worker in self._workers if worker.assignment]:
-            ready = wait([worker.connection for worker in busy])
-            for worker in [worker for worker in busy if worker.connection in ready]:
+            ready = wait([worker.connection for worker in busy], self._patience(busy))
+            for worker in busy:
                 assert worker.assignment
                 trial, tries = worker.assignment
-                outcome = worker.receive()
+                if worker.connection in ready:
+                    outcome = worker.receive()
+                    if outcome == "begun":
+                        worker.since = time.monotonic()
+                        continue
+                elif self._trial_timeout is not None and time.monotonic() - worker.since > self._trial_timeout:
+                    outcome = ran_past(self._trial_timeout, worker.device)
+                    worker = self._replace(worker)  # noqa: PLW2901
+                else:
+                    continue
                 if outcome is None:  # it died
                     outcome = Outcome(
                         status="failed", seconds=0.0, device=worker.device, reason=worker.cause_of_death()
                     )
-                    worker.end()
-                    self._workers.remove(worker)
-                    worker = self._start(worker.device)  # noqa: PLW2901
-                    self._workers.append(worker)
+                    worker = self._replace(worker)  # noqa: PLW2901
                     if tries < TRIES:
                         worker.take(iter([(trial, tries + 1)]))
                         continue
                 worker.take(waiting)  # before the driver records this outcome: nobody waits for the ledger
                 yield trial, outcome
+
+    def _patience(self, busy: Sequence[_Worker]) -> float | None:
+        """Seconds until the first of the trials in flight runs past its time; None: none can."""
+        first = min(worker.since for worker in busy)
+        if self._trial_timeout is None or first == math.inf:
+            return None
+        return max(0.0, first + self._trial_timeout - time.monotonic()) + 0.01
+
+    def _replace(self, worker: _Worker) -> _Worker:
+        worker.end()
+        self._workers.remove(worker)
+        self._workers.append(self._start(worker.device))
+        return self._workers[-1]
 
     def _start(self, device: str) -> _Worker:
         ours, theirs = self._context.Pipe()
@@ -129,22 +149,26 @@ class _Worker:
     connection: Connection
     device: str
     assignment: tuple[Trial, int] | None = None
+    since: float = math.inf
+    """When it began with the assignment; infinity: it is still starting."""
 
     def take(self, waiting: Iterator[tuple[Trial, int]]) -> None:
         """Give the worker the next trial, if there is one."""
         self.assignment = next(waiting, None)
+        if self.since < math.inf:
+            self.since = time.monotonic()
         if self.assignment:
             # One that has just died is noticed when its answer is waited for.
             with contextlib.suppress(BrokenPipeError):
                 self.connection.send(self.assignment[0])
 
-    def receive(self) -> Outcome | None:
-        """The outcome of the assignment; None if the worker died over it."""
+    def receive(self) -> Outcome | Literal["begun"] | None:
+        """The outcome of the assignment, or that the worker has begun its life; None if it died."""
         try:
-            outcome: Outcome = self.connection.recv()
+            message: Outcome | Literal["begun"] = self.connection.recv()
         except (EOFError, OSError):  # the pipe ends, perhaps in the middle of an answer
             return None
-        return outcome
+        return message
 
     def cause_of_death(self) -> str:
         """In words, from the exit code."""
@@ -179,24 +203,13 @@ def _work(connection: Connection, data: StudyData, device: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_the_driver, daemon=True).start()
     torch.set_num_threads(1)
+    connection.send("begun")
     while True:
         try:
             trial: Trial = connection.recv()
         except EOFError:
             return
-        connection.send(_outcome(trial, data, device))
-
-
-def _outcome(trial: Trial, data: StudyData, device: str) -> Outcome:
-    try:
-        return execute(trial, data, device)
-    except (MemoryError, torch.OutOfMemoryError):
-        raise  # as good as being killed: this worker's memory is let go, and a fresh one tries again
-    except Exception as error:  # a trial's own failure: recorded with its reason, and the study goes on
-        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        return Outcome(
-            status="failed", seconds=0.0, device=device, reason=reason, traceback="".join(format_exception(error))
-        )
+        connection.send(attempt(trial, data, device))
 
 
 def _end_with_the_driver() -> None:

@@ -51,6 +51,11 @@ def said(arguments: list[str], capsys: pytest.CaptureFixture[str], status: int =
         (["--at", "paper"], "--at paper: the paper reports no best K pair for demo"),
         (["--device", "cuda"], "--device cuda: no CUDA device"),
         (["--precision", "tf32"], "--precision tf32"),
+        (["--trial-timeout", "0"], "--trial-timeout: '0' is not a number above 0"),
+        (["--engine", "dask"], "invalid choice: 'dask'"),
+        (["--ray-address", "auto"], "--ray-address auto: has no effect without --engine ray"),
+        (["--engine", "ray", "--ray-address", "here"], "'here' is not the address of a Ray cluster; write HOST:6379"),
+        (["--engine", "ray", "--ray-address", "127.0.0.1:1"], "127.0.0.1:1: no Ray cluster can be joined there"),
         (["--split-protocol", "speaker"], "--split-protocol: the demo brings its own"),
         (["--no-such-flag"], "unrecognized arguments: --no-such-flag"),
         (

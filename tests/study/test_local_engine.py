@@ -58,6 +58,8 @@ class Faulty:
                 os.kill(os.getpid(), signal.SIGKILL)
             if self.harm == "exits":
                 os._exit(3)
+            if self.harm == "hangs":
+                time.sleep(10_000)
             if self.harm == "raises":
                 raise ValueError("no such\nthing")
             if self.harm == "out of memory once" and times == 1:
@@ -105,12 +107,13 @@ def test_a_worker_that_dies_once_costs_nothing(data: StudyData, tmp_path: Path, 
         ("always killed", 2, r"its worker was killed 2 times (SIGKILL: often out of memory; try fewer --workers)"),
         ("exits", 2, "its worker died 2 times (exit status 3)"),
         ("raises", 1, "ValueError: no such"),
+        ("hangs", 1, "ran past --trial-timeout 3 s"),
     ],
 )
 def test_a_trial_that_cannot_be_run_fails_alone_with_its_reason(
     data: StudyData, tmp_path: Path, harm: str, tries: int, reason: str
 ) -> None:
-    with LocalEngine(Faulty(data, tmp_path, harm), ["cpu"] * 2) as engine:  # type: ignore[arg-type]
+    with LocalEngine(Faulty(data, tmp_path, harm), ["cpu"] * 2, trial_timeout=3) as engine:  # type: ignore[arg-type]
         outcomes = list(engine.run(TRIALS))
     assert len(outcomes) == len(TRIALS)
     failed = [(t, o) for t, o in outcomes if o.status == "failed"]

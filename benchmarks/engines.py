@@ -1,0 +1,58 @@
+"""Trials per second: the local engine with one worker and with two, and Ray with two.
+
+    python benchmarks/engines.py [TRIALS]
+
+The same TRIALS trials of the demo (60 by default), with features and rankings ready. An engine's start is told apart:
+its first trials, one a worker, are run before the clock starts.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from cemobam_core.corpora import CORPORA
+from cemobam_core.corpora.synthetic import demo_fold
+from study.design import Design, Pair, Trial, readings
+from study.engines import Engine
+from study.engines.local import LocalEngine
+from study.engines.ray import RayEngine
+from study.execution import StudyData
+
+
+def throughput(name: str, engine: Engine, workers: int, trials: list[Trial]) -> float:
+    """Trials per second of an engine that has started; prints them."""
+    entered = time.perf_counter()
+    with engine:
+        list(engine.run(trials[:workers]))
+        begun = time.perf_counter()
+        seconds = [outcome.seconds for _, outcome in engine.run(trials)]
+        rate = len(trials) / (time.perf_counter() - begun)
+    print(
+        f"{name:<17} {rate:6.2f} trials/s  {sum(seconds) / len(seconds):.3f} s a trial  "
+        f"{rate * sum(seconds) / len(seconds) / workers:6.1%} of the workers' time  start {begun - entered:.1f} s",
+        flush=True,
+    )
+    return rate
+
+
+def main(trials: int) -> None:
+    """Print each engine's throughput and their ratios."""
+    pairs = tuple(range(1, 11))
+    design = Design(
+        readings=readings(**CORPORA["demo"].settings),
+        profile="paper",
+        k_audio=pairs,
+        k_text=pairs,
+        seeds=tuple(range(1 + trials // 100)),
+    )
+    asked = design.trials("grid", Pair(1, 1))[:trials]
+    data = StudyData.prepare((demo_fold(),), 10)
+    one = throughput("local, 1 worker", LocalEngine(data, ["cpu"]), 1, asked)
+    two = throughput("local, 2 workers", LocalEngine(data, ["cpu"] * 2), 2, asked)
+    ray = throughput("ray, 2 workers", RayEngine(data, ["cpu"] * 2), 2, asked)
+    print(f"two workers to one: {two / one:.2f}; Ray to local, two workers each: {ray / two:.2f}")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 60)

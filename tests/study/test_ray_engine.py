@@ -1,0 +1,223 @@
+"""The Ray engine on a cluster of two nodes on this machine, with workers and nodes that die."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+from cemobam_core import Fold, InputError
+from study.design import Design, Pair, Trial, readings
+from study.engines import ray as ray_engine
+from study.engines.ray import RayEngine, cluster_devices
+from study.execution import StudyData, execute
+from study.ledger import Outcome
+
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
+
+DESIGN = Design(
+    readings=readings(hidden_dim=8, heads=2, epochs=2),
+    profile="paper",
+    k_audio=(1, 2, 3),
+    k_text=(1, 2),
+    seeds=(0, 1),
+)
+TRIALS = DESIGN.trials("grid", Pair(1, 1))
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """A head without cores and two nodes with one each; nothing is connected to it yet."""
+    from ray.cluster_utils import Cluster  # after the engine, which tells Ray what it reads when it is imported
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)  # workers import Faulty
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        for _ in range(2):
+            cluster.add_node(num_cpus=1)
+    yield cluster
+    cluster.shutdown()
+
+
+@pytest.fixture
+def data(small_fold: Fold) -> StudyData:
+    return StudyData.prepare((small_fold,), 3)
+
+
+@dataclass(frozen=True, eq=False)
+class Faulty:
+    """Study data that does harm to whoever asks for the folds of certain trials."""
+
+    data: StudyData
+    marks: Path
+    keeping: None = None
+
+    def tensors(self) -> Any:
+        return self.data.tensors()
+
+    @property
+    def rankings(self) -> Any:
+        return self.data.rankings
+
+    @property
+    def folds(self) -> Any:
+        trial: Trial = sys._getframe(1).f_locals["trial"]
+        harm = HARMS.get(trial)
+        if harm:
+            (self.marks / f"{harm} {time.monotonic_ns()}").touch()
+        times = len(list(self.marks.glob(f"{harm} *")))
+        if harm == "killed" or (harm == "killed once" and times == 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if harm == "out of memory once" and times == 1:
+            raise MemoryError
+        if harm == "raises":
+            raise ValueError("no such\nthing")
+        if harm == "hangs":
+            time.sleep(10_000)
+        return self.data.folds
+
+
+HARMS = dict(zip(TRIALS[1::2], ("killed", "killed once", "out of memory once", "raises", "hangs"), strict=False))
+
+
+def by_trial(outcomes: list[tuple[Trial, Outcome]]) -> dict[Trial, Outcome]:
+    assert len({trial for trial, _ in outcomes}) == len(outcomes)
+    return dict(outcomes)
+
+
+@pytest.mark.parametrize("bundle", [0.0, 1000.0])
+def test_the_numbers_are_those_of_a_trial_alone_whatever_the_bundles(
+    cluster: Cluster, data: StudyData, bundle: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_engine, "_BUNDLE_SECONDS", bundle)
+    asked: list[Trial] = []
+
+    def lazily() -> Iterator[Trial]:
+        for trial in TRIALS:
+            asked.append(trial)
+            yield trial
+
+    outcomes = []
+    ahead = []
+    with RayEngine(data, ["cpu"] * 2, address=cluster.address) as engine:
+        assert list(engine.run([])) == []
+        for pair in engine.run(lazily()):
+            outcomes.append(pair)
+            ahead.append(len(asked) - len(outcomes))
+        again = by_trial(list(engine.run(TRIALS[:3])))  # the workers are still there
+    assert max(ahead) <= 2  # those that run, and none besides
+    found = by_trial(outcomes)
+    assert found.keys() == set(TRIALS)
+    for trial in TRIALS:
+        assert replace(found[trial], seconds=0) == replace(execute(trial, data, "cpu"), seconds=0)
+    assert again.keys() == set(TRIALS[:3])
+    assert all(again[trial].metrics == found[trial].metrics for trial in again)
+
+
+def test_whatever_a_trial_does_to_its_worker_the_others_go_on(
+    cluster: Cluster, data: StudyData, tmp_path: Path
+) -> None:
+    faulty: Any = Faulty(data, tmp_path)
+    with RayEngine(faulty, ["cpu"] * 2, address=cluster.address, trial_timeout=6) as engine:
+        found = by_trial(list(engine.run(TRIALS)))
+    assert found.keys() == set(TRIALS)
+    harmed = {HARMS[trial]: outcome for trial, outcome in found.items() if trial in HARMS}
+    assert {harm: outcome.reason for harm, outcome in harmed.items()} == {
+        "killed": "its worker died 2 times (killed; often out of memory: try fewer --workers)",
+        "killed once": "",
+        "out of memory once": "",
+        "raises": "ValueError: no such",
+        "hangs": "ran past --trial-timeout 6 s",
+    }
+    assert "in folds" in harmed["raises"].traceback
+    assert {outcome.status for trial, outcome in found.items() if trial not in HARMS} == {"done"}
+    tries = {harm: len(list(tmp_path.glob(f"{harm} *"))) for harm in HARMS.values()}
+    assert tries == {"killed": 2, "killed once": 2, "out of memory once": 2, "raises": 1, "hangs": 1}
+
+
+def test_a_node_taken_away_costs_nothing_and_a_cluster_gone_is_told(
+    data: StudyData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setattr(ray_engine, "_LOOK", 1.0)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        other = cluster.add_node(num_cpus=1)
+        slow = replace(DESIGN, readings=readings(hidden_dim=8, heads=2, epochs=60), seeds=tuple(range(4)))
+        trials = slow.trials("grid", Pair(1, 1))
+        with RayEngine(data, ["cpu"] * 2, address=cluster.address) as engine:
+            outcomes = []
+            for pair in engine.run(trials):
+                outcomes.append(pair)
+                if len(outcomes) == 8:
+                    cluster.remove_node(other, allow_graceful=False)
+            assert by_trial(outcomes).keys() == set(trials)
+            assert {outcome.status for _, outcome in outcomes} == {"done"}
+            rest = engine.run(slow.trials("fusion", Pair(1, 1)))
+            next(rest)
+            cluster.head_node.kill_gcs_server()
+            with pytest.raises(InputError, match=r"the Ray cluster at [\d.:]+ has gone .*; what was recorded is kept"):
+                list(rest)
+    finally:
+        cluster.shutdown()
+
+
+def test_what_cannot_be_joined_or_lacks_what_is_asked_for_is_told_at_once(cluster: Cluster, data: StudyData) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{nobody.getsockname()[1]}"
+        start = time.monotonic()
+        with pytest.raises(
+            InputError, match=rf"--ray-address {address}: no Ray cluster can be joined there .*: ray start"
+        ):
+            RayEngine(data, ["cpu"], address=address).__enter__()
+        assert time.monotonic() - start < 60  # not Ray's own patience of minutes
+    asked: dict[str, Any] = {"workers": None, "gpus_per_trial": 0.5}
+    with pytest.raises(InputError, match=r"ray://.*run this command on a node of the cluster"):
+        cluster_devices("ray://127.0.0.1:10001", device="cpu", **asked)
+    with pytest.raises(InputError, match=r"--device cuda: no node of the Ray cluster at .* has 0.5 GPUs"):
+        cluster_devices(cluster.address, device="cuda", **asked)
+    assert cluster_devices(cluster.address, device="auto", **asked) == ["cpu"] * 2
+
+
+def test_when_the_driver_is_killed_nothing_is_left(in_folder: Path) -> None:
+    program = textwrap.dedent("""
+        from cemobam_core.corpora.synthetic import demo_fold
+        from study.design import Pair, Design, readings
+        from study.engines.ray import RayEngine
+        from study.execution import StudyData
+        design = Design(readings=readings(epochs=100_000), profile="paper", k_audio=(1,), k_text=(1, 2), seeds=(0,))
+        with RayEngine(StudyData.prepare((demo_fold(),), 2), ["cpu"] * 2) as engine:
+            for _ in engine.run(design.trials("grid", Pair(1, 1))):
+                pass
+    """)
+    Path("endless.py").write_text(program)
+    driver = subprocess.Popen([sys.executable, "endless.py"])
+    try:
+        family: list[psutil.Process] = []
+        deadline = time.monotonic() + 180
+        while time.monotonic() < deadline:
+            family = psutil.Process(driver.pid).children(recursive=True)
+            if sum(".step" in " ".join(p.cmdline()) for p in family) >= 2:  # both are at work
+                break
+            time.sleep(0.5)
+        assert len(family) >= 4
+        driver.kill()
+        driver.wait()
+        _, alive = psutil.wait_procs(family, timeout=120)
+        assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
+    finally:
+        driver.kill()
