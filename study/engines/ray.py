@@ -27,6 +27,7 @@ os.environ.update(
     RAY_USAGE_STATS_ENABLED="0",
     RAY_ENABLE_AUTO_CONNECT="0",
     RAY_ENABLE_ZERO_COPY_TORCH_TENSORS="1",
+    RAY_DEDUP_LOGS_SKIP_REGEX=".",
     RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
     RAY_CHDIR_TO_TRIAL_DIR="0",
     TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
@@ -563,17 +564,16 @@ def _cause(error: BaseException | None) -> str:
         told = str(error)
         if "creation task" in told or "System error" in told:  # its last line is what was raised
             return _short(RuntimeError(told.strip().splitlines()[-1]))
-        return next((words for sign, words in _SIGNS.items() if sign in told), "it ended without a word")
-    return _short(error) if error else "it ended without a word"
+        return next((words for sign, words in _SIGNS.items() if sign in told), "killed, or crashed")
+    return _short(error) if error else "killed, or crashed"
 
 
 _SIGNS = {
     "low on memory": "Ray ended it because its node was low on memory",
     "node is dead": "its node has gone",
     "node died": "its node has gone",
-    "connection error code 2": "killed",
-    "exit code": "it exited",
 }
+"""What Ray says of a death that it knows the cause of, and in our words."""
 
 
 def _short(error: BaseException) -> str:
