@@ -35,6 +35,9 @@ os.environ.update(
     TUNE_PRINT_ALL_TRIAL_ERRORS="0",
     TUNE_GLOBAL_CHECKPOINT_S="3600",
 )
+if (Path.home() / ".ray" / "auth_token").exists():
+    # What Ray's command line does where it has made a token before; a driver that joins would go without, in vain.
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 import ray
 import torch
