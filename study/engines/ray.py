@@ -6,7 +6,6 @@ import asyncio
 import logging
 import math
 import os
-import shutil
 import signal
 import socket
 import tempfile
@@ -107,7 +106,7 @@ class RayEngine:
         self._parked: deque[_Question] = deque()  # of workers for which there is nothing to do
         self._tuning: _Tuning | None = None
         self._failed_starts = 0
-        self._folder = Path()
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._heard = 0.0
         self._exhausted = True
 
@@ -117,7 +116,9 @@ class RayEngine:
         Raises:
             InputError: Ray does not start here, or there is no cluster at the address.
         """
-        self._folder = Path(tempfile.mkdtemp(prefix="cemobam-ray-", dir=_short_folder()))
+        self._temporary = tempfile.TemporaryDirectory(
+            prefix="cemobam-ray-", dir=_short_folder(), ignore_cleanup_errors=True
+        )
         try:
             url = _join(self._address) if self._address else self._start_cluster()
             if url:
@@ -136,6 +137,7 @@ class RayEngine:
         return self
 
     def _start_cluster(self) -> str:
+        assert self._temporary
         size = sum(t.numel() * t.element_size() for t in self._data.tensors())
         try:
             return _init(
@@ -144,7 +146,7 @@ class RayEngine:
                 object_store_memory=2 * size + 256 * 2**20,
                 include_dashboard=True,
                 dashboard_host="127.0.0.1",
-                _temp_dir=str(self._folder),
+                _temp_dir=self._temporary.name,
             )
         except (RuntimeError, ValueError, OSError, RayError) as error:
             raise InputError(
@@ -165,7 +167,8 @@ class RayEngine:
         if self._tuning:
             self._tuning.end()
         ray.shutdown()  # with the driver, all actors of it end
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._temporary:
+            self._temporary.cleanup()
 
     def run(self, trials: Iterable[Trial]) -> Iterator[tuple[Trial, Outcome]]:
         """Execute the trials, giving each with its outcome once, in the order in which they end.
@@ -182,13 +185,14 @@ class RayEngine:
         self._again.append((first, 1))
         self._exhausted = False
         if self._tuning is None:
+            assert self._temporary
             self._tuning = _Tuning(
                 self._data,
                 device=self._device,
                 resources=self._resources,
                 side_by_side=self._side_by_side,
                 relay=self._relay,
-                folder=self._folder,
+                folder=Path(self._temporary.name),
             )
             self._tuning.start()
         while True:

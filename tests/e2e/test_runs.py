@@ -164,6 +164,31 @@ def test_interrupted_at_any_moment_it_says_no_more_than_that(in_folder: Path, mo
     assert process.returncode in ({130} if moment >= 1 else {130, -signal.SIGINT})
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no such limit on Windows")
+def test_a_disk_that_is_full_leaves_every_file_whole(in_folder: Path) -> None:
+    """As on a full disk, no file can grow beyond what a table takes; the report and the figures are larger."""
+    arguments = [*SMALL, "--blocks", "grid"]
+    run(*arguments, "--name", "undisturbed")
+    run(*arguments, "--seeds", "1")
+    before = {path: path.read_bytes() for path in in_folder.glob("*/demo/*") if path.is_file()}
+    limited = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000)); "
+    limited += f"sys.argv[1:] = {[*arguments, '--seeds', '1', '--report-only']!r}; "
+    limited += f"runpy.run_path({str(ROOT / 'run_grid.py')!r}, run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", limited], capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 2, done.stderr
+    assert "make room or give a place that can be written to" in done.stderr
+    after = {path: path.read_bytes() for path in in_folder.glob("*/demo/*") if path.is_file()}
+    assert after.keys() == before.keys()
+    for path, content in after.items():
+        if path.suffix == ".csv":
+            assert content == before[path]
+        if path.suffix == ".png":
+            assert content.endswith(b"IEND\xaeB`\x82")  # whole
+    run(*arguments)
+    pd.testing.assert_frame_equal(trials(), trials("results/undisturbed"))
+    assert (in_folder / "results/demo/table1.csv").exists() == (in_folder / "results/undisturbed/table1.csv").exists()
+
+
 def test_a_reader_that_leaves_is_no_mistake(in_folder: Path) -> None:
     run(*SMALL, "--blocks", "grid")
     with start(*SMALL, "--blocks", "grid", "--report-only") as process:
