@@ -70,7 +70,7 @@ class Leases:
         """Give back all that is held, if the storage still takes it; if not, others see that this run is dead."""
         self._over.set()
         self._heart.join(self._beat_s)  # or it is waiting for a server, as we will then
-        if error is None or not isinstance(error, LedgerFailed):
+        if not isinstance(error, LedgerFailed):
             self._change(lambda _: None, leave=True)
 
     def take(self, trials: Iterable[str], at_most: int) -> list[str]:

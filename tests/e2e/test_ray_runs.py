@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 import psutil
+from test_runs import done_in_ledger
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SMALL = ["--k-audio", "1,3", "--k-text", "1:2", "--seeds", "2", "--epochs", "2", "--workers", "2"]
@@ -52,7 +53,7 @@ def test_interrupted_it_keeps_what_was_done_and_leaves_no_process(in_folder: Pat
     process = start(*SMALL, "--seeds", "500", "--blocks", "grid", "--engine", "ray")
     family: dict[int, psutil.Process] = {}
     deadline = time.monotonic() + 240
-    while process.poll() is None and done() < 3 and time.monotonic() < deadline:
+    while process.poll() is None and done_in_ledger() < 3 and time.monotonic() < deadline:
         family |= {child.pid: child for child in psutil.Process(process.pid).children(recursive=True)}
         time.sleep(0.2)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does
@@ -61,7 +62,7 @@ def test_interrupted_it_keeps_what_was_done_and_leaves_no_process(in_folder: Pat
     assert "interrupted; what was done is kept" in err
     assert "Traceback" not in err
     assert [process for process in family.values() if alive(process)] == []
-    assert done() >= 3
+    assert done_in_ledger() >= 3
 
 
 def alive(process: psutil.Process) -> bool:
@@ -70,17 +71,3 @@ def alive(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-
-
-def done() -> int:
-    """How many trials the ledger holds, read as any other program may."""
-    import sqlite3
-
-    if not Path("results/demo/study.db").exists():
-        return 0
-    try:
-        with sqlite3.connect("file:results/demo/study.db?mode=ro", uri=True) as database:
-            (count,) = database.execute("select count(*) from trials").fetchone()
-            return int(count)
-    except sqlite3.OperationalError:  # its tables are being made
-        return 0
