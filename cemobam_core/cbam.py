@@ -34,12 +34,12 @@ class ChannelAttention(nn.Module):
             nn.Linear(squeezed, channels, bias=False),
         )
 
-    def forward(self, x: Float[Tensor, "n t d"], mask: Bool[Tensor, "n t"]) -> Float[Tensor, "n 1 d"]:
+    def forward(self, x: Float[Tensor, "*r n t d"], mask: Bool[Tensor, "n t"]) -> Float[Tensor, "*r n 1 d"]:
         """The gate."""
         average, maximum = self.mlp(masked_mean(x, mask)), self.mlp(masked_max(x, mask))  # (N, d) each
         if self.gate == "sum_of_sigmoids":
-            return (torch.sigmoid(average) + torch.sigmoid(maximum)).unsqueeze(1)
-        return torch.sigmoid(average + maximum).unsqueeze(1)
+            return (torch.sigmoid(average) + torch.sigmoid(maximum)).unsqueeze(-2)
+        return torch.sigmoid(average + maximum).unsqueeze(-2)
 
 
 class SpatialAttention(nn.Module):
@@ -63,17 +63,17 @@ class SpatialAttention(nn.Module):
         self.axis = axis
         self.conv = nn.Conv1d(2, 1, kernel, padding=kernel // 2, bias=False)
 
-    def forward(self, x: Float[Tensor, "n t d"], mask: Bool[Tensor, "n t"]) -> Float[Tensor, "n t_or_1 d_or_1"]:
+    def forward(self, x: Float[Tensor, "*r n t d"], mask: Bool[Tensor, "n t"]) -> Float[Tensor, "*r n t_or_1 d_or_1"]:
         """The gate."""
         if self.axis == "channels":
-            planes = torch.stack([masked_mean(x, mask), masked_max(x, mask)], dim=1)  # (N, 2, d)
+            planes = torch.stack([masked_mean(x, mask), masked_max(x, mask)], dim=-2)  # (N, 2, d)
             along_channels: Tensor = torch.sigmoid(self.conv(planes))  # (N, 1, d)
             return along_channels
-        planes = torch.stack([x.mean(dim=-1), x.amax(dim=-1)], dim=1)  # (N, 2, T)
+        planes = torch.stack([x.mean(dim=-1), x.amax(dim=-1)], dim=-2)  # (N, 2, T)
         # Padded steps are zeros, as the convolution's own padding is: a longer padding changes nothing.
-        planes = planes * mask.unsqueeze(1)
+        planes = planes * mask.unsqueeze(-2)
         gate: Tensor = torch.sigmoid(self.conv(planes))  # (N, 1, T)
-        return gate.transpose(1, 2)
+        return gate.transpose(-1, -2)
 
 
 class CBAM1d(nn.Module):
@@ -103,7 +103,7 @@ class CBAM1d(nn.Module):
         self.channel = ChannelAttention(channels=channels, reduction=reduction, gate=gate)
         self.spatial = SpatialAttention(kernel=kernel, axis=axis)
 
-    def forward(self, x: Float[Tensor, "n t d"], mask: Bool[Tensor, "n t"]) -> Float[Tensor, "n t d"]:
+    def forward(self, x: Float[Tensor, "*r n t d"], mask: Bool[Tensor, "n t"]) -> Float[Tensor, "*r n t d"]:
         """The gated features."""
         x = x * self.channel(x, mask)
         gated: Tensor = x * self.spatial(x, mask)

@@ -30,10 +30,10 @@ class CrossModalAttention(nn.Module):
 
     def forward(
         self,
-        query: Float[Tensor, "n tq d"],
-        key: Float[Tensor, "n tk d"],
+        query: Float[Tensor, "*r n tq d"],
+        key: Float[Tensor, "*r n tk d"],
         key_mask: Bool[Tensor, "n tk"],
-    ) -> Float[Tensor, "n tq d"]:
+    ) -> Float[Tensor, "*r n tq d"]:
         """The query, informed by the valid steps of the key."""
         answer, _ = self.attention(query, key, key, key_padding_mask=~key_mask, need_weights=False)
         informed: Tensor = self.dropout(self.norm(query + self.linear(answer)))

@@ -77,13 +77,13 @@ class XCBAM(nn.Module):
         return fuse(streams, torch.cat([audio_mask, text_mask], dim=1), self.fusion)
 
 
-def fuse(streams: Float[Tensor, "n t d"], mask: Bool[Tensor, "n t"], fusion: Fusion) -> Float[Tensor, "n d"]:
+def fuse(streams: Float[Tensor, "*r n t d"], mask: Bool[Tensor, "n t"], fusion: Fusion) -> Float[Tensor, "*r n d"]:
     """One vector from the streams laid end to end in time.
 
     ``cls`` takes the first step; ``min``, ``max`` and ``mean`` work element-wise over the valid steps.
     """
     if fusion == "cls":
-        return streams[:, 0]
+        return streams[..., 0, :]
     return {"min": masked_min, "max": masked_max, "mean": masked_mean}[fusion](streams, mask)
 
 
@@ -96,6 +96,9 @@ class CemoBAM(nn.Module):
     Args:
         config: sizes and choices.
     """
+
+    trials: int | None = None
+    """How many models it stands for (:func:`cemobam_core.stacked.stack`); None: it is one, without a trial axis."""
 
     def __init__(self, config: CemoBAMConfig) -> None:
         super().__init__()

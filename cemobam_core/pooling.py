@@ -6,17 +6,17 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 
-def masked_mean(x: Float[Tensor, "n t d"], mask: Bool[Tensor, "n t"]) -> Float[Tensor, "n d"]:
+def masked_mean(x: Float[Tensor, "*r n t d"], mask: Bool[Tensor, "n t"]) -> Float[Tensor, "*r n d"]:
     """Mean over the valid steps of each utterance; every utterance has at least one."""
     weight = mask.unsqueeze(-1).to(x.dtype)
-    return (x * weight).sum(dim=1) / weight.sum(dim=1)
+    return (x * weight).sum(dim=-2) / weight.sum(dim=-2)
 
 
-def masked_max(x: Float[Tensor, "n t d"], mask: Bool[Tensor, "n t"]) -> Float[Tensor, "n d"]:
+def masked_max(x: Float[Tensor, "*r n t d"], mask: Bool[Tensor, "n t"]) -> Float[Tensor, "*r n d"]:
     """Element-wise maximum over the valid steps of each utterance."""
-    return x.masked_fill(~mask.unsqueeze(-1), -float("inf")).amax(dim=1)
+    return x.masked_fill(~mask.unsqueeze(-1), -float("inf")).amax(dim=-2)
 
 
-def masked_min(x: Float[Tensor, "n t d"], mask: Bool[Tensor, "n t"]) -> Float[Tensor, "n d"]:
+def masked_min(x: Float[Tensor, "*r n t d"], mask: Bool[Tensor, "n t"]) -> Float[Tensor, "*r n d"]:
     """Element-wise minimum over the valid steps of each utterance."""
-    return x.masked_fill(~mask.unsqueeze(-1), float("inf")).amin(dim=1)
+    return x.masked_fill(~mask.unsqueeze(-1), float("inf")).amin(dim=-2)

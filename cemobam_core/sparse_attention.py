@@ -66,13 +66,24 @@ class Adjacency:
             transposed_order=transposed,
         )
 
-    def matrix(self, values: Float[Tensor, " e"]) -> Tensor:
-        """The sparse matrix with these entries."""
-        return _csr(self.offsets, self.sources, values)
+    def product(self, values: Float[Tensor, " e"], x: Float[Tensor, "m d"]) -> Float[Tensor, "m d"]:
+        """The matrix with these entries times ``x``."""
+        return _product(self.offsets, self.sources, values, x)
 
-    def transposed(self, values: Float[Tensor, " e"]) -> Tensor:
-        """Its transpose."""
-        return _csr(self.transposed_offsets, self.transposed_sources, values[self.transposed_order])
+    def transposed_product(self, values: Float[Tensor, " e"], x: Float[Tensor, "m d"]) -> Float[Tensor, "m d"]:
+        """Its transpose times ``x``."""
+        values = values.index_select(0, self.transposed_order)
+        return _product(self.transposed_offsets, self.transposed_sources, values, x)
+
+    def sampled_product(self, a: Float[Tensor, "m d"], b: Float[Tensor, "m d"]) -> Float[Tensor, " e"]:
+        """The entries of ``a @ b.T`` where the matrix has some."""
+        if a.is_cuda:
+            from cemobam_core import kernels  # noqa: PLC0415  (needs Triton, which comes with torch for CUDA)
+
+            return kernels.sampled_product(self.offsets, self.sources, a, b)
+        pattern = _csr(self.offsets, self.sources, a.new_zeros(len(self.sources)))
+        sampled: Tensor = torch.sparse.sampled_addmm(pattern, a, b.T, beta=0.0).values()
+        return sampled
 
     def row_sums(self, values: Float[Tensor, " e"]) -> Float[Tensor, " m"]:
         """The sum of each row's entries."""
@@ -80,17 +91,36 @@ class Adjacency:
 
     def column_sums(self, values: Float[Tensor, " e"]) -> Float[Tensor, " m"]:
         """The sum of each column's."""
-        return torch.segment_reduce(values[self.transposed_order], "sum", offsets=self.transposed_offsets)
+        values = values.index_select(0, self.transposed_order)
+        return torch.segment_reduce(values, "sum", offsets=self.transposed_offsets)
 
     def row_maxima(self, values: Float[Tensor, " e"]) -> Float[Tensor, " m"]:
         """The largest of each row's entries."""
         return torch.segment_reduce(values, "max", offsets=self.offsets)
 
+    def to_entries(self, rows: Float[Tensor, " m"]) -> Float[Tensor, " e"]:
+        """A number a row, for each of the row's entries."""
+        return rows.index_select(0, self.targets)
+
+
+def _product(
+    offsets: Int64[Tensor, " m_plus_1"],
+    columns: Int64[Tensor, " e"],
+    values: Float[Tensor, " e"],
+    x: Float[Tensor, "m d"],
+) -> Float[Tensor, "m d"]:
+    if x.is_cuda:
+        from cemobam_core import kernels  # noqa: PLC0415
+
+        return kernels.product(offsets, columns, values, x)
+    out: Tensor = torch.sparse.mm(_csr(offsets, columns, values), x, "sum")
+    return out
+
 
 def attend(
     h: Float[Tensor, "n heads d"],
-    att_src: Float[Tensor, "1 heads d"],
-    att_dst: Float[Tensor, "1 heads d"],
+    att_src: Float[Tensor, "graphs heads d"],
+    att_dst: Float[Tensor, "graphs heads d"],
     adjacency: Adjacency,
     negative_slope: float = 0.2,
 ) -> Float[Tensor, "n heads d"]:
@@ -103,8 +133,8 @@ def attend(
     before its bias. A node without neighbours gathers zeros. Under autocast it works in float32.
 
     Args:
-        h: projected nodes.
-        att_src: a_src, each head's weights of the one that is gathered.
+        h: projected nodes; of several graphs, one graph's after another's, as many of each.
+        att_src: a_src of each graph, each head's weights of the one that is gathered.
         att_dst: a_dst, of the one that gathers.
         adjacency: who gathers from whom, for as many heads.
         negative_slope: LeakyReLU's.
@@ -121,31 +151,31 @@ class _Attend(torch.autograd.Function):
     def forward(  # noqa: PLR0917
         ctx: Any, h: Tensor, att_src: Tensor, att_dst: Tensor, adjacency: Adjacency, negative_slope: float
     ) -> Tensor:
-        by_source, by_target = (h * att_src).sum(dim=-1).flatten(), (h * att_dst).sum(dim=-1).flatten()  # (M,)
-        score = by_source[adjacency.sources] + by_target[adjacency.targets]  # (E',)
+        by_graph = h.unflatten(0, (len(att_src), -1))  # (G, N, H, d)
+        by_source, by_target = ((by_graph * att.unsqueeze(1)).sum(dim=-1).flatten() for att in (att_src, att_dst))
+        score = by_source.index_select(0, adjacency.sources) + adjacency.to_entries(by_target)  # (E',)
         alpha = leaky_relu(score, negative_slope)
-        alpha = (alpha - adjacency.row_maxima(alpha)[adjacency.targets]).exp()
-        alpha /= adjacency.row_sums(alpha)[adjacency.targets]
+        alpha = (alpha - adjacency.to_entries(adjacency.row_maxima(alpha))).exp()
+        alpha /= adjacency.to_entries(adjacency.row_sums(alpha))
         ctx.save_for_backward(h, att_src, att_dst, score, alpha)
         ctx.adjacency, ctx.negative_slope = adjacency, negative_slope
-        out: Tensor = torch.sparse.mm(adjacency.matrix(alpha), h.flatten(0, 1), "sum")  # (M, d)
-        return out.view_as(h)
+        return adjacency.product(alpha, h.flatten(0, 1)).view_as(h)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         h, att_src, att_dst, score, alpha = ctx.saved_tensors
         adjacency: Adjacency = ctx.adjacency
-        rows, grad_rows = h.flatten(0, 1), grad_out.contiguous().flatten(0, 1)  # (M, d)
-        pattern = adjacency.matrix(torch.zeros_like(alpha))
-        grad_alpha = torch.sparse.sampled_addmm(pattern, grad_rows, rows.T, beta=0.0).values()
-        grad_score = alpha * (grad_alpha - adjacency.row_sums(alpha * grad_alpha)[adjacency.targets])
-        grad_score = torch.where(score > 0, grad_score, ctx.negative_slope * grad_score)
-        by_source = adjacency.column_sums(grad_score).view(*h.shape[:2], 1)  # (N, H, 1)
-        by_target = adjacency.row_sums(grad_score).view(*h.shape[:2], 1)
-        grad_h = torch.sparse.mm(adjacency.transposed(alpha), grad_rows, "sum").view_as(h)
-        grad_h.addcmul_(by_source, att_src).addcmul_(by_target, att_dst)
-        return grad_h, (by_source * h).sum(0, keepdim=True), (by_target * h).sum(0, keepdim=True), None, None
+        by_graph = h.unflatten(0, (len(att_src), -1))
+        grad_rows = grad_out.contiguous().flatten(0, 1)  # (M, d)
+        grad_alpha = adjacency.sampled_product(grad_rows, h.flatten(0, 1))
+        grad_score = alpha * (grad_alpha - adjacency.to_entries(adjacency.row_sums(alpha * grad_alpha)))
+        grad_score = torch.ops.aten.leaky_relu_backward(grad_score, score, ctx.negative_slope, False)
+        by_source = adjacency.column_sums(grad_score).view(*by_graph.shape[:3], 1)  # (G, N, H, 1)
+        by_target = adjacency.row_sums(grad_score).view(*by_graph.shape[:3], 1)
+        grad_h = adjacency.transposed_product(alpha, grad_rows).view_as(by_graph)
+        grad_h.addcmul_(by_source, att_src.unsqueeze(1)).addcmul_(by_target, att_dst.unsqueeze(1))
+        return grad_h.view_as(h), (by_source * by_graph).sum(1), (by_target * by_graph).sum(1), None, None
 
 
 def _offsets(rows: Tensor, m: int) -> Tensor:

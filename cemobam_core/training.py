@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,8 @@ from cemobam_core.features import FeatureSet
 from cemobam_core.memory import keep_freed_memory
 from cemobam_core.metrics import Metrics, at_least_fp32, metrics_from_logits
 from cemobam_core.model import CemoBAM
+from cemobam_core.replay import replayed
+from cemobam_core.stacked import stack, unstack
 
 CURVE_POINTS = 10
 """How often a training looks at the validation split; more would cost time and say little more."""
@@ -30,7 +33,10 @@ class TrainingDiverged(ArithmeticError):
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """One split, ready for the model: features, labels and the graph among its utterances."""
+    """One split, ready for the model: features, labels and the graph among its utterances.
+
+    Of several trials it has the graphs of all as one, trial r's utterance i being node r · N + i.
+    """
 
     audio: Tensor
     text: Tensor
@@ -38,6 +44,7 @@ class Batch:
     edge_index: Tensor
     audio_mask: Tensor | None = None
     text_mask: Tensor | None = None
+    trials: int = 1
 
     @classmethod
     def from_features(cls, features: FeatureSet, edge_index: Tensor) -> Batch:
@@ -51,21 +58,41 @@ class Batch:
             features.text_mask,
         )
 
+    @classmethod
+    def together(cls, batches: Sequence[Batch]) -> Batch:
+        """One batch of several trials', which have the same utterances and each its own graph."""
+        first = batches[0]
+        edges = [batch.edge_index + trial * len(first.labels) for trial, batch in enumerate(batches)]
+        return replace(first, edge_index=torch.cat(edges, dim=1), trials=len(batches))
+
     def to(self, device: torch.device | str) -> Batch:
         """The same on another device; tensors that are there already are not copied."""
-        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
-        return replace(self, **{name: t.to(device) for name, t in tensors.items() if t is not None})
+        held = {f.name: getattr(self, f.name) for f in fields(self)}
+        placed: dict[str, Any] = {name: x.to(device) for name, x in held.items() if isinstance(x, Tensor)}
+        return replace(self, **placed)
 
     def logits(self, model: CemoBAM) -> Tensor:
-        """What the model says of every utterance, (N, C): by the fast pass where it applies, else by the model."""
+        """What the model says of every utterance, (N, C): by the fast pass where it applies, else by the model.
+
+        A stack of R models gives (R, N, C).
+        """
         if fast.applies(model, self.audio.device):
             return fast.logits(model, self._inputs)
         logits: Tensor = model(self.audio, self.text, self.edge_index, self.audio_mask, self.text_mask)
         return logits
 
+    def normalize(self, model: CemoBAM) -> None:
+        """Show the model's batch norms what they see of every utterance."""
+        if fast.applies(model, self.audio.device):
+            fast.normalize(model, self._inputs)
+        else:
+            self.logits(model)
+
     @cached_property
     def _inputs(self) -> fast.Inputs:
-        return fast.Inputs.from_features(self.audio, self.text, self.edge_index, self.audio_mask, self.text_mask)
+        return fast.Inputs.from_features(
+            self.audio, self.text, self.edge_index, self.audio_mask, self.text_mask, trials=self.trials
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,33 +134,121 @@ def train(
         InputError: a precision that the device does not have.
         TrainingDiverged: the loss became NaN or infinite.
     """
-    training = training or TrainingConfig()
     device = torch.device(device)
+    if fast.stacks(device):
+        (result,) = train_together(config, [batches], training=training, seeds=[seed], device=device)
+    else:
+        with _seeded(seed, device):
+            model = CemoBAM(config).to(device)
+            (result,) = _trained(model, batches, training or TrainingConfig(), device)
+    if isinstance(result, TrainingDiverged):
+        raise result
+    return result
+
+
+def train_together(
+    config: CemoBAMConfig,
+    batches: Sequence[Mapping[str, Batch]],
+    *,
+    training: TrainingConfig | None = None,
+    seeds: Sequence[int],
+    device: torch.device | str = "cpu",
+) -> list[TrainingResult | TrainingDiverged]:
+    """Train several models of one configuration side by side, on the same utterances, as one stack of models.
+
+    Each has its own graph, and its own seed for its weights and its dropout: what a trial computes does not depend on
+    its companions, but for the order in which a batched product adds.
+
+    Args:
+        config: the models.
+        batches: of each trial, as for :func:`train`.
+        training: how to train; learning rates that depend on a trial's own loss are for one trial alone.
+        seeds: of each trial.
+        device: where to compute.
+
+    Returns:
+        For each trial its result, or that it diverged.
+
+    Raises:
+        InputError: a precision that the device does not have.
+    """
+    training, device = training or TrainingConfig(), torch.device(device)
+    if training.schedule == "plateau" and len(seeds) > 1:
+        raise ValueError("with the schedule plateau each trial has a learning rate of its own")
+    models, generators = [], []
+    for seed in seeds:
+        with _seeded(seed, device):
+            models.append(CemoBAM(config))
+            generator = torch.Generator(device)
+            if device.type == "cpu":  # goes on where the weights ended, as a trial alone does
+                generator.set_state(torch.get_rng_state())
+            else:
+                generator.manual_seed(seed)
+            generators.append(generator)
+    model = stack(models, generators).to(device)
+    del models
+    together = {name: Batch.together([trial[name] for trial in batches]) for name in batches[0]}
+    return _trained(model, together, training, device, generators)
+
+
+def _trained(
+    model: CemoBAM,
+    batches: Mapping[str, Batch],
+    training: TrainingConfig,
+    device: torch.device,
+    generators: Sequence[torch.Generator] = (),
+) -> list[TrainingResult | TrainingDiverged]:
+    """Train a model, or a stack, and measure it; one result a trial."""
     keep_freed_memory()
+    trials = range(model.trials or 1)
+    diverged: dict[int, TrainingDiverged] = {}
+    curves: list[dict[int, float]] = [{} for _ in trials]
     curve_at = {math.ceil(training.epochs * i / CURVE_POINTS) for i in range(1, CURVE_POINTS + 1)}
-    with _seeded(seed, device), _matmul_precision(training.precision, device):
-        model = CemoBAM(config).to(device)
+    with _matmul_precision(training.precision, device):
         placed = {name: batch.to(device) for name, batch in batches.items()}
-        optimizer = torch.optim.Adam(model.parameters(), lr=training.lr, weight_decay=training.weight_decay, fused=True)
+        # A learning rate that a recorded epoch reads is a tensor.
+        lr = torch.tensor(training.lr, device=device) if device.type == "cuda" else training.lr
+        optimizer = torch.optim.Adam(
+            model.parameters(), lr=lr, weight_decay=training.weight_decay, fused=True, capturable=device.type == "cuda"
+        )
         decay = _schedule(optimizer, training)
-        curve = {}
+        step = replayed(lambda: train_epoch(model, placed["train"], optimizer, training.precision), device, generators)
+        measured: dict[str, list[Metrics]] = {}
         for epoch in range(1, training.epochs + 1):
             model.train(epoch == 1 or training.train_mode == "every_epoch")
-            loss = train_epoch(model, placed["train"], optimizer, training.precision)
+            loss = step()
             if training.schedule == "plateau" or epoch in curve_at:
-                if not math.isfinite(loss.item()):
-                    raise TrainingDiverged(f"the training loss is {loss.item()} at epoch {epoch}")
+                for trial, value in enumerate(loss.view(-1).tolist()):
+                    if not math.isfinite(value):
+                        diverged.setdefault(trial, TrainingDiverged(f"the training loss is {value} at epoch {epoch}"))
+                if len(diverged) == len(trials):
+                    return [diverged[trial] for trial in trials]
                 if training.batch_norm == "settled":
                     settle_batch_norm(model, placed["train"], training.precision)
-                measured = evaluate(model, placed["val"], precision=training.precision)
+                measured = {"val": measure(model, placed["val"], precision=training.precision)}
                 if epoch in curve_at:
-                    curve[epoch] = measured.wa
-            decay(measured.loss if training.schedule == "plateau" else math.nan)
-        metrics = {name: evaluate(model, batch, precision=training.precision) for name, batch in placed.items()}
-    for name, measured in metrics.items():
-        if not math.isfinite(measured.loss):
-            raise TrainingDiverged(f"the {name} loss is {measured.loss} after epoch {training.epochs}")
-    return TrainingResult(model, metrics, curve)
+                    for curve, metrics in zip(curves, measured["val"], strict=True):
+                        curve[epoch] = metrics.wa
+            decay(measured["val"][0].loss if training.schedule == "plateau" else math.nan)
+        # The last epoch is a point of the curve: validation was measured there.
+        measured |= {
+            name: measure(model, batch, precision=training.precision)
+            for name, batch in placed.items()
+            if name not in measured
+        }
+    results: list[TrainingResult | TrainingDiverged] = []
+    for trial, curve in enumerate(curves):
+        metrics_of = {name: measured[name][trial] for name in placed}
+        broken = next((name for name, metrics in metrics_of.items() if not math.isfinite(metrics.loss)), None)
+        if trial in diverged:
+            results.append(diverged[trial])
+        elif broken:
+            loss_of = metrics_of[broken].loss
+            results.append(TrainingDiverged(f"the {broken} loss is {loss_of} after epoch {training.epochs}"))
+        else:
+            alone = model if model.trials is None else unstack(model, trial)
+            results.append(TrainingResult(alone, metrics_of, curve))
+    return results
 
 
 def train_epoch(
@@ -141,13 +256,17 @@ def train_epoch(
 ) -> Tensor:
     """One epoch, which is one full-batch step in the mode the model is in.
 
-    Gives the loss before the step, still on the device.
+    Gives the loss before the step, still on the device; of a stack each trial's, (R,).
     """
     optimizer.zero_grad(set_to_none=True)
     with _autocast(precision, batch.labels.device):
-        logits = batch.logits(model)
-    loss = cross_entropy(at_least_fp32(logits), batch.labels)
-    loss.backward()
+        logits = at_least_fp32(batch.logits(model))
+    if logits.ndim == 2:
+        loss = cross_entropy(logits, batch.labels)
+    else:
+        labels = batch.labels.repeat(len(logits))
+        loss = cross_entropy(logits.flatten(0, 1), labels, reduction="none").view(len(logits), -1).mean(dim=1)
+    loss.sum().backward()
     optimizer.step()
     return loss.detach()
 
@@ -180,19 +299,25 @@ def settle_batch_norm(model: CemoBAM, batch: Batch, precision: Precision = "fp32
         norm.momentum = None  # a plain average, here over the one pass
         norm.train()
     with _autocast(precision, batch.labels.device):
-        batch.logits(model)
+        batch.normalize(model)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
         norm.eval()
 
 
-@torch.no_grad()
 def evaluate(model: CemoBAM, batch: Batch, *, precision: Precision = "fp32") -> Metrics:
     """Measure a model on one split, in evaluation mode, which the model keeps."""
+    (measured,) = measure(model, batch, precision=precision)
+    return measured
+
+
+@torch.no_grad()
+def measure(model: CemoBAM, batch: Batch, *, precision: Precision = "fp32") -> list[Metrics]:
+    """:func:`evaluate` for each trial of a stack; of a model that is none, one."""
     model.eval()
     with _autocast(precision, batch.labels.device):
         logits = batch.logits(model)
-    return metrics_from_logits(logits, batch.labels)
+    return [metrics_from_logits(one, batch.labels) for one in (logits if logits.ndim == 3 else [logits])]
 
 
 @contextmanager

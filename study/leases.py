@@ -67,11 +67,9 @@ class Leases:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Give back all that is held, if the storage still takes it; if not, others see that this run is dead."""
+        """Give back all that is held; where the storage does not answer, others see soon that this run is dead."""
         self._over.set()
-        self._heart.join(self._beat_s)  # or it is waiting for a server, as we will then
-        if not isinstance(error, LedgerFailed):
-            self._change(lambda _: None, leave=True)
+        self._heart.join(BEAT_S)
 
     def take(self, trials: Iterable[str], at_most: int) -> list[str]:
         """Take leases on the first of these trials that nobody holds.
@@ -103,10 +101,14 @@ class Leases:
 
     def _live(self) -> None:
         while not self._over.wait(self._beat_s):
-            try:
-                self._change(self._beaten)
-            except LedgerFailed as failure:  # the run itself will meet it too, and says so
-                _log.warning("no sign of life could be given: %s", failure)
+            self._sign(self._beaten)
+        self._sign(lambda _: None, leave=True)
+
+    def _sign(self, change: Callable[[Board], None], *, leave: bool = False) -> None:
+        try:
+            self._change(change, leave=leave)
+        except LedgerFailed as failure:  # the run itself meets it too, and says so
+            _log.warning("no sign of life could be given: %s", failure)
 
     def _beaten(self, board: Board) -> None:
         self._beat += 1

@@ -17,6 +17,8 @@ RELEASED = ROOT.parent / "shared" / "released"
 CLASSES = ("anger", "happiness", "neutral", "sadness")
 
 torch.set_num_threads(1)
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported: it runs the GPU's kernels here
 
 
 @pytest.fixture(scope="session")

@@ -150,7 +150,7 @@ def test_the_fast_pass_is_what_training_and_evaluation_use(small_fold: Fold, mon
     monkeypatch.setattr(CemoBAM, "forward", lambda *_: pytest.fail("the reference was called"))
     made: list[object] = []
     inputs = fast.Inputs.from_features
-    monkeypatch.setattr(fast.Inputs, "from_features", lambda *a: made.append(a) or inputs(*a))
+    monkeypatch.setattr(fast.Inputs, "from_features", lambda *a, **k: made.append(a) or inputs(*a, **k))
     train(config, batches, training=TrainingConfig(epochs=4))
     assert len(made) == 3  # once for each split, whatever the epochs
 

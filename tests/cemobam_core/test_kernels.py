@@ -1,0 +1,70 @@
+"""The GPU's sparse products, in Triton: on a GPU where there is one, elsewhere in Triton's interpreter."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_sparse_attention import any_graph
+from test_stacked import config_of, graphs_of
+
+from cemobam_core import Batch, CemoBAM
+from cemobam_core.sparse_attention import Adjacency
+from cemobam_core.stacked import stack
+
+triton = pytest.importorskip("triton", reason="Triton is not installed")
+from cemobam_core import kernels  # noqa: E402
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # conftest.py has Triton interpret there
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    n=st.integers(1, 12),
+    density=st.integers(0, 4),
+    heads=st.integers(1, 3),
+    dim=st.sampled_from([1, 5, 16, 100]),
+    seed=st.integers(0, 1000),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+)
+def test_the_products_are_those_of_dense_matrices(
+    n: int, density: int, heads: int, dim: int, seed: int, dtype: torch.dtype
+) -> None:
+    torch.manual_seed(seed)
+    adjacency = Adjacency.from_edges(any_graph(n, n * density, seed, loops=True).to(DEVICE), n, heads)
+    m = n * heads
+    values = torch.randn(len(adjacency.sources), dtype=dtype, device=DEVICE)
+    a, b = torch.randn(2, m, dim, dtype=dtype, device=DEVICE)
+    dense = torch.zeros(m, m, dtype=dtype, device=DEVICE)
+    dense[adjacency.targets, adjacency.sources] = values
+    torch.testing.assert_close(kernels.product(adjacency.offsets, adjacency.sources, values, a), dense @ a)
+    sampled = (a @ b.T)[adjacency.targets, adjacency.sources]
+    torch.testing.assert_close(kernels.sampled_product(adjacency.offsets, adjacency.sources, a, b), sampled)
+
+
+def test_rows_wider_than_a_program_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "_WIDEST", 16)
+    test_the_products_are_those_of_dense_matrices.hypothesis.inner_test(  # type: ignore[attr-defined]
+        n=6, density=3, heads=2, dim=40, seed=0, dtype=torch.float64
+    )
+
+
+@pytest.mark.parametrize("profile", ["paper", "released"])
+def test_a_stack_learns_the_same_by_them(profile: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    models = [CemoBAM(config_of(profile, hidden_dim=8, cbam_reduction=2)) for _ in range(2)]
+    batch = Batch.together(graphs_of(12, (0, 0), 0, torch.float32, 2, turned=profile == "released"))
+
+    def learnt() -> tuple[torch.Tensor, list[torch.Tensor]]:
+        together = stack(models, [torch.Generator().manual_seed(trial) for trial in range(2)]).train()
+        logits = batch.logits(together)
+        logits.square().sum().backward()
+        return logits.detach(), [p.grad for p in together.parameters() if p.grad is not None]
+
+    expected = learnt()
+    monkeypatch.setattr("cemobam_core.sparse_attention._product", kernels.product)
+    monkeypatch.setattr(
+        Adjacency, "sampled_product", lambda self, a, b: kernels.sampled_product(self.offsets, self.sources, a, b)
+    )
+    torch.testing.assert_close(learnt(), expected, rtol=1e-4, atol=1e-4)
