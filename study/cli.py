@@ -12,10 +12,13 @@ import shutil
 import signal
 import sys
 import textwrap
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -53,8 +56,12 @@ if TYPE_CHECKING:
     from study.engines import Engine
     from study.execution import StudyData
     from study.models import Keeping
+    from study.publishing import Publisher
 
 _log = logging.getLogger(__name__)
+
+_SLOW = ("study.publishing", "statsmodels.stats.multitest", "matplotlib.backends.backend_pdf")
+"""What a report needs and takes seconds to import."""
 
 _PLACES = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
@@ -147,9 +154,13 @@ def _predict(args: argparse.Namespace) -> int:
 
 
 def _study(args: argparse.Namespace) -> int:
+    request = _Request.of(args)
+    if args.engine == "local" and not args.report_only:
+        from study.engines.server import start_server
+
+        start_server()  # first of all: it takes longer than what follows
     from study.execution import check_k
 
-    request = _Request.of(args)
     if args.keep_models and (args.report_only or args.dry_run):
         raise InputError("--keep-models: models are kept by running; leave out --report-only and --dry-run")
     if args.report_only:
@@ -209,7 +220,6 @@ def _refuse_unwritable(request: _Request) -> None:
 def _run(request: _Request, folds: tuple[Fold, ...], facts: StudyFacts, devices: Sequence[str], log: Path) -> int:
     from study.driver import StudyRun
     from study.execution import StudyData, versions
-    from study.publishing import Publisher
 
     run = StudyRun(request.plan(), request.ledger(facts), facts)
     request.check_pair(run)
@@ -224,13 +234,20 @@ def _run(request: _Request, folds: tuple[Fold, ...], facts: StudyFacts, devices:
         keeping = request.keeping(facts) if keep == "all" else None
         prepared = StudyData.prepare(folds, request.k_max, keeping=keeping)
         print(f"watch it in a browser: {dashboard_as_typed(request.args)}", flush=True)
-        publisher = Publisher(run, name=request.name, models=request.models, again=as_typed(request.args))
+        # Figures and statistics are slow to import: while the first trials run, there is time.
+        threading.Thread(target=lambda: [import_module(name) for name in _SLOW], daemon=True).start()
+
+        @cache
+        def publisher() -> Publisher:
+            from study.publishing import Publisher
+
+            return Publisher(run, name=request.name, models=request.models, again=as_typed(request.args))
+
+        def on_outcome(trial: Trial, outcome: Outcome) -> None:
+            progress.on_outcome(trial, outcome)
+            publisher().on_outcome()
+
         with _engine(request.args, prepared, devices) as engine, _Progress(run) as progress:
-
-            def on_outcome(trial: Trial, outcome: Outcome) -> None:
-                progress.on_outcome(trial, outcome)
-                publisher.on_outcome()
-
             run.run(engine, on_outcome, log=str(log))
     else:
         run.share()  # a kill may have come between a trial and its copy

@@ -65,7 +65,7 @@ class Publisher:
 
     def __init__(self, run: StudyRun, *, name: str, models: Path, again: str) -> None:
         self._run, self._name, self._models, self._again = run, name, models, again
-        self._next = 0.0
+        self._next = time.monotonic() + _EVERY
 
     def on_outcome(self) -> None:
         """Publish if it is time to."""

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedShuffleSplit
 
 from cemobam_core.corpora.utterances import RawCorpus, Utterance
 from cemobam_core.errors import InputError
@@ -287,6 +286,8 @@ def _random(given: _Given, percents: Sequence[int], seed: int) -> tuple[Rows, Ro
 
 
 def _stratified(rows: Rows, labels: Rows, n_second: int, seed: int) -> tuple[Rows, Rows]:
+    from sklearn.model_selection import StratifiedShuffleSplit  # noqa: PLC0415  (slow to import)
+
     splitter = StratifiedShuffleSplit(n_splits=1, test_size=n_second, random_state=seed)
     first, second = next(splitter.split(rows, labels[rows]))
     return rows[first], rows[second]
@@ -299,6 +300,8 @@ def _by_speaker(given: _Given, seed: int) -> tuple[Rows, Rows, Rows]:
         raise InputError(f"{given.source}: {distinct} speakers; --split-protocol speaker needs three at least")
     # Ten parts without a speaker in common, alike in their classes: one to test, one to validate, eight to train.
     fewest = given.fewest_of_a_class()
+    from sklearn.model_selection import StratifiedGroupKFold  # noqa: PLC0415
+
     splitter = StratifiedGroupKFold(n_splits=min(10, distinct, fewest), shuffle=True, random_state=seed)
     parts = [part for _, part in splitter.split(given.labels, given.labels, speakers)]
     return np.concatenate(parts[2:]), parts[1], parts[0]

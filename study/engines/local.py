@@ -21,6 +21,7 @@ import torch.multiprocessing
 
 from cemobam_core.errors import InputError
 from study.design import Trial
+from study.engines.server import FORKS, start_server
 from study.execution import TRIES, StudyData, attempt, ran_past
 from study.ledger import Outcome
 
@@ -42,11 +43,8 @@ class LocalEngine:
         self._devices = list(devices)
         self._trial_timeout = trial_timeout
         # A forked server that has torch loaded makes a worker in milliseconds and, unlike a plain fork, holds none
-        # of the driver's threads, locks or connections. Where there is none (Windows), workers start afresh.
-        self._forks = "forkserver" in multiprocessing.get_all_start_methods()
-        self._context: Any = multiprocessing.get_context("forkserver" if self._forks else "spawn")
-        if self._forks:
-            self._context.set_forkserver_preload(["study.engines.local", "cemobam_core.training"])
+        # of the driver's threads, locks or connections.
+        self._context: Any = multiprocessing.get_context("forkserver" if FORKS else "spawn")
         self._workers: list[_Worker] = []
 
     def __enter__(self) -> LocalEngine:
@@ -134,8 +132,7 @@ class LocalEngine:
         process = self._context.Process(
             target=_work, args=(theirs, self._data, device), name="cemobam-worker", daemon=True
         )
-        if self._forks:
-            _start_fork_server()
+        start_server()
         process.start()
         theirs.close()
         return _Worker(process, ours, device)
@@ -183,19 +180,6 @@ class _Worker:
         self.process.kill()
         self.process.join()
         self.connection.close()
-
-
-def _start_fork_server() -> None:
-    """Start it with Ctrl-C ignored from its first moment, as its workers then do too: it is the driver's to handle."""
-    from multiprocessing import forkserver  # noqa: PLC0415  (not on Windows)
-
-    if threading.current_thread() is not threading.main_thread():  # where no signal arrives anyway
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        forkserver.ensure_running()  # returns at once, while the server still loads torch
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _work(connection: Connection, data: StudyData, device: str) -> None:
