@@ -27,6 +27,13 @@ CURVE_POINTS = 10
 """How often a training looks at the validation split; more would cost time and say little more."""
 
 
+_SAMPLE = 64
+"""Utterances whose pass :func:`bytes_of_training` measures."""
+
+_PEAK = 1.5
+"""What a training holds at its peak, by what its forward pass keeps: gradients and temporaries come on top."""
+
+
 class TrainingDiverged(ArithmeticError):
     """The loss is no longer a finite number."""
 
@@ -134,13 +141,7 @@ def train(
         InputError: a precision that the device does not have.
         TrainingDiverged: the loss became NaN or infinite.
     """
-    device = torch.device(device)
-    if fast.stacks(device):
-        (result,) = train_together(config, [batches], training=training, seeds=[seed], device=device)
-    else:
-        with _seeded(seed, device):
-            model = CemoBAM(config).to(device)
-            (result,) = _trained(model, batches, training or TrainingConfig(), device)
+    (result,) = train_together(config, [batches], training=training, seeds=[seed], device=device)
     if isinstance(result, TrainingDiverged):
         raise result
     return result
@@ -154,10 +155,11 @@ def train_together(
     seeds: Sequence[int],
     device: torch.device | str = "cpu",
 ) -> list[TrainingResult | TrainingDiverged]:
-    """Train several models of one configuration side by side, on the same utterances, as one stack of models.
+    """Train several models of one configuration on the same utterances, as one stack of models (:func:`stack`).
 
     Each has its own graph, and its own seed for its weights and its dropout: what a trial computes does not depend on
-    its companions, but for the order in which a batched product adds.
+    its companions, but for the order in which a batched product adds. On the CPU one model alone is no stack, and its
+    numbers are those of :func:`train` to the bit.
 
     Args:
         config: the models.
@@ -175,6 +177,12 @@ def train_together(
     training, device = training or TrainingConfig(), torch.device(device)
     if training.schedule == "plateau" and len(seeds) > 1:
         raise ValueError("with the schedule plateau each trial has a learning rate of its own")
+    if not fast.stacks(device, len(seeds)):
+        results = []
+        for seed, alone in zip(seeds, batches, strict=True):
+            with _seeded(seed, device):
+                results += _trained(CemoBAM(config).to(device), alone, training, device)
+        return results
     models, generators = [], []
     for seed in seeds:
         with _seeded(seed, device):
@@ -249,6 +257,45 @@ def _trained(
             alone = model if model.trials is None else unstack(model, trial)
             results.append(TrainingResult(alone, metrics_of, curve))
     return results
+
+
+def bytes_of_training(config: CemoBAMConfig, batch: Batch) -> int:
+    """The memory that one trial of a stack takes while it trains, roughly, in bytes.
+
+    What the forward pass keeps for the backward pass is measured on some utterances, on the CPU; it grows with their
+    number. Weights come with a gradient and two moments.
+
+    Args:
+        config: the model.
+        batch: the train split.
+    """
+    n, few = len(batch.labels), min(_SAMPLE, len(batch.labels))
+    neighbours = max(1, round(batch.edge_index.shape[1] / n))
+    target = torch.arange(few).repeat_interleave(neighbours)
+    source = (target + torch.arange(neighbours).repeat(few)) % few
+    sample = Batch(
+        batch.audio[:few].cpu(),
+        batch.text[:few].cpu(),
+        batch.labels[:few].cpu(),
+        torch.stack([source, target]),
+        None if batch.audio_mask is None else batch.audio_mask[:few].cpu(),
+        None if batch.text_mask is None else batch.text_mask[:few].cpu(),
+    )
+    kept: dict[int, int] = {}
+
+    def keep(x: Tensor) -> Tensor:
+        storage = x.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return x
+
+    with _seeded(0, torch.device("cpu")):
+        model = stack([CemoBAM(config)], [torch.Generator()]).train()
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+            logits = sample.logits(model)
+    weights = {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in model.parameters()}
+    passed = sum(size for pointer, size in kept.items() if pointer not in weights)
+    del logits
+    return round(_PEAK * passed * n / few) + 4 * sum(weights.values())
 
 
 def train_epoch(

@@ -190,8 +190,8 @@ def grid_parser() -> argparse.ArgumentParser:
         "--gpus-per-trial",
         metavar="F",
         type=_positive,
-        default=0.25,
-        help="the share of a GPU that a trial takes (default 0.25)",
+        default=1.0,
+        help="the share of a GPU that a worker takes (default 1: it trains as many trials at once as its memory holds)",
     )
     machine.add_argument(
         "--trial-timeout",

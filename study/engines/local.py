@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -22,7 +23,7 @@ import torch.multiprocessing
 from cemobam_core.errors import InputError
 from study.design import Trial
 from study.engines.server import FORKS, start_server
-from study.execution import TRIES, StudyData, attempt, ran_past
+from study.execution import TRIES, Attempts, Group, StudyData, at_once, groups, ran_past, undone
 from study.ledger import Outcome
 
 
@@ -79,47 +80,58 @@ class LocalEngine:
     def run(self, trials: Iterable[Trial]) -> Iterator[tuple[Trial, Outcome]]:
         """Execute the trials, giving each with its outcome once, in the order in which they end.
 
-        A trial is asked for when a worker is free for it.
+        A trial is asked for when a worker is free for it, on a GPU as many as make a group.
         """
-        outcome: Outcome | Literal["begun"] | None
-        waiting = ((trial, 1) for trial in trials)
+        again: deque[tuple[Group, int]] = deque()  # what came back undone, and which try it is
+        fresh = groups(trials, at_once(self._devices[0]))
+
+        def waiting() -> tuple[Group, int] | None:
+            if again:
+                return again.popleft()
+            group = next(fresh, None)
+            return None if group is None else (group, 1)
+
         for worker in self._workers:
-            worker.take(waiting)
-        while len(self._workers) < len(self._devices) and (assignment := next(waiting, None)):
+            worker.take(waiting())
+        while len(self._workers) < len(self._devices) and (assignment := waiting()):
             self._workers.append(self._start(self._devices[len(self._workers)]))
-            self._workers[-1].take(iter([assignment]))
+            self._workers[-1].take(assignment)
         while busy := [worker for worker in self._workers if worker.assignment]:
             ready = wait([worker.connection for worker in busy], self._patience(busy))
             for worker in busy:
                 assert worker.assignment
-                trial, tries = worker.assignment
+                group, tries = worker.assignment
                 if worker.connection in ready:
-                    outcome = worker.receive()
-                    if outcome == "begun":
+                    answer = worker.receive()
+                    if answer == "begun":
                         worker.since = time.monotonic()
                         continue
-                elif self._trial_timeout is not None and time.monotonic() - worker.since > self._trial_timeout:
-                    outcome = ran_past(self._trial_timeout, worker.device)
+                    outcomes = answer
+                elif time.monotonic() - worker.since > self._limit(group):
+                    outcomes = [ran_past(self._limit(group), worker.device)] if len(group) == 1 else []
                     worker = self._replace(worker)  # noqa: PLW2901
                 else:
                     continue
-                if outcome is None:  # it died
-                    outcome = Outcome(
-                        status="failed", seconds=0.0, device=worker.device, reason=worker.cause_of_death()
-                    )
+                if outcomes is None:  # it died
+                    died = Outcome(status="failed", seconds=0.0, device=worker.device, reason=worker.cause_of_death())
                     worker = self._replace(worker)  # noqa: PLW2901
-                    if tries < TRIES:
-                        worker.take(iter([(trial, tries + 1)]))
-                        continue
-                worker.take(waiting)  # before the driver records this outcome: nobody waits for the ledger
-                yield trial, outcome
+                    outcomes = [died] if len(group) == 1 and tries == TRIES else []
+                again.extend(undone(group, outcomes, tries))
+                # Before the driver records these outcomes: nobody waits for the ledger. Another worker, for which there
+                # was nothing more, takes its part of what came back.
+                idle = [other for other in self._workers if other is not worker and not other.assignment]
+                for free in (worker, *idle):
+                    free.take(waiting())
+                yield from zip(group, outcomes, strict=False)
+
+    def _limit(self, group: Group) -> float:
+        """Seconds after which a group is given up."""
+        return math.inf if self._trial_timeout is None else self._trial_timeout * len(group)
 
     def _patience(self, busy: Sequence[_Worker]) -> float | None:
         """Seconds until the first of the trials in flight runs past its time; None: none can."""
-        first = min(worker.since for worker in busy)
-        if self._trial_timeout is None or first == math.inf:
-            return None
-        return max(0.0, first + self._trial_timeout - time.monotonic()) + 0.01
+        first = min(worker.since + self._limit(worker.assignment[0]) for worker in busy if worker.assignment)
+        return None if first == math.inf else max(0.0, first - time.monotonic()) + 0.01
 
     def _replace(self, worker: _Worker) -> _Worker:
         worker.end()
@@ -145,24 +157,24 @@ class _Worker:
     process: BaseProcess
     connection: Connection
     device: str
-    assignment: tuple[Trial, int] | None = None
+    assignment: tuple[Group, int] | None = None
     since: float = math.inf
     """When it began with the assignment; infinity: it is still starting."""
 
-    def take(self, waiting: Iterator[tuple[Trial, int]]) -> None:
-        """Give the worker the next trial, if there is one."""
-        self.assignment = next(waiting, None)
+    def take(self, assignment: tuple[Group, int] | None) -> None:
+        """Give the worker the next group, if there is one."""
+        self.assignment = assignment
         if self.since < math.inf:
             self.since = time.monotonic()
-        if self.assignment:
+        if assignment:
             # One that has just died is noticed when its answer is waited for.
             with contextlib.suppress(BrokenPipeError):
-                self.connection.send(self.assignment[0])
+                self.connection.send(assignment[0])
 
-    def receive(self) -> Outcome | Literal["begun"] | None:
-        """The outcome of the assignment, or that the worker has begun its life; None if it died."""
+    def receive(self) -> list[Outcome] | Literal["begun"] | None:
+        """Outcomes of the assignment, or that the worker has begun its life; None if it died."""
         try:
-            message: Outcome | Literal["begun"] = self.connection.recv()
+            message: list[Outcome] | Literal["begun"] = self.connection.recv()
         except (EOFError, OSError):  # the pipe ends, perhaps in the middle of an answer
             return None
         return message
@@ -183,17 +195,18 @@ class _Worker:
 
 
 def _work(connection: Connection, data: StudyData, device: str) -> None:
-    """A worker's life: take a trial, give its outcome, until the driver is gone."""
+    """A worker's life: take a group, give outcomes, until the driver is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_the_driver, daemon=True).start()
     torch.set_num_threads(1)
+    attempts = Attempts(data, device)
     connection.send("begun")
     while True:
         try:
-            trial: Trial = connection.recv()
+            group: Group = connection.recv()
         except EOFError:
             return
-        connection.send(attempt(trial, data, device))
+        connection.send(attempts.attempt(group))
 
 
 def _end_with_the_driver() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import os
 import signal
 import socket
@@ -48,7 +47,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cemobam_core.errors import InputError
 from study.design import Trial
-from study.execution import TRIES, StudyData, attempt, ran_past
+from study.execution import TRIES, Attempts, Group, StudyData, at_once, groups, ran_past, undone
 from study.ledger import Outcome
 
 _BUNDLE_SECONDS = 10.0
@@ -63,13 +62,13 @@ _LOOK = 5.0
 
 
 class RayEngine:
-    """Runs trials in Ray actors, one trial with one thread in each at a time; Ray Tune starts, places, replaces them.
+    """Runs trials in Ray actors, on a CPU one trial with one thread in each at a time, on a GPU a group as one stack.
 
-    What Tune calls a trial is here a bundle: what a worker gets done in some ten seconds. It is not made up
-    beforehand: its worker asks for trial after trial and delivers each outcome with the next question. So no trial is
-    taken from the study before a worker is free for it, all workers are busy to the end, and what was delivered is
-    not lost with the worker. Questions and answers pass through one small actor beside the driver, since a driver
-    itself cannot be called.
+    Ray Tune starts the actors, places and replaces them. What Tune calls a trial is here a bundle: what a worker gets
+    done in some ten seconds. It is not made up beforehand: its worker asks for group after group and delivers the
+    outcomes of each with the next question. So no trial is taken from the study before a worker is free for it, all
+    workers are busy to the end, and what was delivered is not lost with the worker. Questions and answers pass through
+    one small actor beside the driver, since a driver itself cannot be called.
 
     The features and the rankings are put into the object store once; every node fetches them once, and its workers
     read them in place. A worker that dies, alone or with its node, costs only its trial, which is tried again on what
@@ -78,7 +77,7 @@ class RayEngine:
     Args:
         data: what all trials share.
         devices: ``cpu`` or ``cuda`` for each of the trials side by side, as :func:`cluster_devices` gives them.
-        gpus_per_trial: the share of a GPU that a trial takes.
+        gpus_per_trial: the share of a GPU that a worker takes.
         address: of a cluster to join, with this package on every node; None: one is started on this machine.
         trial_timeout: seconds after which a trial is given up; None: never.
     """
@@ -88,7 +87,7 @@ class RayEngine:
         data: StudyData,
         devices: Sequence[str],
         *,
-        gpus_per_trial: float = 0.25,
+        gpus_per_trial: float = 1.0,
         address: str | None = None,
         trial_timeout: float | None = None,
     ) -> None:
@@ -102,7 +101,7 @@ class RayEngine:
         self._address = address
         self._trial_timeout = trial_timeout
         self._bundles: dict[str, _Bundle] = {}
-        self._again: deque[tuple[Trial, int]] = deque()  # left over from bundles that Tune gave up
+        self._again: deque[tuple[Group, int]] = deque()  # undone, or left over from bundles that Tune gave up
         self._parked: deque[_Question] = deque()  # of workers for which there is nothing to do
         self._tuning: _Tuning | None = None
         self._failed_starts = 0
@@ -173,13 +172,13 @@ class RayEngine:
     def run(self, trials: Iterable[Trial]) -> Iterator[tuple[Trial, Outcome]]:
         """Execute the trials, giving each with its outcome once, in the order in which they end.
 
-        A trial is asked for when a worker is free for it.
+        A trial is asked for when a worker is free for it, on a GPU as many as make a group.
 
         Raises:
             InputError: the cluster has gone, or no worker starts on it; what was given before stands.
         """
-        trials = iter(trials)
-        first = next(trials, None)
+        fresh = groups(trials, at_once(self._device))
+        first = next(fresh, None)
         if first is None:
             return
         self._again.append((first, 1))
@@ -196,7 +195,7 @@ class RayEngine:
             )
             self._tuning.start()
         while True:
-            while self._parked and (assignment := self._next(trials)):
+            while self._parked and (assignment := self._next(fresh)):
                 self._assign(self._parked.popleft(), assignment)
             if self._exhausted and not self._again and not any(bundle.assigned for bundle in self._bundles.values()):
                 return
@@ -205,42 +204,41 @@ class RayEngine:
             for question in self._questions():
                 self._failed_starts = 0
                 bundle = self._bundles.setdefault(question.bundle, _Bundle())
-                ended = (
-                    bundle.assigned.trial if bundle.assigned and question.answers == bundle.assigned.number else None
-                )
-                if ended:
+                ended: tuple[tuple[Trial, Outcome], ...] = ()
+                if bundle.assigned and question.answers == bundle.assigned.number:
+                    group, tries = bundle.assigned.group, bundle.assigned.tries
+                    ended = tuple(zip(group, question.outcomes, strict=False))
+                    self._again.extend(undone(group, question.outcomes, tries))
                     bundle.assigned = None
-                # before the driver records the outcome: nobody waits for the ledger
-                self._answer(question, bundle, trials)
-                if ended:
-                    assert question.outcome
-                    yield ended, question.outcome
+                # before the driver records the outcomes: nobody waits for the ledger
+                self._answer(question, bundle, fresh)
+                yield from ended
 
-    def _next(self, trials: Iterator[Trial]) -> tuple[Trial, int] | None:
-        """A trial and which try of it this is; those to be tried again come first."""
+    def _next(self, fresh: Iterator[Group]) -> tuple[Group, int] | None:
+        """A group and which try of it this is; those to be tried again come first."""
         if self._again:
             return self._again.popleft()
-        trial = next(trials, None)
-        self._exhausted = trial is None
-        return None if trial is None else (trial, 1)
+        group = next(fresh, None)
+        self._exhausted = group is None
+        return None if group is None else (group, 1)
 
-    def _answer(self, question: _Question, bundle: _Bundle, trials: Iterator[Trial]) -> None:
+    def _answer(self, question: _Question, bundle: _Bundle, fresh: Iterator[Group]) -> None:
         if bundle.assigned:  # to a worker that died before or while it had it
-            self._assign(question, (bundle.assigned.trial, bundle.assigned.tries))
-        elif question.outcome and time.monotonic() - bundle.since > _BUNDLE_SECONDS:
+            self._assign(question, (bundle.assigned.group, bundle.assigned.tries))
+        elif question.outcomes and time.monotonic() - bundle.since > _BUNDLE_SECONDS:
             del self._bundles[question.bundle]
             self._relay.answer.remote(question.number, None)
-        elif assignment := self._next(trials):
+        elif assignment := self._next(fresh):
             self._assign(question, assignment)
         else:
             self._parked.append(question)
 
-    def _assign(self, question: _Question, assignment: tuple[Trial, int]) -> None:
-        trial, tries = assignment
+    def _assign(self, question: _Question, assignment: tuple[Group, int]) -> None:
+        group, tries = assignment
         self._bundles[question.bundle].assigned = _Assigned(
-            trial=trial, tries=tries, number=question.number, worker=question.worker
+            group=group, tries=tries, number=question.number, worker=question.worker
         )
-        self._relay.answer.remote(question.number, (question.number, trial))
+        self._relay.answer.remote(question.number, (question.number, group))
 
     def _questions(self) -> list[_Question]:
         """What workers ask, as soon as one does; empty after a moment, so that the rest is looked after."""
@@ -284,24 +282,22 @@ class RayEngine:
             bundle = self._bundles.get(death.bundle, _Bundle())
             if death.for_good:
                 self._bundles.pop(death.bundle, None)
-            assigned = bundle.assigned
+            waited = [question for question in self._parked if question.bundle == death.bundle]
+            for question in waited:  # nobody hears the answer
+                self._parked.remove(question)
+            assigned, bundle.assigned = bundle.assigned, None
             if assigned is None:
-                self._failed_starts += 1
+                self._failed_starts += not waited
                 if self._failed_starts >= _STARTS * self._side_by_side:
                     raise InputError(
                         f"--engine ray: workers end before they have begun ({death.cause}); this package must be "
                         "installed on every node, in the same version"
                     )
-                continue
-            if assigned.tries < TRIES:
-                assigned.tries += 1
-                assigned.since = math.inf  # its time begins anew with its next worker
-                if death.for_good:
-                    self._again.append((assigned.trial, assigned.tries))
-                continue
-            bundle.assigned = None
-            reason = f"its worker died {TRIES} times ({death.cause}; often out of memory: try fewer --workers)"
-            yield assigned.trial, Outcome(status="failed", seconds=0.0, device=self._device, reason=reason)
+            elif len(assigned.group) == 1 and assigned.tries == TRIES:
+                reason = f"its worker died {TRIES} times ({death.cause}; often out of memory: try fewer --workers)"
+                yield assigned.group[0], Outcome(status="failed", seconds=0.0, device=self._device, reason=reason)
+            else:  # for whoever asks first: there may be no room for another worker, where a node has gone
+                self._again.extend(undone(assigned.group, (), assigned.tries))
 
     def _given_up(self) -> Iterator[tuple[Trial, Outcome]]:
         """Trials past their time: the worker is killed, and Tune starts another for the rest of the bundle."""
@@ -309,17 +305,20 @@ class RayEngine:
             return
         for bundle in list(self._bundles.values()):
             assigned = bundle.assigned
-            if assigned and time.monotonic() - assigned.since > self._trial_timeout:
+            if assigned and time.monotonic() - assigned.since > self._trial_timeout * len(assigned.group):
                 bundle.assigned = None
                 ray.kill(assigned.worker)
-                yield assigned.trial, ran_past(self._trial_timeout, self._device)
+                if len(assigned.group) == 1:
+                    yield assigned.group[0], ran_past(self._trial_timeout, self._device)
+                else:
+                    self._again.extend(undone(assigned.group, (), assigned.tries))
 
 
 @dataclass
 class _Assigned:
-    """A trial that a worker has."""
+    """A group that a worker has."""
 
-    trial: Trial
+    group: Group
     tries: int
     number: int
     """Of the question that it was the answer to."""
@@ -337,13 +336,13 @@ class _Bundle:
 
 @dataclass(frozen=True, kw_only=True)
 class _Question:
-    """A worker's: what next? With the outcome of the trial that was the answer to an earlier question."""
+    """A worker's: what next? With outcomes of the group that was the answer to an earlier question."""
 
     number: int
     bundle: str
     worker: Any
     answers: int | None
-    outcome: Outcome | None
+    outcomes: list[Outcome]
 
 
 @dataclass(frozen=True)
@@ -363,11 +362,13 @@ class _Relay:
         self._asked: asyncio.Queue[_Question] = asyncio.Queue()
         self._answers: dict[int, asyncio.Future[Any]] = {}
 
-    async def ask(self, bundle: str, worker: Any, answers: int | None, outcome: Outcome | None) -> Any:
-        """A worker's question; gives the number and the trial to run, or None: the bundle ends."""
+    async def ask(self, bundle: str, worker: Any, answers: int | None, outcomes: list[Outcome]) -> Any:
+        """A worker's question; gives the number and the group to run, or None: the bundle ends."""
         number = next(self._numbers)
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
-        self._asked.put_nowait(_Question(number=number, bundle=bundle, worker=worker, answers=answers, outcome=outcome))
+        self._asked.put_nowait(
+            _Question(number=number, bundle=bundle, worker=worker, answers=answers, outcomes=outcomes)
+        )
         return await answer
 
     async def asked(self) -> list[_Question]:
@@ -383,26 +384,27 @@ class _Relay:
 
 
 class _Worker(tune.Trainable):
-    """Runs a bundle: trial after trial until there is to be another bundle."""
+    """Runs a bundle: group after group until there is to be another bundle."""
 
     def setup(self, config: dict[str, Any], data: Any = None, relay: Any = None, device: str = "cpu") -> None:
         """Have the features and the rankings at hand, where the object store has them."""
         import cemobam_core.training  # noqa: F401, PLC0415  (slow, and no part of the first trial)
 
         torch.set_num_threads(1)
-        self._data, self._relay, self._device = data, relay, device
+        self._relay, self._attempts = relay, Attempts(data, device)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """The next bundle: nothing of the last one is left."""
         return True
 
     def step(self) -> dict[str, Any]:
-        """The whole bundle; each outcome is delivered as its trial ends."""
+        """The whole bundle; each outcome is delivered as its group ends."""
         me = ray.get_runtime_context().current_actor
-        number, outcome = None, None
-        while answer := ray.get(self._relay.ask.remote(self.config["bundle"], me, number, outcome)):
-            number, trial = answer
-            outcome = attempt(trial, self._data, self._device)
+        number: int | None = None
+        outcomes: list[Outcome] = []
+        while answer := ray.get(self._relay.ask.remote(self.config["bundle"], me, number, outcomes)):
+            number, group = answer
+            outcomes = self._attempts.attempt(group)
         return {"done": True}
 
 

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 import textwrap
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import torch
+from faulty import Faulty
 
 from cemobam_core import Fold, InputError
-from study.design import Design, Pair, Trial, readings
+from study.design import Design, Pair, readings
+from study.engines import local
 from study.engines.local import LocalEngine
 from study.execution import StudyData, execute
 
@@ -29,42 +29,6 @@ DESIGN = Design(
     seeds=(0, 1, 2),
 )
 TRIALS = DESIGN.trials("grid", Pair(1, 1))
-
-
-@dataclass(frozen=True, eq=False)
-class Faulty:
-    """Study data that does harm to whoever asks for the folds of a certain trial's seed."""
-
-    data: StudyData
-    marks: Path
-    harm: str
-    keeping: None = None
-
-    def tensors(self) -> Any:
-        return self.data.tensors()
-
-    @property
-    def rankings(self) -> Any:
-        return self.data.rankings
-
-    @property
-    def folds(self) -> Any:
-        trial: Trial = sys._getframe(1).f_locals["trial"]
-        if trial.seed == 1 and trial.configuration.pair.k_audio == 3:
-            mark = self.marks / f"{time.monotonic_ns()}"
-            mark.touch()
-            times = len(list(self.marks.iterdir()))
-            if self.harm == "always killed" or (self.harm == "killed once" and times == 1):
-                os.kill(os.getpid(), signal.SIGKILL)
-            if self.harm == "exits":
-                os._exit(3)
-            if self.harm == "hangs":
-                time.sleep(10_000)
-            if self.harm == "raises":
-                raise ValueError("no such\nthing")
-            if self.harm == "out of memory once" and times == 1:
-                raise MemoryError
-        return self.data.folds
 
 
 @pytest.fixture
@@ -80,7 +44,7 @@ def test_the_numbers_are_those_of_a_trial_alone(data: StudyData, workers: int) -
         again = dict(engine.run(TRIALS[:1]))  # the workers are still there
     assert outcomes.keys() == set(TRIALS)
     for trial in TRIALS:
-        alone = execute(trial, data, "cpu")
+        (alone,) = execute((trial,), data, "cpu")
         assert replace(outcomes[trial], seconds=0) == replace(alone, seconds=0)
     assert again[TRIALS[0]].metrics == outcomes[TRIALS[0]].metrics
     assert psutil.Process().children(recursive=True) == [] or not _workers()
@@ -92,33 +56,57 @@ def _workers() -> list[psutil.Process]:
     return [c for server in servers for c in server.children() if c.status() != psutil.STATUS_ZOMBIE]
 
 
+HARMED = next(t for t in TRIALS if t.seed == 1 and t.configuration.pair.k_audio == 3)
+
+
 @pytest.mark.parametrize("harm", ["killed once", "out of memory once"])
 def test_a_worker_that_dies_once_costs_nothing(data: StudyData, tmp_path: Path, harm: str) -> None:
-    with LocalEngine(Faulty(data, tmp_path, harm), ["cpu"] * 2) as engine:  # type: ignore[arg-type]
+    faulty: Any = Faulty(data, tmp_path, {HARMED: harm})
+    with LocalEngine(faulty, ["cpu"] * 2) as engine:
         outcomes = list(engine.run(TRIALS))
     assert sorted(t.signature("") for t, _ in outcomes) == sorted(t.signature("") for t in TRIALS)
     assert {o.status for _, o in outcomes} == {"done"}
-    assert len(list(tmp_path.iterdir())) == 2
+    assert faulty.done(harm) == 2
 
 
-@pytest.mark.parametrize(
-    ("harm", "tries", "reason"),
-    [
-        ("always killed", 2, r"its worker was killed 2 times (SIGKILL: often out of memory; try fewer --workers)"),
-        ("exits", 2, "its worker died 2 times (exit status 3)"),
-        ("raises", 1, "ValueError: no such"),
-        ("hangs", 1, "ran past --trial-timeout 3 s"),
-    ],
-)
+FAILURES = [
+    ("killed", 2, r"its worker was killed 2 times (SIGKILL: often out of memory; try fewer --workers)"),
+    ("exits", 2, "its worker died 2 times (exit status 3)"),
+    ("raises", 1, "ValueError: no such"),
+    ("hangs", 1, "ran past --trial-timeout 3 s"),
+]
+
+
+@pytest.mark.parametrize(("harm", "tries", "reason"), FAILURES)
 def test_a_trial_that_cannot_be_run_fails_alone_with_its_reason(
     data: StudyData, tmp_path: Path, harm: str, tries: int, reason: str
 ) -> None:
-    with LocalEngine(Faulty(data, tmp_path, harm), ["cpu"] * 2, trial_timeout=3) as engine:  # type: ignore[arg-type]
+    faulty: Any = Faulty(data, tmp_path, {HARMED: harm})
+    with LocalEngine(faulty, ["cpu"] * 2, trial_timeout=3) as engine:
         outcomes = list(engine.run(TRIALS))
     assert len(outcomes) == len(TRIALS)
-    failed = [(t, o) for t, o in outcomes if o.status == "failed"]
-    assert [(t.seed, t.configuration.pair.k_audio, o.reason) for t, o in failed] == [(1, 3, reason)]
-    assert len(list(tmp_path.iterdir())) == tries
+    assert [(t, o.reason) for t, o in outcomes if o.status == "failed"] == [(HARMED, reason)]
+    assert faulty.done(harm) == tries
+
+
+@pytest.mark.parametrize(
+    ("harm", "tries", "reason"), [*FAILURES, ("killed once", 1, ""), ("out of memory once", 1, "")]
+)
+def test_a_group_of_which_one_does_harm_is_done_but_for_that_one(
+    data: StudyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: str, tries: int, reason: str
+) -> None:
+    """Groups as a GPU's worker gets them, here on the CPU."""
+    monkeypatch.setattr(local, "at_once", lambda device: 3)
+    faulty: Any = Faulty(data, tmp_path, {HARMED: harm})
+    with LocalEngine(faulty, ["cpu"] * 2, trial_timeout=3) as engine:
+        outcomes = list(engine.run(TRIALS))
+    assert sorted(t.signature("") for t, _ in outcomes) == sorted(t.signature("") for t in TRIALS)
+    assert [(t, o.reason) for t, o in outcomes if o.status == "failed"] == ([(HARMED, reason)] if reason else [])
+    assert faulty.done(harm) == 1 + tries  # with its group, and alone
+    for trial, outcome in outcomes:
+        if outcome.status == "done":
+            (alone,) = execute((trial,), data, "cpu")
+            assert outcome.metrics["val_loss"] == pytest.approx(alone.metrics["val_loss"], rel=1e-4)
 
 
 def test_too_little_shared_memory_is_told(data: StudyData, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ def kept(fold: Fold, folder: Path, profile: str = "paper", modules: str = "full"
     trials = design.trials("ablation", Pair(3, 2))
     trial: Trial = next(trial for trial in trials if trial.configuration.model.modules == modules)
     keeping = Keeping(folder=folder / "models", dataset="demo", fingerprint="abc")
-    outcome = execute(trial, StudyData.prepare((fold,), 3, keeping=keeping), "cpu")
+    (outcome,) = execute((trial,), StudyData.prepare((fold,), 3, keeping=keeping), "cpu")
     assert keeping.has(trial)
     return keeping.place(trial), outcome
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
 import textwrap
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
+from faulty import Faulty
 
 from cemobam_core import Fold, InputError
 from study.design import Design, Pair, Trial, readings
@@ -56,39 +56,6 @@ def data(small_fold: Fold) -> StudyData:
     return StudyData.prepare((small_fold,), 3)
 
 
-@dataclass(frozen=True, eq=False)
-class Faulty:
-    """Study data that does harm to whoever asks for the folds of certain trials."""
-
-    data: StudyData
-    marks: Path
-    keeping: None = None
-
-    def tensors(self) -> Any:
-        return self.data.tensors()
-
-    @property
-    def rankings(self) -> Any:
-        return self.data.rankings
-
-    @property
-    def folds(self) -> Any:
-        trial: Trial = sys._getframe(1).f_locals["trial"]
-        harm = HARMS.get(trial)
-        if harm:
-            (self.marks / f"{harm}={time.monotonic_ns()}").touch()
-        times = len(list(self.marks.glob(f"{harm}=*")))
-        if harm == "killed" or (harm == "killed once" and times == 1):
-            os.kill(os.getpid(), signal.SIGKILL)
-        if harm == "out of memory once" and times == 1:
-            raise MemoryError
-        if harm == "raises":
-            raise ValueError("no such\nthing")
-        if harm == "hangs":
-            time.sleep(10_000)
-        return self.data.folds
-
-
 HARMS = dict(zip(TRIALS[1::2], ("killed", "killed once", "out of memory once", "raises", "hangs"), strict=False))
 
 
@@ -121,7 +88,8 @@ def test_the_numbers_are_those_of_a_trial_alone_whatever_the_bundles(
     found = by_trial(outcomes)
     assert found.keys() == set(TRIALS)
     for trial in TRIALS:
-        assert replace(found[trial], seconds=0) == replace(execute(trial, data, "cpu"), seconds=0)
+        (alone,) = execute((trial,), data, "cpu")
+        assert replace(found[trial], seconds=0) == replace(alone, seconds=0)
     assert again.keys() == set(TRIALS[:3])
     assert all(again[trial].metrics == found[trial].metrics for trial in again)
 
@@ -129,7 +97,7 @@ def test_the_numbers_are_those_of_a_trial_alone_whatever_the_bundles(
 def test_whatever_a_trial_does_to_its_worker_the_others_go_on(
     cluster: Cluster, data: StudyData, tmp_path: Path
 ) -> None:
-    faulty: Any = Faulty(data, tmp_path)
+    faulty: Any = Faulty(data, tmp_path, HARMS)
     with RayEngine(faulty, ["cpu"] * 2, address=cluster.address, trial_timeout=6) as engine:
         found = by_trial(list(engine.run(TRIALS)))
     assert found.keys() == set(TRIALS)
@@ -143,7 +111,7 @@ def test_whatever_a_trial_does_to_its_worker_the_others_go_on(
     }
     assert "in folds" in harmed["raises"].traceback
     assert {outcome.status for trial, outcome in found.items() if trial not in HARMS} == {"done"}
-    tries = {harm: len(list(tmp_path.glob(f"{harm}=*"))) for harm in HARMS.values()}
+    tries = {harm: faulty.done(harm) for harm in HARMS.values()}
     assert tries == {"killed": 2, "killed once": 2, "out of memory once": 2, "raises": 1, "hangs": 1}
 
 
