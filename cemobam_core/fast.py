@@ -127,12 +127,13 @@ def applies(model: CemoBAM, device: torch.device) -> bool:
     return True
 
 
-def stacks(device: torch.device, trials: int) -> bool:
+def stacks(device: torch.device | str, trials: int) -> bool:
     """Whether so many models are trained there as a stack: on a GPU always, if there is Triton for it."""
-    if device.type == "cuda" and find_spec("triton") is None:
+    on_gpu = torch.device(device).type == "cuda"
+    if on_gpu and find_spec("triton") is None:
         _tell_once("models are trained one by one as torch-geometric has them: the fast pass on a GPU needs Triton")
         return False
-    return device.type == "cuda" or trials > 1
+    return on_gpu or trials > 1
 
 
 @cache

@@ -227,6 +227,10 @@ def _run(request: _Request, folds: tuple[Fold, ...], facts: StudyFacts, devices:
     print(f"{facts.title}: {asked} trials, {done} done, {asked - done} to run", flush=True)
     about = {"command": as_typed(request.args), "ledger": request.storage, "devices": devices, **versions()}
     _log.info("%d trials, %d done, %d to run", asked, done, asked - done, extra=about)
+    if devices[0] != "cpu" and request.args.engine == "local":
+        from cemobam_core import fast
+
+        fast.stacks(devices[0], 1)  # says so, if the fast pass does not apply on this machine's GPUs
     keep = request.args.keep_models
     if keep:
         request.check_room(run, folds)
@@ -263,7 +267,7 @@ def _run(request: _Request, folds: tuple[Fold, ...], facts: StudyFacts, devices:
 def _dry_run(request: _Request, folds: tuple[Fold, ...], facts: StudyFacts, devices: Sequence[str]) -> int:
     from study.driver import StudyRun
     from study.estimate import seconds_per_trial
-    from study.execution import StudyData
+    from study.execution import StudyData, at_once
 
     run = StudyRun(request.plan(), request.ledger(facts, new="sqlite:///:memory:"), facts)
     request.check_pair(run)
@@ -274,7 +278,7 @@ def _dry_run(request: _Request, folds: tuple[Fold, ...], facts: StudyFacts, devi
     here = devices[0] == "cpu" and not request.args.ray_address
     side_by_side = max(1, min(len(devices), asked - done, _cores() if here else len(devices)))
     with _engine(request.args, StudyData.prepare(folds, request.k_max), devices[:side_by_side]) as engine:
-        seconds = seconds_per_trial(request.design, engine, side_by_side)
+        seconds = seconds_per_trial(request.design, engine, side_by_side * at_once(devices[0]))
     print(
         f"  time        about {_duration(seconds * (asked - done) / side_by_side)}: {seconds:.2g} s a trial "
         f"(a few epochs timed on {devices[0]}), {side_by_side} side by side"

@@ -25,7 +25,7 @@ def seconds_per_trial(design: Design, engine: Engine, side_by_side: int) -> floa
         side_by_side: how many trials at once.
 
     Returns:
-        Seconds from a trial's start to its end.
+        Seconds from a trial's start to its end; of a stack, a trial's share.
 
     Raises:
         InputError: a trial fails; says why.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import platform
 import time
@@ -161,7 +162,7 @@ def execute(trials: Group, data: StudyData, device: str) -> list[Outcome]:
 
     start = time.perf_counter()
     fold, training = data.folds[trials[0].fold], trials[0].configuration.training
-    config, batches = _config(trials[0], fold), [_batches(trial, data) for trial in trials]
+    config, batches = config_of(trials[0], fold), [batches_of(trial, data) for trial in trials]
     results = train_together(config, batches, training=training, seeds=[trial.seed for trial in trials], device=device)
     seconds = round((time.perf_counter() - start) / len(trials), 3)
     outcomes = []
@@ -197,7 +198,8 @@ def execute(trials: Group, data: StudyData, device: str) -> list[Outcome]:
     return outcomes
 
 
-def _config(trial: Trial, fold: Fold) -> CemoBAMConfig:
+def config_of(trial: Trial, fold: Fold) -> CemoBAMConfig:
+    """The trial's model, with the sizes that the features have."""
     return replace(
         trial.configuration.model,
         num_classes=fold.train.num_classes,
@@ -206,7 +208,8 @@ def _config(trial: Trial, fold: Fold) -> CemoBAMConfig:
     )
 
 
-def _batches(trial: Trial, data: StudyData) -> dict[str, Batch]:
+def batches_of(trial: Trial, data: StudyData) -> dict[str, Batch]:
+    """Every split of the trial's fold with the trial's graph."""
     from cemobam_core.training import Batch  # noqa: PLC0415
 
     pair, gather_from = trial.configuration.pair, trial.configuration.graph.gather_from
@@ -232,15 +235,15 @@ class Attempts:
         self._most = STACKED  # more than that at once were too many
 
     def attempt(self, trials: Group) -> list[Outcome]:
-        """The outcomes of the group's first trials, of as many as could be trained at once.
+        """The outcomes of the group's first trials, of as many as could be trained at once; none if the group fails.
 
-        What a trial raises is its outcome, so that the study goes on.
+        What a single trial raises is its outcome, so that the study goes on.
 
         Raises:
             MemoryError: for a single trial, on the CPU, or torch's on a GPU: as good as a worker's death, for its
                 memory must be let go.
         """
-        trials = trials[: min(self._most, self._room(trials))]
+        trials = trials[: min(self._most, self.room(trials))]
         while True:
             try:
                 return execute(trials, self._data, self._device)
@@ -251,22 +254,22 @@ class Attempts:
                 _log.warning("%d trials at once are too many for %s, which takes half", len(trials), self._device)
                 trials = trials[: self._most]
             except Exception as error:
-                if len(trials) == 1:
-                    return [_failed(error, self._device)]
-                trials = trials[:1]  # whose failure it is, each alone will show
+                # Whose failure a group's is, each alone will show.
+                return [_failed(error, self._device)] if len(trials) == 1 else []
+            gc.collect()  # what the failed attempt held
             if self._device.startswith("cuda"):
                 torch.cuda.empty_cache()
 
-    def _room(self, trials: Group) -> int:
-        """How many of them the device's free memory takes."""
+    def room(self, trials: Group) -> int:
+        """How many of them the device's free memory takes at once."""
         if len(trials) == 1 or not self._device.startswith("cuda"):
             return len(trials)
         from cemobam_core.training import bytes_of_training  # noqa: PLC0415
 
         free, _ = torch.cuda.mem_get_info(self._device)
         free += torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
-        config = _config(trials[0], self._data.folds[trials[0].fold])
-        each = bytes_of_training(config, _batches(trials[0], self._data)["train"])
+        config = config_of(trials[0], self._data.folds[trials[0].fold])
+        each = bytes_of_training(config, batches_of(trials[0], self._data)["train"])
         return max(1, int(_SHARE * free / each))
 
 

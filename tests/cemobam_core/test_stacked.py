@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from test_fast import BEFORE_BATCH_NORM, TOLERANCE, any_batch, one_step, plain
 from torch.nn.functional import cross_entropy
 
-from cemobam_core import Batch, CemoBAM, CemoBAMConfig, TrainingConfig, train
+from cemobam_core import Batch, CemoBAM, CemoBAMConfig, TrainingConfig, fast, train
 from cemobam_core.config import FUSIONS, MODULES, PROFILES
 from cemobam_core.stacked import stack, unstack
 from cemobam_core.training import TrainingDiverged, TrainingResult, settle_batch_norm, train_together
@@ -194,6 +194,17 @@ def test_one_that_diverges_takes_no_other_with_it() -> None:
     assert "nan at epoch 1" in str(results[1])
     assert isinstance(results[0], TrainingResult)
     assert results[0].metrics["val"].loss == pytest.approx(alone.metrics["val"].loss, rel=1e-5)
+
+
+def test_a_gpu_without_triton_trains_one_by_one_and_the_log_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert fast.stacks("cuda:1", 1)
+    assert (fast.stacks("cpu", 1), fast.stacks("cpu", 2)) == (False, True)
+    monkeypatch.setattr(fast, "find_spec", lambda _: None)
+    for _ in range(3):
+        assert not fast.stacks("cuda", 8)
+    assert caplog.text.count("needs Triton") == 1
 
 
 def test_a_learning_rate_of_each_trials_own_is_for_one_alone() -> None:

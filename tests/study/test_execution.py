@@ -109,17 +109,17 @@ def test_of_one_trial_too_large_the_worker_dies(data: StudyData, monkeypatch: py
 
 
 def test_as_many_are_trained_at_once_as_the_free_memory_takes(data: StudyData, monkeypatch: pytest.MonkeyPatch) -> None:
-    batch = execution._batches(GRID[0], data)["train"]
-    each = bytes_of_training(execution._config(GRID[0], data.folds[0]), batch)
+    batch = execution.batches_of(GRID[0], data)["train"]
+    each = bytes_of_training(execution.config_of(GRID[0], data.folds[0]), batch)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (int(5.5 * each), 0))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 3 * each)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: each)
     attempts = Attempts(data, "cuda")
-    assert attempts._room(tuple(GRID)) == 6  # 0.8 of 7.5
-    assert attempts._room(tuple(GRID[:1])) == 1
+    assert attempts.room(tuple(GRID)) == 6  # 0.8 of 7.5
+    assert attempts.room(tuple(GRID[:1])) == 1
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (0, 0))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: each)
-    assert attempts._room(tuple(GRID)) == 1
+    assert attempts.room(tuple(GRID)) == 1
 
 
 @pytest.mark.parametrize("n", [40, 400])

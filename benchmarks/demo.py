@@ -1,0 +1,61 @@
+"""The demo study in all, and one trial of it by the plain torch-geometric model and by the fast pass.
+
+    python benchmarks/demo.py [TRIALS]
+
+Runs ``run_grid.py`` on the demo in a temporary folder, from the start of the command to the last figure. Then trains
+the same TRIALS trials (10 by default), one thread, one after another, with each side in a process of its own.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+_ROOT = Path(__file__).resolve().parent.parent
+
+_ALONE = """
+import sys, time, torch
+torch.set_num_threads(1)
+from cemobam_core import fast, training
+from cemobam_core.corpora import CORPORA
+from cemobam_core.corpora.synthetic import demo_fold
+from study.design import Design, Pair, readings
+from study.execution import StudyData, execute
+if sys.argv[1] == "plain":
+    fast.applies = lambda *_: False
+    training.keep_freed_memory = lambda: None
+k = tuple(range(1, 11))
+design = Design(readings=readings(**CORPORA["demo"].settings), profile="paper", k_audio=k, k_text=k, seeds=range(5))
+trials = design.trials("grid", Pair(1, 1))
+trials = trials[:: len(trials) // int(sys.argv[2])][: int(sys.argv[2])]
+data = StudyData.prepare((demo_fold(),), 10)
+execute((trials[0],), data, "cpu")
+start = time.perf_counter()
+for trial in trials:
+    execute((trial,), data, "cpu")
+print((time.perf_counter() - start) / len(trials))
+"""
+
+
+def alone(side: str, trials: int) -> float:
+    """Seconds a trial, of one side."""
+    command = [sys.executable, "-c", _ALONE, side, str(trials)]
+    done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=True)
+    return float(done.stdout)
+
+
+def main(trials: int) -> None:
+    """Print what the study takes, and both sides of a trial."""
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        subprocess.run([sys.executable, str(_ROOT / "run_grid.py")], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        print(f"the demo study: {time.perf_counter() - start:.1f} s")
+    plain, fast = alone("plain", trials), alone("fast", trials)
+    print(f"a trial alone: plain {plain:.3f} s, fast {fast:.3f} s, ratio {plain / fast:.2f}")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10)

@@ -1,0 +1,140 @@
+"""The paper's whole study at full size on this machine's GPUs.
+
+    python benchmarks/gpu.py [--utterances 4407 551 551] [--precision tf32] [--trials 525] [--epochs 100]
+
+Random features of the real shape (768 numbers a modality; ESD's: --utterances 13996 1750 1754), the profile ``paper``,
+525 trials, through the local engine with one worker a GPU. Prints the device, the precision, how many trials are one
+stack, the time, how busy the GPU was by its own account, and the share of the time that the matrix products alone would
+take at the rate that the device reaches in the study's largest one. ``--device cpu`` tries the script where there is
+no GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import threading
+import time
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from tqdm import tqdm
+
+from cemobam_core.config import PRECISIONS
+from cemobam_core.corpora.demo import DEMO
+from cemobam_core.features import FeatureSet, Fold
+from cemobam_core.model import CemoBAM
+from cemobam_core.training import Batch, train_epoch
+from study.design import BLOCKS, Design, Pair, Trial, readings
+from study.engines.local import LocalEngine
+from study.execution import STACKED, Attempts, StudyData, batches_of, config_of
+
+
+def features(n: int, seed: int) -> FeatureSet:
+    """Random utterances."""
+    generator = torch.Generator().manual_seed(seed)
+    return FeatureSet(
+        audio=torch.randn(n, 768, generator=generator),
+        text=torch.randn(n, 768, generator=generator),
+        labels=torch.arange(n) % len(DEMO.class_names),
+        class_names=DEMO.class_names,
+        utterance_ids=tuple(f"{seed}-{i}" for i in range(n)),
+        source="random",
+    )
+
+
+class Watch(threading.Thread):
+    """How busy the first GPU is, once a second, as nvidia-smi tells it."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.seen: list[float] = []
+
+    def run(self) -> None:
+        """Until the program ends."""
+        query = ["nvidia-smi", "--id=0", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+        while True:
+            self.seen.append(float(subprocess.run(query, capture_output=True, text=True, check=True).stdout))
+            time.sleep(1)
+
+
+def products(trial: Trial, data: StudyData) -> float:
+    """Floating-point operations of one epoch's matrix products, counted on some utterances."""
+    batch, few = batches_of(trial, data)["train"], 64
+    loops = torch.arange(few).repeat(2, 1)
+    sample = Batch(batch.audio[:few], batch.text[:few], batch.labels[:few], loops)
+    model = CemoBAM(config_of(trial, data.folds[0])).train()
+    optimizer = torch.optim.Adam(model.parameters())
+    with FlopCounterMode(display=False) as counter:
+        train_epoch(model, sample, optimizer)
+    return float(counter.get_total_flops()) * len(batch.labels) / few
+
+
+def rate(device: str, precision: str, n: int, width: int) -> float:
+    """Floating-point operations a second in a product of (n, width) and (width, width)."""
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    a, b = torch.randn(n, width, device=device, dtype=dtype), torch.randn(width, width, device=device, dtype=dtype)
+
+    def timed(times: int) -> float:
+        start = time.perf_counter()
+        for _ in range(times):
+            c = a @ b
+        float(c[0, 0])  # waits for the device
+        return time.perf_counter() - start
+
+    timed(5)
+    return 50 * 2 * n * width**2 / timed(50)
+
+
+def main() -> None:
+    """Run the study and print what it took."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--utterances", type=int, nargs=3, default=[4407, 551, 551], metavar="N")
+    parser.add_argument("--precision", default="tf32", choices=PRECISIONS)
+    parser.add_argument("--trials", type=int, default=525, metavar="N", help="the study's first so many")
+    parser.add_argument("--epochs", type=int, default=100, metavar="N")
+    parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
+    arguments = parser.parse_args()
+    k = tuple(range(1, 11))
+    design = Design(
+        readings=readings(precision=arguments.precision, epochs=arguments.epochs),
+        profile="paper", k_audio=k, k_text=k, seeds=tuple(range(5)),
+    )  # fmt: skip
+    blocks = [name for name in BLOCKS if name != "gaps"]
+    asked = list(dict.fromkeys(trial for block in blocks for trial in design.trials(block, Pair(8, 7))))
+    asked = asked[: arguments.trials]
+    train, val, test = (features(n, seed) for seed, n in enumerate(arguments.utterances))
+    start = time.perf_counter()
+    data = StudyData.prepare((Fold(train=train, val=val, test=test),), 10)
+    print(f"{arguments.utterances} utterances ranked in {time.perf_counter() - start:.1f} s")
+    flops = products(asked[0], data) * arguments.epochs * len(asked)
+    on_gpu = arguments.device == "cuda"
+    devices = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if on_gpu else ["cpu"]
+    stacked = min(STACKED, Attempts(data, devices[0]).room(tuple(asked[:STACKED]))) if on_gpu else 1
+    reached = rate(devices[0], arguments.precision, arguments.utterances[0] * stacked, 4 * design.base.model.hidden_dim)
+    watch = Watch()
+    if on_gpu:
+        torch.cuda.empty_cache()
+        watch.start()
+    start = time.perf_counter()
+    failed = 0
+    with LocalEngine(data, devices) as engine, tqdm(total=len(asked), unit="trial") as bar:
+        for _, outcome in engine.run(asked):
+            failed += outcome.status == "failed"
+            bar.update()
+    took = time.perf_counter() - start
+    name = torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} cores"
+    print(f"{len(devices)} x {name}, torch {torch.__version__}, {arguments.precision}, {stacked} trials a stack")
+    print(f"{len(asked)} trials of {arguments.epochs} epochs in {took:.1f} s, {failed} failed")
+    if watch.seen:
+        print(f"GPU busy {sum(watch.seen) / len(watch.seen):.0f}% of the time")
+    alone = flops / reached / len(devices)
+    print(
+        f"its matrix products alone, {flops / 1e12:.0f} TFLOP at {reached / 1e12:.1f} TFLOP/s: {alone:.1f} s, "
+        f"{alone / took:.0%} of the time"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""What rounding moves: the same trials alone, as stacks of many, and with matrix products in bfloat16.
+
+    python benchmarks/rounding.py [--trials 100] [--features DIR --hidden-dim 64 --epochs 50 --pair 8,7]
+
+On the demo, or on features of yours. A stack adds in another order, as on a GPU; bfloat16 keeps 8 bits of every
+product's factors. For test WA, UA and w-F1, in points: the mean difference to the trial alone in float32 with its 95%
+interval (paired by seed), how far a single trial strays, and beside it how far another seed does.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import stats
+
+from cemobam_core.config import Precision
+from cemobam_core.corpora import CORPORA
+from cemobam_core.corpora.splits import load_folds
+from cemobam_core.corpora.synthetic import demo_fold
+from study.design import Design, Pair, Trial, readings
+from study.execution import StudyData, execute
+
+MEASURES = ("test_wa", "test_ua", "test_wf1")
+
+
+def figures(trials: Sequence[Trial], data: StudyData, at_once: int, precision: Precision) -> np.ndarray:
+    """(trials, 3) in points."""
+    rows = []
+    for first in range(0, len(trials), at_once):
+        group = tuple(
+            replace(
+                trial,
+                configuration=replace(
+                    trial.configuration, training=replace(trial.configuration.training, precision=precision)
+                ),
+            )
+            for trial in trials[first : first + at_once]
+        )
+        rows += [[100 * outcome.metrics[name] for name in MEASURES] for outcome in execute(group, data, "cpu")]
+    return np.array(rows)
+
+
+def main() -> None:
+    """Print what each way of rounding moves."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=100, metavar="N")
+    parser.add_argument("--features", type=Path, metavar="DIR")
+    parser.add_argument("--hidden-dim", type=int, metavar="D")
+    parser.add_argument("--epochs", type=int, metavar="N")
+    parser.add_argument("--pair", default="8,7", metavar="K,K")
+    arguments = parser.parse_args()
+    settings = {} if arguments.features else dict(CORPORA["demo"].settings)
+    settings |= {n: v for n in ("hidden_dim", "epochs") if (v := getattr(arguments, n)) is not None}
+    fold = load_folds(arguments.features)[0] if arguments.features else demo_fold()
+    pair = Pair(*map(int, arguments.pair.split(",")))
+    design = Design(
+        readings=readings(**settings), profile="paper",
+        k_audio=(pair.k_audio,), k_text=(pair.k_text,), seeds=tuple(range(arguments.trials)),
+    )  # fmt: skip
+    trials, data = design.trials("grid", pair), StudyData.prepare((fold,), max(pair.k_audio, pair.k_text))
+    torch.set_num_threads(1)
+    alone = figures(trials, data, 1, "fp32")
+    print(f"{len(trials)} trials at K {pair}, {settings}; WA, UA, w-F1 in points")
+    print(f"{'':<10} mean {alone.mean(axis=0).round(2)}, another seed strays {alone.std(axis=0, ddof=1).round(2)}")
+    for name, at_once, precision in (("stacked", 20, "fp32"), ("bf16", 1, "bf16")):
+        moved = figures(trials, data, at_once, precision) - alone  # type: ignore[arg-type]
+        half = stats.t.ppf(0.975, len(moved) - 1) * moved.std(axis=0, ddof=1) / len(moved) ** 0.5
+        told = ", ".join(f"{m:+.2f} ± {h:.2f}" for m, h in zip(moved.mean(axis=0), half, strict=True))
+        print(f"{name:<10} {told}; one trial strays {moved.std(axis=0, ddof=1).round(2)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
