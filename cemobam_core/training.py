@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
@@ -212,7 +212,7 @@ def _trained(
     diverged: dict[int, TrainingDiverged] = {}
     curves: list[dict[int, float]] = [{} for _ in trials]
     curve_at = {math.ceil(training.epochs * i / CURVE_POINTS) for i in range(1, CURVE_POINTS + 1)}
-    with _matmul_precision(training.precision, device):
+    with _matmul_precision(training.precision, device), _current(device):
         placed = {name: batch.to(device) for name, batch in batches.items()}
         # A learning rate that a recorded epoch reads is a tensor.
         lr = torch.tensor(training.lr, device=device) if device.type == "cuda" else training.lr
@@ -372,6 +372,11 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
+
+
+def _current(device: torch.device) -> AbstractContextManager[None]:
+    """Within it kernels and graphs of one's own go where the tensors are."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 @contextmanager

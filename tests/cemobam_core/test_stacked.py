@@ -172,6 +172,20 @@ def test_trials_trained_together_end_as_those_trained_alone(profile: str) -> Non
         assert with_two.metrics["val"].loss == pytest.approx(with_three.metrics["val"].loss, rel=1e-6)
 
 
+@pytest.mark.parametrize("steps", [(0, 0), (4, 3)])
+def test_in_bf16_a_stack_rounds_as_each_alone_does(steps: tuple[int, int]) -> None:
+    batches = graphs_of(40, steps, 0, torch.float32, 2, turned=False)
+    splits = [{"train": batch, "val": batch} for batch in batches]
+    training = TrainingConfig(epochs=3, precision="bf16")
+    for result, split, seed in zip(
+        train_together(config_of("paper"), splits, training=training, seeds=[1, 2]), splits, (1, 2), strict=True
+    ):
+        assert isinstance(result, TrainingResult)
+        alone = train(config_of("paper"), split, training=training, seed=seed)
+        assert result.metrics["val"].loss == pytest.approx(alone.metrics["val"].loss, rel=0.03)
+        assert {p.dtype for p in result.model.parameters()} == {torch.float32}
+
+
 def test_one_that_diverges_takes_no_other_with_it() -> None:
     config = config_of("paper")
     good, bad = graphs_of(40, (0, 0), 0, torch.float32, 2, turned=False)
