@@ -15,11 +15,14 @@ def start_server() -> None:
 
     With Ctrl-C ignored from its first moment, as its workers then do too: it is the driver's to handle.
     """
-    if not FORKS or threading.current_thread() is not threading.main_thread():  # where no signal arrives anyway
+    if not FORKS:
         return
     from multiprocessing import forkserver  # noqa: PLC0415  (not on Windows)
 
     multiprocessing.get_context("forkserver").set_forkserver_preload(["study.engines.local", "cemobam_core.training"])
+    if threading.current_thread() is not threading.main_thread():  # where no signal arrives anyway
+        forkserver.ensure_running()
+        return
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         forkserver.ensure_running()
