@@ -45,9 +45,8 @@ def unstack(stacked: CemoBAM, trial: int) -> CemoBAM:
         name: (ours[trial].reshape(of.shape) if of.ndim else ours)
         for (name, of), ours in zip(model.state_dict().items(), stacked.state_dict().values(), strict=True)
     }
-    dtype = next(stacked.parameters()).dtype
-    model.to(dtype).load_state_dict(mine)
-    return model.to(next(stacked.parameters()).device).eval()
+    model.to(next(stacked.parameters())).load_state_dict(mine)  # its type, and where it is
+    return model.eval()
 
 
 def _exchange(

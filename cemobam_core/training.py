@@ -26,7 +26,6 @@ from cemobam_core.stacked import stack, unstack
 CURVE_POINTS = 10
 """How often a training looks at the validation split; more would cost time and say little more."""
 
-
 _SAMPLE = 64
 """Utterances whose pass :func:`bytes_of_training` measures."""
 
@@ -291,10 +290,9 @@ def bytes_of_training(config: CemoBAMConfig, batch: Batch) -> int:
     with _seeded(0, torch.device("cpu")):
         model = stack([CemoBAM(config)], [torch.Generator()]).train()
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-            logits = sample.logits(model)
+            sample.logits(model)
     weights = {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in model.parameters()}
     passed = sum(size for pointer, size in kept.items() if pointer not in weights)
-    del logits
     return round(_PEAK * passed * n / few) + 4 * sum(weights.values())
 
 
