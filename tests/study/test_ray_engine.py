@@ -1,4 +1,7 @@
-"""The Ray engine on a cluster of two nodes on this machine, with workers and nodes that die."""
+"""The Ray engine on a cluster of two nodes on this machine, with workers and nodes that die.
+
+Whatever joins or starts a cluster here is a process of its own: Ray ends one, a minute later, whose cluster went away.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,12 @@ import sys
 import textwrap
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from unittest.mock import patch
 
 import psutil
 import pytest
@@ -24,9 +30,6 @@ from study.engines.ray import RayEngine, cluster_devices
 from study.execution import StudyData, execute
 from study.ledger import Outcome
 
-if TYPE_CHECKING:
-    from ray.cluster_utils import Cluster
-
 DESIGN = Design(
     readings=readings(hidden_dim=8, heads=2, epochs=2),
     profile="paper",
@@ -37,18 +40,41 @@ DESIGN = Design(
 TRIALS = DESIGN.trials("grid", Pair(1, 1))
 
 
+pytestmark = pytest.mark.xdist_group("ray")  # two clusters at once would be in each other's way
+
+
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    """A head without cores and two nodes with one each; nothing is connected to it yet."""
+def process() -> Iterator[ProcessPoolExecutor]:
+    """A process that starts the cluster and joins it."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def cluster(process: ProcessPoolExecutor) -> Iterator[str]:
+    """The address of a head without cores and two nodes with one each."""
+    yield process.submit(start_cluster).result()
+    process.submit(stop_cluster).result()
+
+
+def start_cluster(head_cores: int = 0, nodes: int = 2) -> str:
     from ray.cluster_utils import Cluster  # after the engine, which tells Ray what it reads when it is imported
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)  # workers import Faulty
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-        for _ in range(2):
-            cluster.add_node(num_cpus=1)
-    yield cluster
-    cluster.shutdown()
+    # workers import Faulty
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": head_cores, "include_dashboard": False})
+    for _ in range(nodes):
+        cluster.add_node(num_cpus=1)
+    CLUSTERS.append(cluster)
+    return str(cluster.address)
+
+
+def stop_cluster() -> None:
+    CLUSTERS.pop().shutdown()
+
+
+CLUSTERS: list[Any] = []
+"""Of this process."""
 
 
 @pytest.fixture
@@ -64,13 +90,28 @@ def by_trial(outcomes: list[tuple[Trial, Outcome]]) -> dict[Trial, Outcome]:
     return dict(outcomes)
 
 
-@pytest.mark.parametrize(("bundle", "at_once"), [(0.0, 1), (1000.0, 1), (1000.0, 3)])
+@pytest.mark.parametrize(("bundle", "in_group"), [(0.0, 1), (1000.0, 1), (1000.0, 3)])
 def test_the_numbers_are_those_of_a_trial_alone_whatever_the_bundles(
-    cluster: Cluster, data: StudyData, bundle: float, at_once: int, monkeypatch: pytest.MonkeyPatch
+    process: ProcessPoolExecutor, cluster: str, data: StudyData, bundle: float, in_group: int
 ) -> None:
-    """Three at once: groups as a GPU's worker gets them, here on the CPU, where they are the same but for rounding."""
-    monkeypatch.setattr(ray_engine, "_BUNDLE_SECONDS", bundle)
-    monkeypatch.setattr(ray_engine, "at_once", lambda device: at_once)
+    """Three in a group: as a GPU's worker gets them, here on the CPU, where they are the same but for rounding."""
+    found, again, ahead = process.submit(run_lazily, cluster, data, bundle=bundle, in_group=in_group).result()
+    assert max(ahead) <= 2 * in_group + in_group - 1  # those that run, and none besides but this one's group
+    assert found.keys() == set(TRIALS)
+    for trial in TRIALS:
+        (alone,) = execute((trial,), data, "cpu")
+        assert found[trial].metrics["val_loss"] == pytest.approx(alone.metrics["val_loss"], rel=1e-4)
+        if in_group == 1:
+            assert replace(found[trial], seconds=0) == replace(alone, seconds=0)
+    assert again.keys() == set(TRIALS[:3])
+    if in_group == 1:
+        assert all(again[trial].metrics == found[trial].metrics for trial in again)
+
+
+def run_lazily(
+    address: str, data: StudyData, *, bundle: float, in_group: int
+) -> tuple[dict[Trial, Outcome], dict[Trial, Outcome], list[int]]:
+    """Outcomes of all trials, of some once more, and how many trials were asked for ahead of each outcome."""
     asked: list[Trial] = []
 
     def lazily() -> Iterator[Trial]:
@@ -80,31 +121,23 @@ def test_the_numbers_are_those_of_a_trial_alone_whatever_the_bundles(
 
     outcomes = []
     ahead = []
-    with RayEngine(data, ["cpu"] * 2, address=cluster.address) as engine:
+    with (
+        patch.multiple(ray_engine, _BUNDLE_SECONDS=bundle, at_once=lambda _: in_group),
+        RayEngine(data, ["cpu"] * 2, address=address) as engine,
+    ):
         assert list(engine.run([])) == []
         for pair in engine.run(lazily()):
             outcomes.append(pair)
             ahead.append(len(asked) - len(outcomes))
         again = by_trial(list(engine.run(TRIALS[:3])))  # the workers are still there
-    assert max(ahead) <= 2 * at_once + at_once - 1  # those that run, and none besides but this one's group
-    found = by_trial(outcomes)
-    assert found.keys() == set(TRIALS)
-    for trial in TRIALS:
-        (alone,) = execute((trial,), data, "cpu")
-        assert found[trial].metrics["val_loss"] == pytest.approx(alone.metrics["val_loss"], rel=1e-4)
-        if at_once == 1:
-            assert replace(found[trial], seconds=0) == replace(alone, seconds=0)
-    assert again.keys() == set(TRIALS[:3])
-    if at_once == 1:
-        assert all(again[trial].metrics == found[trial].metrics for trial in again)
+    return by_trial(outcomes), again, ahead
 
 
 def test_whatever_a_trial_does_to_its_worker_the_others_go_on(
-    cluster: Cluster, data: StudyData, tmp_path: Path
+    process: ProcessPoolExecutor, cluster: str, data: StudyData, tmp_path: Path
 ) -> None:
     faulty: Any = Faulty(data, tmp_path, HARMS)
-    with RayEngine(faulty, ["cpu"] * 2, address=cluster.address, trial_timeout=6) as engine:
-        found = by_trial(list(engine.run(TRIALS)))
+    found = process.submit(run_with_a_timeout, cluster, faulty).result()
     assert found.keys() == set(TRIALS)
     harmed = {HARMS[trial]: outcome for trial, outcome in found.items() if trial in HARMS}
     assert {harm: outcome.reason for harm, outcome in harmed.items()} == {
@@ -112,7 +145,7 @@ def test_whatever_a_trial_does_to_its_worker_the_others_go_on(
         "killed once": "",
         "out of memory once": "",
         "raises": "ValueError: no such",
-        "hangs": "ran past --trial-timeout 6 s",
+        "hangs": "ran past --trial-timeout 15 s",
     }
     assert "in folds" in harmed["raises"].traceback
     assert {outcome.status for trial, outcome in found.items() if trial not in HARMS} == {"done"}
@@ -120,22 +153,29 @@ def test_whatever_a_trial_does_to_its_worker_the_others_go_on(
     assert tries == {"killed": 2, "killed once": 2, "out of memory once": 2, "raises": 1, "hangs": 1}
 
 
-def test_a_node_taken_away_costs_nothing_and_a_cluster_gone_is_told(
-    data: StudyData, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from ray.cluster_utils import Cluster
+def run_with_a_timeout(address: str, data: StudyData) -> dict[Trial, Outcome]:
+    with RayEngine(data, ["cpu"] * 2, address=address, trial_timeout=15) as engine:
+        return by_trial(list(engine.run(TRIALS)))
 
-    monkeypatch.setattr(ray_engine, "_LOOK", 1.0)
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+
+def test_a_node_taken_away_costs_nothing_and_a_cluster_gone_is_told(data: StudyData) -> None:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        process.submit(lose_a_node_and_then_the_head, data).result()
+
+
+def lose_a_node_and_then_the_head(data: StudyData) -> None:
+    ray_engine._LOOK = 1.0
+    address = start_cluster(head_cores=1, nodes=1)
+    (cluster,) = CLUSTERS
     try:
-        other = cluster.add_node(num_cpus=1)
         slow = replace(DESIGN, readings=readings(hidden_dim=8, heads=2, epochs=60), seeds=tuple(range(4)))
         trials = slow.trials("grid", Pair(1, 1))
-        with RayEngine(data, ["cpu"] * 2, address=cluster.address) as engine:
+        with RayEngine(data, ["cpu"] * 2, address=address) as engine:
             outcomes = []
             for pair in engine.run(trials):
                 outcomes.append(pair)
                 if len(outcomes) == 8:
+                    (other,) = cluster.worker_nodes
                     cluster.remove_node(other, allow_graceful=False)
             assert by_trial(outcomes).keys() == set(trials)
             assert {outcome.status for _, outcome in outcomes} == {"done"}
@@ -145,10 +185,12 @@ def test_a_node_taken_away_costs_nothing_and_a_cluster_gone_is_told(
             with pytest.raises(InputError, match=r"the Ray cluster at [\d.:]+ has gone .*; what was recorded is kept"):
                 list(rest)
     finally:
-        cluster.shutdown()
+        stop_cluster()
 
 
-def test_what_cannot_be_joined_or_lacks_what_is_asked_for_is_told_at_once(cluster: Cluster, data: StudyData) -> None:
+def test_what_cannot_be_joined_or_lacks_what_is_asked_for_is_told_at_once(
+    process: ProcessPoolExecutor, cluster: str, data: StudyData
+) -> None:
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{nobody.getsockname()[1]}"
@@ -162,8 +204,8 @@ def test_what_cannot_be_joined_or_lacks_what_is_asked_for_is_told_at_once(cluste
     with pytest.raises(InputError, match=r"ray://.*run this command on a node of the cluster"):
         cluster_devices("ray://127.0.0.1:10001", device="cpu", **asked)
     with pytest.raises(InputError, match=r"--device cuda: no node of the Ray cluster at .* has 0.5 GPUs"):
-        cluster_devices(cluster.address, device="cuda", **asked)
-    assert cluster_devices(cluster.address, device="auto", **asked) == ["cpu"] * 2
+        process.submit(cluster_devices, cluster, device="cuda", **asked).result()
+    assert process.submit(cluster_devices, cluster, device="auto", **asked).result() == ["cpu"] * 2
 
 
 def alive(process: psutil.Process) -> bool:
