@@ -26,13 +26,12 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import dropout, leaky_relu
-from torch_geometric.nn import GATConv
 
 from cemobam_core import stacked
 from cemobam_core.cbam import CBAM1d
 from cemobam_core.cross_modal import CrossModalAttention
 from cemobam_core.errors import InputError
-from cemobam_core.gat import CHGAT
+from cemobam_core.gat import CHGAT, GraphAttention
 from cemobam_core.model import XCBAM, CemoBAM, Projection, fuse
 from cemobam_core.pooling import masked_mean
 from cemobam_core.sparse_attention import Adjacency, attend
@@ -196,13 +195,15 @@ def _pool(x: Float[Tensor, "*r n t d"], steps: Steps) -> Float[Tensor, "*r n d"]
 def _gather(chgat: CHGAT, nodes: Float[Tensor, "*r n in_dim"], inputs: Inputs) -> Float[Tensor, "*r n width"]:
     """:class:`CHGAT`'s hidden layers."""
     for layer, norm, drop in zip(chgat.hidden, chgat.norms, chgat.dropouts, strict=True):
-        assert isinstance(layer, GATConv)
+        assert isinstance(layer, GraphAttention)
         gathered = drop(leaky_relu(norm(_attend(layer, nodes, inputs).flatten(-2) + layer.bias)))  # (N, heads * d)
         nodes = gathered + nodes if gathered.shape == nodes.shape else gathered
     return nodes
 
 
-def _attend(layer: GATConv, nodes: Float[Tensor, "*r n in_dim"], inputs: Inputs) -> Float[Tensor, "*r n heads d"]:
+def _attend(
+    layer: GraphAttention, nodes: Float[Tensor, "*r n in_dim"], inputs: Inputs
+) -> Float[Tensor, "*r n heads d"]:
     h = layer.lin(nodes).unflatten(-1, (layer.heads, -1))
     gathered = attend(
         h.flatten(0, -3), layer.att_src, layer.att_dst, inputs.adjacency(layer.heads), layer.negative_slope

@@ -16,9 +16,8 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch_geometric.nn import GATConv
-from torch_geometric.nn.dense.linear import Linear as GraphLinear
 
+from cemobam_core.gat import GraphAttention
 from cemobam_core.model import CemoBAM
 
 Generators = Sequence[torch.Generator]
@@ -60,7 +59,7 @@ def _exchange(
         leaf = next((leaf for kind, leaf in _LEAVES.items() if isinstance(child, kind)), None)
         if leaf is None:
             _exchange(child, of, generators, made)  # type: ignore[arg-type]
-            if isinstance(child, GATConv):
+            if isinstance(child, GraphAttention):
                 child.att_src = _together(of, "att_src", squeeze=True)
                 child.att_dst = _together(of, "att_dst", squeeze=True)
                 child.bias = _together(of, "bias", row=True)
@@ -219,7 +218,6 @@ class Attention(nn.Module):
 _LEAVES: dict[type[nn.Module], Any] = {
     nn.MultiheadAttention: Attention,
     nn.Linear: _Linear,
-    GraphLinear: _Linear,
     nn.BatchNorm1d: _BatchNorm,
     nn.LayerNorm: _LayerNorm,
     nn.Conv1d: _Convolution,

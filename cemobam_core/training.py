@@ -222,7 +222,7 @@ def _trained(
         step = replayed(lambda: train_epoch(model, placed["train"], optimizer, training.precision), device, generators)
         measured: dict[str, list[Metrics]] = {}
         for epoch in range(1, training.epochs + 1):
-            model.train(epoch == 1 or training.train_mode == "every_epoch")
+            _set_mode(model, epoch == 1 or training.train_mode == "every_epoch")
             loss = step()
             if training.schedule == "plateau" or epoch in curve_at:
                 for trial, value in enumerate(loss.view(-1).tolist()):
@@ -338,7 +338,7 @@ def settle_batch_norm(model: CemoBAM, batch: Batch, precision: Precision = "fp32
     """
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm1d)]
     momenta = [norm.momentum for norm in norms]
-    model.eval()
+    _set_mode(model, False)
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a plain average, here over the one pass
@@ -359,10 +359,16 @@ def evaluate(model: CemoBAM, batch: Batch, *, precision: Precision = "fp32") -> 
 @torch.no_grad()
 def measure(model: CemoBAM, batch: Batch, *, precision: Precision = "fp32") -> list[Metrics]:
     """:func:`evaluate` for each trial of a stack; of a model that is none, one."""
-    model.eval()
+    _set_mode(model, False)
     with _autocast(precision, batch.labels.device):
         logits = batch.logits(model)
     return [metrics_from_logits(one, batch.labels) for one in (logits if logits.ndim == 3 else [logits])]
+
+
+def _set_mode(model: CemoBAM, training: bool) -> None:
+    """As ``model.train(training)``, which asks every module, as much as a small layer costs."""
+    if model.training != training:
+        model.train(training)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import gc
 import io
 import logging
 import os
@@ -467,6 +468,7 @@ def _write_report(request: _Request, run: StudyRun) -> None:
     from study.publishing import publish_report
     from study.report import make_report
 
+    gc.freeze()  # libraries collect garbage now and then, and what was loaded so far is none
     evidence = Evidence.of(run, name=request.name, models=request.models)
     report = make_report(evidence, again=as_typed(request.args))
     written = report.write(request.results, request.plots)

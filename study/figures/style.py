@@ -54,5 +54,5 @@ def save(figure: Figure, path: Path) -> list[Path]:
             written.append(path.with_suffix(f".{form}"))
             with written_atomically(written[-1]) as temporary:
                 figure.savefig(temporary)
-            figure.set_layout_engine("none")  # it is laid out now, in proportions that hold for every form
+            figure.set_layout_engine(None)  # it is laid out now, in proportions that hold for every form
     return written

@@ -99,6 +99,7 @@ def _panel(
     )
     # seaborn writes a text for each cell with a number, row by row
     for (row, column), text in zip(np.argwhere(~np.isnan(values)), ax.texts, strict=False):
+        text.set_in_layout(False)  # it stays in its cell
         if np.isclose(values[row, column], best, rtol=0, atol=1e-9):
             text.set_text(f"{text.get_text()}\n★")
             text.set_linespacing(0.8)

@@ -1,10 +1,51 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
+import pytest
 import torch
 from torch.nn.functional import leaky_relu
+from torch_geometric.nn import GATConv
 
 from cemobam_core import TopKGraph
-from cemobam_core.gat import CHGAT
+from cemobam_core.gat import CHGAT, GraphAttention
+
+
+@pytest.mark.parametrize(("heads", "concat"), [(1, True), (4, True), (4, False)])
+def test_a_layer_is_torch_geometrics_to_the_bit_from_the_same_seed(heads: int, concat: bool) -> None:
+    torch.manual_seed(3)
+    theirs = GATConv(6, 5, heads=heads, concat=concat, add_self_loops=False)
+    drawn_next = torch.rand(1)
+    torch.manual_seed(3)
+    ours = GraphAttention(6, 5, heads=heads, concat=concat)
+    assert torch.rand(1) == drawn_next
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    assert all(torch.equal(mine, of) for mine, of in zip(ours.parameters(), theirs.parameters(), strict=True))
+    nodes, edges = torch.randn(7, 6), torch.tensor([[0, 1, 2, 3, 4, 5, 6, 3], [0, 1, 2, 3, 4, 5, 6, 0]])
+    state = torch.get_rng_state()
+    outs = []
+    for layer in (ours, theirs):
+        outs.append(layer(nodes, edges))
+        outs[-1].square().sum().backward()
+    assert torch.equal(*outs)
+    assert all(torch.equal(mine.grad, of.grad) for mine, of in zip(ours.parameters(), theirs.parameters(), strict=True))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_training_does_without_torch_geometric_which_takes_longer_to_import_than_a_trial() -> None:
+    program = """
+import sys, torch
+from cemobam_core.config import CemoBAMConfig, TrainingConfig
+from cemobam_core.training import Batch, train
+x = torch.randn(6, 4)
+batch = Batch(x, x, torch.arange(6) % 2, torch.arange(6).expand(2, -1))
+config = CemoBAMConfig(num_classes=2, audio_dim=4, text_dim=4, hidden_dim=4, heads=2)
+train(config, {"train": batch, "val": batch}, training=TrainingConfig(epochs=1))
+print("torch_geometric" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]
 
 
 def layer_by_hand(x: torch.Tensor, edges: torch.Tensor, layer: torch.nn.Module, *, concat: bool) -> torch.Tensor:
