@@ -46,12 +46,12 @@ class Steps:
     Attributes:
         valid: (valid steps, E), utterance by utterance.
         mask: (N, T), true where a step is valid.
-        complete: whether all are.
+        places: of the valid steps among the N · T; None: every step is valid.
     """
 
     valid: Float[Tensor, "v e"]
     mask: Bool[Tensor, "n t"]
-    complete: bool
+    places: Int64[Tensor, " v"] | None = None
 
     @classmethod
     def from_features(cls, x: Float[Tensor, "n *t e"], mask: Bool[Tensor, "n t"] | None) -> Steps:
@@ -59,13 +59,13 @@ class Steps:
         if x.ndim == 2:
             x = x.unsqueeze(1)
         if mask is None or bool(mask.all()):
-            return cls(x.flatten(0, 1), torch.ones(x.shape[:2], dtype=torch.bool, device=x.device), True)
-        return cls(x[mask], mask, False)
+            return cls(x.flatten(0, 1), torch.ones(x.shape[:2], dtype=torch.bool, device=x.device))
+        return cls(x[mask], mask, mask.flatten().nonzero().squeeze(1))
 
     @property
     def single(self) -> bool:
         """Whether every utterance is one step."""
-        return self.complete and self.mask.shape[1] == 1
+        return self.places is None and self.mask.shape[1] == 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,11 +174,12 @@ def _projections(model: CemoBAM, inputs: Inputs) -> tuple[Float[Tensor, "*r n ta
 
 def _project(projection: Projection, steps: Steps) -> Float[Tensor, "*r n t d"]:
     projected: Tensor = projection.layers(steps.valid)  # (valid steps, d)
-    if steps.complete:
-        complete: Tensor = projected.unflatten(-2, steps.mask.shape)
-        return complete
-    padded = projected.new_zeros(*projected.shape[:-2], *steps.mask.shape, projected.shape[-1])
-    return padded.masked_scatter(steps.mask.unsqueeze(-1), projected)
+    if steps.places is not None:
+        # By their places: to find them in the mask, a GPU would have to be waited for.
+        padded = projected.new_zeros(*projected.shape[:-2], steps.mask.numel(), projected.shape[-1])
+        projected = padded.index_copy(-2, steps.places, projected)
+    steps_of_each: Tensor = projected.unflatten(-2, steps.mask.shape)
+    return steps_of_each
 
 
 def _nodes(

@@ -353,6 +353,7 @@ def settle_batch_norm(model: CemoBAM, batch: Batch, precision: Precision = "fp32
 
 def evaluate(model: CemoBAM, batch: Batch, *, precision: Precision = "fp32") -> Metrics:
     """Measure a model on one split, in evaluation mode, which the model keeps."""
+    model.eval()  # whatever a caller did to parts of it
     (measured,) = measure(model, batch, precision=precision)
     return measured
 
@@ -367,7 +368,7 @@ def measure(model: CemoBAM, batch: Batch, *, precision: Precision = "fp32") -> l
 
 
 def _set_mode(model: CemoBAM, training: bool) -> None:
-    """As ``model.train(training)``, which asks every module, as much as a small layer costs."""
+    """As ``model.train(training)``, which asks every module and costs as much as a layer, where that is needed."""
     if model.training != training:
         model.train(training)
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -15,6 +20,37 @@ from cemobam_core.stacked import stack
 
 triton = pytest.importorskip("triton", reason="Triton is not installed")
 from cemobam_core import kernels  # noqa: E402
+
+COMPILED = """
+import sys
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from cemobam_core import kernels
+
+for kernel in (kernels._product_kernel, kernels._sampled_kernel):
+    types = {"offsets": "*i64", "columns": "*i64", "d": "i32", "width": "constexpr"}
+    signature = {name: types.get(name, "*" + sys.argv[1]) for name in kernel.arg_names}
+    source = ASTSource(fn=kernel, signature=signature, constexprs={"width": int(sys.argv[2])})
+    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"enable_fp_fusion": True})
+    assert len(compiled.asm["cubin"]) > 1000
+"""
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "fp64"])
+@pytest.mark.parametrize("width", [16, 1024])
+def test_the_kernels_compile_for_a_gpu_that_need_not_be_there(dtype: str, width: int, tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment["TRITON_CACHE_DIR"] = str(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", COMPILED, dtype, str(width)],
+        check=False,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # conftest.py has Triton interpret there
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -10,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_fast import BEFORE_BATCH_NORM, TOLERANCE, any_batch, one_step, plain
 from torch.nn.functional import cross_entropy
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cemobam_core import Batch, CemoBAM, CemoBAMConfig, TrainingConfig, fast, train
 from cemobam_core.config import FUSIONS, MODULES, PROFILES
 from cemobam_core.stacked import stack, unstack
-from cemobam_core.training import TrainingDiverged, TrainingResult, settle_batch_norm, train_together
+from cemobam_core.training import TrainingDiverged, TrainingResult, settle_batch_norm, train_epoch, train_together
 
 SMALL = {"audio_dim": 10, "text_dim": 6, "hidden_dim": 32, "num_classes": 3}
 
@@ -84,6 +86,45 @@ def test_each_trial_of_a_stack_is_the_reference_alone(
             )
         for name, mine in unstack(together, trial).named_buffers():
             torch.testing.assert_close(mine, alone[name], rtol=tolerance, atol=tolerance)
+
+
+class Waits(TorchDispatchMode):
+    """Notes what on a GPU would wait for a number from the device, which no recorded epoch can."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.noted: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket._qualified_op_name.removeprefix("aten::")
+        indices = args[1] if name.startswith("index_put") or name == "index" else ()
+        if name in WAITING or any(x is not None and x.dtype == torch.bool for x in indices):
+            self.noted.add(name)
+        return func(*args, **(kwargs or {}))
+
+
+WAITING = {
+    *("_local_scalar_dense", "nonzero", "masked_select", "masked_scatter_backward", "bincount", "equal"),
+    *("repeat_interleave", "_unique2", "unique_dim", "unique_consecutive", "is_nonzero"),
+}
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize("modules", MODULES)
+@pytest.mark.parametrize("steps", [(0, 0), (4, 3)])
+@pytest.mark.parametrize("profile", sorted(PROFILES))
+def test_no_epoch_but_the_first_waits_for_the_device(
+    profile: str, steps: tuple[int, int], modules: str, fusion: str, precision: Any
+) -> None:
+    batch = Batch.together(graphs_of(20, steps, 0, torch.float32, 2, turned=False))
+    models = [CemoBAM(config_of(profile, modules=modules, fusion=fusion)) for _ in range(2)]
+    together = stack(models, [torch.Generator(), torch.Generator()]).train()
+    optimizer = torch.optim.SGD(together.parameters(), lr=0.1)  # Adam on the CPU waits, on a GPU it does not
+    train_epoch(together, batch, optimizer, precision)
+    with Waits() as waits:
+        train_epoch(together, batch, optimizer, precision)
+    assert waits.noted == set()
 
 
 def test_a_stack_is_taken_apart_into_what_it_was_made_of() -> None:
