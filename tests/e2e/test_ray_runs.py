@@ -11,10 +11,13 @@ from pathlib import Path
 
 import pandas as pd
 import psutil
+import pytest
 from test_runs import done_in_ledger
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SMALL = ["--k-audio", "1,3", "--k-text", "1:2", "--seeds", "2", "--epochs", "2", "--workers", "2"]
+
+pytestmark = pytest.mark.xdist_group("ray")  # one cluster at a time, with tests/study/test_ray_engine.py
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
