@@ -67,8 +67,9 @@ def main() -> None:
     alone = figures(trials, data, 1, "fp32")
     print(f"{len(trials)} trials at K {pair}, {settings}; WA, UA, w-F1 in points")
     print(f"{'':<10} mean {alone.mean(axis=0).round(2)}, another seed strays {alone.std(axis=0, ddof=1).round(2)}")
-    for name, at_once, precision in (("stacked", 20, "fp32"), ("bf16", 1, "bf16")):
-        moved = figures(trials, data, at_once, precision) - alone  # type: ignore[arg-type]
+    ways: tuple[tuple[str, int, Precision], ...] = (("stacked", 20, "fp32"), ("bf16", 1, "bf16"))
+    for name, at_once, precision in ways:
+        moved = figures(trials, data, at_once, precision) - alone
         half = stats.t.ppf(0.975, len(moved) - 1) * moved.std(axis=0, ddof=1) / len(moved) ** 0.5
         told = ", ".join(f"{m:+.2f} ± {h:.2f}" for m, h in zip(moved.mean(axis=0), half, strict=True))
         print(f"{name:<10} {told}; one trial strays {moved.std(axis=0, ddof=1).round(2)}", flush=True)

@@ -303,8 +303,7 @@ def train_epoch(
 
     Gives the loss before the step, still on the device; of a stack each trial's, (R,).
     """
-    for parameter in optimizer.param_groups[0]["params"]:
-        parameter.grad = None  # as optimizer.zero_grad does at ten times the cost
+    optimizer.zero_grad(set_to_none=True)
     with _autocast(precision, batch.labels.device):
         logits = at_least_fp32(batch.logits(model))
     if logits.ndim == 2:

@@ -156,7 +156,8 @@ def execute(trials: Group, data: StudyData, device: str) -> list[Outcome]:
     A trial's numbers depend on the trial and its data alone; on a GPU, but for rounding.
 
     Raises:
-        Exception: whatever the training raises but divergence, which is an outcome; engines turn it into one.
+        Exception: whatever the training raises; engines turn it into an outcome, which it already is where one of
+            several diverged.
     """
     from cemobam_core.training import TrainingDiverged, train_together  # noqa: PLC0415  (slow; of use to workers alone)
 
@@ -168,6 +169,8 @@ def execute(trials: Group, data: StudyData, device: str) -> list[Outcome]:
     outcomes = []
     for trial, batch, result in zip(trials, batches, results, strict=True):
         if isinstance(result, TrainingDiverged):
+            if len(trials) == 1:
+                raise result
             outcomes.append(_failed(result, device))
             continue
         metrics = {name: getattr(result.metrics[name.partition("_")[0]], name.partition("_")[2]) for name in METRICS}

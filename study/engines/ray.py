@@ -388,7 +388,7 @@ class _Worker(tune.Trainable):
 
     def setup(self, config: dict[str, Any], data: Any = None, relay: Any = None, device: str = "cpu") -> None:
         """Have the features and the rankings at hand, where the object store has them."""
-        import cemobam_core.training  # noqa: F401, PLC0415  (slow, and no part of the first trial)
+        import study.engines.loaded  # noqa: F401, PLC0415  (slow, and no part of the first trial)
 
         torch.set_num_threads(1)
         self._relay, self._attempts = relay, Attempts(data, device)

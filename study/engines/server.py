@@ -9,9 +9,6 @@ import threading
 FORKS = "forkserver" in multiprocessing.get_all_start_methods()
 """Whether there is such a server; where there is none (Windows), workers start afresh."""
 
-_PRELOADED = ["study.engines.local", "cemobam_core.training", "torch._dynamo"]
-"""The last is what torch's optimizers import at their first step, seconds that each worker would take anew."""
-
 
 def start_server() -> None:
     """Start it, if it does not run yet; returns at once, while it still loads torch, which takes seconds.
@@ -22,7 +19,7 @@ def start_server() -> None:
         return
     from multiprocessing import forkserver  # noqa: PLC0415  (not on Windows)
 
-    multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOADED)
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["study.engines.local", "study.engines.loaded"])
     if threading.current_thread() is not threading.main_thread():  # where no signal arrives anyway
         forkserver.ensure_running()
         return

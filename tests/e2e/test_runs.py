@@ -226,6 +226,7 @@ def test_trials_that_fail_are_told_recorded_and_tried_again(in_folder: Path) -> 
     lines = [json.loads(line) for line in Path(log).read_text().splitlines()]
     (failure,) = [line for line in lines if line.get("k_audio") == 3 and line.get("k_text") == 2]
     assert "TrainingDiverged" in failure["reason"]
+    assert failure["traceback"].startswith("Traceback")
     assert "TrainingDiverged: the training loss is nan" in failure["traceback"]
     assert log in Path("results/demo/report.html").read_text()
     assert "9 trials, 0 done, 9 to run" in run(*arguments, status=1)

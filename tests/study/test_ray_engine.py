@@ -38,8 +38,6 @@ DESIGN = Design(
     seeds=(0, 1),
 )
 TRIALS = DESIGN.trials("grid", Pair(1, 1))
-
-
 pytestmark = pytest.mark.xdist_group("ray")  # two clusters at once would be in each other's way
 
 
@@ -145,7 +143,7 @@ def test_whatever_a_trial_does_to_its_worker_the_others_go_on(
         "killed once": "",
         "out of memory once": "",
         "raises": "ValueError: no such",
-        "hangs": "ran past --trial-timeout 15 s",
+        "hangs": "ran past --trial-timeout 6 s",
     }
     assert "in folds" in harmed["raises"].traceback
     assert {outcome.status for trial, outcome in found.items() if trial not in HARMS} == {"done"}
@@ -154,7 +152,7 @@ def test_whatever_a_trial_does_to_its_worker_the_others_go_on(
 
 
 def run_with_a_timeout(address: str, data: StudyData) -> dict[Trial, Outcome]:
-    with RayEngine(data, ["cpu"] * 2, address=address, trial_timeout=15) as engine:
+    with RayEngine(data, ["cpu"] * 2, address=address, trial_timeout=6) as engine:
         return by_trial(list(engine.run(TRIALS)))
 
 
