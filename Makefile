@@ -1,22 +1,30 @@
-# make demo: the whole study on the demo features.  make test: lint, types and the whole test suite.
-# Both set up .venv first; PYTHON chooses the interpreter it is made with.
+# make demo      the whole study on the demo features
+# make test      lint, types and the tests that tell nearly everything, in some five minutes
+# make test-all  lint, types and every test, PostgreSQL, Chromium and LaTeX among them where they are installed
+# Each sets up .venv first; PYTHON chooses the interpreter it is made with.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
 # torch comes first and by its exact version, so that pip takes the build for this machine that it finds.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test setup clean
+.PHONY: demo test test-all lint setup clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python run_grid.py
 
-test: $(VENV)/.dev
+test: lint
+	$(PYTEST) -m 'not (slow or postgres or browser or latex)'
+
+test-all: lint
+	$(PYTEST) --hypothesis-profile=thorough
+
+lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 3 --dist loadgroup
 
 setup: $(VENV)/.dev
 

@@ -1,13 +1,17 @@
-"""What several tests use: small feature sets, and the released material where it is at hand."""
+"""What several tests use: services, a small study, small feature sets, the released material where it is at hand."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
+from hypothesis import HealthCheck, settings
+from runs import SMALL, run_here
 from servers import BINARIES, PostgreSQL
 
 from cemobam_core.features import FeatureSet, Fold
@@ -16,19 +20,69 @@ ROOT = Path(__file__).resolve().parent.parent
 RELEASED = ROOT.parent / "shared" / "released"
 CLASSES = ("anger", "happiness", "neutral", "sadness")
 
+SERVICES = {
+    "postgres": (BINARIES, "postgresql"),
+    "browser": (shutil.which("chromium") and shutil.which("chromedriver"), "chromium chromium-driver"),
+    "latex": (shutil.which("pdflatex"), "texlive-publishers"),
+}
+"""By marker: the service if it is installed, and the Debian packages that bring it."""
+
+# Deadlines and data that is slow to draw tell of a busy machine, not of a fault.
+_ALWAYS = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+settings.register_profile("quick", _ALWAYS, max_examples=15, derandomize=True)
+settings.register_profile("thorough", _ALWAYS, max_examples=100)
+settings.load_profile("quick")
+
 torch.set_num_threads(1)
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported: it runs the GPU's kernels here
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose service is not installed; in continuous integration, where all of them are, fail it."""
+    for marker, (service, packages) in SERVICES.items():
+        if item.get_closest_marker(marker) and not service:
+            stop = pytest.fail if os.environ.get("CI") else pytest.skip
+            stop(f"needs {marker}, which is not installed (apt-get install {packages})")
+
+
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[PostgreSQL]:
     """A PostgreSQL server on loopback."""
-    if BINARIES is None:
-        pytest.skip("no PostgreSQL here (apt-get install postgresql)")
     server = PostgreSQL()
     yield server
     server.remove()
+
+
+@pytest.fixture(scope="session")
+def _small_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small study of the demo, run once, whichever of the test processes needs it first."""
+    shared = tmp_path_factory.getbasetemp()
+    shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
+    folder = shared / "small_study"
+    with FileLock(shared / "small_study.lock"):
+        if not (folder / "done").exists():
+            folder.mkdir()
+            with pytest.MonkeyPatch.context() as patch:
+                patch.chdir(folder)
+                run_here(*SMALL)
+            (folder / "done").touch()
+    return folder
+
+
+@pytest.fixture
+def small_study(_small_study: Path, in_folder: Path) -> Path:
+    """A copy of a small study of the demo, as :data:`runs.SMALL` asks for it: the working folder."""
+    for name in ("results", "plots"):
+        shutil.copytree(_small_study / name, in_folder / name)
+    return in_folder
+
+
+@pytest.fixture
+def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw no figure: half of the time of a small run goes into them."""
+    monkeypatch.setattr("study.report.DRAWINGS", {})
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from pairwise import pairwise
 from torch.nn.functional import cross_entropy
 
 from cemobam_core import Batch, CemoBAM, CemoBAMConfig, Fold, InputError, TopKGraph, TrainingConfig, fast, train
@@ -59,7 +60,6 @@ def one_step(model: CemoBAM, batch: Batch, *, reference: bool, seed: int) -> dic
     }
 
 
-@settings(deadline=None, max_examples=60)
 @given(
     profile=st.sampled_from(sorted(PROFILES)),
     modules=st.sampled_from(MODULES),
@@ -100,10 +100,7 @@ def test_logits_loss_every_gradient_and_every_random_number_are_the_references(
         torch.testing.assert_close(ours[name], value, rtol=tolerance, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}")
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("modules", MODULES)
-@pytest.mark.parametrize("profile", sorted(PROFILES))
-@pytest.mark.parametrize("steps", [(0, 0), (4, 3)])
+@pairwise(profile=sorted(PROFILES), modules=MODULES, steps=[(0, 0), (4, 3)], dtype=[torch.float64, torch.float32])
 def test_a_training_of_20_epochs_is_the_references(
     profile: str, modules: str, steps: tuple[int, int], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from test_sparse_attention import any_graph
 from test_stacked import config_of, graphs_of
@@ -55,7 +55,6 @@ def test_the_kernels_compile_for_a_gpu_that_need_not_be_there(dtype: str, width:
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # conftest.py has Triton interpret there
 
 
-@settings(deadline=None, max_examples=25)
 @given(
     n=st.integers(1, 12),
     density=st.integers(0, 4),

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cemobam_core import CemoBAM, CemoBAMConfig, FeatureSet, InputError, TopKGraph
@@ -28,7 +28,6 @@ def padded(x: torch.Tensor, mask: torch.Tensor, by: int) -> tuple[torch.Tensor, 
     return torch.where(mask.unsqueeze(-1), x, 1e3), mask
 
 
-@settings(deadline=None, max_examples=40)
 @given(
     fusion=st.sampled_from(FUSIONS),
     modules=st.sampled_from(MODULES),

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cemobam_core import FeatureSet, InputError
@@ -177,7 +177,6 @@ def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path: Path) -> None:
             load(tmp_path, whole[:end])
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
 @given(st.data())
 def test_spoilt_bytes_give_features_or_our_error_and_nothing_else(tmp_path: Path, data: st.DataObject) -> None:
     content = bytearray(pickle.dumps(utterances(4)))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch_geometric.nn import GATConv
 
@@ -40,7 +40,6 @@ def both(
     return results[0], results[1]
 
 
-@settings(deadline=None, max_examples=60)
 @given(
     n=st.integers(1, 30),
     density=st.integers(0, 8),

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from pairwise import pairwise
 from test_fast import BEFORE_BATCH_NORM, TOLERANCE, any_batch, one_step, plain
 from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -33,7 +34,6 @@ def graphs_of(
     return [any_batch(n, steps, seed, dtype, k=k, turned=turned) for k in ks]
 
 
-@settings(deadline=None, max_examples=60)
 @given(
     profile=st.sampled_from(sorted(PROFILES)),
     modules=st.sampled_from(MODULES),
@@ -109,11 +109,7 @@ WAITING = {
 }
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("fusion", FUSIONS)
-@pytest.mark.parametrize("modules", MODULES)
-@pytest.mark.parametrize("steps", [(0, 0), (4, 3)])
-@pytest.mark.parametrize("profile", sorted(PROFILES))
+@pairwise(profile=sorted(PROFILES), steps=[(0, 0), (4, 3)], modules=MODULES, fusion=FUSIONS, precision=["fp32", "bf16"])
 def test_no_epoch_but_the_first_waits_for_the_device(
     profile: str, steps: tuple[int, int], modules: str, fusion: str, precision: Any
 ) -> None:
@@ -138,10 +134,7 @@ def test_a_stack_is_taken_apart_into_what_it_was_made_of() -> None:
     assert all(p.data_ptr() != q.data_ptr() for p, q in zip(models[0].parameters(), together.parameters(), strict=True))
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("modules", MODULES)
-@pytest.mark.parametrize("profile", sorted(PROFILES))
-@pytest.mark.parametrize("steps", [(0, 0), (4, 3)])
+@pairwise(profile=sorted(PROFILES), modules=MODULES, steps=[(0, 0), (4, 3)], dtype=[torch.float64, torch.float32])
 def test_a_training_of_20_epochs_together_is_each_alone(
     profile: str, modules: str, steps: tuple[int, int], dtype: torch.dtype
 ) -> None:

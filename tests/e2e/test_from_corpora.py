@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from runs import cemobam_here, ended, run_here, start, start_cemobam, until
 from tiny import make_bert, make_wav2vec2
 from trees import make_esd, make_iemocap, make_manifest
 
 from cemobam_core import FeatureSet
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 GRID = ["--k-audio", "1:2", "--k-text", "1:2", "--seeds", "2", "--epochs", "5", "--hidden-dim", "16"]
 
 
@@ -27,39 +22,15 @@ def encoders(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return ["--audio-encoder", str(audio), "--text-encoder", str(text)]
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        # what runs in a shell's background ignores Ctrl-C, and hands that on
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  (no thread runs here)
-    )  # fmt: skip
-
-
-def run(*arguments: str, status: int = 0) -> tuple[str, str]:
-    process = start(*arguments)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == status, out + err
-    return out, err
-
-
-def grid(*arguments: str, status: int = 0) -> tuple[str, str]:
-    return run(str(ROOT / "run_grid.py"), *arguments, *GRID, status=status)
-
-
-def features(*arguments: str, status: int = 0) -> tuple[str, str]:
-    return run(
-        "-c", "import sys; from study.cli import cemobam; sys.exit(cemobam())", "features", *arguments, status=status
-    )
-
-
+@pytest.mark.process
 def test_from_the_wav_files_of_iemocap_to_the_heatmap_in_one_command(in_folder: Path, encoders: list[str]) -> None:
     tree = make_iemocap(in_folder / "IEMOCAP_full_release", per_class=6)
     command = ["--dataset", "iemocap", "--data-root", str(tree), *encoders, "--tune-epochs", "2"]
-    plan, _ = grid(*command, "--dry-run")
+    plan, _ = run_here(*command, *GRID, "--dry-run")
     assert "the features are made first" in plan
     assert not (in_folder / "results").exists()
 
-    out, err = grid(*command)
+    out, err = ended(start(*command, *GRID))
     assert "layers 1 to 3 of 3 learn" in out
     assert "encoding audio" in err and "tuning text" in err
     assert "test sentences are also in train" in out
@@ -67,34 +38,36 @@ def test_from_the_wav_files_of_iemocap_to_the_heatmap_in_one_command(in_folder: 
     assert (trials["status"] == "done").all()
     assert Path("plots/iemocap/fig2_topk.png").stat().st_size > 10_000
 
-    out, err = grid(*command)
+    out, err = run_here(*command, *GRID)
     assert "made before" in out and "0 to run" in out
     assert "tuning" not in err and "encoding" not in err and "checking" not in err
-    assert "features    train 96, val 12, test 12 utterances" in grid(*command, "--dry-run")[0]
+    assert "features    train 96, val 12, test 12 utterances" in run_here(*command, *GRID, "--dry-run")[0]
 
-    _, err = grid(*command, "--level", "sequence", status=2)  # refused before hours of making other features
+    _, err = run_here(*command, *GRID, "--level", "sequence", status=2)  # refused before hours of making other features
     assert "was made from other features" in err and "--name" in err
     assert len(list(Path("results/iemocap/features").iterdir())) == 1
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_esd_as_sequences_through_a_store_of_its_own(in_folder: Path, encoders: list[str]) -> None:
     tree = make_esd(in_folder / "ESD", layout="split", per_class=4)
-    out, _ = features(
-        "--dataset", "esd", "--data-root", str(tree), *encoders, "--out", "features/esd", "--level", "sequence",
-        "--audio-steps", "4", "--tune-layers", "0", "--split-protocol", "speaker",
+    out, _ = cemobam_here(
+        "features", "--dataset", "esd", "--data-root", str(tree), *encoders, "--out", "features/esd",
+        "--level", "sequence", "--audio-steps", "4", "--tune-layers", "0", "--split-protocol", "speaker",
     )  # fmt: skip
     assert "0 of 1 test speakers are also in train" in out
     assert "20 of 20 test sentences are also in train" in out
-    out, _ = grid("--dataset", "esd", "--features", "features/esd")
+    out, _ = run_here("--dataset", "esd", "--features", "features/esd", *GRID)
     assert "0 of 1 test speakers are also in train" in out
     assert (pd.read_csv("results/esd/trials.csv")["status"] == "done").all()
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_manifest_of_sessions_is_left_out_session_by_session(in_folder: Path, encoders: list[str]) -> None:
     manifest = make_manifest(in_folder / "mine", kind="jsonl")
-    grid(
+    run_here(
         "--dataset", "mine", "--manifest", str(manifest), *encoders, "--tune-layers", "0",
-        "--split-protocol", "session", "--blocks", "grid",
+        "--split-protocol", "session", "--blocks", "grid", *GRID,
     )  # fmt: skip
     trials = pd.read_csv("results/mine/trials.csv")
     assert sorted(trials["fold"].unique()) == [0, 1, 2]
@@ -102,31 +75,20 @@ def test_a_manifest_of_sessions_is_left_out_session_by_session(in_folder: Path, 
     assert (pd.read_csv("results/mine/grid.csv")["n_seeds"] == 2).all()
 
 
+@pytest.mark.slow
+@pytest.mark.process
 def test_killed_at_any_moment_the_features_are_made_all_the_same(in_folder: Path, encoders: list[str]) -> None:
     tree = make_iemocap(in_folder / "IEMOCAP_full_release", per_class=6)
-    command = [
-        "-c", "import sys; from study.cli import cemobam; sys.exit(cemobam())", "features", "--dataset", "iemocap",
-        "--data-root", str(tree), *encoders, "--tune-epochs", "4", "--out",
-    ]  # fmt: skip
-    run(*command, "whole")
-    began = time.monotonic()
-    while not Path("killed/.parts").exists():  # imports take their time
-        if time.monotonic() - began > 60:
-            raise AssertionError("nothing was begun in a minute")
-        process = start(*command, "killed")
-        while process.poll() is None and not Path("killed/.parts").exists():
-            time.sleep(0.02)
-        os.kill(process.pid, signal.SIGKILL)
-        process.communicate()
-    for seconds in (0.2, 0.6):
-        before = len(list(Path("killed").rglob("*")))
-        process = start(*command, "killed")
-        while process.poll() is None and len(list(Path("killed").rglob("*"))) == before:
-            time.sleep(0.02)
-        time.sleep(seconds)
+    command = ["features", "--dataset", "iemocap", "--data-root", str(tree), *encoders, "--tune-epochs", "4", "--out"]
+    cemobam_here(*command, "whole")
+    # one after another: the first parts are begun, the audio encoder is being tuned, audio is being encoded
+    for begun in (".parts", ".parts/*/*/tuned_audio*", ".parts/*/*/audio/*.safetensors"):
+        process = start_cemobam(*command, "killed")
+        until(lambda begun=begun: any(Path("killed").glob(begun)), begun, process)
         process.kill()
         process.communicate()
-    run(*command, "killed")
+    assert not Path("killed/train.safetensors").exists()
+    cemobam_here(*command, "killed")
     for split in ("train", "val", "test"):
         killed, whole = (FeatureSet.load(Path(folder) / f"{split}.safetensors") for folder in ("killed", "whole"))
         assert killed.fingerprint() == whole.fingerprint()

@@ -1,15 +1,17 @@
-"""Whole runs, as a user types them: in their own process, from a folder of their own."""
+"""Whole runs of the study, as a user types them.
+
+A process of its own is for what a process alone can show: kills, signals, exit statuses, full disks. Everything else
+runs here.
+"""
 
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import random
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from wsgiref.util import setup_testing_defaults
@@ -19,33 +21,12 @@ import optuna_dashboard
 import pandas as pd
 import pytest
 import torch
+from runs import ROOT, SMALL, TRIALS, ended, interrupt, recorded, run, run_here, start, start_python, trials, until
 
 from cemobam_core import FeatureSet
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-SMALL = ["--k-audio", "1,3", "--k-text", "1:2", "--seeds", "2", "--epochs", "2", "--workers", "2"]
-TRIALS = 2 * (2 * 2 + 3 + 2)
 
-
-def start(*arguments: str, new_session: bool = False) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "run_grid.py"), *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=new_session,
-    )  # fmt: skip
-
-
-def run(*arguments: str, status: int = 0) -> str:
-    process = start(*arguments)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == status, out + err
-    return out
-
-
-def trials(folder: str = "results/demo") -> pd.DataFrame:
-    """The trials without what may differ from run to run."""
-    return pd.read_csv(f"{folder}/trials.csv").drop(columns=["seconds"])
-
-
+@pytest.mark.process
 def test_the_demo_from_nothing_to_tables_and_again(in_folder: Path) -> None:
     out = run(*SMALL)
     assert f"{TRIALS} trials, 0 done, {TRIALS} to run" in out
@@ -89,7 +70,7 @@ def test_the_demo_from_nothing_to_tables_and_again(in_folder: Path) -> None:
     }
     for path in [*kept, *in_folder.glob("plots/demo/*")]:
         path.unlink()
-    run("--report-only", *SMALL)
+    run_here("--report-only", *SMALL)
     assert {path: path.read_bytes() for path in kept} == kept
     assert "about the demo data alone" in out
     claims = pd.read_csv("results/demo/claims.csv").set_index("id")["verdict"]
@@ -98,123 +79,146 @@ def test_the_demo_from_nothing_to_tables_and_again(in_folder: Path) -> None:
     assert Path("plots/demo/fig2_topk.pdf").exists()
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_the_number_of_workers_changes_no_number(in_folder: Path) -> None:
     arguments = [*SMALL, "--blocks", "grid"]
-    run(*arguments, "--workers", "1", "--name", "one")
-    run(*arguments, "--workers", "2", "--name", "two")
+    run_here(*arguments, "--workers", "1", "--name", "one")
+    run_here(*arguments, "--workers", "2", "--name", "two")
     pd.testing.assert_frame_equal(trials("results/one"), trials("results/two"))
 
 
-def test_killed_at_ten_random_moments_it_ends_as_if_left_alone(in_folder: Path) -> None:
+@pytest.mark.process
+@pytest.mark.usefixtures("without_figures")
+def test_killed_it_ends_as_if_left_alone(in_folder: Path) -> None:
+    arguments = [*SMALL, "--seeds", "4"]
+    process = start(*arguments)
+    until(lambda: recorded() >= 3, "three trials are recorded", process)
+    process.kill()
+    process.communicate()
+    assert 3 <= recorded() < 18 * 2
+    run_here(*arguments)
+    run_here(*arguments, "--name", "undisturbed")
+    pd.testing.assert_frame_equal(trials(), trials("results/undisturbed"))
+
+
+@pytest.mark.slow
+@pytest.mark.process
+@pytest.mark.usefixtures("without_figures")
+def test_killed_again_and_again_it_ends_as_if_left_alone(in_folder: Path) -> None:
+    """Kills between two trials, in the middle of one, and while the first is being prepared.
+
+    Ten kills at random moments of a study whose trials cost nothing are in ``tests/study/test_driver.py``.
+    """
     arguments = [*SMALL, "--seeds", "8", "--epochs", "3"]
-    run(*arguments, "--name", "undisturbed")
     lottery = random.Random(0)
-    for _ in range(10):
+    for more in (0, 1, 4):
+        aim = recorded() + more
         process = start(*arguments)
-        deadline = time.monotonic() + 60
-        aim = done_in_ledger() + lottery.randint(0, 4)
-        while process.poll() is None and done_in_ledger() < aim and time.monotonic() < deadline:
-            time.sleep(0.02)
-        time.sleep(lottery.random() / 10)
-        assert process.poll() is None
-        process.send_signal(signal.SIGKILL)
+        until(lambda aim=aim: recorded() >= aim and Path("results/demo/study.db").exists(), f"{aim} trials", process)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(lottery.random() / 10)
+        process.kill()
         process.communicate()
-    assert 0 < done_in_ledger() < 72
-    run(*arguments)
+    assert 5 <= recorded() < 72
+    run_here(*arguments)
+    run_here(*arguments, "--name", "undisturbed")
     pd.testing.assert_frame_equal(trials(), trials("results/undisturbed"))
     study = optuna.load_study(study_name="demo/grid epochs=3", storage="sqlite:///results/demo/study.db")
     assert len({t.user_attrs["signature"] for t in study.trials}) == len(study.trials) == 32
 
 
-def done_in_ledger() -> int:
-    """How many trials the ledger's grid holds, read as any other program may that can roll back what a kill left."""
-    import sqlite3
-
-    if not Path("results/demo/study.db").exists():
-        return 0
-    try:
-        with sqlite3.connect("file:results/demo/study.db?mode=rw", uri=True) as database:
-            (count,) = database.execute("select count(*) from trials").fetchone()
-            return int(count)
-    except sqlite3.OperationalError:  # its tables are being made
-        return 0
-
-
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_it_keeps_what_was_done(in_folder: Path, sent: signal.Signals) -> None:
-    process = start(*SMALL, "--seeds", "50")
-    deadline = time.monotonic() + 60
-    while done_in_ledger() < 3 and time.monotonic() < deadline:
-        time.sleep(0.05)
+@pytest.mark.process
+@pytest.mark.usefixtures("without_figures")
+@pytest.mark.parametrize(
+    "sent", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)], ids=["ctrl-c", "kill"]
+)
+def test_interrupted_it_keeps_what_was_done_and_goes_on_from_there(in_folder: Path, sent: signal.Signals) -> None:
+    process = start(*SMALL, "--seeds", "40", "--blocks", "grid")
+    until(lambda: recorded() >= 3, "three trials are recorded", process)
     process.send_signal(sent)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    _, err = ended(process, status=130)
     assert "interrupted; what was done is kept" in err
     assert "Traceback" not in err
-    assert done_in_ledger() >= 3
+    done = recorded()
+    assert 3 <= done < 160
+    if sent == signal.SIGINT:
+        few = max(2, done // 4 + 1)
+        out, _ = run_here(*SMALL, "--seeds", str(few), "--blocks", "grid")
+        assert f"{4 * few} trials, {min(done, 4 * few)} done" in out
+        assert len(trials()) == 4 * few
 
 
-@pytest.mark.parametrize("moment", [0.1, 1.0, 3.0, 4.5, 6.0])
-def test_interrupted_at_any_moment_it_says_no_more_than_that(in_folder: Path, moment: float) -> None:
-    process = start(*SMALL, "--seeds", "50", new_session=True)
-    time.sleep(moment)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the driver and to all that it has started
-    _, err = process.communicate(timeout=60)
-    assert "Traceback" not in err or moment < 1  # before Python has come as far as our first line
-    assert process.returncode in ({130} if moment >= 1 else {130, -signal.SIGINT})
+MOMENTS: dict[str, Callable[[], bool]] = {
+    "the results folder is made": Path("results").exists,
+    "the log is begun": lambda: any(Path("results/demo/logs").glob("*")),
+    "the first trial is recorded": lambda: recorded() > 0,
+    "the report is begun": Path("results/demo/trials.csv").exists,
+}
 
 
+@pytest.mark.slow
+@pytest.mark.process
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_interrupted_at_any_moment_it_says_no_more_than_that(in_folder: Path, moment: str) -> None:
+    process = start(*SMALL, "--seeds", "1" if "report" in moment else "50", start_new_session=True)
+    until(MOMENTS[moment], moment, process)
+    interrupt(process)
+    _, err = ended(process, status=130)
+    assert "Traceback" not in err
+
+
+@pytest.mark.process
 @pytest.mark.skipif(sys.platform == "win32", reason="no such limit on Windows")
-def test_a_disk_that_is_full_leaves_every_file_whole(in_folder: Path) -> None:
+def test_a_disk_that_is_full_leaves_every_file_whole(small_study: Path) -> None:
     """As on a full disk, no file can grow beyond what a table takes; the report and the figures are larger."""
-    arguments = [*SMALL, "--blocks", "grid"]
-    run(*arguments, "--name", "undisturbed")
-    run(*arguments, "--seeds", "1")
-    before = {path: path.read_bytes() for path in in_folder.glob("*/demo/*") if path.is_file()}
+    before = {path: path.read_bytes() for path in small_study.glob("*/demo/*") if path.is_file()}
     limited = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000)); "
-    limited += f"sys.argv[1:] = {[*arguments, '--seeds', '1', '--report-only']!r}; "
+    limited += f"sys.argv[1:] = {[*SMALL, '--report-only']!r}; "
     limited += f"runpy.run_path({str(ROOT / 'run_grid.py')!r}, run_name='__main__')"
-    done = subprocess.run([sys.executable, "-c", limited], capture_output=True, text=True, check=False, timeout=300)
-    assert done.returncode == 2, done.stderr
-    assert "make room or give a place that can be written to" in done.stderr
-    after = {path: path.read_bytes() for path in in_folder.glob("*/demo/*") if path.is_file()}
+    _, err = ended(start_python("-c", limited), status=2)
+    assert "make room or give a place that can be written to" in err
+    after = {path: path.read_bytes() for path in small_study.glob("*/demo/*") if path.is_file()}
     assert after.keys() == before.keys()
     for path, content in after.items():
         if path.suffix == ".csv":
             assert content == before[path]
         if path.suffix == ".png":
             assert content.endswith(b"IEND\xaeB`\x82")  # whole
-    run(*arguments)
-    pd.testing.assert_frame_equal(trials(), trials("results/undisturbed"))
-    assert (in_folder / "results/demo/table1.csv").exists() == (in_folder / "results/undisturbed/table1.csv").exists()
+    run_here(*SMALL, "--report-only")
+    for path, content in before.items():
+        if path.suffix in {".csv", ".md"}:
+            assert path.read_bytes() == content
 
 
-def test_a_reader_that_leaves_is_no_mistake(in_folder: Path) -> None:
-    run(*SMALL, "--blocks", "grid")
-    with start(*SMALL, "--blocks", "grid", "--report-only") as process:
+@pytest.mark.slow
+@pytest.mark.process
+def test_a_reader_that_leaves_is_no_mistake(small_study: Path) -> None:
+    with start(*SMALL, "--report-only") as process:
         assert process.stdout
         assert process.stderr
         process.stdout.close()
-        process.wait(timeout=60)
+        process.wait()
         assert process.stderr.read() == ""
 
 
 def test_a_plan_tells_and_leaves_nothing_behind(in_folder: Path) -> None:
-    out = run("--dry-run")
+    out, _ = run_here("--dry-run")
     assert "525 trials, 0 done, 525 to run" in out
     assert "grid        500 trials" in out
     assert "at the K pair that the grid chooses" in out
     assert "s a trial" in out
     assert list(in_folder.iterdir()) == []
-    run(*SMALL, "--blocks", "grid")
-    assert "18 trials, 8 done, 10 to run" in run(*SMALL, "--dry-run")
+
+
+def test_a_plan_counts_what_is_done(small_study: Path) -> None:
+    assert f"{TRIALS} trials, {TRIALS} done, 0 to run" in run_here(*SMALL, "--dry-run")[0]
+    # of the pair that three seeds would choose nothing is known yet
+    assert "27 trials, 8 done, 19 to run" in run_here(*SMALL, "--seeds", "3", "--dry-run")[0]
 
 
 def test_trials_that_fail_are_told_recorded_and_tried_again(in_folder: Path) -> None:
     arguments = [*SMALL, "--lr", "1e30", "--seeds", "1"]
-    process = start(*arguments)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 1, out + err
+    out, err = run_here(*arguments, status=1)
     assert "failed: k_audio 1, k_text 1, fusion min, modules full, fold 0, seed 0: TrainingDiverged: the train" in err
     assert "4 failed" in out
     assert "No K pair is chosen yet" in out
@@ -229,9 +233,10 @@ def test_trials_that_fail_are_told_recorded_and_tried_again(in_folder: Path) -> 
     assert failure["traceback"].startswith("Traceback")
     assert "TrainingDiverged: the training loss is nan" in failure["traceback"]
     assert log in Path("results/demo/report.html").read_text()
-    assert "9 trials, 0 done, 9 to run" in run(*arguments, status=1)
+    assert "9 trials, 0 done, 9 to run" in run_here(*arguments, status=1)[0]
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_one_file_of_the_authors_by_a_protocol(in_folder: Path) -> None:
     generator = torch.Generator().manual_seed(0)
     made = [
@@ -243,17 +248,18 @@ def test_one_file_of_the_authors_by_a_protocol(in_folder: Path) -> None:
         for i in range(120)
     ]
     Path("ours.pkl").write_bytes(pickle.dumps(made))
-    small = [*SMALL, "--hidden-dim", "8"]
-    out = run("--dataset", "iemocap", "--features", "ours.pkl", *small, "--at", "paper", "--k-text", "1,7")
+    arguments = ["--dataset", "iemocap", "--features", "ours.pkl", *SMALL, "--hidden-dim", "8"]
+    out, _ = run_here(*arguments, "--at", "paper", "--k-text", "1,7")
     assert "K_audio = 8, K_text = 7 (given)" in out
     assert "82.17" in Path("results/iemocap/table1.md").read_text()
     assert "may be swapped" in Path("results/iemocap/table1.tex").read_text()
-    run("--dataset", "iemocap", "--features", "ours.pkl", "--split-seed", "1", *small, status=2)
+    run_here(*arguments, "--split-seed", "1", status=2)
 
 
+@pytest.mark.slow
 def test_the_gaps_between_text_and_code(in_folder: Path) -> None:
-    small = ["--at", "2,3", "--seeds", "2", "--epochs", "2"]
-    out = run("--blocks", "gaps", *small)
+    small = ["--at", "2,3", "--seeds", "2", "--epochs", "2", "--workers", "2"]
+    out, _ = run_here("--blocks", "gaps", *small)
     assert "demo (synthetic): 44 of 44 trials done" in out
     table = pd.read_csv("results/demo/gaps.csv")
     assert table["n_seeds"].tolist() == [2] * 22
@@ -266,14 +272,15 @@ def test_the_gaps_between_text_and_code(in_folder: Path) -> None:
     silent = {"schedule"}
     results = trials().pivot(index="profile", columns="seed", values="train_loss")
     for profile in profiles - {"paper", "released"}:
-        start, _, gap = profile.partition("+")
-        assert (results.loc[profile] != results.loc[start]).all() or gap in silent, profile
+        side, _, gap = profile.partition("+")
+        assert (results.loc[profile] != results.loc[side]).all() or gap in silent, profile
     # what the blocks share is not trained again
-    assert "12 trials, 2 done, 10 to run" in run("--blocks", "fusion,ablation", *small, "--dry-run")
+    assert "12 trials, 2 done, 10 to run" in run_here("--blocks", "fusion,ablation", *small, "--dry-run")[0]
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_the_released_profile_chooses_as_the_released_code_does(in_folder: Path) -> None:
-    out = run(*SMALL, "--profile", "released", "--seeds", "1")
+    out, _ = run_here(*SMALL, "--profile", "released", "--seeds", "1")
     assert "chosen on the test split, as the released code does by w-F1" in out
     grid = pd.read_csv("results/demo/grid.csv")
     best = grid.sort_values("test_wf1_mean", ascending=False, kind="stable").iloc[0]
@@ -283,13 +290,14 @@ def test_the_released_profile_chooses_as_the_released_code_does(in_folder: Path)
     assert names[0] == "demo/grid profile=released,epochs=2"
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_leave_one_session_out_is_averaged_over_folds(
     in_folder: Path, make_features: Callable[..., FeatureSet]
 ) -> None:
     sessions = tuple(f"Ses0{1 + i // 4 % 5}" for i in range(100))
     make_features(100, sessions=sessions).save(in_folder / "all.safetensors")
     arguments = [*SMALL, "--hidden-dim", "8", "--epochs", "1", "--blocks", "grid"]
-    run("--dataset", "mine", "--features", "all.safetensors", "--split-protocol", "session", *arguments)
+    run_here("--dataset", "mine", "--features", "all.safetensors", "--split-protocol", "session", *arguments)
     table = trials("results/mine")
     assert len(table) == 4 * 2 * 5
     grid = pd.read_csv("results/mine/grid.csv")
@@ -299,15 +307,18 @@ def test_leave_one_session_out_is_averaged_over_folds(
     assert grid.at[0, "test_wa_std"] == pytest.approx(one.groupby("seed")["test_wa"].mean().std())
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_padded_sequences_run_through_the_study(in_folder: Path, make_features: Callable[..., FeatureSet]) -> None:
     for i, name in enumerate(("train", "val", "test")):
         make_features(32, seed=i, name=name, steps=5).save(in_folder / f"f/{name}.safetensors")
-    run("--dataset", "mine", "--features", "f", *SMALL, "--hidden-dim", "8")
+    run_here("--dataset", "mine", "--features", "f", *SMALL, "--hidden-dim", "8")
     assert len(trials("results/mine")) == TRIALS
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("without_figures")
 def test_real_features_run_to_the_end(in_folder: Path, real_pickle: Path) -> None:
-    out = run(
+    out, _ = run_here(
         "--dataset", "iemocap", "--features", str(real_pickle), *SMALL, "--hidden-dim", "16", "--lr", "3e-3",
         "--epochs", "20", "--blocks", "grid,ablation",
     )  # fmt: skip
@@ -318,8 +329,7 @@ def test_real_features_run_to_the_end(in_folder: Path, real_pickle: Path) -> Non
     assert without_graph["test_wa"].mean() > 0.45  # four classes, and logistic regression gets some 0.6 to 0.7
 
 
-def test_the_dashboard_reads_the_ledger(in_folder: Path) -> None:
-    run(*SMALL, "--blocks", "grid")
+def test_the_dashboard_reads_the_ledger(small_study: Path) -> None:
     app = optuna_dashboard.wsgi("sqlite:///results/demo/study.db")
 
     def get(path: str) -> str:

@@ -57,19 +57,47 @@ class FakeEngine:
                 yield trial, invented(trial)
 
 
-@pytest.fixture
-def facts() -> StudyFacts:
+def demo_facts() -> StudyFacts:
+    """What a ledger keeps of the study of :func:`demo_plan`."""
     return StudyFacts(dataset="demo", title="demo (synthetic)", fingerprint="abc", folds=1, settings={"epochs": 2})
 
 
-@pytest.fixture(params=["sqlite", "journal", "postgresql"])
+def demo_plan(*, seeds: Iterable[int] = (0, 1)) -> Plan:
+    """A plan of 2 x 3 pairs, the fusions and the ablations: 11 trials for each seed."""
+    design = Design(readings=readings(epochs=2), profile="paper", k_audio=(1, 2), k_text=(1, 2, 3), seeds=tuple(seeds))
+    return Plan(design=design, blocks=("grid", "fusion", "ablation"), at=None, select_by="wa", select_on="val")
+
+
+@pytest.fixture
+def facts() -> StudyFacts:
+    return demo_facts()
+
+
+@pytest.fixture
+def plan() -> Plan:
+    return demo_plan()
+
+
+SHARED = ("journal", pytest.param("postgresql", marks=pytest.mark.postgres))
+"""Kinds of storage that several runs may use at once; SQLite is for one."""
+
+
+@pytest.fixture(params=["sqlite", *SHARED])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """An empty place for a ledger, of every kind."""
+    return _empty_storage(request, tmp_path)
+
+
+@pytest.fixture(params=SHARED)
+def shared_storage(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An empty place for a ledger that several runs may use at once."""
+    return _empty_storage(request, tmp_path)
+
+
+def _empty_storage(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "postgresql":
         return request.getfixturevalue("postgresql").new_database()
-    return {"sqlite": f"sqlite:///{tmp_path / 'study.db'}", "journal": f"journal:///{tmp_path / 'study.journal'}"}[
-        request.param
-    ]
+    return f"{request.param}:///{tmp_path / 'study'}.{'db' if request.param == 'sqlite' else 'journal'}"
 
 
 @pytest.fixture
@@ -80,9 +108,3 @@ def make_ledger(tmp_path: Path, facts: StudyFacts) -> Callable[..., Ledger]:
         return ledger
 
     return make
-
-
-@pytest.fixture
-def plan() -> Plan:
-    design = Design(readings=readings(epochs=2), profile="paper", k_audio=(1, 2), k_text=(1, 2, 3), seeds=(0, 1))
-    return Plan(design=design, blocks=("grid", "fusion", "ablation"), at=None, select_by="wa", select_on="val")

@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import contextlib
+import random
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import optuna
 import pytest
-from conftest import FakeEngine, invented
+from conftest import FakeEngine, demo_facts, demo_plan, invented
+from runs import recorded, until
 
 from cemobam_core.config import FUSIONS, MODULES
 from study import driver, leases
@@ -65,6 +71,48 @@ def test_stopped_anywhere_it_goes_on_from_there(make_ledger: Make, plan: Plan, f
         "fusion": 8,
         "ablation": 6,
     }
+
+
+ENDLESS = """
+import sys
+sys.path[:0] = [sys.argv[1]]
+from conftest import FakeEngine, demo_facts, demo_plan
+from study.driver import StudyRun
+from study.ledger import Ledger
+ledger = Ledger("sqlite:///study.db", name="demo")
+ledger.open(demo_facts())
+print("ready", flush=True)
+StudyRun(demo_plan(seeds=range(40)), ledger, demo_facts()).run(FakeEngine(seconds=0.002), lambda *_: None)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_killed_at_ten_random_moments_the_ledger_has_every_trial_once(in_folder: Path) -> None:
+    """Trials here take no time, so that nearly every kill comes while the ledger is written."""
+    lottery = random.Random(0)
+    counts = [0]
+    for _ in range(10):
+        process = subprocess.Popen(
+            [sys.executable, "-c", ENDLESS, str(Path(__file__).parent)], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout
+        with process.stdout:
+            assert process.stdout.readline() == "ready\n"
+            until(lambda: recorded("study.db") > counts[-1], "a trial is recorded", process)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(lottery.random() / 10)
+            process.kill()
+            process.wait()
+        counts.append(recorded("study.db"))
+    plan, facts = demo_plan(seeds=range(40)), demo_facts()
+    ledger = Ledger("sqlite:///study.db", name="demo")
+    ledger.open(facts)
+    study = run(plan, ledger, facts, FakeEngine())
+    assert study.counts() == (22 * 20, 22 * 20)
+    assert study.outcomes == {t.signature("abc"): invented(t) for b in plan.blocks for t in study.trials(b)}
+    assert all(set(counts.values()) == {1} for counts in signatures("sqlite:///study.db", plan).values())
+    assert len(set(counts)) == 11  # every kill came after another trial
 
 
 def test_a_larger_grid_runs_what_is_new(make_ledger: Make, plan: Plan, facts: StudyFacts) -> None:
@@ -134,15 +182,7 @@ def test_a_trial_done_for_one_block_is_copied_to_another_even_when_nothing_is_le
     assert len(make_ledger().news("ablation")) == 2
 
 
-@pytest.fixture
-def shared(storage: str) -> str:
-    """A storage that several runs may use at once."""
-    if storage.startswith("sqlite"):
-        pytest.skip("SQLite is for one run")
-    return storage
-
-
-def recorded(storage: str, plan: Plan) -> dict[str, Counter[str]]:
+def signatures(storage: str, plan: Plan) -> dict[str, Counter[str]]:
     """How often each block's study has each signature, as Optuna reads it."""
     place = open_storage(storage).optuna
     studies = {block: optuna.load_study(study_name=f"demo/{block}", storage=place) for block in plan.blocks}
@@ -150,11 +190,11 @@ def recorded(storage: str, plan: Plan) -> dict[str, Counter[str]]:
 
 
 def test_several_runs_of_one_study_share_the_work(
-    make_ledger: Make, shared: str, plan: Plan, facts: StudyFacts, monkeypatch: pytest.MonkeyPatch
+    make_ledger: Make, shared_storage: str, plan: Plan, facts: StudyFacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(driver, "_POLL_S", 0.01)
     engines = [FakeEngine(seconds=0.03) for _ in range(3)]
-    studies = [StudyRun(plan, make_ledger(shared), facts) for _ in engines]
+    studies = [StudyRun(plan, make_ledger(shared_storage), facts) for _ in engines]
     heard: list[Counter[Trial]] = [Counter() for _ in engines]
 
     def work(i: int) -> None:
@@ -172,34 +212,38 @@ def test_several_runs_of_one_study_share_the_work(
         assert study.counts() == (22, 22)
         assert set(told) == set(ran)  # each one's progress bar sees all of them, once
         assert set(told.values()) == {1}
-    assert {block: len(c) for block, c in recorded(shared, plan).items()} == {"grid": 12, "fusion": 8, "ablation": 6}
-    assert all(set(counts.values()) == {1} for counts in recorded(shared, plan).values())
+    assert {block: len(c) for block, c in signatures(shared_storage, plan).items()} == {
+        "grid": 12,
+        "fusion": 8,
+        "ablation": 6,
+    }
+    assert all(set(counts.values()) == {1} for counts in signatures(shared_storage, plan).values())
 
 
 def test_what_a_run_that_dies_had_taken_another_does(
-    make_ledger: Make, shared: str, plan: Plan, facts: StudyFacts, monkeypatch: pytest.MonkeyPatch
+    make_ledger: Make, shared_storage: str, plan: Plan, facts: StudyFacts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(driver, "_POLL_S", 0.01)
-    dead = make_ledger(shared).leases()
+    dead = make_ledger(shared_storage).leases()
     dead._me = "elsewhere 1 x"
     first = plan.design.trials("grid", Pair(1, 1))[3].signature(facts.fingerprint)
     dead._change(lambda _: None)
     assert dead.take([first], 1) == [first]
     monkeypatch.setattr(leases, "BEAT_S", 0.02)  # of the one that lives
     engine = FakeEngine()
-    study = run(plan, make_ledger(shared), facts, engine)
+    study = run(plan, make_ledger(shared_storage), facts, engine)
     assert study.counts() == (22, 22)
     assert len(engine.ran) == 22
     assert first in {trial.signature(facts.fingerprint) for trial in engine.ran}
 
 
 def test_a_trial_that_fails_for_one_run_is_not_tried_by_the_others_in_turn(
-    make_ledger: Make, shared: str, plan: Plan, facts: StudyFacts
+    make_ledger: Make, shared_storage: str, plan: Plan, facts: StudyFacts
 ) -> None:
     def fails(trial: Trial) -> bool:
         return trial.configuration.pair == Pair(1, 2) and trial.seed == 1
 
-    one, other = (StudyRun(plan, make_ledger(shared), facts) for _ in range(2))
+    one, other = (StudyRun(plan, make_ledger(shared_storage), facts) for _ in range(2))
     ran = []
     engine = FakeEngine(fails=fails)
 
@@ -228,7 +272,7 @@ def test_a_trial_that_fails_for_one_run_is_not_tried_by_the_others_in_turn(
     assert set(everything.values()) == {1}
     assert one.counts() == (22, 21)
     again = FakeEngine()
-    assert run(plan, make_ledger(shared), facts, again).counts() == (22, 22)
+    assert run(plan, make_ledger(shared_storage), facts, again).counts() == (22, 22)
     assert [(t.configuration.pair, t.seed) for t in again.ran] == [(Pair(1, 2), 1)]
 
 

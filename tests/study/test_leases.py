@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from study.leases import PATIENCE, Leases
@@ -15,10 +15,8 @@ from study.storages import Board, Storage, open_storage
 
 
 @pytest.fixture
-def place(storage: str) -> Storage:
-    if storage.startswith("sqlite"):
-        pytest.skip("SQLite is for one run")
-    return open_storage(storage)
+def place(shared_storage: str) -> Storage:
+    return open_storage(shared_storage)
 
 
 def run(place: Storage, name: str, *, study: str = "demo", beat_s: float = 1000.0) -> Leases:
@@ -91,14 +89,15 @@ def test_the_heart_beats_by_itself(place: Storage) -> None:
     assert place.change("demo", dict) == {}
 
 
-def test_a_process_that_was_killed_is_dead_at_once(storage: str, place: Storage, in_folder: Path) -> None:
+@pytest.mark.process
+def test_a_process_that_was_killed_is_dead_at_once(shared_storage: str, place: Storage, in_folder: Path) -> None:
     script = (
         "import os, signal, sys; from study.leases import Leases; from study.storages import open_storage\n"
         "with Leases(open_storage(sys.argv[1]), 'demo') as leases:\n"
         "    assert leases.take(['t0', 't1'], 1) == ['t0']\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", script, storage]) as process:
+    with subprocess.Popen([sys.executable, "-c", script, shared_storage]) as process:
         process.wait()
         with run(place, "b") as b:
             assert b.take(["t0", "t1"], 2) == ["t0", "t1"]
@@ -123,7 +122,6 @@ def _many(n: int) -> Iterator[list[Leases]]:
     yield runs
 
 
-@settings(max_examples=60, deadline=None)
 @given(
     st.lists(
         st.tuples(

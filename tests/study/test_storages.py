@@ -32,15 +32,12 @@ def test_a_password_is_not_printed(text: str, printed: str) -> None:
     assert masked(text) == printed
 
 
-def test_several_change_a_board_one_after_another(storage: str) -> None:
-    if storage.startswith("sqlite"):
-        pytest.skip("SQLite is for one run")
-
+def test_several_change_a_board_one_after_another(shared_storage: str) -> None:
     def count(board: Board) -> None:
         board["n"] = board.get("n", 0) + 1
 
     def run() -> None:
-        mine = open_storage(storage)
+        mine = open_storage(shared_storage)
         for _ in range(20):
             mine.change("a", count)
 
@@ -49,25 +46,23 @@ def test_several_change_a_board_one_after_another(storage: str) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert open_storage(storage).change("a", dict) == {"n": 60}
-    assert open_storage(storage).change("b", dict) == {}
+    assert open_storage(shared_storage).change("a", dict) == {"n": 60}
+    assert open_storage(shared_storage).change("b", dict) == {}
 
 
-def test_a_run_that_fails_while_it_changes_a_board_leaves_it_as_it_was(storage: str) -> None:
-    if storage.startswith("sqlite"):
-        pytest.skip("SQLite is for one run")
-
+def test_a_run_that_fails_while_it_changes_a_board_leaves_it_as_it_was(shared_storage: str) -> None:
     def breaks(board: Board) -> None:
         board["n"] = 2
         raise ZeroDivisionError
 
-    here = open_storage(storage)
+    here = open_storage(shared_storage)
     here.change("a", lambda board: board.update(n=1))
     with pytest.raises(ZeroDivisionError):
         here.change("a", breaks)
-    assert open_storage(storage).change("a", dict) == {"n": 1}
+    assert open_storage(shared_storage).change("a", dict) == {"n": 1}
 
 
+@pytest.mark.postgres
 def test_a_server_that_is_started_again_is_waited_for(
     postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from trees import make_iemocap, write_wav
 
@@ -253,7 +253,6 @@ def test_the_fingerprint_is_of_what_counts(tree: Path, tmp_path: Path) -> None:
     assert read_iemocap(moved).fingerprint() not in (first, changed)
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     junk=st.lists(st.binary(max_size=40) | st.sampled_from([b"[1.0 - 2.0]\t", b"Ses01F_impro01_F000 [", b"[", b"% ["]))
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from trees import make_esd, make_iemocap, make_manifest
 
@@ -178,7 +178,6 @@ _COUNTS = st.lists(st.integers(10, 60), min_size=2, max_size=5)
 _SEED = st.integers(0, 2**32 - 1)
 
 
-@settings(deadline=None, max_examples=50)
 @given(counts=_COUNTS, seed=_SEED, shares=st.sampled_from([(80, 10, 10), (60, 20, 20), (34, 33, 33), (70, 10, 20)]))
 def test_random_is_complete_and_stratified_within_rounding(
     counts: list[int], seed: int, shares: tuple[int, int, int]
@@ -194,7 +193,6 @@ def test_random_is_complete_and_stratified_within_rounding(
     assert (assignment,) == split_utterances(corpus, "random:{}/{}/{}".format(*shares), seed)
 
 
-@settings(deadline=None, max_examples=50)
 @given(speakers=st.integers(3, 12), each=st.integers(1, 5), seed=_SEED)
 def test_speaker_keeps_every_speaker_in_one_split(speakers: int, each: int, seed: int) -> None:
     labels = [c for _ in range(speakers) for c in range(3) for _ in range(each)]
@@ -207,7 +205,6 @@ def test_speaker_keeps_every_speaker_in_one_split(speakers: int, each: int, seed
     assert [leak.shared for leak in leaks(assignment) if leak.what == "speakers"] == [0, 0]
 
 
-@settings(deadline=None, max_examples=30)
 @given(sessions=st.integers(3, 7), each=st.integers(1, 4), data=st.data())
 def test_session_tests_each_utterance_once(sessions: int, each: int, data: st.DataObject) -> None:
     cells = [(f"{s + 1}", c) for s in range(sessions) for c in range(3) for _ in range(each)]

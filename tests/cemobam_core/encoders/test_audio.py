@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tiny import make_bert, make_wav2vec2
 from transformers import AutoFeatureExtractor, AutoModel
@@ -193,7 +193,6 @@ def test_a_clip_gives_the_same_alone_as_in_a_batch(encoder: AudioEncoder) -> Non
         torch.testing.assert_close(together, encoder.encode([clip])[0], atol=1e-5, rtol=0)
 
 
-@settings(max_examples=15, deadline=None)
 @given(lengths=st.lists(st.integers(1, 30_000), min_size=1, max_size=5), batch_seconds=st.floats(0.1, 5))
 def test_how_clips_are_batched_changes_nothing(lengths: list[int], batch_seconds: float) -> None:
     encoder = _shared_encoder()
@@ -241,7 +240,6 @@ def test_sequences_are_averaged_down_by_hand() -> None:
     assert averaged_down(frames, 1).item() == 4.5
 
 
-@settings(max_examples=50, deadline=None)
 @given(n=st.integers(1, 200), steps=st.integers(1, 40))
 def test_averaging_down_keeps_the_range_and_the_order(n: int, steps: int) -> None:
     down = averaged_down(torch.arange(float(n))[:, None], steps).flatten()

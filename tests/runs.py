@@ -1,0 +1,110 @@
+"""Runs of the study: in a process of their own, as a user types them, or here, where the process is not the point."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from study.cli import cemobam, main
+
+ROOT = Path(__file__).resolve().parent.parent
+
+SMALL = ["--k-audio", "1,3", "--k-text", "1:2", "--seeds", "2", "--epochs", "2", "--workers", "2"]
+TRIALS = 2 * (2 * 2 + 3 + 2)
+"""Of a study as :data:`SMALL` asks for it: grid, three more fusions, two ablations, with two seeds each."""
+
+PATIENCE_S = 600.0
+"""Seconds after which a run counts as hanging. It is far more than any takes, even on a machine that is busy."""
+
+
+def start(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+    """Start ``run_grid.py`` in a process of its own."""
+    return start_python(str(ROOT / "run_grid.py"), *arguments, **options)
+
+
+def start_cemobam(*arguments: str) -> subprocess.Popen[str]:
+    """Start ``cemobam`` in a process of its own."""
+    return start_python("-c", "import sys; from study.cli import cemobam; sys.exit(cemobam())", *arguments)
+
+
+def start_python(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+    """Start Python, listening to Ctrl-C even where the tests themselves run in a shell's background."""
+    return subprocess.Popen(
+        [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  (no thread runs here)
+        **options,
+    )  # fmt: skip
+
+
+def ended(process: subprocess.Popen[str], *, status: int = 0) -> tuple[str, str]:
+    """Wait for the end of a process, check its exit status and return what it printed."""
+    out, err = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == status, out + err
+    return out, err
+
+
+def run(*arguments: str, status: int = 0) -> str:
+    """Run ``run_grid.py`` in a process of its own and return its standard output."""
+    return ended(start(*arguments), status=status)[0]
+
+
+def run_here(*arguments: str, status: int = 0) -> tuple[str, str]:
+    """Run ``run_grid.py`` in this process and return what it printed."""
+    return _here(main, arguments, status)
+
+
+def cemobam_here(*arguments: str, status: int = 0) -> tuple[str, str]:
+    """Run ``cemobam`` in this process and return what it printed."""
+    return _here(cemobam, arguments, status)
+
+
+def _here(command: Callable[[list[str]], int], arguments: tuple[str, ...], status: int) -> tuple[str, str]:
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        try:
+            returned = command(list(arguments))
+        except SystemExit as stop:  # the way in which argparse ends
+            returned = int(stop.code or 0)
+    assert returned == status, out.getvalue() + err.getvalue()
+    return out.getvalue(), err.getvalue()
+
+
+def trials(folder: str = "results/demo") -> pd.DataFrame:
+    """Read the trials of a study, without what may differ from run to run."""
+    return pd.read_csv(f"{folder}/trials.csv").drop(columns=["seconds", "device"])
+
+
+def until(condition: Callable[[], bool], what: str, process: subprocess.Popen[str] | None = None) -> None:
+    """Wait until a condition holds, and fail where it never does or the process ends first."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"never: {what}"
+        assert process is None or process.poll() is None, f"{what}: {process.communicate()}"
+        time.sleep(0.02)
+
+
+def interrupt(process: subprocess.Popen[str]) -> None:
+    """Press Ctrl-C in a terminal: the whole process group of the run hears of it."""
+    os.killpg(process.pid, signal.SIGINT)
+
+
+def recorded(database: str = "results/demo/study.db") -> int:
+    """Count the trials in a ledger, as another program may that can roll back what a kill left."""
+    if not Path(database).exists():
+        return 0
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{database}?mode=rw", uri=True)) as connection:
+            (count,) = connection.execute("select count(*) from trials").fetchone()
+            return int(count)
+    except sqlite3.OperationalError:  # its tables are being made
+        return 0
