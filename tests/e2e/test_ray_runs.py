@@ -1,71 +1,47 @@
-"""Whole runs on Ray, as a user types them."""
+"""Whole runs on Ray, as a user types them, each on a cluster that it starts and ends."""
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pandas as pd
 import psutil
 import pytest
-from test_runs import done_in_ledger
+from runs import SMALL, ended, interrupt, recorded, run_here, start, trials, until
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-SMALL = ["--k-audio", "1,3", "--k-text", "1:2", "--seeds", "2", "--epochs", "2", "--workers", "2"]
-
-pytestmark = pytest.mark.xdist_group("ray")  # one cluster at a time, with tests/study/test_ray_engine.py
+pytestmark = [pytest.mark.ray, pytest.mark.process, pytest.mark.xdist_group("ray")]  # one cluster at a time
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "run_grid.py"), *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
-
-
-def run(*arguments: str) -> tuple[str, str]:
-    process = start(*arguments)
-    out, err = process.communicate(timeout=500)
-    assert process.returncode == 0, out + err
-    return out, err
-
-
-def trials(name: str) -> pd.DataFrame:
-    return pd.read_csv(f"results/{name}/trials.csv").drop(columns=["seconds", "device"])
-
-
+@pytest.mark.usefixtures("without_figures")
 def test_ray_gives_the_local_engines_numbers_and_the_local_engines_words(in_folder: Path) -> None:
-    run(*SMALL, "--name", "local")
+    arguments = [*SMALL, "--blocks", "grid"]
+    run_here(*arguments, "--name", "local")
     before = set(Path.home().iterdir())
-    out, err = run(*SMALL, "--name", "ray", "--engine", "ray", "--trial-timeout", "300", "--keep-models", "best")
-    pd.testing.assert_frame_equal(trials("ray"), trials("local"))
-    said = out.splitlines()
-    assert sum(line.startswith("Ray's dashboard: http://127.0.0.1:") for line in said) == 2  # of trials, of models
-    assert len(list(Path("results/ray/models").iterdir())) == 2
+    out, err = ended(start(*arguments, "--name", "ray", "--engine", "ray", "--trial-timeout", "300"))
+    pd.testing.assert_frame_equal(trials("results/ray"), trials("results/local"))
+    assert sum(line.startswith("Ray's dashboard: http://127.0.0.1:") for line in out.splitlines()) == 1
     spoken = (out + err).lower().replace("ray's dashboard", "").replace("results/ray", "").replace("plots/ray", "")
     for word in ("warning", "traceback", "tune", "raylet", "usage stats"):
         assert word not in spoken
     assert set(Path.home().iterdir()) == before
 
 
+@pytest.mark.slow
 def test_interrupted_it_keeps_what_was_done_and_leaves_no_process(in_folder: Path) -> None:
-    process = start(*SMALL, "--seeds", "500", "--blocks", "grid", "--engine", "ray")
+    process = start(*SMALL, "--seeds", "500", "--blocks", "grid", "--engine", "ray", start_new_session=True)
     family: dict[int, psutil.Process] = {}
-    deadline = time.monotonic() + 240
-    while process.poll() is None and done_in_ledger() < 3 and time.monotonic() < deadline:
-        family |= {child.pid: child for child in psutil.Process(process.pid).children(recursive=True)}
-        time.sleep(0.2)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 130, err
+
+    def three_are_recorded() -> bool:
+        family.update({child.pid: child for child in psutil.Process(process.pid).children(recursive=True)})
+        return recorded() >= 3
+
+    until(three_are_recorded, "three trials are recorded", process)
+    interrupt(process)
+    _, err = ended(process, status=130)
     assert "interrupted; what was done is kept" in err
     assert "Traceback" not in err
     assert [process for process in family.values() if alive(process)] == []
-    assert done_in_ledger() >= 3
+    assert recorded() >= 3
 
 
 def alive(process: psutil.Process) -> bool:

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
-import sys
 import textwrap
-import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
@@ -19,9 +16,11 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import pandas as pd
 import psutil
 import pytest
 from faulty import Faulty
+from runs import SMALL, ended, run_here, start, start_python, trials, until
 
 from cemobam_core import Fold, InputError
 from study.design import Design, Pair, Trial, readings
@@ -38,7 +37,11 @@ DESIGN = Design(
     seeds=(0, 1),
 )
 TRIALS = DESIGN.trials("grid", Pair(1, 1))
-pytestmark = pytest.mark.xdist_group("ray")  # two clusters at once would be in each other's way
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.slow,
+    pytest.mark.xdist_group("ray"),  # two clusters at once would be in each other's way
+]
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +134,17 @@ def run_lazily(
     return by_trial(outcomes), again, ahead
 
 
+@pytest.mark.process
+@pytest.mark.usefixtures("without_figures")
+def test_a_run_that_joins_the_cluster_keeps_models_where_it_was_started(cluster: str, in_folder: Path) -> None:
+    out, _ = ended(start(*SMALL, "--engine", "ray", "--ray-address", cluster, "--keep-models", "best"))
+    assert "2 models are kept, such as results/demo/models/" in out
+    assert len(list(Path("results/demo/models").glob("*/model.safetensors"))) == 2
+    joined = trials()
+    run_here(*SMALL, "--results", "local")
+    pd.testing.assert_frame_equal(joined, trials("local/demo"))
+
+
 def test_whatever_a_trial_does_to_its_worker_the_others_go_on(
     process: ProcessPoolExecutor, cluster: str, data: StudyData, tmp_path: Path
 ) -> None:
@@ -192,12 +206,10 @@ def test_what_cannot_be_joined_or_lacks_what_is_asked_for_is_told_at_once(
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{nobody.getsockname()[1]}"
-        start = time.monotonic()
         with pytest.raises(
             InputError, match=rf"--ray-address {address}: no Ray cluster can be joined there .*: ray start"
         ):
             RayEngine(data, ["cpu"], address=address).__enter__()
-        assert time.monotonic() - start < 60  # not Ray's own patience of minutes
     asked: dict[str, Any] = {"workers": None, "gpus_per_trial": 0.5}
     with pytest.raises(InputError, match=r"ray://.*run this command on a node of the cluster"):
         cluster_devices("ray://127.0.0.1:10001", device="cpu", **asked)
@@ -214,6 +226,7 @@ def alive(process: psutil.Process) -> bool:
         return False
 
 
+@pytest.mark.process
 def test_when_the_driver_is_killed_nothing_is_left(in_folder: Path) -> None:
     program = textwrap.dedent("""
         from pathlib import Path
@@ -228,21 +241,15 @@ def test_when_the_driver_is_killed_nothing_is_left(in_folder: Path) -> None:
                 Path("begun").touch()
     """)
     Path("endless.py").write_text(program)
-    driver = subprocess.Popen([sys.executable, "endless.py"])
-    try:
-        family: list[psutil.Process] = []
-        deadline = time.monotonic() + 180
-        while time.monotonic() < deadline:
-            family = psutil.Process(driver.pid).children(recursive=True)
-            if Path("begun").exists():
-                break
-            time.sleep(0.5)
-        assert len(family) >= 4
-        driver.kill()
-        driver.wait()
-        deadline = time.monotonic() + 120
-        while (left := [p for p in family if alive(p)]) and time.monotonic() < deadline:
-            time.sleep(0.5)
-        assert left == []
-    finally:
-        driver.kill()
+    driver = start_python("endless.py")
+    family: list[psutil.Process] = []
+
+    def begun() -> bool:
+        family[:] = psutil.Process(driver.pid).children(recursive=True)
+        return Path("begun").exists()
+
+    until(begun, "a trial is done", driver)
+    assert len(family) >= 4
+    driver.kill()
+    driver.communicate()
+    until(lambda: not any(map(alive, family)), "every process of Ray's has ended")
