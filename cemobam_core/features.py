@@ -35,9 +35,9 @@ _WANTED = {
 """What each tensor is held as, and in words."""
 
 _REMEDIES = {
-    torch.float32: "convert it, as {name}.astype('float32')",
-    torch.int64: "convert them, as {name}.astype(int), or from names, as [class_names.index(name) for name in {name}]",
-    torch.bool: "convert it, as {name}.astype(bool)",
+    torch.float32: "convert it, as np.asarray({name}, dtype='float32')",
+    torch.int64: "convert them, as np.asarray({name}, dtype=int), or names, as [class_names.index(x) for x in {name}]",
+    torch.bool: "convert it, as np.asarray({name}, dtype=bool)",
 }
 
 
@@ -139,10 +139,10 @@ class FeatureSet:
         kind, wanted = _WANTED[name]
         try:
             tensor = tensor_of(given)
-            what = described(given)
+            what = "" if tensor.dtype == kind else described(given)
         except TypeError as error:
-            tensor, what = None, str(error)
-        if tensor is None or tensor.dtype != kind:
+            what = str(error)
+        if what:
             raise self._error(f"{name} {_is(name)} {what}; {wanted}: {_REMEDIES[kind].format(name=name)}")
         return tensor
 

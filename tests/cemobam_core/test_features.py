@@ -122,7 +122,7 @@ def test_an_array_that_changes_later_changes_nothing(make_features: Make) -> Non
         ("labels", np.zeros(24), "labels are float64 (24,); they must be (N,) whole numbers, indices into class_names"),
         ("labels", [0.0] * 24, "labels are a list of float64 (24,); they must be"),
         ("labels", ["anger"] * 24, "labels are a list of str (24,); they must be"),
-        ("labels", np.array(["anger"] * 24, dtype=object), "from names, as [class_names.index(name) for name in"),
+        ("labels", np.array(["anger"] * 24, dtype=object), "or names, as [class_names.index(x) for x in labels]"),
         ("labels", np.zeros((24, 1), dtype=int), "labels are int64 (24, 1); they must be (N,) whole numbers"),
         ("labels", 3, "labels are int64 (); they must be (N,)"),
         ("labels", None, "labels are of type NoneType; they must be"),
