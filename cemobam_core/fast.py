@@ -195,10 +195,10 @@ def _pool(x: Float[Tensor, "*r n t d"], steps: Steps) -> Float[Tensor, "*r n d"]
 
 def _gather(chgat: CHGAT, nodes: Float[Tensor, "*r n in_dim"], inputs: Inputs) -> Float[Tensor, "*r n width"]:
     """:class:`CHGAT`'s hidden layers."""
-    for layer, norm, drop in zip(chgat.hidden, chgat.norms, chgat.dropouts, strict=True):
+    for i, (layer, norm, drop) in enumerate(zip(chgat.hidden, chgat.norms, chgat.dropouts, strict=True)):
         assert isinstance(layer, GraphAttention)
         gathered = drop(leaky_relu(norm(_attend(layer, nodes, inputs).flatten(-2) + layer.bias)))  # (N, heads * d)
-        nodes = gathered + nodes if gathered.shape == nodes.shape else gathered
+        nodes = gathered + nodes if i else gathered
     return nodes
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from cemobam_core.arrays import described, tensor_of
 from cemobam_core.errors import InputError
 from cemobam_core.files import written_atomically
 from cemobam_core.graph import TopKGraph
@@ -22,15 +23,35 @@ from cemobam_core.graph import TopKGraph
 MODALITIES = ("audio", "text")
 _LISTS = ("utterance_ids", "speakers", "sessions")
 
+_EMBEDDINGS = (torch.float32, "it must be (N, E) or (N, T, E) floating-point numbers")
+_MASK = (torch.bool, "it must be (N, T) truth values")
+_WANTED = {
+    "audio": _EMBEDDINGS,
+    "text": _EMBEDDINGS,
+    "labels": (torch.int64, "they must be (N,) whole numbers, indices into class_names"),
+    "audio_mask": _MASK,
+    "text_mask": _MASK,
+}
+"""What each tensor is held as, and in words."""
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+_REMEDIES = {
+    torch.float32: "convert it, as np.asarray({name}, dtype='float32')",
+    torch.int64: "convert them, as np.asarray({name}, dtype=int), or names, as [class_names.index(x) for x in {name}]",
+    torch.bool: "convert it, as np.asarray({name}, dtype=bool)",
+}
+
+
+@dataclass(frozen=True, eq=False, init=False)
 class FeatureSet:
     """Utterances with an audio and a text embedding each. One that exists is valid: construction checks it.
 
+    Embeddings, labels and masks may be given as tensors, numpy arrays or lists; they are held as tensors. Names may be
+    given as any sequence of strings; they are held as tuples.
+
     Args:
-        audio: (N, E) utterance-level or (N, T_a, E) sequences, float.
-        text: (N, E) or (N, T_t, E).
-        labels: (N,) int64, indices into ``class_names``.
+        audio: (N, E) utterance-level or (N, T_a, E) sequences, float of any width; held as float32.
+        text: (N, E) or (N, T_t, E), likewise.
+        labels: (N,) whole numbers of any width, indices into ``class_names``; held as int64.
         class_names: the C emotions.
         utterance_ids: N distinct names.
         audio_mask: (N, T_a) for sequences: true on the valid steps, which come first.
@@ -42,7 +63,8 @@ class FeatureSet:
         labelled: whether the labels are known; if not, they are all zero, and the set is good for prediction alone.
 
     Raises:
-        InputError: shapes that disagree, numbers that are not finite, labels outside the classes, ids that repeat.
+        InputError: types that do not fit, shapes that disagree, numbers that are not finite, labels outside the
+            classes, ids that repeat.
     """
 
     audio: Tensor
@@ -50,17 +72,42 @@ class FeatureSet:
     labels: Tensor
     class_names: tuple[str, ...]
     utterance_ids: tuple[str, ...]
-    audio_mask: Tensor | None = None
-    text_mask: Tensor | None = None
-    speakers: tuple[str, ...] | None = None
-    sessions: tuple[str, ...] | None = None
-    provenance: Mapping[str, str] = field(default_factory=dict)
-    source: str = "features"
-    labelled: bool = True
+    audio_mask: Tensor | None
+    text_mask: Tensor | None
+    speakers: tuple[str, ...] | None
+    sessions: tuple[str, ...] | None
+    provenance: Mapping[str, str]
+    source: str
+    labelled: bool
 
-    def __post_init__(self) -> None:  # noqa: D105
-        if self.labels.ndim != 1 or self.labels.dtype != torch.int64:
-            raise self._error(f"labels are {_describe(self.labels)}; they must be a (N,) vector of int64 class indices")
+    def __init__(
+        self,
+        *,
+        audio: object,
+        text: object,
+        labels: object,
+        class_names: Iterable[str],
+        utterance_ids: Iterable[str],
+        audio_mask: object = None,
+        text_mask: object = None,
+        speakers: Iterable[str] | None = None,
+        sessions: Iterable[str] | None = None,
+        provenance: Mapping[str, str] | None = None,
+        source: str = "features",
+        labelled: bool = True,
+    ) -> None:
+        numbers = {"audio": audio, "text": text, "labels": labels, "audio_mask": audio_mask, "text_mask": text_mask}
+        names = {
+            "class_names": class_names,
+            "utterance_ids": utterance_ids,
+            "speakers": speakers,
+            "sessions": sessions,
+        }
+        self._hold(source=source, provenance=provenance or {}, labelled=labelled)
+        self._hold(**{name: self._numbers(name, given) for name, given in numbers.items()})
+        self._hold(**{name: self._names(name, given) for name, given in names.items()})
+        if self.labels.ndim != 1:
+            raise self._error(f"labels are {described(self.labels)}; {_WANTED['labels'][1]}, one an utterance")
         if len(self) == 0:
             raise self._error("holds no utterances")
         for name in _LISTS:
@@ -80,10 +127,44 @@ class FeatureSet:
         if count > 1:
             raise self._error(f"utterance id {name!r} stands {count} times; ids must be distinct")
 
+    def _hold(self, **values: object) -> None:
+        """Set attributes; frozen for everyone else."""
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def _numbers(self, name: str, given: object) -> Tensor | None:
+        """What was given under this name, as a tensor of its kind."""
+        if given is None and name.endswith("_mask"):
+            return None
+        kind, wanted = _WANTED[name]
+        try:
+            tensor = tensor_of(given)
+            what = "" if tensor.dtype == kind else described(given)
+        except TypeError as error:
+            what = str(error)
+        if what:
+            raise self._error(f"{name} {_is(name)} {what}; {wanted}: {_REMEDIES[kind].format(name=name)}")
+        return tensor
+
+    def _names(self, name: str, given: object) -> tuple[str, ...] | None:
+        """What was given under this name, as a tuple of strings."""
+        if given is None and name in ("speakers", "sessions"):
+            return None
+        if isinstance(given, str) or not isinstance(given, Iterable):
+            raise self._error(f"{name} are {str(given)[:40]!r}; they must be a list of strings")
+        names = tuple(given)
+        for value in names:
+            if not isinstance(value, str):
+                raise self._error(
+                    f"{name} hold {str(value)[:40]!r}, which is of type {type(value).__name__}; they must be strings: "
+                    f"convert them, as [str(x) for x in {name}]"
+                )
+        return tuple(map(str, names))
+
     def _check_modality(self, modality: str) -> None:
         x, mask = getattr(self, modality), getattr(self, f"{modality}_mask")
-        if x.ndim not in (2, 3) or 0 in x.shape or not x.is_floating_point():
-            raise self._error(f"{modality} is {_describe(x)}; it must be (N, E) or (N, T, E) floating-point numbers")
+        if x.ndim not in (2, 3) or 0 in x.shape:
+            raise self._error(f"{modality} is {described(x)}; {_EMBEDDINGS[1]}")
         if len(x) != len(self):
             raise self._error(f"{len(x)} {modality} embeddings for {len(self)} labels; there must be one each")
         finite = torch.cat([torch.isfinite(part).flatten(1).all(dim=1) for part in torch.split(x, 64)])
@@ -94,13 +175,13 @@ class FeatureSet:
             )
         if (mask is None) != (x.ndim == 2):
             raise self._error(
-                f"{modality} is {_describe(x)} {'with' if mask is not None else 'without'} {modality}_mask; "
+                f"{modality} is {described(x)} {'with' if mask is not None else 'without'} {modality}_mask; "
                 "sequences (N, T, E) have one, utterance-level features (N, E) do not"
             )
         if mask is None:
             return
-        if mask.dtype != torch.bool or mask.shape != x.shape[:2]:
-            raise self._error(f"{modality}_mask is {_describe(mask)}; it must be bool {tuple(x.shape[:2])}")
+        if mask.shape != x.shape[:2]:
+            raise self._error(f"{modality}_mask is {described(mask)}; it must be bool {tuple(x.shape[:2])}")
         for i in self._first(~mask[:, 0] | (mask[:, 1:] & ~mask[:, :-1]).any(dim=1)):
             raise self._error(
                 f"{modality}_mask of utterance {self.utterance_ids[i]!r} (row {i}) is not valid steps first, at "
@@ -207,9 +288,6 @@ class FeatureSet:
         if unknown := sorted(tensors.keys() - allowed):
             raise InputError(f"{path}: unknown tensor {unknown[0]!r}; a feature file holds {sorted(allowed)}")
         lists = {name: _names(path, name, metadata.pop(name)) for name in ("class_names", *_LISTS) if name in metadata}
-        for modality in MODALITIES:
-            if tensors[modality].is_floating_point():
-                tensors[modality] = tensors[modality].float()
         labels = tensors["labels"]
         lists.setdefault("utterance_ids", default_ids(path, len(labels) if labels.ndim else 0))
         lists.setdefault("class_names", tuple(class_names or default_class_names(labels)))
@@ -280,7 +358,8 @@ def default_ids(path: Path, n: int) -> tuple[str, ...]:
 
 def default_class_names(labels: Tensor) -> tuple[str, ...]:
     """Names for the classes of a file that gives none."""
-    highest = int(labels.max()) if labels.numel() and labels.dtype == torch.int64 else 0
+    whole = labels.numel() and not labels.is_floating_point() and not labels.is_complex()
+    highest = int(labels.to(torch.int64).max()) if whole else 0
     if not 0 < highest < 1000:
         highest = 1  # absurd labels are refused later, by name
     return tuple(f"class_{c}" for c in range(highest + 1))
@@ -304,11 +383,7 @@ def _kind(value: Tensor | tuple[str, ...]) -> str:
 
 
 def _is(what: str) -> str:
-    return "are" if what == "class_names" else "is"
-
-
-def _describe(x: Tensor) -> str:
-    return f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}"
+    return "are" if what in ("class_names", "labels") else "is"
 
 
 def _numbered(names: Sequence[str]) -> str:

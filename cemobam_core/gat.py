@@ -67,8 +67,8 @@ def _gat_conv(in_dim: int, dim: int, heads: int, concat: bool) -> nn.Module:
 class CHGAT(nn.Module):
     """A stack of graph attention layers.
 
-    Hidden layers concatenate their heads and are followed by batch norm, LeakyReLU, dropout and, where the shapes
-    agree, the residual; the last layer averages its heads and nothing follows it.
+    Hidden layers concatenate their heads and are followed by batch norm, LeakyReLU and dropout. The middle layers, that
+    is the hidden ones but the first, then add the residual. The last layer averages its heads and nothing follows it.
 
     Args:
         in_dim: size of a node's features, 2d for [text ‖ audio] (Eq. 1).
@@ -111,8 +111,8 @@ class CHGAT(nn.Module):
         self, nodes: Float[Tensor, "n in_dim"], edge_index: Int64[Tensor, "2 e"]
     ) -> Float[Tensor, "n hidden_dim"]:
         """Nodes after all layers."""
-        for layer, norm, dropout in zip(self.hidden, self.norms, self.dropouts, strict=True):
+        for i, (layer, norm, dropout) in enumerate(zip(self.hidden, self.norms, self.dropouts, strict=True)):
             gathered = dropout(leaky_relu(norm(layer(nodes, edge_index))))  # (N, heads * d)
-            nodes = gathered + nodes if gathered.shape == nodes.shape else gathered
+            nodes = gathered + nodes if i else gathered
         out: Tensor = self.last(nodes, edge_index)  # (N, d)
         return out

@@ -185,6 +185,7 @@ def execute(trials: Group, data: StudyData, device: str) -> list[Outcome]:
                 result.model,
                 class_names=fold.train.class_names,
                 metrics=metrics,
+                sizes={name: len(split) for name, split in fold.splits.items()},
                 embedding=embedding,
                 labels=fold.test.labels,
             )

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cemobam_core.config import CemoBAMConfig, GraphConfig
+from cemobam_core.corpora.splits import SPLITS
 from cemobam_core.errors import InputError
 from cemobam_core.files import written_atomically
 from study.design import Pair, Trial
@@ -25,7 +26,7 @@ WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 EMBEDDING = "test_embedding.safetensors"
 
-_FORMAT = 1
+_FORMAT = 2
 _LARGEST = {"gat_layers": 64, "cbam_kernel": 10_001}
 _LARGEST_SIZE = 65_536
 
@@ -49,8 +50,15 @@ class Keeping:
         return model_folder(self.folder, trial, self.fingerprint)
 
     def has(self, trial: Trial) -> bool:
-        """Whether the trial's model is kept already."""
-        return all((self.place(trial) / name).is_file() for name in (CONFIG, WEIGHTS, EMBEDDING))
+        """Whether the trial's model is kept already, in the format of this release."""
+        folder = self.place(trial)
+        if not all((folder / name).is_file() for name in (CONFIG, WEIGHTS, EMBEDDING)):
+            return False
+        try:
+            content = _read(folder / CONFIG)
+        except InputError:
+            return False
+        return isinstance(content, dict) and content.get("format") == _FORMAT
 
     def keep(
         self,
@@ -59,6 +67,7 @@ class Keeping:
         *,
         class_names: Sequence[str],
         metrics: Mapping[str, float],
+        sizes: Mapping[str, int],
         embedding: Tensor,
         labels: Tensor,
     ) -> None:
@@ -69,6 +78,7 @@ class Keeping:
             model: what came of it.
             class_names: C names, in the order of the logits.
             metrics: as the ledger has them.
+            sizes: how many utterances each split has.
             embedding: (N, width), what the classifier sees of the test utterances.
             labels: (N,), theirs.
         """
@@ -93,6 +103,7 @@ class Keeping:
             "features": self.fingerprint,
             "signature": trial.signature(self.fingerprint),
             "metrics": dict(metrics),
+            "utterances": dict(sizes),
         }
         with written_atomically(folder / CONFIG) as temporary:
             temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
@@ -119,12 +130,14 @@ class KeptModel:
         pair: of the graph.
         graph: its other choices.
         class_names: in the order of the logits.
+        sizes: how many utterances each split has that it was trained and measured on.
     """
 
     model: CemoBAM
     pair: Pair
     graph: GraphConfig
     class_names: tuple[str, ...]
+    sizes: dict[str, int]
 
 
 def load_model(folder: Path) -> KeptModel:
@@ -139,15 +152,19 @@ def load_model(folder: Path) -> KeptModel:
             f"{folder}: holds no kept model; give a folder with {CONFIG} and {WEIGHTS}, as --keep-models writes them "
             "under results/NAME/models"
         )
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({' '.join(str(error).split())[:120]})") from None
-    kept = _described(path, content)
+    kept = _described(path, _read(path))
     weights = _weights(folder / WEIGHTS, kept.model)
     kept.model.load_state_dict(weights, assign=True)
     kept.model.eval().requires_grad_(False)
     return kept
+
+
+def _read(path: Path) -> Any:
+    """The content of a :data:`CONFIG`, not looked at yet."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({' '.join(str(error).split())[:120]})") from None
 
 
 def load_embedding(folder: Path) -> tuple[Tensor, Tensor] | None:
@@ -170,7 +187,10 @@ def _described(path: Path, content: Any) -> KeptModel:
     if not isinstance(content, dict):
         raise wrong("is no JSON object")
     if content.get("format") != _FORMAT:
-        raise wrong(f"format is {content.get('format')!r}, this release reads {_FORMAT}")
+        raise InputError(
+            f"{path}: format is {content.get('format')!r}, this release reads {_FORMAT}; keep the model again: run the "
+            "study's command with --keep-models"
+        )
     parts: dict[str, Any] = {}
     for name, kind in (("model", CemoBAMConfig), ("graph", GraphConfig)):
         given, known = content.get(name), {field.name for field in fields(kind)}
@@ -196,16 +216,35 @@ def _described(path: Path, content: Any) -> KeptModel:
         raise wrong("class_names must be a list of different names")
     if len(names) != parts["model"].num_classes:
         raise wrong(f"{len(names)} class names for {parts['model'].num_classes} classes")
+    try:
+        pair, sizes = _pair(content), _sizes(content.get("utterances"))
+    except ValueError as error:
+        raise wrong(str(error)) from None
+    return KeptModel(
+        model=_blank(parts["model"]),
+        pair=pair,
+        graph=parts["graph"],
+        class_names=tuple(names),
+        sizes=sizes,
+    )
+
+
+def _pair(content: dict[str, Any]) -> Pair:
     for name in ("k_audio", "k_text"):
         k = content.get(name)
         if not isinstance(k, int) or isinstance(k, bool) or k < 1:
-            raise wrong(f"{name} is {str(k)[:40]!r}, not a whole number of at least 1")
-    return KeptModel(
-        model=_blank(parts["model"]),
-        pair=Pair(content["k_audio"], content["k_text"]),
-        graph=parts["graph"],
-        class_names=tuple(names),
-    )
+            raise ValueError(f"{name} is {str(k)[:40]!r}, not a whole number of at least 1")
+    return Pair(content["k_audio"], content["k_text"])
+
+
+def _sizes(utterances: object) -> dict[str, int]:
+    """How many utterances each split has, as the configuration says."""
+    if not isinstance(utterances, dict) or utterances.keys() != set(SPLITS):
+        raise ValueError(f"utterances must say how many are in {', '.join(SPLITS)}")
+    for name, size in utterances.items():
+        if type(size) is not int or size < 1:
+            raise ValueError(f"utterances of {name} are {str(size)[:40]!r}, not a whole number of at least 1")
+    return utterances
 
 
 def _blank(config: CemoBAMConfig) -> CemoBAM:

@@ -3,7 +3,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -48,6 +50,101 @@ def test_other_float_types_become_float32(make_features: Make, tmp_path: Path) -
     save_file(tensors, tmp_path / "a.safetensors")
     loaded = FeatureSet.load(tmp_path / "a.safetensors")
     assert (loaded.audio.dtype, loaded.text.dtype) == (torch.float32, torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.uint16, torch.int32])
+def test_labels_may_be_whole_numbers_of_any_width(make_features: Make, tmp_path: Path, dtype: torch.dtype) -> None:
+    features = make_features()
+    tensors = {"audio": features.audio, "text": features.text, "labels": features.labels.to(dtype)}
+    save_file(tensors, tmp_path / "a.safetensors")
+    loaded = FeatureSet.load(tmp_path / "a.safetensors")
+    assert loaded.class_names == ("class_0", "class_1", "class_2", "class_3")
+    assert loaded.labels.dtype == torch.int64
+    assert torch.equal(loaded.labels, features.labels)
+
+
+@pytest.mark.parametrize(
+    "kind", ["float64", "float32", "float16", "big-endian", "read-only", "backwards", "lists", "tensors in a list"]
+)
+def test_arrays_and_lists_are_taken_as_they_come(make_features: Make, tmp_path: Path, kind: str) -> None:
+    """Of whole sixteenths, so that no width loses any."""
+    features = make_features(steps=3)
+    exact = {
+        name: (16 * value).round() / 16 if value.is_floating_point() else value
+        for name, value in features.tensors().items()
+    }
+
+    def given(value: torch.Tensor) -> Any:
+        array = value.numpy()
+        floating = array.dtype.kind == "f"
+        if kind in ("float64", "float32", "float16"):
+            return array.astype(kind if floating else {"i": "int16", "b": "bool"}[array.dtype.kind])
+        if kind == "big-endian":
+            return array.astype(array.dtype.newbyteorder(">"))
+        if kind == "read-only":
+            array = array.copy()
+            array.flags.writeable = False
+            return array
+        if kind == "backwards":
+            return array[::-1].copy()[::-1]
+        return value.tolist() if kind == "lists" else list(value.requires_grad_(floating))
+
+    names = {"utterance_ids": np.array(features.utterance_ids), "class_names": list(features.class_names)}
+    taken = make_features(**{name: given(value.clone()) for name, value in exact.items()}, **names)
+    wanted = make_features(**exact)
+    for name, value in wanted.tensors().items():
+        assert getattr(taken, name).dtype == value.dtype
+        assert torch.equal(getattr(taken, name), value), name
+    assert taken.fingerprint() == wanted.fingerprint()
+    taken.save(tmp_path / "a.safetensors")
+    assert FeatureSet.load(tmp_path / "a.safetensors").utterance_ids == features.utterance_ids
+
+
+def test_an_array_that_changes_later_changes_nothing(make_features: Make) -> None:
+    labels = make_features().labels.numpy().copy()
+    features = make_features(labels=labels)
+    labels[:] = 99
+    assert features.labels.max() == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("audio", np.ones((24, 12), dtype=np.int32), r"audio is int32 (24, 12); it must be (N, E) or (N, T, E) float"),
+        ("audio", [[1, 2]] * 24, "audio is a list of int64 (24, 2); it must be (N, E) or (N, T, E) floating-point"),
+        ("audio", [[1.0, 2.0], [1.0]], "audio is a list that is no array"),
+        ("audio", [torch.ones(2), torch.ones(3)], "audio is a list of tensors of different shapes; it must be"),
+        ("text", np.array([["a"] * 12] * 24), "text is str (24, 12); it must be"),
+        ("text", None, "text is of type NoneType; it must be"),
+        ("text", {"a": 1}, "text is of type dict; it must be"),
+        ("text", np.ones(24), "text is float32 (24,); it must be (N, E) or"),
+        ("text", np.ones((24, 12), dtype=np.complex64), "text is complex64 (24, 12); it must be"),
+        ("labels", np.zeros(24), "labels are float64 (24,); they must be (N,) whole numbers, indices into class_names"),
+        ("labels", [0.0] * 24, "labels are a list of float64 (24,); they must be"),
+        ("labels", ["anger"] * 24, "labels are a list of str (24,); they must be"),
+        ("labels", np.array(["anger"] * 24, dtype=object), "or names, as [class_names.index(x) for x in labels]"),
+        ("labels", np.zeros((24, 1), dtype=int), "labels are int64 (24, 1); they must be (N,) whole numbers"),
+        ("labels", 3, "labels are int64 (); they must be (N,)"),
+        ("labels", None, "labels are of type NoneType; they must be"),
+        ("labels", np.zeros(24, dtype=bool), "labels are bool (24,); they must be"),
+        ("audio_mask", np.ones((24, 3), dtype=int), "audio_mask is int64 (24, 3); it must be (N, T) truth values: "),
+        (
+            "text_mask",
+            [[1, 1, 0]] * 24,
+            "text_mask is a list of int64 (24, 3); it must be (N, T) truth values: ",
+        ),
+        ("utterance_ids", iter(range(24)), "utterance_ids hold '0', which is of type int; they must be strings: "),
+        ("class_names", "abcd", "class_names are 'abcd'; they must be a list of strings"),
+    ],
+)
+def test_what_is_no_array_of_the_kind_is_refused_in_words(
+    make_features: Make, name: str, value: object, message: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        make_features(steps=3, **{name: value})
+    assert str(caught.value).startswith("u: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def nan_in_one(features: FeatureSet) -> dict[str, object]:
@@ -141,11 +238,11 @@ def test_wrong_contents_are_named(make_features: Make, tmp_path: Path) -> None:
         FeatureSet.load(path, ("anger", "happiness", "neutral", "sadness"))
 
 
-@pytest.mark.parametrize("labels", [torch.full((24,), float("nan")), torch.zeros(24, dtype=torch.uint16)])
+@pytest.mark.parametrize("labels", [torch.full((24,), float("nan")), torch.zeros(24, dtype=torch.bool)])
 def test_labels_of_another_type_are_named(make_features: Make, tmp_path: Path, labels: torch.Tensor) -> None:
     features = make_features()
     save_file({"audio": features.audio, "text": features.text, "labels": labels}, tmp_path / "a.safetensors")
-    with pytest.raises(InputError, match=r"labels are (float32|uint16) \(24,\); they must be"):
+    with pytest.raises(InputError, match=r"labels are (float32|bool) \(24,\); they must be"):
         FeatureSet.load(tmp_path / "a.safetensors")
 
 

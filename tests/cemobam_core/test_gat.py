@@ -65,11 +65,12 @@ def layer_by_hand(x: torch.Tensor, edges: torch.Tensor, layer: torch.nn.Module, 
     return (out.flatten(1) if concat else out.mean(dim=1)) + layer.bias
 
 
-def test_the_stack_is_its_formula() -> None:
+@pytest.mark.parametrize(("in_dim", "heads"), [(6, 3), (8, 2)])  # of the second the first layer keeps the shape
+def test_the_stack_is_its_formula(in_dim: int, heads: int) -> None:
     torch.manual_seed(0)
-    x = torch.randn(9, 6, dtype=torch.float64)
+    x = torch.randn(9, in_dim, dtype=torch.float64)
     edges = TopKGraph.from_features(x, torch.randn(9, 6), 3).edge_index(3, 2)
-    gat = CHGAT(in_dim=6, hidden_dim=4, heads=3, layers=3, dropout=0.0).double().eval()
+    gat = CHGAT(in_dim=in_dim, hidden_dim=4, heads=heads, layers=3, dropout=0.0).double().eval()
     for norm in gat.norms:  # any statistics but the trivial
         norm.running_mean.normal_()
         norm.running_var.uniform_(0.5, 2)

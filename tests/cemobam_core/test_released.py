@@ -231,6 +231,33 @@ def test_dropout_is_theirs_in_the_first_epoch_alone(small_fold: Fold, monkeypatc
     assert modes == [True] * 4
 
 
+@pytest.mark.parametrize("fusion", FUSIONS)
+@pytest.mark.parametrize(("heads", "middle"), [(2, 1), (4, 2), (2, 2)])
+def test_a_checkpoint_of_two_heads_or_four_layers_gives_their_logits_and_gradients(
+    small_fold: Fold, tmp_path: Path, heads: int, middle: int, fusion: Fusion
+) -> None:
+    split = small_fold.test
+    batch = Batch.from_features(split, split.rank(3).edge_index(3, 2, gather_from="choosers"))
+    torch.manual_seed(heads + middle)
+    theirs = Theirs(16, 12, 4, heads, middle)
+    for _ in range(3):
+        theirs(batch.audio, batch.text, batch.edge_index, fusion)  # any statistics but the trivial
+    torch.save(theirs.state_dict(), tmp_path / "best.pt")
+    expected = theirs.eval()(batch.audio, batch.text, batch.edge_index, fusion)
+    F.cross_entropy(expected, batch.labels).backward()
+    gradients = {our_name(name): parameter.grad for name, parameter in theirs.named_parameters()}
+    for whole_pass in ("reference", "fast"):
+        ours = load_released_checkpoint(tmp_path / "best.pt", fusion)
+        assert (ours.config.heads, ours.config.gat_layers) == (heads, middle + 2)
+        reference = whole_pass == "reference"
+        logits = ours(batch.audio, batch.text, batch.edge_index) if reference else batch.logits(ours)
+        torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
+        F.cross_entropy(logits, batch.labels).backward()
+        assert gradients.keys() == dict(ours.named_parameters()).keys()
+        for name, parameter in ours.named_parameters():
+            torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
 def spoilt(state: dict[str, Tensor], **changes: Tensor | None) -> dict[str, Tensor]:
     return {name: value for name, value in {**state, **changes}.items() if value is not None}
 

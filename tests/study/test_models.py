@@ -131,7 +131,15 @@ def changed(content: Any, path: str, value: Any) -> Any:
 @pytest.mark.parametrize(
     ("where", "value", "message"),
     [
-        ("format", 2, "format is 2"),
+        ("format", 1, "format is 1, this release reads 2; keep the model again"),
+        ("format", None, "format is None"),
+        ("utterances", None, "utterances must say how many are in train, val, test"),
+        ("utterances", 24, "utterances must say how many are in train, val, test"),
+        ("utterances.test", None, "utterances must say how many are in train, val, test"),
+        ("utterances.test", 0, "utterances of test are '0', not a whole number of at least 1"),
+        ("utterances.val", True, "utterances of val are 'True'"),
+        ("utterances.test", "24", "utterances of test are '24'"),
+        ("utterances.test", 24.5, "utterances of test are '24.5'"),
         ("model", None, "model must have the settings of this release"),
         ("model.heads", None, "'heads' does not fit"),
         ("model.extra", 1, "'extra' does not fit"),
@@ -245,6 +253,50 @@ def test_a_model_that_gives_nan_labels_nothing(
     )
     make_features(20).save(tmp_path / "x.safetensors")
     assert "gives NaN or infinity" in said(predict(model, tmp_path / "x.safetensors"), capsys)
+
+
+@pytest.mark.parametrize(("n", "warned"), [(5, True), (17, True), (18, False), (24, False)])
+def test_a_file_much_smaller_than_the_test_split_is_warned_of(
+    model: Path, make_features: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str], n: int, warned: bool
+) -> None:
+    make_features(n).save(tmp_path / "new.safetensors")
+    assert json.loads((model / "config.json").read_text())["utterances"] == {"train": 40, "val": 24, "test": 24}
+    assert cemobam(predict(model, tmp_path / "new.safetensors")) == 0
+    assert len(pd.read_csv(tmp_path / "out.csv")) == n
+    captured = capsys.readouterr()
+    assert "warning" not in captured.out
+    if not warned:
+        assert captured.err == ""
+        return
+    (line,) = captured.err.strip().splitlines()
+    assert line.startswith(f"cemobam predict: warning: {tmp_path / 'new.safetensors'}: holds {n} utterances, ")
+    assert "the test split that the model was measured on had 24" in line
+    assert "IEMOCAP" in line
+    assert line.endswith("Label more utterances at once")
+
+
+def test_a_model_without_a_graph_needs_no_company(
+    small_fold: Fold, make_features: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, _ = kept(small_fold, tmp_path, modules="no_chgat")
+    make_features(5).save(tmp_path / "new.safetensors")
+    assert cemobam(predict(folder, tmp_path / "new.safetensors")) == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_a_model_of_another_format_is_not_kept(model: Path) -> None:
+    class Here(Keeping):
+        def place(self, trial: object) -> Path:
+            return model
+
+    keeping = Here(folder=model.parent, dataset="demo", fingerprint="")
+    path = model / "config.json"
+    content = json.loads(path.read_text())
+    for spoilt in (json.dumps({**content, "format": 1}), "[]", "{"):
+        path.write_text(spoilt)
+        assert not keeping.has(None)  # type: ignore[arg-type]
+    path.write_text(json.dumps(content))
+    assert keeping.has(None)  # type: ignore[arg-type]
 
 
 def test_a_model_without_its_weights_is_not_kept(model: Path) -> None:

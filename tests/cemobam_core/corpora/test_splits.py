@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -13,10 +14,10 @@ from trees import make_esd, make_iemocap, make_manifest
 
 from cemobam_core import FeatureSet, InputError
 from cemobam_core.corpora.esd import read_esd
-from cemobam_core.corpora.iemocap import read_iemocap
+from cemobam_core.corpora.iemocap import COUNTS, read_iemocap
 from cemobam_core.corpora.leaks import leaks
 from cemobam_core.corpora.manifest import read_manifest
-from cemobam_core.corpora.splits import Assignment, load_folds, split, split_utterances
+from cemobam_core.corpora.splits import Assignment, assign, load_folds, split, split_utterances
 from cemobam_core.corpora.utterances import RawCorpus, Utterance
 
 Make = Callable[..., FeatureSet]
@@ -85,6 +86,21 @@ def test_too_few_to_split_is_said(make_features: Make) -> None:
         split(make_features(24, speakers=("a", "b") * 12), "speaker")
     with pytest.raises(InputError, match="2 sessions"):
         split(make_features(24, sessions=("a", "b") * 12), "session")
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_of_iemocaps_ten_speakers_one_tests_and_one_validates(seed: int) -> None:
+    # Who says how much differs by speaker: here the women of a session say less than the men, as 2 to 3.
+    turns = [
+        (c, f"Ses0{session}{'FM'[i % 5 > 1]}")
+        for session, counts in COUNTS.items()
+        for c, n in enumerate(counts)
+        for i in range(n)
+    ]
+    labels, speakers = zip(*turns, strict=True)
+    assert len(labels) == 5531
+    (fold,) = assign(np.array(labels), ("a", "h", "n", "s"), "speaker", seed, source="x", speakers=speakers)
+    assert [len({speakers[i] for i in rows}) for rows in fold] == [8, 1, 1]
 
 
 def test_by_speaker_few_utterances_of_a_class_need_fewer_parts(make_features: Make) -> None:

@@ -1,0 +1,131 @@
+"""The documents: what they show a user to type runs as it stands."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from study import arguments
+from study.cli import main
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = ["--k-audio", "1,3", "--k-text", "1:2", "--seeds", "2", "--epochs", "2", "--workers", "1"]
+PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
+    "grid": arguments.grid_parser,
+    "features": arguments.features_parser,
+    "figures": arguments.figures_parser,
+    "dashboard": arguments.dashboard_parser,
+    "compare": arguments.compare_parser,
+    "predict": arguments.predict_parser,
+}
+PAGES = [
+    page.relative_to(ROOT).as_posix()
+    for page in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
+]
+
+
+def python_blocks(page: str) -> list[tuple[int, str]]:
+    """The Python code of a page: where it begins, and what it says."""
+    text = (ROOT / page).read_text()
+    fences = re.finditer(r"^```python\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    return [(text.count("\n", 0, fence.start(1)), fence[1]) for fence in fences]
+
+
+def commands(text: str) -> Iterator[str]:
+    """The indented lines of a text and those of its shell blocks, continued ones as one."""
+    language = None
+    for line in re.sub(r"\\\n\s*", "", text).splitlines():
+        if line.startswith("```"):
+            language = line.strip("`") if language is None else None
+        elif language in ("", "sh", "bash") or (language is None and re.match(r" {2,}\S", line)):
+            yield line.strip()
+
+
+def words(command: str) -> list[str]:
+    """A command as the shell takes it apart, without what is set before it; placeholders stand for themselves."""
+    taken = [word for word in shlex.split(command, comments=True) if word != "…"]
+    while taken and re.match(r"[A-Z_]+=", taken[0]):
+        taken.pop(0)
+    return taken
+
+
+def ours(command: str) -> tuple[argparse.ArgumentParser, list[str]] | None:
+    """The parser of a command of this project, and what it is given; None: it is another program's."""
+    if not re.search(r"run_grid\.py|cemobam", command.partition("#")[0]):
+        return None
+    try:
+        typed = words(command)
+    except ValueError:  # prose with an apostrophe
+        return None
+    if len(typed) > 1 and re.fullmatch(r"(.*/)?python3?", typed[0]) and typed[1] == "run_grid.py":
+        return arguments.grid_parser(), typed[2:]
+    if typed[:1] == ["sbatch"] and "docs/cemobam.sbatch" in typed:
+        return arguments.grid_parser(), typed[typed.index("docs/cemobam.sbatch") + 1 :]
+    if len(typed) > 1 and typed[0] in ("cemobam", ".venv/bin/cemobam"):
+        return PARSERS[typed[1]](), typed[2:]
+    return None
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if python_blocks(page)])
+def test_every_python_block_runs_from_the_top_of_its_page(page: str, in_folder: Path) -> None:
+    if page == "docs/results.md":  # which reads the demo's study: a small one does
+        assert main(SMALL) == 0
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    for line, block in python_blocks(page):
+        exec(compile("\n" * line + block, str(ROOT / page), "exec"), namespace)
+
+
+def test_the_pages_with_python_are_found() -> None:
+    assert {page for page in PAGES if python_blocks(page)} >= {"README.md", "docs/results.md"}
+
+
+TEXTS = {
+    **{page: (ROOT / page).read_text() for page in PAGES},
+    **{f"{name} --help": (parser().epilog or "").replace("example:", "  ") for name, parser in PARSERS.items()},
+}
+
+
+@pytest.mark.parametrize("where", TEXTS)
+def test_every_command_is_one_that_the_parser_takes(where: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in commands(TEXTS[where]):
+        if found := ours(command):
+            parser, given = found
+            try:
+                parser.parse_args(given)
+            except SystemExit:
+                pytest.fail(f"{where}: {command}\n{capsys.readouterr().err}")
+
+
+def test_the_commands_are_found() -> None:
+    counts = {where: sum(ours(command) is not None for command in commands(text)) for where, text in TEXTS.items()}
+    assert counts["README.md"] >= 12
+    assert counts["docs/running.md"] >= 7
+    assert counts["grid --help"] >= 6
+    assert {where for where, count in counts.items() if count} >= {
+        *("docs/dashboard.md", "docs/features.md", "docs/profiles.md"),
+        *(f"{name} --help" for name in ("features", "dashboard", "compare", "predict")),
+    }
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_option_that_is_named_is_there(page: str) -> None:
+    known = {option for parser in PARSERS.values() for action in parser()._actions for option in action.option_strings}
+    named = {
+        option for span in re.findall(r"`([^`\n]+)`", TEXTS[page]) for option in re.findall(r"--[a-z][a-z-]+", span)
+    }
+    assert named <= known
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_script_and_target_that_is_named_is_there(page: str) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    for command in commands(TEXTS[page]):
+        if command.startswith("make "):
+            assert command.split()[1] in targets, command
+        if script := re.match(r"(?:\S*/)?python3? (\S+\.py)\b", command):
+            assert (ROOT / script[1]).is_file(), command
