@@ -6,12 +6,13 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
-from runs import SMALL, run_here
+from runs import SMALL, end_all, run_here
 from servers import BINARIES, PostgreSQL
 
 from cemobam_core.features import FeatureSet, Fold
@@ -47,6 +48,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             stop(f"needs {marker}, which is not installed (apt-get install {packages})")
 
 
+@pytest.fixture(autouse=True)
+def _processes_end_with_their_test() -> Iterator[None]:
+    yield
+    end_all()
+
+
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[PostgreSQL]:
     """A PostgreSQL server on loopback."""
@@ -77,6 +84,27 @@ def small_study(_small_study: Path, in_folder: Path) -> Path:
     for name in ("results", "plots"):
         shutil.copytree(_small_study / name, in_folder / name)
     return in_folder
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Chromium, driven by selenium; whatever a page logs or asks for is noted."""
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(shutil.which("chromium"))
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    profile = tmp_path_factory.mktemp("profile")
+    for argument in (
+        *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"),
+        *("--disable-background-networking", "--no-first-run", f"--user-data-dir={profile}"),
+    ):
+        options.add_argument(argument)
+    driver = webdriver.Chrome(
+        options=options, service=webdriver.ChromeService(executable_path=str(shutil.which("chromedriver")))
+    )
+    yield driver
+    driver.quit()
 
 
 @pytest.fixture

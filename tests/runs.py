@@ -24,6 +24,8 @@ SMALL = ["--k-audio", "1,3", "--k-text", "1:2", "--seeds", "2", "--epochs", "2",
 TRIALS = 2 * (2 * 2 + 3 + 2)
 """Of a study as :data:`SMALL` asks for it: grid, three more fusions, two ablations, with two seeds each."""
 
+_STARTED: list[subprocess.Popen[str]] = []
+
 PATIENCE_S = 600.0
 """Seconds after which a run counts as hanging. It is far more than any takes, even on a machine that is busy."""
 
@@ -40,11 +42,24 @@ def start_cemobam(*arguments: str) -> subprocess.Popen[str]:
 
 def start_python(*arguments: str, **options: Any) -> subprocess.Popen[str]:
     """Start Python, listening to Ctrl-C even where the tests themselves run in a shell's background."""
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  (no thread runs here)
         **options,
     )  # fmt: skip
+    _STARTED.append(process)
+    return process
+
+
+def end_all() -> None:
+    """Kill what a test has started and, because it failed, not ended: it would disturb the tests that follow."""
+    while _STARTED:
+        process = _STARTED.pop()
+        process.kill()
+        process.wait()
+        for stream in (process.stdout, process.stderr):
+            if stream:
+                stream.close()
 
 
 def ended(process: subprocess.Popen[str], *, status: int = 0) -> tuple[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,46 +10,24 @@ from typing import Any
 import pytest
 from optuna.storages import get_storage
 from optuna_dashboard import wsgi
+from waitress import wasyncore
 from waitress.server import create_server
 
-from study.cli import main
-
-BROWSER, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
-pytestmark = pytest.mark.skipif(
-    not (BROWSER and DRIVER), reason="no Chromium with its driver here (apt-get install chromium chromium-driver)"
-)
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 STUDIES = {"grid": 8, "fusion": 8, "ablation": 6}
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A small study of the demo, served on a free port."""
-    folder = tmp_path_factory.mktemp("study")
-    arguments = ["--k-audio", "1,2", "--k-text", "1,2", "--seeds", "2", "--epochs", "2", "--workers", "1"]
-    assert main([*arguments, "--results", str(folder / "results"), "--plots", str(folder / "plots")]) == 0
-    app = wsgi(get_storage(f"sqlite:///{folder / 'results/demo/study.db'}"))
+def address(_small_study: Path) -> Iterator[str]:
+    """The small study, served on a free port."""
+    app = wsgi(get_storage(f"sqlite:///{_small_study / 'results/demo/study.db'}"))
     server = create_server(app, host="127.0.0.1", port=0, threads=4)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.effective_port}/dashboard"
     server.close()
-    thread.join(timeout=30)
-
-
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[Any]:
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(BROWSER)
-    for argument in (
-        *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1400,1900"),
-        *("--disable-background-networking", "--no-first-run", f"--user-data-dir={tmp_path / 'profile'}"),
-    ):
-        options.add_argument(argument)
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=str(DRIVER)))
-    yield driver
-    driver.quit()
+    wasyncore.close_all(server._map)  # the browser's connections too, or the thread would wait for them
+    thread.join()
 
 
 @pytest.fixture

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import textwrap
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ import psutil
 import pytest
 import torch
 from faulty import Faulty
+from runs import PATIENCE_S, start_python, until
 
 from cemobam_core import Fold, InputError
 from study.design import Design, Pair, readings
@@ -125,6 +123,7 @@ def test_leaving_early_ends_the_workers(data: StudyData) -> None:
     assert _workers() == []
 
 
+@pytest.mark.process
 def test_when_the_driver_is_killed_its_workers_end(in_folder: Path) -> None:
     program = textwrap.dedent("""
         import time
@@ -141,19 +140,16 @@ def test_when_the_driver_is_killed_its_workers_end(in_folder: Path) -> None:
                     pass
     """)
     Path("endless.py").write_text(program)
-    driver = subprocess.Popen([sys.executable, "endless.py"])
-    try:
-        family: list[psutil.Process] = []
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            family = psutil.Process(driver.pid).children(recursive=True)
-            if sum(p.cpu_times().user > 0.5 for p in family) >= 2:  # both workers are at work
-                break
-            time.sleep(0.2)
-        assert len(family) >= 3
-        driver.kill()
-        driver.wait()
-        _, alive = psutil.wait_procs(family, timeout=30)
-        assert alive == []
-    finally:
-        driver.kill()
+    driver = start_python("endless.py")
+    family: list[psutil.Process] = []
+
+    def both_work() -> bool:
+        family[:] = psutil.Process(driver.pid).children(recursive=True)
+        return sum(p.cpu_times().user > 0.5 for p in family if p.is_running()) >= 2
+
+    until(both_work, "both workers are at work", driver)
+    assert len(family) >= 3
+    driver.kill()
+    driver.communicate()
+    _, alive = psutil.wait_procs(family, timeout=PATIENCE_S)
+    assert alive == []

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
-import os
 import re
-import shutil
-import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
-from conftest import FakeEngine, invented
+from conftest import FakeEngine, demo_facts, demo_plan, invented
+from matplotlib.image import imread
 
 from study.design import Trial
 from study.driver import Plan, StudyRun
@@ -24,11 +25,6 @@ from study.report import Report, make_report
 
 Make = Callable[..., Ledger]
 HOSTILE = "<script>alert('x')</script> | `rm` \\input{x} \x07 & \"quoted\""
-
-BROWSER = next(
-    (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-)
-needs_browser = pytest.mark.skipif(BROWSER is None, reason="no Chromium here (apt-get install chromium)")
 
 
 def report_of(
@@ -160,64 +156,53 @@ def test_hostile_names_and_reasons_stay_text(make_ledger: Make, plan: Plan, fact
     assert "<script>" not in (path.parent / "report.md").read_text().replace(r"\<script\>", "").partition("## Again")[0]
 
 
-def browse(path: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    assert BROWSER
-    return subprocess.run(
-        [
-            BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-dev-shm-usage",
-            "--disable-background-networking", "--no-first-run", "--host-resolver-rules=MAP * ~NOTFOUND",
-            f"--user-data-dir={folder / 'profile'}", "--enable-logging=stderr", "--v=0", *arguments, path.as_uri(),
-        ],
-        capture_output=True, text=True, timeout=120, check=True, env={**os.environ, "HOME": str(folder)},
-    )  # fmt: skip
+@pytest.fixture(scope="module")
+def shown(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The browser with a report of hostile names open."""
+    folder = tmp_path_factory.mktemp("report")
+    ledgers: Make = lambda: _opened(folder, demo_facts())  # noqa: E731
+    browser.get("about:blank")
+    browser.get_log("performance")  # what other tests asked for
+    browser.get(hostile_report(ledgers, demo_plan(), demo_facts(), folder).as_uri())
+    return browser
 
 
-@needs_browser
-@pytest.mark.parametrize("size", [(1200, 900), (390, 844)], ids=["desk", "phone"])
-def test_a_browser_shows_it_whole_and_asks_nobody(
-    make_ledger: Make, plan: Plan, facts: StudyFacts, tmp_path: Path, size: tuple[int, int]
-) -> None:
-    path = hostile_report(make_ledger, plan, facts, tmp_path)
-    picture, log = tmp_path / "page.png", tmp_path / "net.json"
-    done = browse(
-        path, tmp_path, f"--window-size={size[0]},{size[1]}", f"--screenshot={picture}", f"--log-net-log={log}"
-    )
-    assert "CONSOLE" not in done.stderr, done.stderr
-    pixels = __import__("matplotlib.image", fromlist=["imread"]).imread(picture)
-    assert pixels.shape[:2] == (size[1], size[0])
-    assert pixels[..., :3].std() > 0.05  # something is drawn
-    asked = [
-        event["params"]["url"] for event in json.loads(log.read_text())["events"] if "url" in event.get("params", {})
-    ]
-    mine = [url for url in asked if not url.startswith(("file:", "data:", "chrome", "about:"))]
-    outside = [url for url in mine if "google" not in url and "gvt1" not in url]  # the browser's own errands
-    assert outside == []
+def _opened(folder: Path, facts: StudyFacts) -> Ledger:
+    ledger = Ledger(f"sqlite:///{folder / 'study.db'}", name="demo")
+    ledger.open(facts)
+    return ledger
 
 
-@needs_browser
-def test_a_phone_need_not_scroll_sideways_and_images_load(
-    make_ledger: Make, plan: Plan, facts: StudyFacts, tmp_path: Path
-) -> None:
-    """Measured by a page around it, because the report itself runs no script."""
-    report = hostile_report(make_ledger, plan, facts, tmp_path)
-    around = tmp_path / "around.html"
-    around.write_text(
-        f"""<iframe id=f src="{report.as_uri()}" style="width:390px;height:800px;border:0"></iframe><script>
-        onload = () => {{ const d = document.getElementById("f").contentDocument;
-        document.title = [d.documentElement.scrollWidth, [...d.images].every(i => i.complete && i.naturalWidth > 100),
-        d.images.length].join(" "); }}</script>"""
-    )
-    done = browse(around, tmp_path, "--allow-file-access-from-files", "--virtual-time-budget=5000", "--dump-dom")
-    title = re.search(r"<title>(.*?)</title>", done.stdout)
-    assert title, done.stdout[:500]
-    width, loaded, images = title[1].split()
-    assert int(width) <= 390
-    assert loaded == "true"
-    assert int(images) >= 6
+def measured(browser: Any) -> tuple[int, list[bool], float]:
+    """The page's width, whether each image is there, and how much of what is seen differs from white."""
+    width = browser.execute_script("return document.documentElement.scrollWidth")
+    there = browser.execute_script("return [...document.images].map(i => i.complete && i.naturalWidth > 100)")
+    pixels = imread(io.BytesIO(browser.get_screenshot_as_png()))[..., :3]
+    return width, there, float(pixels.std())
 
 
-@needs_browser
-def test_it_prints(make_ledger: Make, plan: Plan, facts: StudyFacts, tmp_path: Path) -> None:
-    path = hostile_report(make_ledger, plan, facts, tmp_path)
-    browse(path, tmp_path, f"--print-to-pdf={tmp_path / 'page.pdf'}")
-    assert (tmp_path / "page.pdf").read_bytes().startswith(b"%PDF")
+@pytest.mark.slow
+@pytest.mark.browser
+def test_a_browser_shows_it_whole_on_desk_and_phone_and_asks_nobody(shown: Any) -> None:
+    for width in (1200, 390):
+        shown.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": 844, "deviceScaleFactor": 1, "mobile": width < 800},
+        )
+        page, images, spread = measured(shown)
+        assert page <= width  # nobody scrolls sideways
+        assert len(images) >= 6
+        assert all(images)
+        assert spread > 0.05  # something is drawn
+    shown.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    events = [json.loads(entry["message"])["message"] for entry in shown.get_log("performance")]
+    asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+    assert asked  # the page itself
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    assert shown.get_log("browser") == []
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_it_prints(shown: Any) -> None:
+    assert base64.b64decode(shown.print_page()).startswith(b"%PDF")

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -118,7 +117,7 @@ def every_table(dataset: str = "iemocap") -> list[Table]:
     return [*(table for table in made if table), gaps_table(gap_trials(), caption="Gaps", seeds=3, folds=1)]
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex here (apt-get install texlive-publishers)")
+@pytest.mark.latex
 @pytest.mark.parametrize("dataset", ["iemocap", "esd"])
 def test_every_table_fits_a_two_column_ieee_paper(tmp_path: Path, dataset: str) -> None:
     tables = [*every_table(dataset), *compare({"one": study(np.random.default_rng(1), Noise(), variants=worse(1.0)),
