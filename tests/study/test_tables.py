@@ -142,7 +142,7 @@ def test_every_table_fits_a_two_column_ieee_paper(tmp_path: Path, dataset: str) 
 
 
 def test_what_was_compared_is_shown_raw_and_corrected() -> None:
-    results = study(np.random.default_rng(2), Noise(val_test=1.0), variants=worse(0.0))
+    results = study(np.random.default_rng(2), Noise(val_test=1.0), variants=worse(0.0), size=(3, 3))
     table = comparisons_table(Analysis(results))
     assert table
     assert table.groups[0][1][:2] == ("Raw", "Corrected")
@@ -190,7 +190,7 @@ def test_a_table_says_where_intervals_are_cut_or_none() -> None:
 
 
 def test_two_seeds_are_compared_without_intervals() -> None:
-    results = study(np.random.default_rng(0), Noise(), seeds=2, variants=worse(1.0))
+    results = study(np.random.default_rng(0), Noise(), seeds=2, variants=worse(1.0), size=(3, 3))
     analysis = Analysis(results)
     tables = [comparisons_table(analysis), selection_table(analysis), variance_table(analysis), systems_table(analysis)]
     tables += compare({"one": results})
