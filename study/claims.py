@@ -126,7 +126,7 @@ def spread_sentence(analysis: Analysis) -> str:
 def _best_k(analysis: Analysis) -> tuple[Verdict, str]:
     pair, grid, about = analysis.paper_pair, analysis.grid, analysis.results.about
     if pair is None:
-        return "not tested", f"The paper names no best pair for this data ({about.title})."
+        return "not tested", f"The paper names no best pair for this data: {about.title}."
     if not analysis.pairs:
         return "not tested", _no_grid(analysis)
     assert grid
