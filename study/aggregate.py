@@ -9,7 +9,7 @@ import pandas as pd
 from cemobam_core.config import Metric, Split
 from study.design import Pair, Trial
 from study.ledger import METRICS, Outcome, StudyFacts
-from study.statistics import half_width
+from study.statistics import SHARES, Range, interval_ends
 
 COLUMNS = (
     *("dataset", "profile", "k_audio", "k_text", "fusion", "modules", "fold", "seed"),
@@ -19,6 +19,8 @@ COLUMNS = (
     "log",
 )
 PAIR = ["k_audio", "k_text"]
+
+_LOSSES: Range = (0.0, float("inf"))
 
 
 def trials_frame(trials: Iterable[Trial], outcomes: Mapping[str, Outcome], facts: StudyFacts) -> pd.DataFrame:
@@ -65,12 +67,16 @@ def aggregate(trials: pd.DataFrame, by: Sequence[str], folds: int) -> pd.DataFra
 
     Returns:
         One row per configuration: ``by``, ``n_seeds``, ``<metric>_mean``, ``<metric>_std``, then ``<metric>_low`` and
-        ``<metric>_high`` of the interval by Student's t (both and the deviation missing for one seed).
+        ``<metric>_high`` of the interval by Student's t, within 0 and 1 where the metric is a share. One seed has no
+        deviation, and fewer than three have no interval.
     """
     grouped = per_seed(trials, by, folds).groupby(list(by))[list(METRICS)]
     mean, std, n_seeds = grouped.mean(), grouped.std(ddof=1), grouped.size()
-    half = pd.DataFrame(half_width(std.to_numpy(), n_seeds.to_numpy()[:, None]), index=std.index, columns=std.columns)
-    figures = {"mean": mean, "std": std, "low": mean - half, "high": mean + half}
+    low, high = mean.copy(), mean.copy()
+    for metric in METRICS:
+        within = _LOSSES if metric.endswith("_loss") else SHARES
+        low[metric], high[metric] = interval_ends(mean[metric], std[metric], n_seeds, within)
+    figures = {"mean": mean, "std": std, "low": low, "high": high}
     columns = [f"{metric}_{x}" for pair in (("mean", "std"), ("low", "high")) for metric in METRICS for x in pair]
     frame = pd.concat([values.add_suffix(f"_{figure}") for figure, values in figures.items()], axis=1)[columns]
     frame.insert(0, "n_seeds", n_seeds)

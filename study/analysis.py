@@ -45,7 +45,10 @@ class Comparison:
         metric: of which the figures are.
         first: what the difference is of.
         second: what it is to.
-        difference: fractions.
+        raw: the first's mean less the second's, over the seeds that both have: the difference that the tables show.
+        difference: what is tested, in fractions: corrected for the choice of K where these seeds chose it, and else
+            with ``raw`` as its mean.
+        corrected: whether it is corrected.
         p_holm: its p-value after Holm's correction over the family.
     """
 
@@ -53,7 +56,9 @@ class Comparison:
     metric: Metric
     first: str
     second: str
+    raw: float
     difference: Difference
+    corrected: bool
     p_holm: float = np.nan
 
 
@@ -98,14 +103,9 @@ class Analysis:
         }
 
     @property
-    def paper_pair(self) -> tuple[Pair, str]:
-        """The pair that the paper reports as best, and of which data set where it reports none for this one."""
-        pair = paper_pair(self.results.about.dataset)
-        if pair:
-            return pair, ""
-        other = paper_pair("iemocap")
-        assert other
-        return other, " (the paper's pair for IEMOCAP; it has none for this data set)"
+    def paper_pair(self) -> Pair | None:
+        """The pair that the paper reports as best on this data set; None where it names none."""
+        return paper_pair(self.results.about.dataset)
 
     @cached_property
     def chosen_here(self) -> bool:
@@ -120,33 +120,61 @@ class Analysis:
         return grid.index(about.at) in best
 
     @cached_property
+    def _rules(self) -> dict[str, Rule]:
+        """How each pair that is compared is picked: ``chosen``, ``paper``, ``middle``, as far as the grid has it."""
+        grid, about = self.grid, self.results.about
+        if grid is None:
+            return {}
+        chosen: Rule | None = "best" if self.chosen_here else grid.index(about.at)
+        rules = {"chosen": chosen, "paper": grid.index(self.paper_pair), "middle": "middle"}
+        return {name: rule for name, rule in rules.items() if rule is not None}
+
+    @property
+    def _choosing(self) -> Array:
+        """(S, A, B): the figures that choose the pair."""
+        about = self.results.about
+        assert self.grid
+        return self.grid.values[f"{about.select_on}_{about.select_by}"]
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        """Where on the grid each pair is that is compared, as all of the grid's seeds together pick it."""
+        means: Array = self._choosing.mean(axis=0).ravel()
+        return {name: int(pick(means, rule)) for name, rule in self._rules.items()}
+
+    @property
+    def compared(self) -> dict[str, Pair]:
+        """The pairs that are compared, by name, as all of the grid's seeds together pick them."""
+        return {name: self.grid.pair(place) for name, place in self._places.items()} if self.grid else {}
+
+    @cached_property
     def pairs(self) -> dict[Metric, list[Comparison]]:
         """The chosen pair, the paper's and the middle one against each other, corrected for having been picked."""
-        grid, about = self.grid, self.results.about
+        grid, rules = self.grid, self._rules
         if grid is None or grid.values["test_wa"][0].size < 2 or len(grid.seeds) < 2:
             return {}
-        paper, given = grid.index(self.paper_pair[0]), None if self.chosen_here else grid.index(about.at)
-        first: dict[str, Rule] = {"chosen": "best"} if self.chosen_here else {} if given is None else {"chosen": given}
-        sides: dict[str, Rule] = first | ({"paper": paper} if paper is not None else {}) | {"middle": "middle"}
-        choosing = grid.values[f"{about.select_on}_{about.select_by}"]
-        names = list(sides)
-        return {
-            metric: _corrected(
+        names = list(rules)
+        made: dict[Metric, list[Comparison]] = {}
+        for metric in MEASURES:
+            measured = grid.values[f"test_{metric}"]
+            means = {name: float(measured.mean(axis=0).ravel()[place]) for name, place in self._places.items()}
+            made[metric] = _corrected(
                 [
                     Comparison(
                         family="pairs",
                         metric=metric,
                         first=a,
                         second=b,
-                        difference=compare_pairs(choosing, grid.values[f"test_{metric}"], sides[a], sides[b]),
+                        raw=means[a] - means[b],
+                        difference=compare_pairs(self._choosing, measured, rules[a], rules[b]),
+                        corrected=not (isinstance(rules[a], int) and isinstance(rules[b], int)),
                     )
                     for i, a in enumerate(names)
                     for b in names[i + 1 :]
-                    if sides[a] != sides[b]
+                    if rules[a] != rules[b]
                 ]
             )
-            for metric in MEASURES
-        }
+        return made
 
     def variants(self, family: str) -> dict[Metric, list[Comparison]]:
         """The paper's choice against every other fusion (``fusion``) or ablation (``modules``), by metric.
@@ -169,12 +197,21 @@ class Analysis:
                     continue
                 both = column[[reference, variant]].dropna()
                 difference = paired(both[reference].to_numpy(), both[variant].to_numpy())
-                if fresh and picked in (reference, variant):
+                raw, corrected = difference.mean, bool(fresh) and picked in (reference, variant)
+                if corrected:
                     shared = both[both.index.isin(list(fresh))].copy()
                     shared[picked] = [fresh[seed] for seed in shared.index]
                     difference = weaker(difference, paired(shared[reference].to_numpy(), shared[variant].to_numpy()))
                 made.append(
-                    Comparison(family=family, metric=metric, first=reference, second=variant, difference=difference)
+                    Comparison(
+                        family=family,
+                        metric=metric,
+                        first=reference,
+                        second=variant,
+                        raw=raw,
+                        difference=difference,
+                        corrected=corrected,
+                    )
                 )
             comparisons[metric] = _corrected(made)
         return comparisons
@@ -191,12 +228,10 @@ class Analysis:
 
     def _at_others_choice(self, metric: Metric) -> dict[int, float]:
         """Each seed's figure at the pair that the other seeds choose; none where nothing was chosen on these seeds."""
-        grid, about = self.grid, self.results.about
-        if not self.chosen_here or grid is None or len(grid.seeds) < 2:
+        grid = self.grid
+        if not self.chosen_here or grid is None or len(grid.seeds) < 2 or self._choosing[0].size < 2:
             return {}
-        figures: Array = held_out(
-            grid.values[f"{about.select_on}_{about.select_by}"], grid.values[f"test_{metric}"], "best"
-        )
+        figures: Array = held_out(self._choosing, grid.values[f"test_{metric}"], "best")
         return dict(zip(grid.seeds, figures.tolist(), strict=True))
 
 

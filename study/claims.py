@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import as_file, files
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from study.analysis import MEASURES, Analysis, Comparison
-from study.published import published
-from study.statistics import LEVEL, Difference, holm
+from study.design import Pair
+from study.published import paper_pairs, published
+from study.statistics import LEVEL, SEEDS_FOR_INTERVAL, Difference, holm
 
-Verdict = Literal["confirmed", "within noise", "contradicted", "not tested"]
+Verdict = Literal["confirmed", "within noise", "contradicted", "higher than published", "not tested"]
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 LABELS = {
     **{"cls": "CLS", "min": "MIN", "max": "MAX", "mean": "MEAN"},
@@ -24,7 +26,7 @@ LABELS = {
 }
 
 _MARGIN = 1.0
-"""Points within which a level counts as reached."""
+"""Points within which a level counts as reproduced."""
 _PAPER_SEEDS = 5
 
 
@@ -66,22 +68,32 @@ def claims(analysis: Analysis) -> list[Claim]:
     """Every claim of ``published/claims.csv`` with its verdict on a study."""
     with as_file(files("study.published") / "claims.csv") as path:
         rows = pd.read_csv(path).to_dict("records")
-    pair, of = analysis.paper_pair
     level = _published_level(analysis)
     words = {
-        "k_audio": pair.k_audio,
-        "k_text": pair.k_text,
+        "pair": _named_pairs(analysis),
         "wa": f"{level['wa']:.2f}" if level else "82.17",
         "ua": f"{level['ua']:.2f}" if level else "81.85",
+        "of": "" if level else " (on IEMOCAP)",
     }
     made = []
     for row in rows:
         verdict, numbers = _TESTS[row["id"]](analysis)
-        fitting = of if row["id"] == "best_k" else "" if level else " (on IEMOCAP)"
         parts = {str(name): str(text) for name, text in row.items()}
-        parts["claim"] = parts["claim"].format(**words, of=fitting)
+        parts["claim"] = parts["claim"].format(**words)
         made.append(Claim(**parts, verdict=verdict, numbers=numbers))
     return made
+
+
+def _named_pairs(analysis: Analysis) -> str:
+    """The best pair as the paper names it for this data set; where it names none, those of its own data sets."""
+    if pair := analysis.paper_pair:
+        return _written_out(pair)
+    titles = {"iemocap": "IEMOCAP", "esd": "ESD"}
+    return " and ".join(f"{_written_out(pair)} on {titles[dataset]}" for dataset, pair in paper_pairs().items())
+
+
+def _written_out(pair: Pair) -> str:
+    return f"K_audio = {pair.k_audio}, K_text = {pair.k_text}"
 
 
 def _k_matters(analysis: Analysis) -> tuple[Verdict, str]:
@@ -101,19 +113,22 @@ def spread_sentence(analysis: Analysis) -> str:
     """How much of the spread over the grid is K and how much is luck."""
     variance, grid = analysis.variance[analysis.metric], analysis.grid
     assert grid
-    low, high = 100 * variance.share_low, 100 * variance.share_high
+    known = np.isfinite(variance.share_low)
+    interval = f" [{100 * variance.share_low:.0f}, {100 * variance.share_high:.0f}]" if known else ""
     return (
         f"of the spread of the {len(grid.k_audio) * len(grid.k_text)} pairs' means over {len(grid.seeds)} seeds "
-        f"(standard deviation {100 * variance.std_of_means:.1f} points), {100 * variance.share:.0f}% "
-        f"[{low:.0f}, {high:.0f}] is K and the rest is luck; a single training strays by "
+        f"(standard deviation {100 * variance.std_of_means:.1f} points), "
+        f"{100 * variance.share:.0f}%{interval} is K and the rest is luck; a single training strays by "
         f"{100 * variance.std_of_seeds:.1f} points."
     )
 
 
 def _best_k(analysis: Analysis) -> tuple[Verdict, str]:
+    pair, grid, about = analysis.paper_pair, analysis.grid, analysis.results.about
+    if pair is None:
+        return "not tested", f"The paper names no best pair for this data: {about.title}."
     if not analysis.pairs:
         return "not tested", _no_grid(analysis)
-    pair, grid = analysis.paper_pair[0], analysis.grid
     assert grid
     if grid.index(pair) is None:
         return "not tested", f"K {pair} is not on the grid that was run{', or not complete' if grid.left_out else ''}."
@@ -126,17 +141,27 @@ def _best_k(analysis: Analysis) -> tuple[Verdict, str]:
     elif _sign(over_middle) > 0 and (against is None or 100 * against.difference.high <= _MARGIN):
         # Not to have found a better pair is no evidence that there is none: the interval must say so.
         verdict = "confirmed"
-    about = analysis.results.about
-    parts = [f"K {pair} less the middle pair {_comparison(over_middle)}"]
-    if against and analysis.chosen_here:
-        parts.insert(
-            0, f"the pair that the other seeds choose (all: K {about.at}) less K {pair} {_comparison(against)}"
-        )
-    elif against:
-        parts.insert(0, f"the given pair (K {about.at}) less K {pair} {_comparison(against)}")
-    elif about.at == pair:
-        parts.append(f"K {pair} is the given pair")
-    return verdict, f"{_name(analysis)} on test: {'; '.join(parts)}.{_left_out(analysis)}"
+    told = [_pairs_told(analysis, comparison) for comparison in (against, over_middle) if comparison]
+    if about.at == pair:
+        told.append(f"K {pair} is the pair that was given." if not analysis.chosen_here else "")
+    return verdict, f"{_name(analysis)} on test. {' '.join(filter(None, told))}{_left_out(analysis)}"
+
+
+def _pairs_told(analysis: Analysis, comparison: Comparison) -> str:
+    """One comparison of pairs in a sentence or two: the grid's own difference, then the corrected one."""
+    first, second = comparison.first, comparison.second
+    pairs = analysis.compared
+    named = {
+        "chosen": f"K {pairs['chosen']} ({'chosen' if analysis.chosen_here else 'given'})" if "chosen" in pairs else "",
+        "paper": f"K {pairs['paper']} (the paper's)" if "paper" in pairs else "",
+        "middle": f"K {pairs['middle']} (the middle pair)",
+    }
+    if not comparison.corrected:
+        return f"{_more(comparison, named[first], named[second])} on the grid{_tested(comparison)}."
+    raw = f"{_more(comparison, named[first], named[second])} on the grid"
+    if pairs[first] == pairs[second]:
+        raw = f"K {pairs[first]} is both {LABELS[first]} and {LABELS[second]}"
+    return f"{raw}; corrected for having picked the pairs on these seeds, {_corrected(comparison)}."
 
 
 def _left_out(analysis: Analysis) -> str:
@@ -168,16 +193,29 @@ def _variants(analysis: Analysis, made: list[Comparison], all_of_them: int) -> t
     if any(np.isnan(c.difference.p) for c in made):
         return "not tested", "It takes two seeds at least to tell an effect from luck, five to be of use."
     signs = [_sign(c) for c in made]
-    numbers = (
-        f"{_name(analysis)} on test, {LABELS[made[0].first]} less "
-        + "; ".join(f"{LABELS[c.second]} {_comparison(c)}" for c in made)
-        + "."
-    )
+    numbers = f"{_name(analysis)} on test. {_variants_told(analysis, made)}"
     if min(signs) < 0:
         return "contradicted", numbers
     if len(made) < all_of_them:
-        return "not tested", f"Only {len(made)} of {all_of_them} others are there: {numbers}"
+        return "not tested", f"Only {len(made)} of {all_of_them} others are there. {numbers}"
     return ("confirmed" if min(signs) > 0 else "within noise"), numbers
+
+
+def _variants_told(analysis: Analysis, made: list[Comparison]) -> str:
+    """The differences as the table shows them, then those that are corrected, each labelled as what it is."""
+    rows = analysis.results.fusion if made[0].family == "fusion" else analysis.results.ablation
+    seeds = rows.set_index(made[0].family)["n_seeds"]
+    first, told = LABELS[made[0].first], []
+    for c in made:
+        whole = c.difference.n == seeds[c.first] == seeds[c.second]
+        where = "in the table" if whole else f"on the {c.difference.n} seeds that both have"
+        raw = f"{_more(c, first, LABELS[c.second])} {where}"
+        told.append(
+            f"{raw}; corrected for having chosen K on these seeds, {_corrected(c)}."
+            if c.corrected
+            else f"{raw}{_tested(c)}."
+        )
+    return " ".join(told)
 
 
 def _level(analysis: Analysis) -> tuple[Verdict, str]:
@@ -186,21 +224,30 @@ def _level(analysis: Analysis) -> tuple[Verdict, str]:
         return "not tested", f"The paper reports no figures for {about.title}."
     ours = analysis.results.fusion
     ours = ours[ours["fusion"] == "min"]
-    if ours.empty or ours.iloc[0]["n_seeds"] < 2:
-        return "not tested", "It takes the full model with MIN, with two seeds at least, at the K pair of the study."
+    if ours.empty or ours.iloc[0]["n_seeds"] < SEEDS_FOR_INTERVAL:
+        return "not tested", (
+            f"It takes the full model with MIN, with {SEEDS_FOR_INTERVAL} seeds at least, at the K pair of the study."
+        )
     row = ours.iloc[0]
     n = int(row["n_seeds"])
     if min(row[f"test_{measure}_std"] for measure in ("wa", "ua")) < 1e-9:
         return "not tested", f"The {n} seeds do not differ at all, so nothing says how large luck is; run more."
-    within, beyond, parts = True, False, []
+    reached, lower, higher, parts = True, False, False, []
     for measure in ("wa", "ua"):
         mean, std, low, high = (100 * row[f"test_{measure}_{x}"] for x in ("mean", "std", "low", "high"))
-        # either of the two figures can contradict: each at half the level (Bonferroni)
+        # either of the two figures can differ: each at half the level (Bonferroni)
         reach = stats.t.ppf(1 - LEVEL / 4, n - 1) * std * np.sqrt(1 / n + 1 / _PAPER_SEEDS)
-        within &= abs(low - level[measure]) <= _MARGIN and abs(high - level[measure]) <= _MARGIN
-        beyond |= abs(mean - level[measure]) > reach
+        reached &= abs(low - level[measure]) <= _MARGIN and abs(high - level[measure]) <= _MARGIN
+        lower |= mean < level[measure] - reach
+        higher |= mean > level[measure] + reach
         parts.append(f"{MEASURES[measure]} {mean:.2f} [{low:.2f}, {high:.2f}], published {level[measure]:.2f}")
-    verdict: Verdict = "confirmed" if within else "contradicted" if beyond else "within noise"
+    verdict: Verdict = "within noise"
+    if reached:
+        verdict = "confirmed"
+    elif lower:
+        verdict = "contradicted"
+    elif higher:
+        verdict = "higher than published"
     return verdict, f"At K {about.at}, {n} seeds: {'; '.join(parts)} (WA and UA may be swapped there)."
 
 
@@ -255,13 +302,32 @@ def _name(analysis: Analysis) -> str:
     return MEASURES[analysis.metric]
 
 
-def _comparison(comparison: Comparison) -> str:
-    return f"{points(comparison.difference)} points (p {_p(comparison.p_holm)}, {comparison.difference.n} seeds)"
+def _more(comparison: Comparison, first: str, second: str) -> str:
+    """The raw difference in words."""
+    size = f"{abs(100 * comparison.raw):.1f}"
+    if float(size) == 0:
+        return f"{first} scores as much as {second}"
+    unit = "point" if size == "1.0" else "points"
+    return f"{first} scores {size} {unit} {'more' if comparison.raw > 0 else 'less'} than {second}"
+
+
+def _tested(comparison: Comparison) -> str:
+    """What stands behind a raw difference that needs no correction: its interval, p-value and seeds."""
+    difference = comparison.difference
+    ends = f"[{signed(100 * difference.low)}, {signed(100 * difference.high)}]"
+    interval = "" if np.isnan(difference.low) else f"95% interval {ends}, "
+    return f" ({interval}p {_p(comparison.p_holm)}, {difference.n} seeds)"
+
+
+def _corrected(comparison: Comparison) -> str:
+    """A corrected difference with what stands behind it."""
+    return f"{points(comparison.difference)} (p {_p(comparison.p_holm)}, {comparison.difference.n} seeds)"
 
 
 def points(difference: Difference) -> str:
-    """A difference of fractions in percentage points with its interval."""
-    interval = f" [{signed(100 * difference.low)}, {signed(100 * difference.high)}]" if difference.n > 1 else ""
+    """A difference of fractions in percentage points, with its interval where it has one."""
+    known = pd.notna(difference.low)
+    interval = f" [{signed(100 * difference.low)}, {signed(100 * difference.high)}]" if known else ""
     return signed(100 * difference.mean) + interval
 
 

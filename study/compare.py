@@ -11,7 +11,7 @@ from cemobam_core.config import FUSIONS, MODULES
 from study.analysis import MEASURES, Analysis
 from study.claims import LABELS, claims
 from study.results import Results
-from study.tables import Cell, Table, mean_cell
+from study.tables import Cell, Table, interval_notes, interval_words, mean_cell
 
 _FIGURES = tuple(f"{measure}_{figure}" for measure in MEASURES for figure in ("mean", "low", "high"))
 
@@ -51,14 +51,15 @@ def _chosen(studies: Mapping[str, Results], notes: Sequence[str]) -> Table:
                 about.profile,
                 pair,
                 f"{n}",
-                *(mean_cell(figures[f"{m}_mean"], figures[f"{m}_high"]) for m in MEASURES),
+                *(mean_cell(*(figures[f"{m}_{x}"] for x in ("mean", "low", "high"))) for m in MEASURES),
             )
         )
+    frame = pd.DataFrame(rows)
     return Table(
         name="compare",
-        caption="The studies at their K pairs: test split, percent, mean over seeds ± half its 95% interval",
-        notes=tuple(notes),
-        frame=pd.DataFrame(rows),
+        caption=f"The studies at their K pairs: test split, percent, mean over seeds{interval_words(frame)}",
+        notes=(*interval_notes(frame), *notes),
+        frame=frame,
         head="Study",
         groups=(("", ("Profile", "K", "n", *MEASURES.values())),),
         cells=tuple(cells),
@@ -79,15 +80,16 @@ def _variants(
             rows.append({"study": label, key: variant, "n_seeds": n, **figures})
             for measure in MEASURES:
                 best = 100 * ours[f"test_{measure}_mean"].max()
-                mean = figures[f"{measure}_mean"]
-                row.append(mean_cell(mean, figures[f"{measure}_high"], bold=pd.notna(mean) and mean >= best - 1e-9))
+                mean, low, high = (figures[f"{measure}_{x}"] for x in ("mean", "low", "high"))
+                row.append(mean_cell(mean, low, high, bold=pd.notna(mean) and mean >= best - 1e-9))
     short = [f"{row['study']} {LABELS[row[key]]} {row['n_seeds']}" for row in rows]
     different = len({row["n_seeds"] for row in rows}) > 1
+    made = pd.DataFrame(rows)
     return Table(
         name=f"compare_{'fusion' if key == 'fusion' else 'ablation'}",
-        caption=f"{title}: test split, percent, mean over seeds ± half its 95% interval",
-        notes=(*([f"Seeds: {', '.join(short)}."] if different else []), *notes),
-        frame=pd.DataFrame(rows),
+        caption=f"{title}: test split, percent, mean over seeds{interval_words(made)}",
+        notes=(*interval_notes(made), *([f"Seeds: {', '.join(short)}."] if different else []), *notes),
+        frame=made,
         head="Fusion" if key == "fusion" else "Model",
         groups=tuple((label, tuple(MEASURES.values())) for label in frames),
         cells=tuple(map(tuple, cells)),

@@ -21,16 +21,18 @@ from cemobam_core.config import FUSIONS, MODULES
 from cemobam_core.files import written_atomically
 from study import figures
 from study.analysis import MEASURES
-from study.claims import Claim, about_what, claims, spread_sentence
+from study.claims import Claim, Verdict, about_what, claims, spread_sentence
 from study.evidence import Evidence
 from study.execution import versions
 from study.figures import DRAWINGS
+from study.statistics import SEEDS_FOR_INTERVAL
 from study.tables import (
     TABLE_FORMS,
     Table,
     comparison,
     comparisons_table,
     gaps_table,
+    interval_words,
     plain_markdown,
     selection_table,
     systems_table,
@@ -43,7 +45,15 @@ OTHERS = ("grid.csv", "claims.csv", "report.md", "report.html")
 _SHOWN = 50
 """Failed trials that are listed; the others are counted."""
 
-VERDICT_SIGNS = {"confirmed": "✓", "within noise": "≈", "contradicted": "✗", "not tested": "–"}
+VERDICT_SIGNS: dict[Verdict, str] = {
+    "confirmed": "✓",
+    "within noise": "≈",
+    "contradicted": "✗",
+    "higher than published": "↑",
+    "not tested": "–",
+}
+
+_INDENT = 2 + max(map(len, VERDICT_SIGNS))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -75,8 +85,8 @@ class Report:
         about = self.evidence.about
         said = [
             "\n".join(
-                textwrap.fill(text, 110, initial_indent=first, subsequent_indent=" " * 14)
-                for text, first in ((claim.claim, f"{claim.verdict:<12}  "), (claim.numbers, " " * 14))
+                textwrap.fill(text, 110, initial_indent=first, subsequent_indent=" " * _INDENT)
+                for text, first in ((claim.claim, claim.verdict.ljust(_INDENT)), (claim.numbers, " " * _INDENT))
             )
             for claim in self.claims
         ]
@@ -240,17 +250,17 @@ def paper_tables(evidence: Evidence) -> dict[str, Table]:
     seeds, pair = len(about.seeds), about.at
     where = f"{about.title}, K_audio = {pair.k_audio}, K_text = {pair.k_text}" if pair else ""
     over = f"over {seeds} seed{'s' if seeds > 1 else ''}"
-    interval = f"test split, percent, mean {over}{' ± half its 95% interval' if seeds > 1 else ''}"
+    what = f"test split, percent, mean {over}"
     tables: dict[str, Table] = {}
     if "fusion" in evidence.blocks and not results.fusion.empty:
         tables["table1"] = comparison(
             results.fusion, "fusion", FUSIONS, name="table1", dataset=about.dataset, seeds=seeds,
-            caption=f"Fusion strategies ({where}): {interval}", comparisons=analysis.fusion,
+            caption=f"Fusion strategies ({where}): {what}{interval_words(results.fusion)}", comparisons=analysis.fusion,
         )  # fmt: skip
     if "ablation" in evidence.blocks and not results.ablation.empty:
         tables["table2"] = comparison(
             results.ablation, "modules", MODULES, name="table2", dataset=about.dataset, seeds=seeds,
-            caption=f"Ablation ({where}): {interval}", comparisons=analysis.ablation,
+            caption=f"Ablation ({where}): {what}{interval_words(results.ablation)}", comparisons=analysis.ablation,
         )  # fmt: skip
     if systems := systems_table(analysis):
         tables[systems.name] = systems
@@ -290,7 +300,8 @@ def chosen(evidence: Evidence) -> str:
     record = row.iloc[0]
     shown = ", ".join(_figure(record, f"test_{measure}", label) for measure, label in MEASURES.items())
     n = int(record["n_seeds"])
-    return f"{line}: test {shown} over {n} seed{'s' if n > 1 else ''}{' (95% interval)' if n > 1 else ''}"
+    interval = " (95% interval)" if n >= SEEDS_FOR_INTERVAL else ""
+    return f"{line}: test {shown} over {n} seed{'s' if n > 1 else ''}{interval}"
 
 
 def _figure(record: pd.Series, metric: str, label: str) -> str:

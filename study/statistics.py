@@ -22,6 +22,16 @@ Rule = Literal["best", "middle"] | int
 LEVEL = 0.05
 """What is rarer than this under no effect is called an effect; intervals are of 1 - LEVEL."""
 
+SEEDS_FOR_INTERVAL = 3
+"""With fewer seeds there is no interval: of two, Student's t makes it 12.7 standard errors to either side."""
+
+Range = tuple[float, float]
+ANYTHING: Range = (-np.inf, np.inf)
+SHARES: Range = (0.0, 1.0)
+"""Where WA, UA and w-F1 lie, and so do their means."""
+DIFFERENCES: Range = (-1.0, 1.0)
+"""Where a difference of two shares lies."""
+
 DRAWS = 2000
 """Of the reference distribution; their random numbers are fixed, so that the answer is the same every time."""
 
@@ -33,7 +43,7 @@ _AT_ONCE = 20_000_000  # numbers held of the draws
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A mean over seeds with its 95% interval; NaN where there are too few."""
+    """A mean over seeds with its 95% interval; NaN with fewer than :data:`SEEDS_FOR_INTERVAL` seeds."""
 
     mean: float
     low: float
@@ -47,7 +57,7 @@ class Difference:
 
     Attributes:
         mean: the first less the second.
-        low: of its 95% interval; NaN where one seed is all there is.
+        low: of its 95% interval; NaN with fewer than :data:`SEEDS_FOR_INTERVAL` seeds.
         high: likewise.
         d_z: the mean over the standard deviation of the differences (Cohen, 1988, section 2.3.5).
         p: two-sided; NaN where one seed is all there is.
@@ -63,24 +73,45 @@ class Difference:
 
 
 def half_width(std: npt.ArrayLike, n: npt.ArrayLike) -> Array:
-    """Half of the 95% interval of a mean: Student's t (Student, 1908) with n - 1 degrees of freedom.
+    """Return half of a mean's 95% interval: Student's t (Student, 1908) with n - 1 degrees of freedom.
 
     Args:
         std: sample standard deviation over seeds.
-        n: how many seeds; with one there is no interval, and the answer is NaN.
+        n: how many seeds; with fewer than :data:`SEEDS_FOR_INTERVAL` the answer is NaN.
     """
     n = np.asarray(n)
-    enough = np.where(n > 1, n, 2)
+    enough = np.where(n >= SEEDS_FOR_INTERVAL, n, SEEDS_FOR_INTERVAL)
     half = stats.t.ppf(1 - LEVEL / 2, enough - 1) * np.asarray(std) / np.sqrt(enough)
-    return np.where(n > 1, half, np.nan)
+    return np.where(n >= SEEDS_FOR_INTERVAL, half, np.nan)
 
 
-def mean_interval(values: Array) -> Interval:
-    """The mean of one figure a seed, with its 95% interval by Student's t."""
+def interval_ends(mean: npt.ArrayLike, std: npt.ArrayLike, n: npt.ArrayLike, within: Range) -> tuple[Array, Array]:
+    """Return both ends of a mean's 95% interval, cut to the range in which the mean can lie.
+
+    Student's t may pass 100%, which no mean of shares can. Cutting costs no coverage: the true mean lies within the
+    range, so the cut interval holds it exactly when the whole one does.
+
+    Args:
+        mean: over seeds.
+        std: sample standard deviation over seeds.
+        n: how many seeds.
+        within: the range.
+    """
+    mean, half = np.asarray(mean), half_width(std, n)
+    return np.maximum(mean - half, within[0]), np.minimum(mean + half, within[1])  # NaN stays NaN
+
+
+def mean_interval(values: Array, within: Range = ANYTHING) -> Interval:
+    """Return the mean of one figure a seed, with its 95% interval (:func:`interval_ends`).
+
+    Args:
+        values: one figure a seed.
+        within: the range in which the mean can lie.
+    """
     n = len(values)
     mean = float(np.mean(values)) if n else np.nan
-    half = float(half_width(np.std(values, ddof=1) if n > 1 else np.nan, n))
-    return Interval(mean=mean, low=mean - half, high=mean + half, n=n)
+    low, high = interval_ends(mean, np.std(values, ddof=1) if n > 1 else np.nan, n, within)
+    return Interval(mean=mean, low=float(low), high=float(high), n=n)
 
 
 def paired(first: Array, second: Array) -> Difference:
@@ -90,20 +121,20 @@ def paired(first: Array, second: Array) -> Difference:
     defined; the p-value is then the sign test's, which five seeds cannot bring below 0.06.
 
     Args:
-        first: one figure a seed.
+        first: one share a seed.
         second: the same seeds in the same order.
     """
     differences = np.asarray(first) - np.asarray(second)
     n = len(differences)
+    interval = mean_interval(differences, DIFFERENCES)
+    mean, low, high = interval.mean, interval.low, interval.high
     if n < 2:
-        mean = float(differences.mean()) if n else np.nan
-        return Difference(mean=mean, low=np.nan, high=np.nan, d_z=np.nan, p=np.nan, n=n)
-    interval, spread = mean_interval(differences), float(differences.std(ddof=1))
+        return Difference(mean=mean, low=low, high=high, d_z=np.nan, p=np.nan, n=n)
     if np.ptp(differences) < 1e-12:
-        p = 1.0 if abs(interval.mean) < 1e-12 else 2.0 ** (1 - n)
-        return Difference(mean=interval.mean, low=interval.mean, high=interval.mean, d_z=np.nan, p=p, n=n)
+        p = 1.0 if abs(mean) < 1e-12 else 2.0 ** (1 - n)
+        return Difference(mean=mean, low=low, high=high, d_z=np.nan, p=p, n=n)
     p = float(stats.ttest_1samp(differences, 0.0).pvalue)
-    return Difference(mean=interval.mean, low=interval.low, high=interval.high, d_z=interval.mean / spread, p=p, n=n)
+    return Difference(mean=mean, low=low, high=high, d_z=mean / float(differences.std(ddof=1)), p=p, n=n)
 
 
 def weaker(first: Difference, second: Difference) -> Difference:
@@ -114,13 +145,13 @@ def weaker(first: Difference, second: Difference) -> Difference:
     testing").
     """
     if first.n < 2 or second.n < 2:
-        return first
+        return min(first, second, key=lambda difference: difference.n)  # without a p-value
     agree = first.mean * second.mean > 0
     nearer = min(first, second, key=lambda difference: abs(difference.mean))
     return Difference(
         mean=nearer.mean,
-        low=min(first.low, second.low),
-        high=max(first.high, second.high),
+        low=float(np.minimum(first.low, second.low)),  # NaN where either is
+        high=float(np.maximum(first.high, second.high)),
         d_z=nearer.d_z,
         p=max(first.p, second.p) if agree else 1.0,
         n=first.n,
@@ -168,7 +199,7 @@ class GridVariance:
         effects: those that the grid can show: K_audio and K_text with two values or more, and their interaction.
         pairs: all K pairs as one effect.
         share: of the variance of the pairs' means over seeds, the part that K makes; the rest is luck.
-        share_low: of its 95% interval.
+        share_low: of its 95% interval; NaN with fewer than :data:`SEEDS_FOR_INTERVAL` seeds.
         share_high: likewise.
         std_of_means: standard deviation of the pairs' means.
         std_of_seeds: standard deviation of a trial around its pair's mean, the seed's shared luck aside.
@@ -217,15 +248,17 @@ def grid_variance(values: Array) -> GridVariance | None:
     pairs = _effect("pairs", every, total)
     # E[MS of pairs] = luck + S K's variance, E[MS of its interaction with seeds] = luck: F is their ratio
     low, high = (
-        pairs.f / stats.f.ppf(q, pairs.epsilon * pairs.df, pairs.epsilon * pairs.df * (seeds - 1))
+        _share(pairs.f / stats.f.ppf(q, pairs.epsilon * pairs.df, pairs.epsilon * pairs.df * (seeds - 1)))
+        if seeds >= SEEDS_FOR_INTERVAL
+        else np.nan
         for q in (1 - LEVEL / 2, LEVEL / 2)
     )
     return GridVariance(
         effects=tuple(_effect(name, score, total) for name, score in scores.items()),
         pairs=pairs,
         share=_share(pairs.f),
-        share_low=_share(low),
-        share_high=_share(high),
+        share_low=low,
+        share_high=high,
         std_of_means=float(values.mean(axis=0).std(ddof=1)),
         std_of_seeds=float(np.sqrt(every.var(axis=0, ddof=1).mean())),
     )
@@ -274,7 +307,7 @@ def marginal(values: Array, axis: Literal["k_audio", "k_text"]) -> list[Interval
     """
     over = 2 if axis == "k_audio" else 1
     levels = values.mean(axis=over) - values.mean(axis=(1, 2))[:, None]  # (S, levels)
-    return [mean_interval(level) for level in levels.T]
+    return [mean_interval(level, DIFFERENCES) for level in levels.T]
 
 
 def pick(choosing: Array, rule: Rule) -> Indices:
@@ -347,10 +380,12 @@ def compare_pairs(choosing: Array, measured: Array, first: Rule, second: Rule) -
     ratio = abs(float(_t_ratio(observed[None])[0]))
     spread = float(observed.std(ddof=1))
     half = float(np.quantile(under_none, 1 - LEVEL, method="higher")) * spread / np.sqrt(seeds) if spread > 0 else 0.0
+    if seeds < SEEDS_FOR_INTERVAL:
+        half = np.nan
     return Difference(
         mean=mean,
-        low=mean - half,
-        high=mean + half,
+        low=float(np.maximum(mean - half, DIFFERENCES[0])),
+        high=float(np.minimum(mean + half, DIFFERENCES[1])),
         d_z=mean / spread if spread > 0 else np.nan,
         p=float((1 + (under_none >= ratio - 1e-12).sum()) / (1 + draws)),
         n=n,
@@ -433,7 +468,7 @@ def selection(choosing: Array, measured: Array) -> Selection:
     return Selection(
         chosen=chosen,
         reported=float(at_chosen.mean()),
-        on_new_seed=mean_interval(fresh),
+        on_new_seed=mean_interval(fresh, SHARES),
         optimism=paired(at_chosen, fresh),
         same=int((pick(others, "best") == chosen).sum()),
     )

@@ -14,10 +14,10 @@ import pandas as pd
 from cemobam_core.config import Metric
 from cemobam_core.files import written_atomically
 from study.analysis import MEASURES, REFERENCES, Analysis, Comparison
-from study.claims import LABELS, signed
+from study.claims import LABELS, points, signed
 from study.design import GAPS
 from study.published import SWAP_NOTE, published
-from study.statistics import LEVEL, holm, paired
+from study.statistics import LEVEL, SEEDS_FOR_INTERVAL, holm, paired
 
 TABLE_FORMS = ("csv", "md", "tex")
 
@@ -185,8 +185,7 @@ def comparison(
     for row in frame.to_dict("records"):
         measured = [
             mean_cell(
-                row[f"{m}_mean"],
-                row[f"{m}_high"],
+                *(row[f"{m}_{x}"] for x in ("mean", "low", "high")),
                 bold=_is_best(row[f"{m}_mean"], frame[f"{m}_mean"]),
                 mark="*" if differing.get((m, row[key])) else "",
             )
@@ -205,7 +204,7 @@ def comparison(
     return Table(
         name=name,
         caption=caption,
-        notes=tuple(_variant_notes(frame, key, seeds, marks, beside_published=len(theirs) > 0)),
+        notes=(*interval_notes(frame), *_variant_notes(frame, key, seeds, marks, beside_published=len(theirs) > 0)),
         frame=frame,
         head=_HEADS[key],
         groups=tuple(groups),
@@ -257,11 +256,11 @@ def systems_table(analysis: Analysis) -> Table | None:
             Cell(x["system"], mark=letters.get(x["system"], "")),
             x["year"],
             x["modalities"],
-            *(mean_cell(x[m], x[f"{m}_high"], bold=_is_best(x[m], frame[m])) for m in ("wa", "ua")),
+            *(mean_cell(x[m], x[f"{m}_low"], x[f"{m}_high"], bold=_is_best(x[m], frame[m])) for m in ("wa", "ua")),
         )
         for x in frame.to_dict("records")
     ]
-    notes = [f"{letters[system]} {note}." for system, note in noted.items()]
+    notes = [*interval_notes(frame.tail(1)), *(f"{letters[system]} {note}." for system, note in noted.items())]
     if row["n_seeds"] < len(about.seeds):
         notes.append(f"Ours rests on {row['n_seeds']:.0f} of {len(about.seeds)} seeds.")
     notes.append(
@@ -270,7 +269,8 @@ def systems_table(analysis: Analysis) -> Table | None:
     )
     return Table(
         name=name,
-        caption=f"Other systems on {about.title}, and this study ({_where(analysis)}): percent, ours ± 95% interval",
+        caption=f"Other systems on {about.title}, and this study ({_where(analysis)}): percent, ours a mean over "
+        f"{row['n_seeds']:.0f} seeds{interval_words(frame)}",
         notes=(*notes, SWAP_NOTE),
         frame=frame,
         head="System",
@@ -330,27 +330,42 @@ def comparisons_table(analysis: Analysis) -> Table | None:
         return None
     rows = []
     for c in every:
-        row = {"family": c.family, "metric": c.metric, "first": c.first, "second": c.second, **asdict(c.difference)}
-        for name in ("mean", "low", "high"):
-            row[name] *= 100
-        rows.append({**row, "p_holm": c.p_holm})
-    cells = [
+        d = c.difference
+        rows.append(
+            {
+                **{"family": c.family, "metric": c.metric, "first": c.first, "second": c.second},
+                **{"raw_difference": 100 * c.raw, "corrected_for": "choice of K" if c.corrected else "nothing"},
+                **{"corrected_difference": 100 * d.mean, "corrected_low": 100 * d.low, "corrected_high": 100 * d.high},
+                **{"d_z": d.d_z, "p": d.p, "p_holm": c.p_holm, "n_seeds": d.n},
+            }
+        )
+    shown = [c for c in every if c.metric == analysis.metric]
+    both = any(c.corrected for c in shown)
+    cells: list[tuple[str | Cell, ...]] = [
         (
-            f"{LABELS[c.first]} less {LABELS[c.second]}",
-            Cell(_with_interval(*(100 * x for x in (c.difference.mean, c.difference.low, c.difference.high)))),
+            f"{_compared(analysis, c.first)} less {_compared(analysis, c.second)}",
+            *([signed(100 * c.raw) if c.corrected else points(c.difference)] if both else []),
+            points(c.difference) if c.corrected or not both else "",
             _number(c.difference.d_z),
             _p(c.difference.p),
             Cell(_p(c.p_holm), bold=c.p_holm < LEVEL),
             str(c.difference.n),
         )
-        for c in every
-        if c.metric == analysis.metric
+        for c in shown
     ]
-    notes = [
-        f"{MEASURES[analysis.metric]} in points with 95% interval; the csv has the others. Pairs of K are measured by "
-        "seeds that did not choose them; what took part in the choice of K is corrected for it; d is the mean over the "
-        "deviation of the differences; Holm within pairs, fusion and modules; bold below 0.05.",
-    ]
+    interval = ", with its 95% interval" if any(c.difference.n >= SEEDS_FOR_INTERVAL for c in shown) else ""
+    notes = [f"{MEASURES[analysis.metric]} in points; the csv has the others."]
+    if both:
+        notes.append(
+            "Raw: the mean of the first less that of the second, over the seeds that both have, as the tables and the "
+            f"grid show them. Corrected: for the choice of K on these very seeds{interval}; pairs of K are measured by "
+            "seeds that did not choose them. d, p and n are of the corrected one; a row without it needs none."
+        )
+    else:
+        notes.append(f"The mean of the first less that of the second, over the seeds that both have{interval}.")
+    notes.append(
+        "d: the mean over the deviation of the differences. Holm within pairs, fusion and modules; bold below 0.05."
+    )
     if analysis.pairs and analysis.grid and analysis.grid.left_out:
         notes.append(f"Pairs of K without what is not complete: {analysis.grid.left_out}.")
     return Table(
@@ -359,10 +374,16 @@ def comparisons_table(analysis: Analysis) -> Table | None:
         notes=tuple(notes),
         frame=pd.DataFrame(rows),
         head="Difference",
-        groups=(("", ("Points", "d", "p", "p (Holm)", "n")),),
+        groups=(("", (*(("Raw", "Corrected") if both else ("Points",)), "d", "p", "p (Holm)", "n")),),
         cells=tuple(cells),
         wide=True,
     )
+
+
+def _compared(analysis: Analysis, name: str) -> str:
+    """One side of a comparison; a pair of K with its numbers."""
+    pair = analysis.compared.get(name)
+    return f"{LABELS[name]} (K {pair})" if pair else LABELS[name]
 
 
 def selection_table(analysis: Analysis) -> Table | None:
@@ -371,6 +392,7 @@ def selection_table(analysis: Analysis) -> Table | None:
     if not analysis.selections or grid is None:
         return None
     rows, cells = [], []
+    known = len(grid.seeds) >= SEEDS_FOR_INTERVAL
     for (split, metric), chosen in analysis.selections.items():
         pair = grid.pair(chosen.chosen)
         fresh, optimism = chosen.on_new_seed, chosen.optimism
@@ -398,9 +420,9 @@ def selection_table(analysis: Analysis) -> Table | None:
         )
     notes = [
         "Reported: the test mean over the seeds that chose. New seed: the mean of every seed at the pair that the "
-        "others choose. Optimism: the difference, with its approximate 95% interval. Same: how many of the choices by "
-        "all seeds but one are the same pair. The test utterances are the same throughout, so choosing on them is "
-        "more optimistic still about other utterances.",
+        f"others choose. Optimism: the difference{', with its approximate 95% interval' if known else ''}. Same: how "
+        "many of the choices by all seeds but one are the same pair. The test utterances are the same throughout, so "
+        "choosing on them is more optimistic still about other utterances.",
     ]
     if grid.left_out:
         notes.append(f"Left out, because not complete: {grid.left_out}.")
@@ -431,7 +453,7 @@ def gaps_table(trials: pd.DataFrame, *, caption: str, seeds: int, folds: int) ->
     """
     done = trials[trials["status"] == "done"]
     means = done.groupby(["profile", "seed"])[[f"test_{m}" for m in MEASURES]].agg("mean")
-    means = 100 * means[done.groupby(["profile", "seed"]).size() == folds]
+    means = means[done.groupby(["profile", "seed"]).size() == folds]
     starts = ("paper", "released")
     rows = {
         (start, gap): _mean_and_difference(means, f"{start}+{gap}" if gap else start, start)
@@ -447,7 +469,8 @@ def gaps_table(trials: pd.DataFrame, *, caption: str, seeds: int, folds: int) ->
         else:
             printed = [_with_deviation(row[f"{m}_mean"], row[f"{m}_std"]) for row, m in sides]
         cells.append((gap or "as it is", *printed))
-    notes = ["First row: mean ± standard deviation; the others: the difference to it, with its 95% interval."]
+    interval = ", with its 95% interval" if (frame["n_seeds"] >= SEEDS_FOR_INTERVAL).any() else ""
+    notes = [f"First row: mean ± standard deviation; the others: the difference to it{interval}."]
     if (frame["n_seeds"] < seeds).any():
         notes.append(f"Some rows rest on fewer than {seeds} seeds; the csv says which.")
     return Table(
@@ -463,7 +486,7 @@ def gaps_table(trials: pd.DataFrame, *, caption: str, seeds: int, folds: int) ->
 
 
 def _mean_and_difference(means: pd.DataFrame, label: str, start: str) -> dict[str, float]:
-    """One configuration against another, seed by seed; NaN where there are not enough of them."""
+    """One configuration against another, seed by seed, in percent; NaN where there are not enough of them."""
     empty = means.iloc[:0].droplevel(0)
     mine = means.loc[label] if label in means.index.get_level_values(0) else empty
     base = means.loc[start] if start in means.index.get_level_values(0) else empty
@@ -471,12 +494,13 @@ def _mean_and_difference(means: pd.DataFrame, label: str, start: str) -> dict[st
     row: dict[str, float] = {"n_seeds": len(shared)}
     for m in MEASURES:
         x, y = mine.loc[shared, f"test_{m}"].to_numpy(), base.loc[shared, f"test_{m}"].to_numpy()
-        row[f"{m}_mean"] = x.mean() if len(x) else np.nan
-        row[f"{m}_std"] = x.std(ddof=1) if len(x) > 1 else np.nan
+        row[f"{m}_mean"] = 100 * x.mean() if len(x) else np.nan
+        row[f"{m}_std"] = 100 * x.std(ddof=1) if len(x) > 1 else np.nan
         if label == start:
             continue
         difference = paired(x, y)
-        row[f"{m}_difference"], row[f"{m}_low"], row[f"{m}_high"] = difference.mean, difference.low, difference.high
+        row[f"{m}_difference"] = 100 * difference.mean
+        row[f"{m}_low"], row[f"{m}_high"] = 100 * difference.low, 100 * difference.high
     return row
 
 
@@ -506,9 +530,42 @@ def _with_deviation(mean: float, std: float) -> str:
     return f"{_number(mean)} ± {_number(std)}" if pd.notna(std) else _number(mean)
 
 
-def mean_cell(mean: float, high: float, *, bold: bool = False, mark: str = "") -> Cell:
-    """A mean with half of its interval; ``high`` is the interval's end."""
+def mean_cell(mean: float, low: float, high: float, *, bold: bool = False, mark: str = "") -> Cell:
+    """Return a mean ± half of its interval, or with both ends of an interval that is cut at 0 or 100%."""
+    if _cut(mean, low, high):
+        return Cell(f"{_number(mean)} [{_number(low)}, {_number(high)}]", bold, mark)
     return Cell(_with_deviation(mean, high - mean), bold, mark)
+
+
+def interval_words(frame: pd.DataFrame) -> str:
+    """Return what a caption says of the intervals: nothing where no row has seeds enough for one."""
+    return " ± half its 95% interval" if (frame["n_seeds"] >= SEEDS_FOR_INTERVAL).any() else ""
+
+
+def interval_notes(frame: pd.DataFrame) -> list[str]:
+    """Return what a reader must know of the intervals of a table.
+
+    Args:
+        frame: with ``n_seeds``, and for each measure ``<measure>_low`` and ``_high``; the mean is ``<measure>_mean``
+            or ``<measure>``.
+    """
+    notes = []
+    if frame["n_seeds"].between(1, SEEDS_FOR_INTERVAL - 1).any():
+        notes.append(f"Fewer than {SEEDS_FOR_INTERVAL} seeds have no interval.")
+    shown = [measure for measure in MEASURES if f"{measure}_low" in frame]
+    means = {measure: f"{measure}_mean" if f"{measure}_mean" in frame else measure for measure in shown}
+    if any(
+        _cut(row[means[measure]], row[f"{measure}_low"], row[f"{measure}_high"])
+        for row in frame.to_dict("records")
+        for measure in shown
+    ):
+        notes.append("An interval that would pass 0 or 100% ends there; both of its sides are then given.")
+    return notes
+
+
+def _cut(mean: float, low: float, high: float) -> bool:
+    """Whether an interval, in percent, is cut at 0 or 100; NaN is not."""
+    return bool(abs((high - mean) - (mean - low)) > 1e-6)
 
 
 def _with_interval(difference: float, low: float, high: float) -> str:
@@ -532,9 +589,13 @@ _LATEX = {
 
 
 def _escaped(text: str) -> str:
-    """Plain text for LaTeX; K_audio becomes a formula, 1.00 ± 0.10 a number with a small deviation."""
+    """Return plain text for LaTeX.
+
+    K_audio becomes a formula, 1.00 ± 0.10 a number with a small deviation, 1.00 [0.80, 1.10] one with two.
+    """
     text = "".join(_LATEX.get(character, character) for character in text)
     text = re.sub(r"([\d.]+) ± ([\d.]+)", r"$\1_{\\pm \2}$", text)
+    text = re.sub(r"([\d.]+) \[([\d.]+), ([\d.]+)\]", _two_sided, text)
     for plain, formula in (
         ("±", r"$\pm$"),
         ("−", "$-$"),
@@ -546,3 +607,9 @@ def _escaped(text: str) -> str:
     ):
         text = text.replace(plain, formula)
     return text
+
+
+def _two_sided(match: re.Match[str]) -> str:
+    """A mean and how far its interval reaches to either side: narrow enough for a column."""
+    mean, low, high = map(float, match.groups())
+    return f"${match[1]}^{{+{high - mean:.2f}}}_{{-{mean - low:.2f}}}$"

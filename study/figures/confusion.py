@@ -10,7 +10,10 @@ import numpy.typing as npt
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from study.figures.heat import COLOUR_MAP, annotated, ground, ink
 from study.figures.style import COLUMN_WIDTH, style
+
+_SPAN = (0.0, 100.0)
 
 
 def confusion_figure(counts: npt.NDArray[np.int64], class_names: Sequence[str], *, title: str, trials: int) -> Figure:
@@ -33,9 +36,9 @@ def confusion_figure(counts: npt.NDArray[np.int64], class_names: Sequence[str], 
         sns.heatmap(
             percent,
             ax=ax,
-            cmap="cividis",
-            vmin=0,
-            vmax=100,
+            cmap=COLOUR_MAP,
+            vmin=_SPAN[0],
+            vmax=_SPAN[1],
             annot=True,
             fmt=".1f",
             annot_kws={"size": 7},
@@ -43,6 +46,8 @@ def confusion_figure(counts: npt.NDArray[np.int64], class_names: Sequence[str], 
             square=True,
             cbar_kws={"label": "percent of the class's utterances", "shrink": 0.8},
         )
+        for cell, text in annotated(ax, percent):
+            text.set_color(ink(ground(percent[cell], _SPAN)))
         ax.set_xticklabels(names, rotation=45, ha="right", rotation_mode="anchor")
         ax.set_yticklabels(
             [f"{name}\n(n={n // trials})" for name, n in zip(names, support[:, 0], strict=True)], rotation=0

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from study.figures.style import COLOURS, MARKERS, TEXT_WIDTH, style
-from study.statistics import half_width
+from study.figures.style import COLOURS, MARKERS, TEXT_WIDTH, keep_within, style
+from study.statistics import SEEDS_FOR_INTERVAL, SHARES, Array, interval_ends
 
 
 def curves_figure(panels: Mapping[str, Mapping[str, pd.DataFrame]], *, title: str) -> Figure:
@@ -27,14 +27,33 @@ def curves_figure(panels: Mapping[str, Mapping[str, pd.DataFrame]], *, title: st
                 epochs = frame.columns.to_numpy(float)
                 values = 100 * frame.to_numpy(float)
                 mean, n = values.mean(axis=0), len(values)
-                half = np.nan_to_num(half_width(values.std(axis=0, ddof=1) if n > 1 else np.zeros_like(mean), n))
                 if len(lines) == 1:
                     ax.plot(epochs, values.T, color="0.75", linewidth=0.6, zorder=1)
                 ax.plot(epochs, mean, marker=marker, color=colour, markersize=3, linewidth=1, label=f"{label} (n={n})")
-                ax.fill_between(epochs, mean - half, mean + half, color=colour, alpha=0.15, linewidth=0)
+                if n >= SEEDS_FOR_INTERVAL:
+                    low, high = (100 * end for end in curve_interval(frame))
+                    ax.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
             ax.set(title=name, xlabel="epoch")
             ax.grid(linewidth=0.3)
             ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2))  # over no curve
+        keep_within(list(axes), 0, 100)
         axes[0].set_ylabel("validation WA (%)")
-        figure.suptitle(f"{title}: learning curves, mean and 95% interval over n seeds", fontsize=8)
+        most = max(len(frame) for lines in panels.values() for frame in lines.values())
+        figure.suptitle(f"{title}: learning curves, {curve_words(most)} over n seeds", fontsize=8)
     return figure
+
+
+def curve_interval(frame: pd.DataFrame) -> tuple[Array, Array]:
+    """Return both ends of a curve's 95% interval at every epoch, NaN with fewer than three seeds.
+
+    Args:
+        frame: a row per seed, a column per epoch, fractions.
+    """
+    values = frame.to_numpy(float)
+    std = values.std(axis=0, ddof=1) if len(values) > 1 else np.full(values.shape[1], np.nan)
+    return interval_ends(values.mean(axis=0), std, len(values), SHARES)
+
+
+def curve_words(seeds: int) -> str:
+    """Return what a learning curve shows, given the most seeds that a line has."""
+    return "mean and 95% interval" if seeds >= SEEDS_FOR_INTERVAL else "mean"

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from cemobam_core.config import Metric
 from study.analysis import MEASURES
 from study.design import GAPS
-from study.figures.style import COLOURS, TEXT_WIDTH, style
+from study.figures.style import COLOURS, TEXT_WIDTH, keep_within, style
 
 _SHOWN: tuple[tuple[Metric, float], ...] = (("wa", 0.14), ("ua", -0.14))
 
@@ -35,7 +35,7 @@ def gaps_figure(table: pd.DataFrame, *, title: str) -> Figure:
                 ax.errorbar(
                     centre,
                     np.arange(len(rows)) + offset,
-                    xerr=np.nan_to_num(whiskers),
+                    xerr=whiskers,
                     fmt=marker,
                     color=colour,
                     markersize=3,
@@ -45,6 +45,8 @@ def gaps_figure(table: pd.DataFrame, *, title: str) -> Figure:
             ax.set_yticks(range(len(rows)), list(rows.index))
             ax.set(title=label, xlabel="difference on the test split (percentage points)")
             ax.grid(axis="x", linewidth=0.3)
+        keep_within(axes, -100, 100, "x")
         axes[1].legend(frameon=False, loc="best")
-        figure.suptitle(f"{title}: one choice switched, mean over seeds and 95% interval", fontsize=8)
+        interval = " and 95% interval" if table["wa_low"].notna().any() else ""
+        figure.suptitle(f"{title}: one choice switched, mean over seeds{interval}", fontsize=8)
     return figure

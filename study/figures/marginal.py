@@ -11,9 +11,9 @@ from matplotlib.ticker import MaxNLocator
 
 from cemobam_core.config import Metric
 from study.analysis import MEASURES
-from study.figures.style import COLOURS, TEXT_WIDTH, style
+from study.figures.style import COLOURS, TEXT_WIDTH, keep_within, style
 from study.results import GridScores
-from study.statistics import marginal
+from study.statistics import SEEDS_FOR_INTERVAL, marginal
 
 _FEW = 12  # labels side by side at most
 
@@ -33,9 +33,13 @@ def marginal_figure(scores: GridScores, *, metric: Metric, title: str) -> Figure
         for ax, axis in zip(axes, axes_names, strict=True):
             _panel(ax, scores, axis, metric)
             ax.set_xlabel("$K_{audio}$" if axis == "k_audio" else "$K_{text}$")
+        keep_within(axes, -100, 100)
         axes[0].set_ylabel(f"{MEASURES[metric]}, points from the grid's mean")
         n = len(scores.seeds)
-        what = f"mean and 95% interval over {n} seeds" if n > 1 else "one seed, no interval"
+        if n >= SEEDS_FOR_INTERVAL:
+            what = f"mean and 95% interval over {n} seeds"
+        else:
+            what = f"mean over {n} seeds, no interval" if n > 1 else "one seed, no interval"
         left = f"; without {scores.left_out}" if scores.left_out else ""
         figure.suptitle(f"{title}: each K whatever the other, test split, {what}{left}", fontsize=8, wrap=True)
     return figure
@@ -52,7 +56,8 @@ def _panel(ax: Axes, scores: GridScores, axis: Literal["k_audio", "k_text"], met
     for row in seeds:
         ax.plot(places, row, ".", color="0.7", markersize=3, zorder=1)
     means = np.array([100 * interval.mean for interval in made])
-    whiskers = [np.nan_to_num(100 * (interval.high - interval.mean)) for interval in made]
+    ends = np.array([(interval.mean - interval.low, interval.high - interval.mean) for interval in made])
+    whiskers = 100 * ends.T if np.isfinite(ends).all() else None
     ax.errorbar(places, means, yerr=whiskers, fmt="o-", color=COLOURS[0], markersize=3.5, linewidth=1, capsize=2)
     ax.set_xlim(-0.5, len(levels) - 0.5)
     if len(levels) <= _FEW:

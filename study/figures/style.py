@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cemobam_core.files import written_atomically
@@ -43,6 +45,28 @@ def style() -> AbstractContextManager[None]:
 def plain(text: str) -> str:
     """A name from outside, as a figure may show it: no formula, nothing that cannot be printed."""
     return "".join(character for character in text if character.isprintable()).replace("$", r"\$")
+
+
+def keep_within(panels: Sequence[Axes], low: float, high: float, axis: Literal["x", "y"] = "y") -> None:
+    """Let an axis show nothing beyond the range in which its figures can lie; markers at its ends stay whole.
+
+    Args:
+        panels: with all that they will show, of which some may share the axis.
+        low: the least that can be.
+        high: the most.
+        axis: which one.
+    """
+    for ax in panels:
+        ends = ax.get_ylim() if axis == "y" else ax.get_xlim()
+        shown = (max(low, ends[0]), min(high, ends[1]))
+        if shown == tuple(ends):
+            continue
+        if axis == "y":
+            ax.set_ylim(shown)
+        else:
+            ax.set_xlim(shown)
+    for line in (line for ax in panels for line in ax.lines):
+        line.set_clip_on(False)
 
 
 def save(figure: Figure, path: Path) -> list[Path]:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from study.analysis import MEASURES
 from study.design import Pair
+from study.figures.heat import COLOUR_MAP, FRAME, annotated, colour_span, ground, ink
 from study.figures.style import TEXT_WIDTH, style
 
 _SMALLEST_TYPE = 3.0  # points
@@ -59,20 +61,29 @@ def topk_heatmap(
         size = min(7.0, 0.36 * 72 * width / len(k_audio), 0.42 * 72 * height / len(rows))
         for ax, (measure, label) in zip(axes, MEASURES.items(), strict=True):
             values = 100 * on_the_grid(f"test_{measure}_{figure_of}")
-            _panel(ax, values, short, chosen=chosen, label=label, size=size, starred=figure_of == "mean")
+            bar = f"{label} (%)" if figure_of == "mean" else f"standard deviation of {label} (points)"
+            _panel(ax, values, short, chosen=chosen, label=label, bar=bar, size=size, starred=figure_of == "mean")
         axes[0].set_ylabel("$K_{text}$")
         over = f"{seeds} seed{'s' if seeds > 1 else ''}"
         what = f"percent, mean over {over}" if figure_of == "mean" else f"standard deviation over {over}, points"
         figure.suptitle(f"{title}: test split, {what}", fontsize=8)
-        legend = []
+        marks = []
         if chosen:
-            legend.append(f"□ {how} ($K_{{audio}}$={chosen.k_audio}, $K_{{text}}$={chosen.k_text})")
+            label = f"{how} ($K_{{audio}}$={chosen.k_audio}, $K_{{text}}$={chosen.k_text})"
+            marks.append(_mark("s", label, markerfacecolor="none", markeredgecolor=FRAME, markeredgewidth=1.4))
         if size >= _SMALLEST_TYPE:
-            legend += ["★ highest in the panel"] if figure_of == "mean" else []
+            if figure_of == "mean":
+                marks.append(_mark("*", "highest in the panel", color="black"))
             if short.any(axis=None):
-                legend.append("italics: fewer seeds")
-        figure.supxlabel("    ".join(legend), fontsize=7)
+                marks.append(_mark("", "italics: fewer seeds"))
+        if marks:
+            figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), frameon=False)
     return figure
+
+
+def _mark(marker: str, label: str, **look: Any) -> Line2D:
+    """An entry of the legend."""
+    return Line2D([], [], linestyle="none", marker=marker, label=label, markersize=6, **look)
 
 
 def _panel(
@@ -82,24 +93,28 @@ def _panel(
     *,
     chosen: Pair | None,
     label: str,
+    bar: str,
     size: float,
     starred: bool,
 ) -> None:
     values = percent.to_numpy(float)
+    span = colour_span(values)
     best = np.nanmax(values) if starred else np.nan
     sns.heatmap(
         percent,
         ax=ax,
-        cmap="cividis",  # even in lightness: reads in grey and for the colour-blind
+        cmap=COLOUR_MAP,
+        vmin=span[0],
+        vmax=span[1],
         annot=size >= _SMALLEST_TYPE,
         fmt=".1f",
         annot_kws={"size": size},
         linewidths=0.3,
-        cbar_kws={"orientation": "horizontal", "label": f"{label} (%)", "aspect": 30, "pad": 0.02},
+        cbar_kws={"orientation": "horizontal", "label": bar, "aspect": 30, "pad": 0.02},
     )
-    # seaborn writes a text for each cell with a number, row by row
-    for (row, column), text in zip(np.argwhere(~np.isnan(values)), ax.texts, strict=False):
+    for (row, column), text in annotated(ax, values):
         text.set_in_layout(False)  # it stays in its cell
+        text.set_color(ink(ground(values[row, column], span)))
         if np.isclose(values[row, column], best, rtol=0, atol=1e-9):
             text.set_text(f"{text.get_text()}\n★")
             text.set_linespacing(0.8)
@@ -108,7 +123,7 @@ def _panel(
     k_audios, k_texts = (list(map(int, axis)) for axis in (percent.columns, percent.index))
     if chosen and chosen.k_text in k_texts and chosen.k_audio in k_audios:
         corner = (k_audios.index(chosen.k_audio), k_texts.index(chosen.k_text))
-        for colour, width in (("white", 2.4), ("#d7191c", 1.4)):  # red on a white edge stands out on every cell
+        for colour, width in (("white", 2.4), (FRAME, 1.4)):
             frame = Rectangle(corner, 1, 1, fill=False, edgecolor=colour, linewidth=width, clip_on=False, zorder=3)
             ax.add_patch(frame)
     ax.set(title=label, xlabel="$K_{audio}$", ylabel="")

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from study.analysis import MEASURES
 from study.claims import LABELS
-from study.figures.style import COLOURS, TEXT_WIDTH, style
+from study.figures.style import COLOURS, TEXT_WIDTH, keep_within, style
 
 
 def variants_figure(
@@ -25,6 +25,8 @@ def variants_figure(
     seeds: int,
 ) -> Figure:
     """The test split's WA, UA and w-F1 of each variant: a grey line a seed, the mean with its 95% interval.
+
+    Fewer than three seeds have no interval.
 
     Args:
         per_seed: every seed's figures, fractions.
@@ -55,6 +57,7 @@ def variants_figure(
             ax.set_xticks(range(len(variants)), names)
             ax.set_xlim(-0.5, len(variants) - 0.4)
             ax.grid(axis="y", linewidth=0.3)
+        keep_within(axes, 0, 100)
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
         figure.suptitle(f"{title}: test split", fontsize=8)
@@ -70,9 +73,10 @@ def _panel(
         ax.plot(
             places, row, ".-", color="0.75", markersize=4, linewidth=0.6, zorder=1, label="a seed" if i == 0 else None
         )
-    rows = 100 * summary.set_index(key)[[f"test_{measure}_mean", f"test_{measure}_high"]].reindex(list(variants))
-    mean, high = rows.to_numpy(float).T
+    columns = [f"test_{measure}_{figure}" for figure in ("mean", "low", "high")]
+    mean, low, high = 100 * summary.set_index(key)[columns].reindex(list(variants)).to_numpy(float).T
+    known = bool(np.isfinite(low).any())
     ax.errorbar(
-        places, mean, yerr=np.nan_to_num(high - mean), fmt="o", color=COLOURS[0], markersize=4, linewidth=1.2,
-        capsize=3, zorder=2, label="mean, 95% interval",
+        places, mean, yerr=[mean - low, high - mean] if known else None, fmt="o", color=COLOURS[0], markersize=4,
+        linewidth=1.2, capsize=3, zorder=2, label="mean, 95% interval" if known else "mean",
     )  # fmt: skip

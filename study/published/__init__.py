@@ -26,13 +26,21 @@ def published(name: str, dataset: str) -> pd.DataFrame:
         name: ``table1`` to ``table4`` or ``best_k``.
         dataset: ``iemocap`` or ``esd``.
     """
-    with as_file(files(__package__) / f"{name}.csv") as path:
-        table = pd.read_csv(path)
+    table = _read(name)
     return table[table["dataset"] == dataset].reset_index(drop=True)
 
 
+def paper_pairs() -> dict[str, Pair]:
+    """Return the K pairs that the paper reports as best, by data set."""
+    rows = _read("best_k").to_dict("records")
+    return {row["dataset"]: Pair(row["k_audio"], row["k_text"]) for row in rows}
+
+
 def paper_pair(dataset: str) -> Pair | None:
-    """The K pair that the paper reports as best; None where it reports none."""
-    for best in published("best_k", dataset).to_dict("records"):
-        return Pair(best["k_audio"], best["k_text"])
-    return None
+    """Return the K pair that the paper reports as best; None where it reports none."""
+    return paper_pairs().get(dataset)
+
+
+def _read(name: str) -> pd.DataFrame:
+    with as_file(files(__package__) / f"{name}.csv") as path:
+        return pd.read_csv(path)

@@ -29,6 +29,23 @@ def test_mean_and_sample_deviation_by_hand() -> None:
     assert list(grid.columns[:4]) == ["k_audio", "k_text", "n_seeds", "train_loss_mean"]
 
 
+def test_intervals_stay_where_a_metric_can_be() -> None:
+    grid = aggregate_grid(frame([(1, 1, seed, 0, x) for seed, x in enumerate((1.0, 1.0, 0.9))]), folds=1)
+    assert grid.at[0, "test_wa_high"] == 1.0
+    assert grid.at[0, "test_wa_low"] == pytest.approx(0.9667 - 4.3027 * 0.05774 / 3**0.5, abs=1e-3)
+    assert grid.at[0, "test_loss_high"] > 1.0  # a loss is no share
+    low = aggregate_grid(frame([(1, 1, seed, 0, x) for seed, x in enumerate((0.0, 0.0, 0.1))]), folds=1)
+    assert low.at[0, "test_wa_low"] == low.at[0, "test_loss_low"] == 0.0
+
+
+def test_two_seeds_have_a_deviation_and_no_interval() -> None:
+    grid = aggregate_grid(frame([(1, 1, 0, 0, 0.5), (1, 1, 1, 0, 0.9)]), folds=1)
+    assert grid.at[0, "test_wa_std"] > 0
+    ends = [column for column in grid if column.endswith(("_low", "_high"))]
+    assert len(ends) == 2 * len(METRICS)
+    assert grid[ends].isna().all(axis=None)
+
+
 def test_folds_are_averaged_first_and_a_seed_counts_when_it_has_all() -> None:
     rows = [(1, 1, 0, 0, 0.4), (1, 1, 0, 1, 0.6), (1, 1, 1, 0, 0.8), (1, 1, 1, 1, 1.0), (1, 1, 2, 0, 0.1)]
     grid = aggregate_grid(frame(rows), folds=2)

@@ -2,16 +2,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from simulated import Noise, hill, row, study, worse
 
+from cemobam_core.config import FUSIONS, MODULES
 from study.aggregate import COLUMNS
 from study.analysis import Analysis
-from study.claims import Claim, about_what, claims
+from study.claims import LABELS, VERDICTS, Claim, about_what, claims, points
+from study.report import VERDICT_SIGNS
 from study.results import About, Results
+from study.tables import comparison, comparisons_table
 
 Change = Callable[[Results], Results]
 
@@ -37,7 +41,7 @@ def test_a_study_in_which_all_is_as_the_paper_says(rng: np.random.Generator) -> 
     peak = 8 * np.exp(-((a - 8) ** 2 + (t - 7) ** 2) / 4)
     assert verdicts(study(rng, Noise(), effect=peak, variants=worse(6.0))) == {
         **dict.fromkeys(("k_matters", "best_k", "min_wins", "xcbam_needed", "chgat_needed"), "confirmed"),
-        "level": "not tested",
+        "level": "contradicted",
         "best_system": "not tested",
     }
 
@@ -70,13 +74,122 @@ def level(rng: np.random.Generator, wa: float, std: float) -> Claim:
 
 
 @pytest.mark.parametrize(
-    ("wa", "std", "verdict"), [(82.0, 0.3, "confirmed"), (80.0, 0.3, "contradicted"), (81.0, 2.0, "within noise")]
+    ("wa", "std", "verdict"),
+    [
+        (82.0, 0.3, "confirmed"),
+        (80.0, 0.3, "contradicted"),
+        (81.0, 2.0, "within noise"),
+        (98.9, 0.3, "higher than published"),
+        (85.0, 0.3, "higher than published"),
+    ],
 )
-def test_the_level_is_reached_or_not(rng: np.random.Generator, wa: float, std: float, verdict: str) -> None:
+def test_the_published_level_is_reproduced_or_not(
+    rng: np.random.Generator, wa: float, std: float, verdict: str
+) -> None:
     claim = level(rng, wa, std)
     assert claim.verdict == verdict, claim.numbers
     assert "published 82.17" in claim.numbers
-    assert "82.17 WA and 81.85 UA" in claim.claim
+    assert claim.claim == "The published level is reproduced: the study reaches 82.17 WA and 81.85 UA"
+
+
+def test_two_seeds_say_nothing_of_the_level(rng: np.random.Generator) -> None:
+    made = {claim.id: claim for claim in claims(Analysis(study(rng, Noise(), seeds=2, size=(2, 2))))}
+    assert made["level"].verdict == "not tested"
+    assert "3 seeds at least" in made["level"].numbers
+
+
+def test_every_verdict_has_a_sign_and_a_colour() -> None:
+    assert tuple(VERDICT_SIGNS) == VERDICTS
+    page = Path(claims.__code__.co_filename).with_name("templates") / "report.html"
+    for verdict in VERDICTS:
+        if verdict != "not tested":  # has the border that all have
+            assert f".claims .{verdict.replace(' ', '-')} {{ border-left-color" in page.read_text()
+
+
+def picked_by_luck() -> Results:
+    """A grid of luck alone, whose chosen pair shines on test too, and variants as good as the others are."""
+    return study(np.random.default_rng(32), Noise(val_test=1.0), variants=worse(0.0), size=(8, 7))
+
+
+@pytest.fixture
+def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rougher reference distribution, which no test here is about."""
+    monkeypatch.setattr("study.statistics.DRAWS", 50)
+
+
+@pytest.mark.usefixtures("few_draws")
+@pytest.mark.parametrize("name", ["fusion", "ablation"])
+def test_the_raw_difference_is_that_of_the_tables_cells(name: str) -> None:
+    """Claims once gave a corrected difference as if it were the table's: 81.11 against 78.78 became -0.8."""
+    results = picked_by_luck()
+    analysis = Analysis(results)
+    key, table, variants = ("fusion", "table1", FUSIONS) if name == "fusion" else ("modules", "table2", MODULES)
+    frame = getattr(results, name)
+    cells = comparison(frame, key, variants, name=table, caption="", dataset="iemocap", seeds=5).frame.set_index(key)
+    told = " ".join(claim.numbers for claim in claims(analysis))
+    for c in getattr(analysis, name)["wa"]:
+        raw = cells.loc[c.first, "wa_mean"] - cells.loc[c.second, "wa_mean"]
+        assert 100 * c.raw == pytest.approx(raw)
+        assert c.corrected
+        more = "more" if raw > 0 else "less"
+        size = f"{abs(raw):.1f} point{'s' if f'{abs(raw):.1f}' != '1.0' else ''}"
+        expected = f"{LABELS[c.first]} scores {size} {more} than {LABELS[c.second]} in the table; corrected for "
+        assert expected + f"having chosen K on these seeds, {points(c.difference)} (p " in told
+        assert c.raw > 0.005  # alone, the corrected figure would contradict the table
+        assert c.difference.mean < -0.002
+
+
+@pytest.mark.usefixtures("few_draws")
+def test_the_raw_difference_of_pairs_is_that_of_their_means() -> None:
+    results = picked_by_luck()
+    analysis = Analysis(results)
+    means = results.grid.set_index(["k_audio", "k_text"])["test_wa_mean"]
+    assert analysis.compared["chosen"] == results.about.at
+    for c in analysis.pairs["wa"]:
+        first, second = (means[analysis.compared[side].k_audio, analysis.compared[side].k_text]
+                         for side in (c.first, c.second))  # fmt: skip
+        assert c.raw == pytest.approx(first - second)
+        assert c.corrected
+    told = next(claim.numbers for claim in claims(analysis) if claim.id == "best_k")
+    against = analysis.pairs["wa"][0]
+    assert (against.first, against.second) == ("chosen", "paper")
+    assert f"K {results.about.at} (chosen) scores {100 * against.raw:.1f} points more than K 8,7 (the paper's)" in told
+    assert f"corrected for having picked the pairs on these seeds, {points(against.difference)} (p " in told
+
+
+@pytest.mark.usefixtures("few_draws")
+def test_where_nothing_was_chosen_one_difference_is_shown() -> None:
+    given = Analysis(at(picked_by_luck(), given=True, pair=(1, 1)))
+    assert not given.chosen_here
+    made = [*given.fusion["wa"], *given.ablation["wa"]]
+    assert all(not c.corrected and c.raw == c.difference.mean for c in made)
+    told = {claim.id: claim.numbers for claim in claims(given)}
+    for name in ("min_wins", "xcbam_needed", "chgat_needed"):
+        assert "corrected" not in told[name]
+
+
+@pytest.mark.usefixtures("few_draws")
+def test_seeds_that_one_side_lacks_are_said(rng: np.random.Generator) -> None:
+    results = study(rng, Noise(), variants=worse(1.0), size=(3, 3))
+    lost = (results.trials["modules"] == "no_chgat") & (results.trials["seed"] == 3)
+    told = {c.id: c.numbers for c in claims(Analysis(Results(about=results.about, trials=results.trials[~lost])))}
+    assert "than w/o CH-GAT on the 4 seeds that both have" in told["chgat_needed"]
+    assert "than w/o xCBAM in the table" in told["xcbam_needed"]
+
+
+@pytest.mark.usefixtures("few_draws")
+@pytest.mark.parametrize("dataset", ["demo", "mine"])
+def test_where_the_paper_names_no_pair_none_is_tested(dataset: str) -> None:
+    """The pair of IEMOCAP was once held against every data set."""
+    analysis = Analysis(study(np.random.default_rng(2), Noise(), dataset=dataset, size=(8, 7)))
+    assert {(c.first, c.second) for c in analysis.pairs["wa"]} == {("chosen", "middle")}
+    claim = next(claim for claim in claims(analysis) if claim.id == "best_k")
+    assert claim.verdict == "not tested"
+    assert claim.numbers.startswith("The paper names no best pair for this data")
+    assert claim.claim == "The best pair is K_audio = 8, K_text = 7 on IEMOCAP and K_audio = 4, K_text = 5 on ESD"
+    table = comparisons_table(analysis)
+    assert table
+    assert not table.frame[["first", "second"]].isin(["paper"]).any(axis=None)
 
 
 def test_a_pair_that_was_given_took_part_in_no_choice(rng: np.random.Generator) -> None:
@@ -184,7 +297,7 @@ def test_to_give_the_pair_that_the_grid_chose_is_to_choose_it(rng: np.random.Gen
 
 
 def test_seeds_that_do_not_differ_say_nothing_of_the_level(rng: np.random.Generator) -> None:
-    results = at(study(rng, Noise(), seeds=2, size=(2, 2)), dataset="iemocap")
+    results = study(rng, Noise(), seeds=3, size=(2, 2))
     trials = results.trials.assign(test_wa=0.815, test_ua=0.815)
     made = {claim.id: claim for claim in claims(Analysis(Results(about=results.about, trials=trials)))}
     assert made["level"].verdict == "not tested"

@@ -15,9 +15,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 from conftest import FakeEngine, invented
+from matplotlib.colors import to_rgb
 from optuna_dashboard import get_note, save_note
 from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
 
@@ -26,6 +28,7 @@ from study.arguments import dashboard_as_typed, grid_parser
 from study.cli import cemobam
 from study.driver import Plan, StudyRun
 from study.evidence import Evidence
+from study.figures.heat import contrast
 from study.ledger import Ledger, StudyFacts
 from study.publishing import Publisher, publish, publish_report
 from study.report import make_report, paper_tables
@@ -86,7 +89,7 @@ def test_the_heatmap_has_the_grids_numbers(make_ledger: Make, plan: Plan, facts:
     ledger = make_ledger()
     run = published_study(plan, ledger, facts, tmp_path)
     figure = shown(ledger.optuna_study("grid"))["grid"]
-    wa, ua, _ = figure["data"]
+    wa, numbers, ua, *_ = figure["data"]
     assert (wa["visible"], ua["visible"]) == (True, False)
     assert (wa["x"], wa["y"]) == (["1", "2"], ["1", "2", "3"])
     grid = Evidence.of(run, name="demo", models=tmp_path).results.grid
@@ -95,9 +98,44 @@ def test_the_heatmap_has_the_grids_numbers(make_ledger: Make, plan: Plan, facts:
             row = grid[(grid["k_audio"] == k_audio) & (grid["k_text"] == k_text)].iloc[0]
             assert wa["z"][i][j] == pytest.approx(100 * row["test_wa_mean"], abs=0.006)
             assert wa["customdata"][i][j].endswith("2 seeds")
-    assert sum("★" in cell for row in wa["text"] for cell in row) == 1
+    assert sum("★" in cell for cell in numbers["text"]) == 1
+    assert f'<span style="color:{figure["layout"]["shapes"][1]["line"]["color"]}">□</span>' in json.dumps(
+        figure["layout"]["title"], ensure_ascii=False
+    ).replace('\\"', '"')
     frame = figure["layout"]["shapes"][0]  # K 2,1
     assert (frame["x0"], frame["x1"], frame["y0"], frame["y1"]) == (0.5, 1.5, -0.5, 0.5)
+
+
+def test_numbers_on_the_heatmap_can_be_read(make_ledger: Make, plan: Plan, facts: StudyFacts, tmp_path: Path) -> None:
+    """Each in an ink of its own: a heatmap's text has one colour for all cells."""
+    ledger = make_ledger()
+    published_study(plan, ledger, facts, tmp_path)
+    heat, numbers = shown(ledger.optuna_study("grid"))["grid"]["data"][:2]
+    assert (heat["type"], numbers["type"]) == ("heatmap", "scatter")
+    stops, colours = zip(*heat["colorscale"], strict=True)
+    channels = np.array([to_rgb(colour) for colour in colours]).T
+    inks = set()
+    for x, y, colour in zip(numbers["x"], numbers["y"], numbers["textfont"]["color"], strict=True):
+        z = heat["z"][heat["y"].index(y)][heat["x"].index(x)]
+        share = (z - heat["zmin"]) / (heat["zmax"] - heat["zmin"])
+        assert contrast(to_rgb(colour), [np.interp(share, stops, channel) for channel in channels]) >= 4.5
+        inks.add(colour)
+    assert inks == {"black", "white"}
+
+
+def test_figures_stay_between_0_and_100_and_two_seeds_have_no_interval(
+    make_ledger: Make, plan: Plan, facts: StudyFacts, tmp_path: Path
+) -> None:
+    ledger = make_ledger()
+    published_study(plan, ledger, facts, tmp_path)
+    figures = shown(ledger.optuna_study("fusion"))
+    for figure in figures.values():
+        assert figure["layout"]["yaxis"]["autorangeoptions"] == {"clipmin": 0, "clipmax": 100}
+        assert "95%" not in figure["layout"]["title"]["subtitle"]["text"]
+        for trace in figure["data"]:
+            assert trace.get("fill") != "toself"
+            if trace.get("error_y", {}).get("visible", True) and "error_y" in trace:
+                assert trace["y"] == [None] * len(trace["y"])
 
 
 @pytest.mark.parametrize("keep", [0, 1, 7, 11])

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, strategies
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb, to_rgba
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from simulated import Noise, study, worse
@@ -16,9 +20,11 @@ from study import figures
 from study.arguments import DRAWINGS as SHOWN
 from study.arguments import figures_parser
 from study.design import Pair
+from study.figures import interactive
 from study.figures.confusion import confusion_figure
 from study.figures.curves import curves_figure
 from study.figures.embedding import embedding_figure
+from study.figures.heat import contrast, ground, ink
 from study.figures.marginal import marginal_figure
 from study.figures.style import plain
 from study.figures.topk import topk_heatmap
@@ -50,6 +56,10 @@ def draw(made: pd.DataFrame, chosen: Pair | None = None, seeds: int = 5, k_audio
     return figure
 
 
+def legend_of(figure: Figure) -> list[str]:
+    return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+
+
 def test_the_full_grid_has_every_cell_the_chosen_framed_and_the_best_starred() -> None:
     figure = draw(grid(range(1, 11), range(1, 11)), Pair(8, 7))
     panels = figure.axes[:3]
@@ -79,7 +89,7 @@ def test_labels_do_not_collide(k_audio: int, k_text: int) -> None:
             extent = text.get_window_extent(renderer)
             assert extent.width <= cell_width
             assert extent.height <= cell_height * 1.05
-    boxes = [text.get_window_extent(renderer) for text in (figure._suptitle, figure._supxlabel)]  # type: ignore[attr-defined]
+    boxes = [part.get_window_extent(renderer) for part in (figure._suptitle, *figure.legends)]  # type: ignore[attr-defined]
     whole = figure.get_window_extent(renderer)
     for box in boxes:
         assert box.x0 >= 0
@@ -93,11 +103,11 @@ def test_holes_stay_white_and_fewer_seeds_are_in_italics() -> None:
     texts = figure.axes[0].texts
     assert len(texts) == 8
     assert [text.get_fontstyle() for text in texts].count("italic") == 1
-    assert "italics: fewer seeds" in figure.get_supxlabel()
+    assert "italics: fewer seeds" in legend_of(figure)
     # a K of which no trial is done keeps its column
     figure = draw(grid(range(1, 4), range(1, 4)), k_audio=[1, 2, 3, 5])
     assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["1", "2", "3", "5"]
-    assert "italics" not in figure.get_supxlabel()
+    assert "italics: fewer seeds" not in legend_of(figure)
 
 
 def test_it_is_saved_for_the_screen_and_for_print(tmp_path: Path) -> None:
@@ -209,6 +219,115 @@ def test_the_deviation_has_its_own_heatmap_without_a_best() -> None:
     assert not any("★" in text.get_text() for text in figure.axes[0].texts)
     expected = 100 * results.grid.set_index(["k_audio", "k_text"]).loc[(1, 7), "test_wa_std"]
     assert figure.axes[0].texts[0].get_text() == f"{expected:.1f}"
+
+
+def test_the_bar_says_what_its_colours_are() -> None:
+    results = study(np.random.default_rng(0), Noise(), size=(3, 3))
+    bars = {}
+    for figure_of in ("mean", "std"):
+        figure = topk_heatmap(
+            results.grid, Pair(1, 1), title="x", seeds=5, k_audio=range(1, 4), k_text=range(1, 4), figure_of=figure_of
+        )  # fmt: skip
+        bars[figure_of] = [ax.get_xlabel() for ax in figure.axes[3:]]
+    assert bars["mean"] == ["WA (%)", "UA (%)", "w-F1 (%)"]
+    assert bars["std"] == [f"standard deviation of {label} (points)" for label in ("WA", "UA", "w-F1")]
+
+
+def test_the_legends_square_has_the_frames_colour() -> None:
+    figure = draw(grid(range(1, 4), range(1, 4)), Pair(2, 2))
+    frame = next(p for p in reversed(figure.axes[0].patches) if isinstance(p, Rectangle))
+    (square, star) = figure.legends[0].legend_handles
+    assert isinstance(square, Line2D)
+    assert isinstance(star, Line2D)
+    assert to_rgba(square.get_markeredgecolor()) == frame.get_edgecolor()
+    assert (square.get_marker(), star.get_marker()) == ("s", "*")
+
+
+@given(strategies.floats(0, 1))
+def test_ink_can_be_read_on_the_whole_colour_map(value: float) -> None:
+    """WCAG 2.2 asks for 4.5:1; plotly draws between stops of the map, matplotlib from 256 colours."""
+    on = ground(value, (0, 1))
+    assert contrast(to_rgb(ink(on)), on) >= 4.5
+    stops, colours = zip(*interactive._COLOUR_SCALE, strict=True)
+    drawn = [np.interp(value, stops, channel) for channel in np.array([to_rgb(colour) for colour in colours]).T]
+    assert contrast(to_rgb(ink(on)), drawn) >= 4.5
+
+
+@given(strategies.tuples(*[strategies.floats(0, 1)] * 3))
+def test_ink_can_be_read_on_any_colour(on: tuple[float, float, float]) -> None:
+    assert contrast(to_rgb(ink(on)), on) >= 4.58
+
+
+def test_contrast_by_hand() -> None:
+    assert contrast((0, 0, 0), (1, 1, 1)) == pytest.approx(21)
+    assert contrast(to_rgb("#777777"), (1, 1, 1)) == pytest.approx(4.478, abs=1e-3)  # known not to pass by a hair
+
+
+def test_every_number_on_a_heatmap_can_be_read() -> None:
+    results = study(np.random.default_rng(0), Noise(), size=(10, 10))
+    about = results.about
+    made = [
+        topk_heatmap(
+            results.grid, Pair(1, 1), title="x", seeds=5, k_audio=about.k_audio, k_text=about.k_text, figure_of=shown
+        )
+        for shown in ("mean", "std")
+    ]  # fmt: skip
+    counts = np.random.default_rng(0).integers(1, 500, (7, 7))
+    made.append(confusion_figure(counts, LONG[:7], title="x", trials=1))
+    for figure in made:
+        FigureCanvasAgg(figure).draw()
+        for ax in figure.axes:
+            cells = ax.collections[0].get_facecolors() if ax.texts else []  # type: ignore[attr-defined]
+            for text, cell in zip(ax.texts, cells, strict=True):
+                assert contrast(to_rgb(text.get_color()), cell) >= 4.5
+
+
+def test_axes_of_shares_end_at_100_percent() -> None:
+    results = study(np.random.default_rng(0), Noise(), size=(2, 2), variants=worse(1.0))
+    top = results.trials.copy()
+    for column in [c for c in top if c.startswith("test_") and not c.endswith("loss")]:
+        top[column] = np.minimum(1.0, top[column] + 0.3)
+    high = Results(about=results.about, trials=top)
+    figure = variants_figure(
+        high.per_seed(high.fusion_trials, ["fusion"]), high.fusion, "fusion", FUSIONS,
+        published=published("table1", "iemocap"), title="x", seeds=5,
+    )  # fmt: skip
+    curve = pd.DataFrame([[0.0, 0.5, 1.0], [0.0, 0.7, 1.0], [0.1, 0.9, 1.0]], columns=[1, 2, 3])
+    for drawn in (figure, curves_figure({"grid": {"a": curve}, "fusion": {"b": curve * 0.5}}, title="x")):
+        no_text_collides(drawn)
+        for ax in drawn.axes:
+            low, most = ax.get_ylim()
+            assert low >= 0
+            assert most <= 100
+            for collection in ax.collections:
+                for path in collection.get_paths():
+                    assert path.vertices[:, 1].max() <= 100 + 1e-9
+    flat = grid(range(1, 3), range(1, 3)).assign(**{f"{m}_mean": 1.0 for m in METRICS})
+    for ax in draw(flat).axes[3:]:
+        assert ax.get_xlim() == (99, 100)
+    extreme = study(np.random.default_rng(0), Noise(), size=(1, 2), seeds=3, point=0.0).scores
+    assert extreme
+    values = np.array([[[0.0, 1.0]], [[0.0, 1.0]], [[1.0, 0.0]]])
+    figure = marginal_figure(replace(extreme, values=dict.fromkeys(METRICS, values)), metric="wa", title="x")
+    for ax in figure.axes:
+        assert -100 <= min(ax.get_ylim()) <= max(ax.get_ylim()) <= 100
+
+
+def test_two_seeds_are_drawn_without_intervals() -> None:
+    results = study(np.random.default_rng(0), Noise(), size=(2, 2), seeds=2, variants=worse(1.0))
+    figure = variants_figure(
+        results.per_seed(results.fusion_trials, ["fusion"]), results.fusion, "fusion", FUSIONS,
+        published=published("table1", "demo"), title="x", seeds=2,
+    )  # fmt: skip
+    assert legend_of(figure) == ["a seed", "mean"]
+    assert all(not ax.collections for ax in figure.axes)
+    curve = pd.DataFrame([[0.2, 0.5], [0.4, 0.9]], columns=[1, 2])
+    curves = curves_figure({"grid": {"a": curve}}, title="x")
+    assert all(not ax.collections for ax in curves.axes)
+    assert results.scores
+    effects = marginal_figure(results.scores, metric="wa", title="x")
+    assert all(not ax.collections for ax in effects.axes)
+    assert not any("95%" in f.get_suptitle() for f in (curves, effects))
 
 
 def test_fonts_are_embedded_as_such_and_names_are_no_formulas(tmp_path: Path) -> None:

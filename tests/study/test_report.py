@@ -126,6 +126,19 @@ def test_one_seed_has_no_intervals_and_says_so(
     assert {claim.verdict for claim in report.claims} == {"not tested"}
 
 
+def test_two_seeds_have_no_interval_anywhere(make_ledger: Make, plan: Plan, facts: StudyFacts, tmp_path: Path) -> None:
+    report = report_of(plan, make_ledger(), facts, tmp_path)
+    report.write(tmp_path / "results", tmp_path / "plots")
+    grid = pd.read_csv(tmp_path / "results/grid.csv")
+    assert grid[[c for c in grid if c.endswith(("_low", "_high"))]].isna().all(axis=None)
+    interval = re.compile(r"\[[+−]?[\d.]+, [+−]?[\d.]+\]")
+    for name in ("report.md", "claims.csv", "table1.md", "table2.md", "comparisons.md", "selection.md"):
+        text = (tmp_path / "results" / name).read_text()
+        assert not interval.search(text.replace("\\[", "[").replace("\\]", "]")), name
+    assert not interval.search("\n".join(report.summary))
+    assert "± half" not in (tmp_path / "results/report.html").read_text()
+
+
 def hostile_report(make_ledger: Make, plan: Plan, facts: StudyFacts, tmp_path: Path) -> Path:
     nasty = replace(facts, title=HOSTILE, class_names=(HOSTILE, "b", "c", "d"), made_with={HOSTILE: HOSTILE})
 

@@ -9,10 +9,14 @@ from simulated import NOISES, NOTHING, Noise, claimed, hill, luck, study, worse
 
 from study.analysis import Analysis
 from study.statistics import (
+    DIFFERENCES,
+    SHARES,
     compare_pairs,
     grid_variance,
+    half_width,
     held_out,
     holm,
+    interval_ends,
     marginal,
     mean_interval,
     paired,
@@ -30,6 +34,47 @@ def test_the_interval_of_five_by_hand() -> None:
     assert one.mean == 2.0
     assert np.isnan(one.low)
     assert np.isnan(mean_interval(np.array([])).mean)
+
+
+@given(
+    strategies.lists(strategies.floats(0, 1), min_size=3, max_size=8),
+    strategies.floats(0, 1),
+)
+def test_an_interval_of_shares_is_cut_to_them_and_loses_no_mean_that_can_be(shares: list[float], truth: float) -> None:
+    values = np.array(shares)
+    cut, whole = mean_interval(values, SHARES), mean_interval(values)
+    assert 0 <= cut.low <= cut.mean + 1e-12
+    assert cut.mean - 1e-12 <= cut.high <= 1
+    assert (cut.low <= truth <= cut.high) == (whole.low <= truth <= whole.high)
+
+
+def test_an_interval_that_stays_within_its_range_is_left_as_it_is() -> None:
+    low, high = interval_ends(0.5, 0.01, 5, SHARES)
+    assert (low, high) == pytest.approx((0.5 - half_width(0.01, 5), 0.5 + half_width(0.01, 5)))
+    assert interval_ends(0.99, 0.02, 3, SHARES)[1] == 1.0
+
+
+def test_two_seeds_have_no_interval_of_anything() -> None:
+    """Student's t of two seeds would reach 12.7 standard errors to either side: beyond all percentages."""
+    values = np.array([0.6, 0.9])
+    assert np.isnan([mean_interval(values).low, mean_interval(values).high]).all()
+    difference = paired(values, np.array([0.5, 0.7]))
+    assert np.isnan([difference.low, difference.high]).all()
+    assert 0 < difference.p < 1
+    assert np.isnan(paired(values, values - 0.1).low)  # where both differences are the same, too
+    val, test = luck(np.random.default_rng(0), Noise(), 2, 4, 3)
+    assert np.isnan([compare_pairs(val, test, "best", 3).low, compare_pairs(val, test, "best", 3).high]).all()
+    variance = grid_variance(test)
+    assert variance
+    assert np.isnan([variance.share_low, variance.share_high]).all()
+    assert np.isnan(selection(val, test).on_new_seed.low)
+    assert all(np.isnan(effect.low) for effect in marginal(test, "k_audio"))
+
+
+def test_a_difference_of_shares_cannot_pass_100_points() -> None:
+    made = paired(np.array([1.0, 1.0, 0.1]), np.array([0.0, 0.2, 0.0]))
+    assert made.low >= DIFFERENCES[0]
+    assert made.high == DIFFERENCES[1]
 
 
 def test_a_paired_difference_is_scipys() -> None:
@@ -75,6 +120,7 @@ def test_of_two_tests_the_weaker_counts() -> None:
     assert both.p == weak.p > strong.p
     assert both.low <= 0 <= both.high
     assert weaker(strong, paired(np.zeros(3), np.array([1.0, 1.1, 0.9]))).p == 1.0
+    assert np.isnan(weaker(strong, paired(np.ones(1), np.zeros(1))).p)  # one of them cannot say
 
 
 def test_the_analysis_of_variance_is_that_of_statsmodels() -> None:

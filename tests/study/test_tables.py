@@ -23,6 +23,7 @@ from study.tables import (
     comparison,
     comparisons_table,
     gaps_table,
+    mean_cell,
     selection_table,
     systems_table,
     variance_table,
@@ -137,6 +138,67 @@ def test_every_table_fits_a_two_column_ieee_paper(tmp_path: Path, dataset: str) 
     assert done.returncode == 0, done.stdout[-2000:]
     assert "Overfull" not in done.stdout, done.stdout
     assert "undefined" not in done.stdout
+
+
+def test_what_was_compared_is_shown_raw_and_corrected() -> None:
+    results = study(np.random.default_rng(2), Noise(val_test=1.0), variants=worse(0.0), size=(3, 3))
+    table = comparisons_table(Analysis(results))
+    assert table
+    assert table.groups[0][1][:2] == ("Raw", "Corrected")
+    frame = table.frame
+    assert "mean" not in frame.columns
+    assert set(frame["corrected_for"]) == {"choice of K"}
+    means = 100 * results.ablation.set_index("modules")["test_wa_mean"]
+    row = frame[(frame["metric"] == "wa") & (frame["second"] == "no_xcbam")].iloc[0]
+    assert row["raw_difference"] == pytest.approx(means["full"] - means["no_xcbam"])
+    line = next(line for line in table.markdown().splitlines() if "CemoBAM less w/o xCBAM" in line)
+    cells = [cell.strip() for cell in line.split("|")]
+    assert cells[2] == f"{row['raw_difference']:+.1f}".replace("-", "−")
+    assert cells[3].startswith(f"{row['corrected_difference']:+.1f} [".replace("-", "−"))
+    given = replace(results.about, given=True, pair=(1, 1))
+    alone = comparisons_table(Analysis(Results(about=given, trials=results.trials)))
+    assert alone
+    own = alone.frame[alone.frame["family"] != "pairs"]
+    assert (own["corrected_for"] == "nothing").all()
+    assert own["raw_difference"].tolist() == own["corrected_difference"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("figures", "text", "latex"),
+    [
+        ((98.89, 96.5, 100.0), "98.89 [96.50, 100.00]", "$98.89^{+1.11}_{-2.39}$"),
+        ((1.5, 0.0, 4.0), "1.50 [0.00, 4.00]", "$1.50^{+2.50}_{-1.50}$"),
+        ((63.0, 61.5, 64.5), "63.00 ± 1.50", r"$63.00_{\pm 1.50}$"),
+        ((75.0, math.nan, math.nan), "75.00", "75.00"),
+    ],
+)
+def test_an_interval_that_is_cut_shows_both_its_ends(
+    figures: tuple[float, float, float], text: str, latex: str
+) -> None:
+    cell = mean_cell(*figures)
+    assert (cell.text, cell.latex()) == (text, latex)
+
+
+def test_a_table_says_where_intervals_are_cut_or_none() -> None:
+    cut = table1(**{f"{m}_high": 1.0 for m in METRICS})
+    assert any("both of its sides" in note for note in cut.notes)
+    assert not any("both of its sides" in note for note in table1().notes)
+    two = table1(n_seeds=2, **{f"{m}_{x}": math.nan for m in METRICS for x in ("low", "high")})
+    assert any("no interval" in note for note in two.notes)
+    assert "±" not in "".join(line for line in two.markdown().splitlines() if line.startswith("| M"))
+
+
+def test_two_seeds_are_compared_without_intervals() -> None:
+    results = study(np.random.default_rng(0), Noise(), seeds=2, variants=worse(1.0), size=(3, 3))
+    analysis = Analysis(results)
+    tables = [comparisons_table(analysis), selection_table(analysis), variance_table(analysis), systems_table(analysis)]
+    tables += compare({"one": results})
+    for table in tables:
+        assert table
+        printed = " ".join(cell.text for row in table.rows for cell in row)
+        assert "[" not in printed, table.name
+        assert "±" not in printed, table.name
+        assert "95%" not in table.caption, table.name
 
 
 def test_our_row_stands_with_the_other_systems() -> None:

@@ -1,0 +1,88 @@
+"""What every heatmap shares, on paper and in a browser: its colours, their range, and ink that can be read on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.text import Text
+
+COLOUR_MAP = "cividis"
+"""Even in lightness: it reads in grey and for the colour-blind."""
+
+FRAME = "#d7191c"
+"""The chosen cell's; with a white edge it stands out on every cell."""
+
+_BLACK, _WHITE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+
+
+def luminance(colour: Sequence[float]) -> float:
+    """Return the relative luminance of an sRGB colour (WCAG 2.2), 0 for black and 1 for white.
+
+    Args:
+        colour: red, green and blue from 0 to 1; what follows, such as alpha, does not count.
+    """
+    linear = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in colour[:3]]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(first: Sequence[float], second: Sequence[float]) -> float:
+    """Return the contrast ratio of two colours (WCAG 2.2), from 1 to 21.
+
+    Args:
+        first: as :func:`luminance` takes it.
+        second: likewise.
+    """
+    darker, lighter = sorted((luminance(first), luminance(second)))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def ink(ground: Sequence[float]) -> str:
+    """Return ``black`` or ``white``, whichever has more contrast on a ground: 4.58 at least, whatever the ground.
+
+    Args:
+        ground: as :func:`luminance` takes it.
+    """
+    return "black" if contrast(_BLACK, ground) >= contrast(_WHITE, ground) else "white"
+
+
+def ground(value: float, span: tuple[float, float]) -> tuple[float, float, float, float]:
+    """Return the colour of a cell: red, green, blue and alpha from 0 to 1.
+
+    Args:
+        value: of the cell.
+        span: the values that the map's ends stand for.
+    """
+    colours = mpl.colormaps[COLOUR_MAP]
+    red, green, blue, alpha = map(float, colours((value - span[0]) / (span[1] - span[0])))
+    return red, green, blue, alpha
+
+
+def colour_span(values: npt.ArrayLike, *, most: float = 100.0) -> tuple[float, float]:
+    """Return the values that the colour map's ends stand for: those that there are, never beyond 0 and ``most``.
+
+    Args:
+        values: in percent or points; NaN where a cell is empty.
+        most: what no value can pass.
+    """
+    known = np.asarray(values, dtype=float)
+    known = known[~np.isnan(known)]
+    if not len(known):
+        return 0.0, most
+    low, high = float(known.min()), float(known.max())
+    return (low, high) if high - low > 1e-9 else (max(0.0, low - 1), min(most, high + 1))
+
+
+def annotated(ax: Axes, values: npt.NDArray[Any]) -> Iterator[tuple[tuple[int, int], Text]]:
+    """Yield each cell's place and text of a heatmap by seaborn, which writes none where the value is NaN.
+
+    Args:
+        ax: with the heatmap.
+        values: (rows, columns).
+    """
+    for (row, column), text in zip(np.argwhere(~np.isnan(values)), ax.texts, strict=False):
+        yield (int(row), int(column)), text
