@@ -168,6 +168,7 @@ def test_a_training_follows_theirs_for_30_epochs(
     assert ours == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_with_dropout_the_losses_are_theirs_in_distribution(small_fold: Fold, monkeypatch: pytest.MonkeyPatch) -> None:
     batches = {
         name: Batch.from_features(s, s.rank(3).edge_index(3, 2, gather_from="choosers"))

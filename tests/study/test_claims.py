@@ -263,6 +263,7 @@ def test_a_seed_counts_when_it_is_done_on_every_fold(rng: np.random.Generator) -
     np.testing.assert_allclose(scores.values["test_wa"], once.values["test_wa"][:2] + 0.05)
 
 
+@pytest.mark.slow
 def test_a_pair_beside_the_best_is_not_the_best(rng: np.random.Generator) -> None:
     """Where 7,6 is the best by far, not to have found it better than 8,7 is no evidence for 8,7."""
     a, t = np.mgrid[1:11, 1:11]
@@ -285,6 +286,7 @@ def test_a_k_that_does_nothing_at_all_has_no_effect(rng: np.random.Generator) ->
     assert effects["K_text"].f == 0.0
 
 
+@pytest.mark.slow
 def test_to_give_the_pair_that_the_grid_chose_is_to_choose_it(rng: np.random.Generator) -> None:
     results = study(rng, Noise(smooth=1.0, val_test=0.3), variants=worse(0.0))
     given = at(results, given=True)

@@ -116,6 +116,7 @@ def test_spoilt_features_are_named(
     assert not (in_folder / "results").exists()
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_ledger_of_other_features_is_refused(
     in_folder: Path, make_features: Callable[..., FeatureSet], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -158,6 +159,7 @@ def test_a_read_only_place_is_told(capsys: pytest.CaptureFixture[str], in_folder
     assert "/proc/sys/results" in line
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_full_disk_leaves_the_old_tables_whole(
     in_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +177,7 @@ def test_a_full_disk_leaves_the_old_tables_whole(
     assert not [path.name for path in Path("results/demo").iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_one_run_at_a_time_writes_into_a_place(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from filelock import FileLock
 
@@ -199,6 +202,7 @@ def test_a_password_is_never_printed(in_folder: Path, capsys: pytest.CaptureFixt
     assert "user:***@127.0.0.1" in line
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_report_of_something_else_leaves_the_files_alone(
     in_folder: Path, make_features: Callable[..., FeatureSet], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -236,10 +240,9 @@ def test_a_plan_makes_no_ledger(in_folder: Path) -> None:
     assert list(in_folder.iterdir()) == []
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_figures_are_drawn_alone_from_the_ledger(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(QUICK) == 0
-    for path in Path("plots/demo").iterdir():
-        path.unlink()
     assert cemobam(["figures", *QUICK, "--only", "topk,curves"]) == 0
     assert {path.name for path in Path("plots/demo").iterdir()} == {
         "fig2_topk.png", "fig2_topk.pdf", "curves.png", "curves.pdf"
@@ -249,6 +252,7 @@ def test_figures_are_drawn_alone_from_the_ledger(in_folder: Path, capsys: pytest
     assert Path("plots/demo/confusion.png").exists()
 
 
+@pytest.mark.usefixtures("without_figures")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -272,6 +276,7 @@ def test_a_figure_that_cannot_be_drawn_says_why(
     assert message in line
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_the_report_says_how_to_make_it_again(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*QUICK, "--name", "x", "--report-only"]) == 2
     assert main([*QUICK, "--name", "x"]) == 0

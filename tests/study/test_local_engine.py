@@ -88,7 +88,12 @@ def test_a_trial_that_cannot_be_run_fails_alone_with_its_reason(
 
 
 @pytest.mark.parametrize(
-    ("harm", "tries", "reason"), [*FAILURES, ("killed once", 1, ""), ("out of memory once", 1, "")]
+    ("harm", "tries", "reason"),
+    [
+        *(pytest.param(*failure, marks=pytest.mark.slow) for failure in FAILURES),
+        ("killed once", 1, ""),
+        ("out of memory once", 1, ""),
+    ],
 )
 def test_a_group_of_which_one_does_harm_is_done_but_for_that_one(
     data: StudyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: str, tries: int, reason: str
@@ -123,6 +128,7 @@ def test_leaving_early_ends_the_workers(data: StudyData) -> None:
     assert _workers() == []
 
 
+@pytest.mark.slow
 @pytest.mark.process
 def test_when_the_driver_is_killed_its_workers_end(in_folder: Path) -> None:
     program = textwrap.dedent("""

@@ -228,6 +228,7 @@ def test_models_are_kept_by_the_study_and_drawn_from(in_folder: Path, capsys: py
     assert main([*SMALL, "--report-only", "--keep-models", "all"]) == 2
 
 
+@pytest.mark.slow
 def test_all_models_are_kept_as_they_are_trained(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*SMALL, "--keep-models", "all"]) == 0
     assert "14 models are kept" in capsys.readouterr().out

@@ -115,6 +115,7 @@ def test_a_ledger_cut_off_anywhere_is_reported_as_far_as_it_goes(
     assert len(pd.read_csv(tmp_path / "results/claims.csv")) == 7
 
 
+@pytest.mark.slow
 def test_one_seed_has_no_intervals_and_says_so(
     make_ledger: Make, plan: Plan, facts: StudyFacts, tmp_path: Path
 ) -> None:

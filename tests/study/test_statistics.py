@@ -231,7 +231,10 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("name", ["independent", "like the demo's", "chosen on what is reported", "uneven"])
+@pytest.mark.parametrize(
+    "name",
+    ["like the demo's", *(pytest.param(name, marks=pytest.mark.slow) for name in NOISES if name != "like the demo's")],
+)
 def test_where_there_is_no_effect_none_is_claimed(name: str) -> None:
     """200 grids without any effect: no family of tests may find one in more than 6%."""
     rng = np.random.default_rng(2026)
@@ -239,6 +242,7 @@ def test_where_there_is_no_effect_none_is_claimed(name: str) -> None:
     assert (found.mean() <= 0.06).all(), found.mean()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("name", ["independent", "like the demo's"])
 def test_where_there_is_an_effect_it_is_found(name: str) -> None:
