@@ -34,6 +34,9 @@ _SHARE = 0.02
 
 _MARK = "*What is below is kept current by the study; what you write above this line stays.*"
 
+ABOUT_THE_BEST = "Best Trial"
+"""The attribute of an Optuna study that stands beside the dashboard's "Best Trial", and says what that is."""
+
 _TITLES = {
     "grid": "The K grid (Fig. 2)",
     "fusion": "Fusion strategies (Table I)",
@@ -108,6 +111,8 @@ def publish(
                 continue
             for name, figure in _figures(evidence, block, tables).items():
                 save_plotly_graph_object(shown, figure, graph_object_id=name)
+            if shown.user_attrs.get(ABOUT_THE_BEST) != (about := _about_the_best(run, evidence, block)):
+                shown.set_user_attr(ABOUT_THE_BEST, about)
             note = _note(run, evidence, block, tables, again=again, answers=answers)
             before = get_note(shown)
             own = before.partition(_MARK)[0].rstrip()
@@ -154,6 +159,15 @@ def _figure(evidence: Evidence, block: str, tables: Mapping[str, Table]) -> go.F
             first=about.select_by,
         )
     return interactive.nothing_yet(_TITLES[block], f"no trial of the block {block} is done")
+
+
+def _about_the_best(run: StudyRun, evidence: Evidence, block: str) -> str:
+    """What the dashboard's "Best Trial" is, and what the study says instead."""
+    trials = len(run.trials(block))
+    line = f"is one trial, the highest of {trials} in validation WA: partly the luck of its seed, and no result. "
+    if block == "grid":
+        return line + f"The study compares means over seeds: {chosen(evidence)}"
+    return line + "The study compares means over seeds: see the note"
 
 
 def _note(
