@@ -40,9 +40,10 @@ def recalled(parser: argparse.ArgumentParser, words: Sequence[str], args: argpar
     if len(meant) == 1 or not there:
         return meant[0] if meant else args
     listed = "; ".join(_choice(study, there) for study in there)
+    where = ledger_file(storage) or masked(storage)
     if meant:
-        raise InputError(f"{masked(storage)} has several studies named {name}; name one by its settings: {listed}")
-    raise InputError(f"{masked(storage)} has no study {name!r} with these settings; it has: {listed}")
+        raise InputError(f"{where}: has several studies named {name!r}; choose one by its settings: {listed}")
+    raise InputError(f"{where}: has no study {name!r} with these settings; it has: {listed}")
 
 
 def only_name(args: argparse.Namespace) -> str | None:
@@ -55,13 +56,13 @@ def only_name(args: argparse.Namespace) -> str | None:
         return str(args.name or args.dataset)
     if args.storage:
         names = names_in(args.storage)
-        where = f"the ledger {masked(args.storage)}"
+        where = str(ledger_file(args.storage) or masked(args.storage))
     else:
         names = sorted(path.parent.name for path in Path(args.results).glob("*/study.db"))
         where = str(args.results)
     if len(names) > 1:
         listed = ", ".join(f"--name {name}" for name in names)
-        raise InputError(f"{where} has several studies; choose one: {listed}")
+        raise InputError(f"{where}: has several studies; choose one: {listed}")
     return names[0] if names else None
 
 

@@ -326,7 +326,7 @@ def test_what_was_asked_for_is_not_typed_again(
     assert main([*settings, "--dataset", "mine", "--features", "f", "--epochs", "2"]) == 0
     capsys.readouterr()
     several = said(["--report-only"], capsys)
-    assert "has several studies named mine; name one by its settings: " in several
+    assert "has several studies named 'mine'; choose one by its settings: " in several
     assert several.endswith("--epochs 1 --hidden-dim 8; --epochs 2 --hidden-dim 8")
     assert main(["--report-only", "--epochs", "2"]) == 0
     assert load_results("results/mine").about.settings["epochs"] == 2
@@ -341,11 +341,11 @@ def test_of_several_studies_one_is_to_be_named(in_folder: Path, capsys: pytest.C
         assert main([*QUICK, "--blocks", "grid", "--name", name]) == 0
         assert main([*QUICK, "--blocks", "grid", "--name", name, *shared]) == 0
     capsys.readouterr()
-    assert "results has several studies; choose one: --name one, --name two" in said(["--report-only"], capsys)
-    assert "all.db has several studies; choose one" in said(["--report-only", *shared], capsys)
+    assert "results: has several studies; choose one: --name one, --name two" in said(["--report-only"], capsys)
+    assert "all.db: has several studies; choose one" in said(["--report-only", *shared], capsys)
     assert main(["--report-only", "--name", "two"]) == 0
     assert cemobam(["dashboard"]) == 2
-    assert "cemobam dashboard: error: results has several studies" in capsys.readouterr().err
+    assert "cemobam dashboard: error: results: has several studies" in capsys.readouterr().err
 
 
 def test_features_that_say_nothing_are_warned_of(

@@ -218,12 +218,11 @@ def test_pages_begin_with_what_matters(
     studies = storage.get_all_studies()
     assert [study.study_name for study in studies] == ["demo/ablation", "demo/fusion", "demo/grid"]
     grid = studies[-1]
-    assert list(grid.user_attrs) == ["Best Trial"]
-    assert grid.user_attrs["Best Trial"].startswith("is one trial, the highest of 12 in validation WA: partly the luck")
-    assert (
-        "means over seeds: K_audio = 2, K_text = 1 (chosen on validation by WA): test WA "
-        in grid.user_attrs["Best Trial"]
-    )
+    assert grid.user_attrs == {
+        "Best Trial": "one trial, by validation WA: partly luck, no result",
+        "the answer": "K 2,1, by the mean over seeds: see the note",
+    }
+    assert studies[0].user_attrs["the answer"] == "by means over seeds: see the note"
     trial = storage.get_all_trials(grid._study_id)[3]
     note = get_note_from_system_attrs(grid.system_attrs, trial._trial_id)
     assert note["version"] == 0
