@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cemobam_core.errors import InputError
-from study.arguments import option
+from study.arguments import as_asked, option
 from study.ledger import Ledger, Recorded
 from study.request import SETTINGS, Request
 from study.storages import ledger_file, masked
@@ -49,6 +49,8 @@ def recalled(parser: argparse.ArgumentParser, words: Sequence[str], args: argpar
 def only_name(args: argparse.Namespace) -> str | None:
     """Return the name of the study that is meant: the one given, or the only one there is; None: there is none.
 
+    Of several, options that ask for trials (``--epochs 2``) mean the demo's, as they do when they run it.
+
     Raises:
         InputError: no name is given and there are several studies; lists them.
     """
@@ -60,6 +62,8 @@ def only_name(args: argparse.Namespace) -> str | None:
     else:
         names = sorted(path.parent.name for path in Path(args.results).glob("*/study.db"))
         where = str(args.results)
+    if "demo" in names and as_asked(args):
+        return "demo"
     if len(names) > 1:
         listed = ", ".join(f"--name {name}" for name in names)
         raise InputError(f"{where}: has several studies; choose one: {listed}")

@@ -348,6 +348,14 @@ def test_of_several_studies_one_is_to_be_named(in_folder: Path, capsys: pytest.C
     assert "cemobam dashboard: error: results: has several studies" in capsys.readouterr().err
 
 
+def test_a_command_in_full_means_the_same_study_when_it_only_reports(in_folder: Path) -> None:
+    for more in ([], ["--name", "other"]):
+        assert main([*QUICK, "--blocks", "grid", *more]) == 0
+    Path("results/demo/grid.csv").unlink()
+    assert main([*QUICK, "--blocks", "grid", "--report-only"]) == 0
+    assert Path("results/demo/grid.csv").exists()
+
+
 def test_features_that_say_nothing_are_warned_of(
     in_folder: Path, make_features: Callable[..., FeatureSet], capsys: pytest.CaptureFixture[str]
 ) -> None:
