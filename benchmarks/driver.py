@@ -18,10 +18,10 @@ from pathlib import Path
 
 import optuna
 
-from study.cli import _Progress
 from study.design import Design, Trial, readings
 from study.driver import Plan, StudyRun
 from study.ledger import METRICS, Ledger, Outcome, StudyFacts
+from study.progress import Progress
 from study.storages import open_storage
 
 
@@ -70,7 +70,7 @@ def main(storage: str) -> None:
         run = study(storage, seeds)
         asked, _ = run.counts()
         start = time.perf_counter()
-        with _Progress(run) as progress:
+        with Progress(run) as progress:
             run.run(Inventing(), progress.on_outcome)
         ran = time.perf_counter() - start
         start = time.perf_counter()

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import re
 import shlex
 import sys
 import textwrap
+from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from cemobam_core.config import FUSIONS, PRECISIONS, PROFILES
+from cemobam_core.config import FUSIONS, METHOD_VERSION, PRECISIONS, PROFILES
 from cemobam_core.corpora import CORPORA
 from study.design import BLOCKS, DEFAULT_BLOCKS
 from study.storages import masked
@@ -54,6 +57,9 @@ examples:
 
 _LARGEST_SEED = 2**32 - 1
 
+HIDDEN = argparse.SUPPRESS
+"""The help of an option that a command takes and does not show."""
+
 MAKING = (
     *("audio_encoder", "text_encoder", "level", "audio_steps", "max_seconds", "max_tokens", "text_pool"),
     *("tune_layers", "objective", "tune_epochs", "tune_lr", "max_bad"),
@@ -81,18 +87,23 @@ DRAWINGS = {
 """The figures by the name that ``--only`` takes, and what they show."""
 
 
-def grid_parser() -> argparse.ArgumentParser:
-    """What ``run_grid.py`` takes."""
+def grid_parser(prog: str = "run_grid.py") -> argparse.ArgumentParser:
+    """Return the parser of ``run_grid.py``, which is also ``cemobam grid``.
+
+    Args:
+        prog: what the help, its examples and the errors call the command.
+    """
     parser = _Parser(
-        prog="run_grid.py",
+        prog=prog,
         description=_wrapped(
             "Rerun the CemoBAM study: the K grid (Fig. 2), the fusion strategies (Table I) and the ablation (Table "
             "II), five seeds each."
         ),
-        epilog=_EXAMPLES,
+        epilog=_EXAMPLES if prog == "run_grid.py" else _EXAMPLES.replace("python run_grid.py", prog),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    add_version(parser)
     data = parser.add_argument_group("data")
     data.add_argument(
         "--dataset",
@@ -222,8 +233,23 @@ def grid_parser() -> argparse.ArgumentParser:
 
     instead = parser.add_argument_group("instead of running").add_mutually_exclusive_group()
     instead.add_argument("--dry-run", action="store_true", help="tell the plan and how long it will take")
-    instead.add_argument("--report-only", action="store_true", help="make tables and figures from the ledger again")
+    instead.add_argument(
+        "--report-only",
+        action="store_true",
+        help="make tables and figures from the ledger again, with the options that the study was last run with; those "
+        "that you give replace them",
+    )
     return parser
+
+
+def add_version(parser: argparse.ArgumentParser) -> None:
+    """Add ``--version``: the package's version, and that of the method, which every trial's signature holds."""
+    try:
+        package = version("cemobam-study")
+    except PackageNotFoundError:
+        package = "(run from a checkout that is not installed)"
+    said = f"cemobam-study {package}, method {METHOD_VERSION}"
+    parser.add_argument("--version", action="version", version=said, help="print the version and end")
 
 
 def features_parser() -> argparse.ArgumentParser:
@@ -256,17 +282,18 @@ def features_parser() -> argparse.ArgumentParser:
 
 def figures_parser() -> argparse.ArgumentParser:
     """What ``cemobam figures`` takes: the study as it was asked for, and which of its figures."""
-    parser = grid_parser()
-    parser.prog = "cemobam figures"
-    parser.usage = "cemobam figures [--only NAME] [--dataset NAME] [what else the study was run with]"
+    parser = grid_parser("cemobam figures")
+    parser.usage = "cemobam figures [--only NAME] [--dataset NAME] [options of the study]"
     parser.description = _wrapped(
-        "Draw the figures of a study from its ledger, running nothing. Give the options that the study was run with "
-        "(--dataset, --name, --epochs, --k-audio …); features are not needed."
+        "Draw the figures of a study from its ledger, running nothing: of the only study under --results, or of the "
+        "one that --dataset, --name or its settings (--epochs, --profile …) name. Options that you leave out are those "
+        "that the study was last run with."
     )
+    parser.set_defaults(report_only=True)
     parser.epilog = "figures:\n" + "\n".join(f"  {name:<11} {shows}" for name, shows in DRAWINGS.items())
     for action in parser._actions:
         if action.dest in _RUNNING:
-            action.help = argparse.SUPPRESS
+            action.help = HIDDEN
     parser.add_argument(
         "--only",
         metavar="NAME",
@@ -289,7 +316,10 @@ def dashboard_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "--dataset", metavar="NAME", type=_name, help="demo (default), iemocap, esd, or the name of data of yours"
+        "--dataset",
+        metavar="NAME",
+        type=_name,
+        help="demo, iemocap, esd, or the name of data of yours (default: the only study under --results)",
     )
     _add_ledger(parser)
     parser.add_argument(
@@ -481,18 +511,35 @@ def _wrapped(text: str) -> str:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        """One line, and where to learn more."""
+        """Print one line: the error, the option that an unknown one is like, and where to learn more."""
+        if unknown := re.fullmatch(r"unrecognized arguments: (.*)", message):
+            known = [option for action in self._actions for option in action.option_strings if action.help != HIDDEN]
+            message += did_you_mean((word for word in unknown[1].split() if word.startswith("-")), known)
         print(f"{self.prog}: error: {message} (see {self.prog} --help)", file=sys.stderr)
         raise SystemExit(2)
 
 
+def did_you_mean(words: Iterable[str], known: Iterable[str]) -> str:
+    """Return ``; did you mean X?`` for the words that are like a known one; an empty string where none is."""
+    known = list(known)
+    meant = [
+        match
+        for word in words
+        for match in difflib.get_close_matches(word.partition("=")[0].replace("_", "-"), known, 1)
+    ]
+    return f"; did you mean {', '.join(dict.fromkeys(meant))}?" if meant else ""
+
+
 def _whole_numbers(text: str) -> tuple[int, ...]:
-    """``1:10`` or ``1,4,8``: whole numbers of at least 1, each once, in order."""
+    """Parse ``1:10`` or ``1,4,8``: whole numbers of at least 1, each once; gives them in order."""
+    numbers: list[int] = []
     if span := re.fullmatch(r"(\d+):(\d+)", text):
         first, last = map(int, span.groups())
-        numbers = set(range(first, last + 1)) if last - first < 10_000 else set()
-    else:
-        numbers = {int(part) for part in text.split(",")} if re.fullmatch(r"\d+(,\d+)*", text) else set()
+        if first > last:
+            raise argparse.ArgumentTypeError(f"{text!r} runs backwards; write {last}:{first}")
+        numbers = list(range(first, last + 1)) if last - first < 10_000 else []
+    elif re.fullmatch(r"\d+(,\d+)*", text):
+        numbers = _each_once(text, [int(part) for part in text.split(",")])
     if not numbers or min(numbers) < 1:
         raise argparse.ArgumentTypeError(
             f"{text!r} is not whole numbers of at least 1; write 1:10 for 1 to 10, or a list as 1,4,8"
@@ -501,16 +548,23 @@ def _whole_numbers(text: str) -> tuple[int, ...]:
 
 
 def _seeds(text: str) -> tuple[int, ...]:
-    """``5`` for seeds 0 to 4, ``0,1,7`` for these (``7,`` for one)."""
+    """Parse ``5`` for seeds 0 to 4, or ``0,1,7`` for these (``7,`` for one)."""
     if re.fullmatch(r"\d+", text) and 0 < int(text) <= 10_000:
         return tuple(range(int(text)))
     if re.fullmatch(r"\d+(,\d+)*,?", text) and "," in text:
-        seeds = {int(part) for part in text.rstrip(",").split(",")}
+        seeds = _each_once(text, [int(part) for part in text.rstrip(",").split(",")])
         if max(seeds) <= _LARGEST_SEED:
             return tuple(sorted(seeds))
     raise argparse.ArgumentTypeError(
         f"{text!r} is not seeds; write how many, at least 1 (5 is seeds 0 to 4), or which (0,1,7)"
     )
+
+
+def _each_once(text: str, numbers: list[int]) -> list[int]:
+    twice = [number for i, number in enumerate(numbers) if number in numbers[:i]]
+    if twice:
+        raise argparse.ArgumentTypeError(f"{text!r} names {twice[0]} twice; write each number once")
+    return numbers
 
 
 def _seed(text: str) -> int:
@@ -536,25 +590,40 @@ def _drawings(text: str) -> tuple[str, ...]:
 
 
 def as_typed(args: argparse.Namespace) -> str:
-    """The command that gives these arguments, without what is said by default and what only says when to stop."""
-    return _typed(["python", "run_grid.py"], grid_parser(), args)
+    """Return the command that gives these arguments, without defaults and without what only says when to stop."""
+    return shlex.join(["python", "run_grid.py", *_words(grid_parser(), args)])
+
+
+def as_asked(args: argparse.Namespace) -> list[str]:
+    """Return the options that ask for the same study again, but for where it is kept: the ledger holds them."""
+    kept = {"results", "plots", "storage", "name"}
+    return _words(grid_parser(), args, without=kept)
 
 
 def dashboard_as_typed(args: argparse.Namespace) -> str:
-    """The command that opens the dashboard on the ledger of a study with these arguments."""
-    return _typed(["cemobam", "dashboard"], dashboard_parser(), args)
+    """Return the command that opens the dashboard on the ledger of a study with these arguments."""
+    named = argparse.Namespace(**vars(args))
+    if not (args.dataset or args.name or args.storage):
+        named.dataset = "demo"  # there may be other studies beside it
+    return shlex.join(["cemobam", "dashboard", *_words(dashboard_parser(), named)])
 
 
-def _typed(words: list[str], parser: argparse.ArgumentParser, args: argparse.Namespace) -> str:
+def option(name: str, value: Any) -> list[str]:
+    """Return the words that give an option a value, as a user types them: ``--seeds 0,1``."""
+    said = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    if name == "seeds" and len(value) == 1:
+        said += ","
+    return [f"--{name.replace('_', '-')}", masked(said)]
+
+
+def _words(parser: argparse.ArgumentParser, args: argparse.Namespace, without: Iterable[str] = ()) -> list[str]:
+    unsaid = {"dry_run", "report_only", "keep_models", "verbose", *without}
+    words = []
     for action in parser._actions:
         value = getattr(args, action.dest, action.default)
-        if value == action.default or action.dest in ("dry_run", "report_only", "keep_models", "verbose"):
-            continue
-        said = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        if action.dest == "seeds" and len(value) == 1:
-            said += ","
-        words += [action.option_strings[0], masked(said)]
-    return shlex.join(words)
+        if value != action.default and action.dest not in unsaid:
+            words += option(action.dest, value)
+    return words
 
 
 def _at_least_one(text: str) -> int:

@@ -8,44 +8,46 @@ import gc
 import io
 import logging
 import os
-import re
-import shutil
 import signal
 import sys
 import textwrap
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
+import psutil
 from filelock import FileLock, Timeout
 
-from cemobam_core.config import PROFILES
 from cemobam_core.corpora import CORPORA
-from cemobam_core.corpora.corpus import Corpus
 from cemobam_core.errors import InputError
 from cemobam_core.files import written_atomically
 from study import data
 from study.arguments import (
+    add_version,
+    as_asked,
     as_typed,
     compare_parser,
     dashboard_as_typed,
     dashboard_parser,
+    did_you_mean,
     features_parser,
     figures_parser,
     grid_parser,
     predict_parser,
 )
-from study.design import Design, Pair, Trial, distinct, largest_k, readings
+from study.design import Pair, Trial
 from study.ledger import Ledger, Outcome, StudyFacts
 from study.logs import logged
-from study.published import paper_pair
+from study.progress import Progress, described
+from study.recall import names_in, only_name, recalled, storage_of
+from study.request import Request
 from study.storages import LedgerFailed, ledger_file, masked
 
 # What imports torch, pandas or matplotlib is imported where it is used: --help and a typing error answer at once.
@@ -53,16 +55,18 @@ if TYPE_CHECKING:
     from cemobam_core.corpora.splits import Assignment
     from cemobam_core.encoders.settings import Recipe
     from cemobam_core.features import Fold
-    from study.driver import Plan, StudyRun
+    from study.driver import StudyRun
     from study.engines import Engine
     from study.execution import StudyData
-    from study.models import Keeping
     from study.publishing import Publisher
 
 _log = logging.getLogger(__name__)
 
 _SLOW = ("study.publishing", "statsmodels.stats.multitest", "matplotlib.backends.backend_pdf")
 """What a report needs and takes seconds to import."""
+
+_ANSWER_S, _LEAST_TIMED_S = 16.0, 5.0
+"""Seconds after which ``--dry-run`` is to have timed what it can, and that it times in any case."""
 
 _PLACES = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
@@ -72,23 +76,24 @@ _PLACES = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """``run_grid.py``: the study; gives the exit status."""
+    """Run the study, as ``run_grid.py`` does; gives the exit status."""
     return _guarded(_study, grid_parser(), argv)
 
 
 def cemobam(argv: Sequence[str] | None = None) -> int:
-    """``cemobam COMMAND``, as the package installs it; gives the exit status."""
-    commands: dict[str, Callable[[Sequence[str]], int]] = {
-        "grid": main,
-        "features": lambda rest: _guarded(_features, features_parser(), rest),
-        "figures": lambda rest: _guarded(_figures, figures_parser(), rest),
-        "dashboard": lambda rest: _guarded(_dashboard, dashboard_parser(), rest),
-        "compare": lambda rest: _guarded(_compare, compare_parser(), rest),
-        "predict": lambda rest: _guarded(_predict, predict_parser(), rest),
+    """Run ``cemobam COMMAND``, as the package installs it; gives the exit status."""
+    commands: dict[str, tuple[Callable[[argparse.Namespace], int], Callable[[], argparse.ArgumentParser]]] = {
+        "grid": (_study, partial(grid_parser, "cemobam grid")),
+        "features": (_features, features_parser),
+        "figures": (_figures, figures_parser),
+        "dashboard": (_dashboard, dashboard_parser),
+        "compare": (_compare, compare_parser),
+        "predict": (_predict, predict_parser),
     }
     arguments = sys.argv[1:] if argv is None else list(argv)
     if arguments and arguments[0] in commands:
-        return commands[arguments[0]](arguments[1:])
+        command, parser = commands[arguments[0]]
+        return _guarded(command, parser(), arguments[1:])
     usage = (
         "usage: cemobam COMMAND …\n\n"
         "  grid      the study, as run_grid.py\n"
@@ -97,12 +102,18 @@ def cemobam(argv: Sequence[str] | None = None) -> int:
         "  dashboard the trials, figures and tables of a study in a browser, also while it runs\n"
         "  compare   several studies side by side\n"
         "  predict   label utterances with a model of a study, or with a checkpoint of the authors' code\n\n"
-        "cemobam COMMAND --help says what a command takes."
+        "cemobam COMMAND --help says what a command takes; cemobam --version prints the version."
     )
+    if arguments == ["--version"]:
+        versioned = argparse.ArgumentParser(prog="cemobam")
+        add_version(versioned)
+        versioned.parse_args(arguments)
     if arguments in (["-h"], ["--help"]):
         print(usage)
         return 0
-    said = f"unknown command {arguments[0]!r}" if arguments else "no command given"
+    said = (
+        f"unknown command {arguments[0]!r}{did_you_mean(arguments[:1], commands)}" if arguments else "no command given"
+    )
     print(f"cemobam: error: {said}; choose from {', '.join(commands)} (see cemobam --help)", file=sys.stderr)
     return 2
 
@@ -114,8 +125,10 @@ def _guarded(
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file's name may be no UTF-8, a terminal no Unicode
     signal.signal(signal.SIGTERM, _interrupt)  # a cluster's polite kill is as good as Ctrl-C
+    words = sys.argv[1:] if argv is None else list(argv)
     try:
-        return command(parser.parse_args(argv))
+        args = parser.parse_args(words)
+        return command(recalled(parser, words, args) if getattr(args, "report_only", False) else args)
     except BrokenPipeError:  # whoever read our output has gone, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
@@ -155,13 +168,20 @@ def _predict(args: argparse.Namespace) -> int:
 
 
 def _study(args: argparse.Namespace) -> int:
-    request = _Request.of(args)
+    request = Request.of(args)
+    if args.dry_run:
+        print(f"planning the study {request.name} …", flush=True)
     if args.engine == "local" and not args.report_only:
         from study.engines.server import start_server
 
         start_server()  # first of all: it takes longer than what follows
+    import torch
+
+    from cemobam_core.corpora.blanks import blanks
     from study.execution import check_k
 
+    if args.dry_run:
+        torch.set_num_threads(1)  # there is little to compute here, and on a busy machine threads wait for one another
     if args.keep_models and (args.report_only or args.dry_run):
         raise InputError("--keep-models: models are kept by running; leave out --report-only and --dry-run")
     if args.report_only:
@@ -186,6 +206,8 @@ def _study(args: argparse.Namespace) -> int:
         folds = load_folds(store)
     facts = request.facts(folds)
     check_k(folds, request.k_max)
+    for line in blanks(*folds):
+        print(f"warning: {line}", file=sys.stderr)
     if args.dry_run:
         return _dry_run(request, folds, facts, devices)
     _refuse_unwritable(request)
@@ -194,7 +216,7 @@ def _study(args: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _alone(request: _Request) -> Iterator[None]:
+def _alone(request: Request) -> Iterator[None]:
     """SQLite is for one run at a time; the other storages are for several."""
     if not request.storage.startswith("sqlite"):
         yield
@@ -210,7 +232,7 @@ def _alone(request: _Request) -> Iterator[None]:
         ) from None
 
 
-def _refuse_unwritable(request: _Request) -> None:
+def _refuse_unwritable(request: Request) -> None:
     """Better to learn now than after hours that nothing can be kept."""
     for folder in (request.results, request.plots):
         with written_atomically(folder / "probe"):
@@ -218,12 +240,13 @@ def _refuse_unwritable(request: _Request) -> None:
         (folder / "probe").unlink()
 
 
-def _run(request: _Request, folds: tuple[Fold, ...], facts: StudyFacts, devices: Sequence[str], log: Path) -> int:
+def _run(request: Request, folds: tuple[Fold, ...], facts: StudyFacts, devices: Sequence[str], log: Path) -> int:
     from study.driver import StudyRun
     from study.execution import StudyData, versions
 
     run = StudyRun(request.plan(), request.ledger(facts), facts)
     request.check_pair(run)
+    run.ledger.ask(as_asked(request.args))
     asked, done = run.counts()
     print(f"{facts.title}: {asked} trials, {done} done, {asked - done} to run", flush=True)
     about = {"command": as_typed(request.args), "ledger": request.storage, "devices": devices, **versions()}
@@ -252,7 +275,7 @@ def _run(request: _Request, folds: tuple[Fold, ...], facts: StudyFacts, devices:
             progress.on_outcome(trial, outcome)
             publisher().on_outcome()
 
-        with _engine(request.args, prepared, devices) as engine, _Progress(run) as progress:
+        with _engine(request.args, prepared, devices) as engine, Progress(run) as progress:
             run.run(engine, on_outcome, log=str(log))
     else:
         run.share()  # a kill may have come between a trial and its copy
@@ -265,9 +288,9 @@ def _run(request: _Request, folds: tuple[Fold, ...], facts: StudyFacts, devices:
     return 0 if done == asked and kept else 1
 
 
-def _dry_run(request: _Request, folds: tuple[Fold, ...], facts: StudyFacts, devices: Sequence[str]) -> int:
+def _dry_run(request: Request, folds: tuple[Fold, ...], facts: StudyFacts, devices: Sequence[str]) -> int:
     from study.driver import StudyRun
-    from study.estimate import seconds_per_trial
+    from study.estimate import parts, time_trials
     from study.execution import StudyData, at_once
 
     run = StudyRun(request.plan(), request.ledger(facts, new="sqlite:///:memory:"), facts)
@@ -275,19 +298,41 @@ def _dry_run(request: _Request, folds: tuple[Fold, ...], facts: StudyFacts, devi
     asked, done = run.counts()
     print(f"{facts.title}: {asked} trials, {done} done, {asked - done} to run")
     _say_plan(request, {name: len(features) for name, features in folds[0].splits.items()}, run.pair())
+    if asked == done:
+        print("  time        none: every trial is done")
+        return 0
+    print("  time        is being measured, in about 15 s …", flush=True)
     # More workers than cores or trials bring nothing; a GPU's share is the user's word.
-    here = devices[0] == "cpu" and not request.args.ray_address
+    gpu, here = devices[0] != "cpu", devices[0] == "cpu" and not request.args.ray_address
     side_by_side = max(1, min(len(devices), asked - done, _cores() if here else len(devices)))
-    with _engine(request.args, StudyData.prepare(folds, request.k_max), devices[:side_by_side]) as engine:
-        seconds = seconds_per_trial(request.design, engine, side_by_side * at_once(devices[0]))
+    timed = parts(folds[0], request.k_max)
+    with _engine(request.args, StudyData.prepare(timed, request.k_max), devices[:side_by_side]) as engine:
+        one = time_trials(
+            request.design,
+            folds[0],
+            timed,
+            engine,
+            side_by_side=side_by_side * at_once(devices[0]),
+            budget=max(_LEAST_TIMED_S, _ANSWER_S - (time.time() - psutil.Process().create_time())),
+            gpu=gpu,
+        )
+    rounds = (asked - done) / side_by_side
+    whole, low, high = (_duration(seconds * rounds) for seconds in (one.seconds, one.low, one.high))
     print(
-        f"  time        about {_duration(seconds * (asked - done) / side_by_side)}: {seconds:.2g} s a trial "
-        f"(a few epochs timed on {devices[0]}), {side_by_side} side by side"
+        f"  time        about {whole}, between {low} and {high}: {_seconds(one.seconds)} s a trial, "
+        f"{side_by_side} side by side"
     )
+    if one.timed_on == one.of:
+        print(f"              (epochs timed on the train split, {one.of} utterances, on {devices[0]})")
+    else:
+        print(
+            f"              (extrapolated: epochs timed on {one.timed_on} of {one.of} utterances of the train split, "
+            f"on {devices[0]})"
+        )
     return 0
 
 
-def _refuse_before_features(request: _Request, recipe: Recipe) -> tuple[Assignment, ...]:
+def _refuse_before_features(request: Request, recipe: Recipe) -> tuple[Assignment, ...]:
     """What would be refused after hours of making features is refused before; gives who goes where."""
     from cemobam_core.corpora.splits import split_utterances
     from study.driver import StudyRun
@@ -308,7 +353,7 @@ def _refuse_before_features(request: _Request, recipe: Recipe) -> tuple[Assignme
     return folds
 
 
-def _dry_run_before_features(request: _Request, recipe: Recipe, folds: Sequence[Assignment]) -> int:
+def _dry_run_before_features(request: Request, recipe: Recipe, folds: Sequence[Assignment]) -> int:
     """The plan of a study whose features are still to be made."""
     from cemobam_core.corpora.leaks import leaks
 
@@ -327,7 +372,7 @@ def _dry_run_before_features(request: _Request, recipe: Recipe, folds: Sequence[
     return 0
 
 
-def _say_plan(request: _Request, sizes: Mapping[str, int], pair: Pair | None) -> None:
+def _say_plan(request: Request, sizes: Mapping[str, int], pair: Pair | None) -> None:
     design = request.design
     folds = f", {request.folds} folds" if request.folds > 1 else ""
     print(f"  features    {', '.join(f'{name} {n}' for name, n in sizes.items())} utterances{folds}")
@@ -339,7 +384,7 @@ def _say_plan(request: _Request, sizes: Mapping[str, int], pair: Pair | None) ->
     print(textwrap.fill(settings, 100, initial_indent="  settings    ", subsequent_indent=" " * 14), flush=True)
 
 
-def _keep_models(request: _Request, run: StudyRun, folds: tuple[Fold, ...], devices: Sequence[str]) -> bool:
+def _keep_models(request: Request, run: StudyRun, folds: tuple[Fold, ...], devices: Sequence[str]) -> bool:
     """Train again what is to be kept and is not: on one CPU the weights are those that the ledger's figures are of.
 
     Returns:
@@ -361,10 +406,10 @@ def _keep_models(request: _Request, run: StudyRun, folds: tuple[Fold, ...], devi
             for trial, outcome in engine.run(missing):
                 bar.update()
                 if outcome.status == "failed":
-                    bar.write(f"not kept: {_described(trial)}: {outcome.reason}", file=sys.stderr)
+                    bar.write(f"not kept: {described(trial)}: {outcome.reason}", file=sys.stderr)
                 elif outcome.metrics != known[trial].metrics:
                     bar.write(
-                        f"{_described(trial)}: trained again for its weights, and not the same to the last bit as in "
+                        f"{described(trial)}: trained again for its weights, and not the same to the last bit as in "
                         "the ledger (another device, or other versions?); config.json has the figures of these weights",
                         file=sys.stderr,
                     )
@@ -378,22 +423,24 @@ def _keep_models(request: _Request, run: StudyRun, folds: tuple[Fold, ...], devi
 
 
 def _figures(args: argparse.Namespace) -> int:
+    from study.aside import figures_folder
     from study.evidence import Evidence
     from study.figures import DRAWINGS, FORMS, save
 
-    request = _Request.of(args)
+    request = Request.of(args)
     evidence = Evidence.of(_recorded(request), name=request.name, models=request.models)
+    plots = figures_folder(evidence.about, request.results, request.plots)
     written: list[Path] = []
     for name in args.only or DRAWINGS:
         figure = DRAWINGS[name].draw(evidence)
         if not isinstance(figure, str):
-            written += save(figure, request.plots / DRAWINGS[name].file)
+            written += save(figure, plots / DRAWINGS[name].file)
         elif args.only:
             raise InputError(f"--only {name}: {figure}")
         else:
             print(f"{name}: {figure}")
             for form in FORMS:  # of an earlier command: it would be of other trials
-                (request.plots / f"{DRAWINGS[name].file}.{form}").unlink(missing_ok=True)
+                (plots / f"{DRAWINGS[name].file}.{form}").unlink(missing_ok=True)
     print("written:", *_by_folder(written), sep="\n  ")
     return 0
 
@@ -401,19 +448,19 @@ def _figures(args: argparse.Namespace) -> int:
 def _dashboard(args: argparse.Namespace) -> int:
     from study.dashboard import serve
 
-    name = args.name or args.dataset or "demo"
-    storage = args.storage or f"sqlite:///{args.results / name / 'study.db'}"
+    # A storage is shown with all that it has: nothing need be chosen in one that is given.
+    name = args.name or args.dataset or (None if args.storage else only_name(args))
+    storage = storage_of(args, name)
     if (file := ledger_file(storage)) and not file.exists():
         raise InputError(
             f"{file}: no ledger there yet; run the study first (python run_grid.py …), or say where it is kept with "
             "--dataset, --name, --results or --storage, as it was run"
         )
-    ledger = Ledger(storage, name=name)
-    names = sorted({study.study_name.partition("/")[0] for study in ledger.storage.get_all_studies()})
-    if name not in names:
+    names = names_in(storage)
+    if not names or name not in {None, *names}:
         there = f"it has {', '.join(names)}" if names else "it has none yet: run the study first"
-        raise InputError(f"the ledger {masked(storage)} has no study {name!r}; {there}")
-    serve(ledger.storage, host=args.host, port=args.port)
+        raise InputError(f"the ledger {masked(storage)} has no study{f' {name!r}' if name else ''}; {there}")
+    serve(Ledger(storage, name="").storage, host=args.host, port=args.port)
     return 0
 
 
@@ -438,7 +485,7 @@ def _compare(args: argparse.Namespace) -> int:
     return 0
 
 
-def _recorded(request: _Request) -> StudyRun:
+def _recorded(request: Request) -> StudyRun:
     """What the ledger holds of the trials asked for."""
     from study.driver import StudyRun
 
@@ -463,7 +510,8 @@ def _recorded(request: _Request) -> StudyRun:
     return run
 
 
-def _write_report(request: _Request, run: StudyRun) -> None:
+def _write_report(request: Request, run: StudyRun) -> None:
+    from study.aside import drop_covered, set_aside
     from study.evidence import Evidence
     from study.publishing import publish_report
     from study.report import make_report
@@ -471,220 +519,15 @@ def _write_report(request: _Request, run: StudyRun) -> None:
     gc.freeze()  # libraries collect garbage now and then, and what was loaded so far is none
     evidence = Evidence.of(run, name=request.name, models=request.models)
     report = make_report(evidence, again=as_typed(request.args))
+    moved = set_aside(evidence.about, request.results, request.plots)
     written = report.write(request.results, request.plots)
+    drop_covered(evidence.about, request.results, request.plots)
     publish_report(run, report)
+    print(f"\nopen {request.results / 'report.html'}")
+    if moved:
+        print(moved)
     print("\n" + "\n\n".join(report.summary))
     print("\nwritten:", *_by_folder(written), sep="\n  ")
-
-
-@dataclass
-class _Request:
-    """The arguments, resolved against what is known of the data set."""
-
-    args: argparse.Namespace
-    corpus: Corpus
-    name: str
-    settings: dict[str, Any]
-    tag: str
-    at: Pair | None
-    blocks: tuple[str, ...]
-    folds: int = 1
-
-    @classmethod
-    def of(cls, args: argparse.Namespace) -> _Request:
-        dataset = args.dataset or "demo"
-        for option in ("features", "data_root", "manifest"):
-            if args.dataset is None and getattr(args, option) is not None:
-                flag = "--" + option.replace("_", "-")
-                raise InputError(f"{flag} without --dataset: say what it is (iemocap, esd, or a name of yours)")
-        corpus = CORPORA.get(dataset) or Corpus(name=dataset, title=dataset, class_names=(), about="")
-        given = {name: getattr(args, name) for name in ("epochs", "hidden_dim", "lr", "precision")}
-        chosen = {name: value for name, value in given.items() if value is not None}
-        default, wanted = readings(**corpus.settings)["paper"], readings(**{**corpus.settings, **chosen})["paper"]
-        differing = {
-            name: value
-            for name, value in chosen.items()
-            if getattr(wanted.training, name, None) != getattr(default.training, name, None)
-            or getattr(wanted.model, name, None) != getattr(default.model, name, None)
-        }
-        if args.profile != "paper":
-            differing = {"profile": args.profile, **differing}
-        return cls(
-            args=args,
-            corpus=corpus,
-            name=args.name or dataset,
-            settings={**corpus.settings, **chosen, "fusion": args.fusion},
-            tag=",".join(f"{name}={value}" for name, value in differing.items()),
-            at=_pair(args.at, dataset),
-            blocks=args.blocks,
-        )
-
-    @property
-    def design(self) -> Design:
-        args = self.args
-        return Design(
-            readings=readings(**self.settings),
-            profile=args.profile,
-            k_audio=args.k_audio,
-            k_text=args.k_text,
-            seeds=args.seeds,
-            folds=self.folds,
-        )
-
-    def plan(self) -> Plan:
-        from study.driver import Plan
-
-        profile = PROFILES[self.args.profile]
-        return Plan(
-            design=self.design,
-            blocks=self.blocks,
-            at=self.at,
-            select_by=self.args.select_by or profile.select_by,
-            select_on=profile.select_on,
-        )
-
-    def facts(self, folds: tuple[Fold, ...]) -> StudyFacts:
-        from cemobam_core.features import fingerprint
-        from study.execution import versions
-
-        self.folds = len(folds)
-        return StudyFacts(
-            dataset=self.corpus.name,
-            title=self.corpus.title,
-            fingerprint=fingerprint(folds),
-            folds=len(folds),
-            settings=self.design.settings(),
-            class_names=folds[0].train.class_names,
-            made_with=versions(),
-            recipe=folds[0].train.provenance.get("signature", ""),
-        )
-
-    @property
-    def results(self) -> Path:
-        folder: Path = self.args.results / self.name
-        return folder
-
-    @property
-    def plots(self) -> Path:
-        folder: Path = self.args.plots / self.name
-        return folder
-
-    @property
-    def models(self) -> Path:
-        return self.results / "models"
-
-    def keeping(self, facts: StudyFacts) -> Keeping:
-        from study.models import Keeping
-
-        return Keeping(folder=self.models, dataset=facts.dataset, fingerprint=facts.fingerprint)
-
-    def wanted(self, run: StudyRun) -> list[Trial]:
-        """The trials whose models are to be kept: every one, or those of the chosen configuration."""
-        if self.args.keep_models == "all":
-            return distinct(trial for block in self.blocks for trial in run.trials(block))
-        pair = run.pair()
-        at_pair = self.design.trials("ablation", pair) if pair else []
-        return [trial for trial in at_pair if trial.configuration.model.modules == "full"]
-
-    def check_room(self, run: StudyRun, folds: tuple[Fold, ...]) -> None:
-        """See that the disk takes the models that are to be kept."""
-        from study.models import size_in_bytes
-
-        design, train = self.design, folds[0].train
-        count = run.counts()[0] if self.args.keep_models == "all" else len(design.seeds) * design.folds
-        config = replace(
-            design.base.model,
-            num_classes=train.num_classes,
-            audio_dim=train.audio.shape[-1],
-            text_dim=train.text.shape[-1],
-        )
-        needed = count * size_in_bytes(config)
-        free = shutil.disk_usage(self.results).free
-        if needed > free:
-            raise InputError(
-                f"--keep-models {self.args.keep_models}: {count} models take {needed / 1e9:.1f} GB and {self.results} "
-                f"has {free / 1e9:.1f} GB left; make room, give other --results, or keep fewer"
-            )
-
-    @property
-    def storage(self) -> str:
-        return self.args.storage or f"sqlite:///{self.results / 'study.db'}"
-
-    @property
-    def database(self) -> Path | None:
-        """The file of a ledger that is one."""
-        return ledger_file(self.storage)
-
-    @property
-    def k_max(self) -> int:
-        return largest_k(self.design, [self.at] if self.at else [])
-
-    def ledger(self, facts: StudyFacts | None = None, *, new: str | None = None) -> Ledger:
-        """The ledger, checked against the features; ``new`` is the storage to use if there is no file of it yet."""
-        missing = self.database is not None and not self.database.exists()
-        ledger = Ledger(new if new and missing else self.storage, name=self.name, tag=self.tag)
-        if facts:
-            ledger.open(facts)
-        return ledger
-
-    def check_pair(self, run: StudyRun) -> None:
-        """Blocks after the grid need a pair: from the grid, run before or now, or from the user."""
-        waiting = [block for block in self.blocks if block != "grid"]
-        if waiting and "grid" not in self.blocks and run.pair() is None:
-            raise InputError(
-                f"--blocks {','.join(self.blocks)}: {waiting[0]} needs a K pair, and the grid that would choose it is "
-                "not in the ledger; add grid to --blocks, or give the pair with --at 8,7"
-            )
-
-
-class _Progress:
-    """A progress bar: trials done, time left, the best pair so far among those with the most seeds done."""
-
-    def __init__(self, run: StudyRun) -> None:
-        from tqdm import tqdm
-
-        asked, done = run.counts()
-        self._bar = tqdm(
-            total=asked,
-            initial=done,
-            unit="trial",
-            dynamic_ncols=True,
-            mininterval=0.2 if sys.stderr.isatty() else 30,  # a log file gets a line now and then
-            smoothing=0.05,
-        )
-        self._base = run.plan.design.base
-        self._metric = f"{run.plan.select_on}_{run.plan.select_by}"
-        self._label = f"{run.plan.select_on} {run.plan.select_by.upper().replace('WF1', 'w-F1')}"
-        self._scores: dict[Pair, tuple[int, float]] = {}  # how many seeds and folds, and their sum
-        self._failed = 0
-        for trial, outcome in run.known(run.trials("grid")).items():
-            self._count(trial, outcome)
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def on_outcome(self, trial: Trial, outcome: Outcome) -> None:
-        if outcome.status == "failed":
-            self._failed += 1
-            self._bar.write(f"failed: {_described(trial)}: {outcome.reason}", file=sys.stderr)
-        self._count(trial, outcome)
-        words = []
-        if self._scores:
-            best, (n, total) = max(self._scores.items(), key=lambda item: item[1])
-            words.append(f"best {self._label} {100 * total / n:.1f} at K {best}")
-        if self._failed:
-            words.append(f"{self._failed} failed")
-        self._bar.set_postfix_str(", ".join(words), refresh=False)
-        self._bar.update()
-
-    def _count(self, trial: Trial, outcome: Outcome) -> None:
-        configuration = trial.configuration
-        if outcome.status == "done" and replace(configuration, pair=self._base.pair) == self._base:
-            n, total = self._scores.get(configuration.pair, (0, 0.0))
-            self._scores[configuration.pair] = (n + 1, total + outcome.metrics[self._metric])
 
 
 def _features(args: argparse.Namespace) -> int:
@@ -740,19 +583,6 @@ def _engine(args: argparse.Namespace, prepared: StudyData, devices: Sequence[str
     return LocalEngine(prepared, devices, trial_timeout=args.trial_timeout)
 
 
-def _pair(text: str | None, dataset: str) -> Pair | None:
-    if text is None:
-        return None
-    if text == "paper":
-        if pair := paper_pair(dataset):
-            return pair
-        raise InputError(f"--at paper: the paper reports no best K pair for {dataset}; give one as --at 8,7")
-    match = re.fullmatch(r"([1-9]\d{0,5}),([1-9]\d{0,5})", text)
-    if not match:
-        raise InputError(f"--at {text}: write K_audio,K_text, each at least 1, as 8,7; or paper")
-    return Pair(*map(int, match.groups()))
-
-
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -770,10 +600,6 @@ def _one_line(error: InputError | LedgerFailed | OSError) -> str:
     return " ".join(str(error).split())
 
 
-def _described(trial: Trial) -> str:
-    return ", ".join(f"{name} {value}" for name, value in trial.parameters.items())
-
-
 def _by_folder(paths: Sequence[Path]) -> list[str]:
     folders: dict[Path, list[str]] = defaultdict(list)
     for path in paths:
@@ -781,8 +607,14 @@ def _by_folder(paths: Sequence[Path]) -> list[str]:
     return [f"{folder}/: {', '.join(names)}" for folder, names in folders.items()]
 
 
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2g}" if seconds < 100 else f"{seconds:.0f}"
+
+
 def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+    if minutes < 120:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min" if minutes < 600 else f"{round(minutes / 60)} h"

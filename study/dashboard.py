@@ -7,27 +7,48 @@ import gc
 import logging
 import socket
 import sys
-from collections.abc import Container
+from collections.abc import Container, Iterable
+from typing import Any
 
-from optuna.storages import BaseStorage, RDBStorage, _CachedStorage
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage, _CachedStorage
+from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 from optuna_dashboard import wsgi
+from optuna_dashboard._note import note_str_key_prefix, note_ver_key  # type: ignore[import-untyped]
 from waitress.server import create_server
 
 from cemobam_core.errors import InputError
+from study.design import BLOCKS
+from study.ledger import ASKED, FACTS
 
 _PORTS = range(8080, 8100)
 """Tried in turn where the user names none."""
 
 _MANY = 1000
-"""Trials of a study above which their single learning curves are left out.
+"""Trials of a study above which their single learning curves and their own notes are left out.
 
-The front page draws a line for each: of 10,000 a browser makes two minutes of work, of the rest eight seconds.
+The front page draws a line for each curve: of 10,000 a browser makes two minutes of work, of the rest eight seconds. To
+find a trial's note, the dashboard goes through all notes of its study.
 """
 
 
+class LeanJournal(JournalStorage):
+    """A journal file read for the dashboard, see :func:`for_readers`."""
+
+    def get_all_studies(self) -> list[FrozenStudy]:
+        """Return the studies as the pages need them."""
+        return for_readers(self, super().get_all_studies())
+
+
 class LeanStorage(_CachedStorage):
-    """A database read for the dashboard: what has been read is kept, and of many trials no learning curves."""
+    """A database read for the dashboard, see :func:`for_readers`.
+
+    What has been read is kept, and of many trials no learning curves.
+    """
+
+    def get_all_studies(self) -> list[FrozenStudy]:
+        """Return the studies as the pages need them."""
+        return for_readers(self, super().get_all_studies())
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
@@ -38,6 +59,26 @@ class LeanStorage(_CachedStorage):
             for trial in trials:
                 trial.intermediate_values = {}
         return trials
+
+
+def for_readers(storage: BaseStorage, studies: Iterable[FrozenStudy]) -> list[FrozenStudy]:
+    """Return the studies as the dashboard's pages need them; the ledger stays as it is.
+
+    The home page shows the studies in the opposite order, so the grid comes last here. A trial's page begins with its
+    note and ends with its metrics, so a trial without a note gets one that says them. Attributes that only commands
+    read are left out, so that the one that explains the "Best Trial" stands beside it.
+
+    Args:
+        storage: the ledger.
+        studies: of it; they are changed.
+    """
+    studies = list(studies)
+    for study in studies:
+        study.user_attrs = {name: value for name, value in study.user_attrs.items() if name not in (FACTS, ASKED)}
+        trials = storage.get_all_trials(study._study_id, deepcopy=False)
+        if len(trials) <= _MANY:
+            study.system_attrs = {**_notes(trials), **study.system_attrs}
+    return _grid_last(studies)
 
 
 def serve(storage: BaseStorage, *, host: str, port: int | None) -> None:
@@ -55,6 +96,8 @@ def serve(storage: BaseStorage, *, host: str, port: int | None) -> None:
     database = getattr(storage, "_backend", storage)
     if isinstance(database, RDBStorage):
         storage = LeanStorage(database)
+    elif isinstance(storage, JournalStorage):
+        storage = LeanJournal(storage._backend)
     print("reading the ledger …", flush=True)
     _read_once(storage)
     bound = listener.getsockname()
@@ -73,6 +116,45 @@ def serve(storage: BaseStorage, *, host: str, port: int | None) -> None:
         server.run()  # Ctrl-C ends it without a word
     finally:
         server.close()
+
+
+def _grid_last(studies: Iterable[FrozenStudy]) -> list[FrozenStudy]:
+    """The studies of a name and a tag together, oldest first, and their blocks from the last to the grid."""
+    groups: dict[tuple[str, str], list[FrozenStudy]] = {}
+    for study in sorted(studies, key=lambda study: study._study_id):
+        name, _, rest = study.study_name.partition("/")
+        groups.setdefault((name, rest.partition(" ")[2]), []).append(study)
+    order = list(BLOCKS)
+
+    def place(study: FrozenStudy) -> int:
+        block = study.study_name.partition("/")[2].partition(" ")[0]
+        return -order.index(block) if block in order else -len(order)
+
+    return [study for group in groups.values() for study in sorted(group, key=place)]
+
+
+def _notes(trials: Iterable[FrozenTrial]) -> dict[str, Any]:
+    """The notes of trials, as the dashboard keeps them; of version 0, so that one that a user writes replaces it."""
+    notes: dict[str, Any] = {}
+    for trial in trials:
+        if trial.state.is_finished():
+            notes[note_ver_key(trial._trial_id)] = 0
+            notes[f"{note_str_key_prefix(trial._trial_id)}0"] = _note(trial)
+    return notes
+
+
+def _note(trial: FrozenTrial) -> str:
+    """What a trial is and what it reached, in percent."""
+    said = ", ".join(f"{name} **{value}**" for name, value in trial.params.items())
+    reached = trial.user_attrs
+    if trial.state != TrialState.COMPLETE:
+        return f"{said}\n\nfailed: {reached.get('reason', 'no reason is recorded')}"
+    rows = ["| |&emsp;WA |&emsp;UA |&emsp;w-F1 |&emsp;loss |", "|---|--:|--:|--:|--:|"]  # the dashboard leaves no room
+    for split, name in (("test", "test"), ("val", "validation"), ("train", "train")):
+        cells = [f"{100 * reached[f'{split}_{measure}']:.2f}" for measure in ("wa", "ua", "wf1")]
+        cells.append(f"{reached[f'{split}_loss']:.3f}")
+        rows.append(f"| {name} |" + "".join(f"&emsp;{cell} |" for cell in cells))
+    return said + "\n\n" + "\n".join(rows)
 
 
 def _listener(host: str, port: int | None) -> socket.socket:

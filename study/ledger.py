@@ -33,8 +33,8 @@ SPLITS = ("train", "val", "test")
 MEASURES = ("loss", "wa", "ua", "wf1")
 METRICS = tuple(f"{split}_{measure}" for split in SPLITS for measure in MEASURES)
 
-_FACTS = "made from"
-"""The user attribute of an Optuna study that holds its :class:`StudyFacts`."""
+FACTS, ASKED = "made from", "asked for"
+"""The user attributes of an Optuna study that hold its :class:`StudyFacts`, and the options it was last run with."""
 
 Status = Literal["done", "failed"]
 
@@ -102,6 +102,23 @@ class StudyFacts:
         object.__setattr__(self, "class_names", tuple(self.class_names))  # a list, as the ledger gives them
 
 
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """One study in a ledger: all blocks of one name and one tag.
+
+    Attributes:
+        name: the studies are called ``<name>/<block> <tag>``.
+        tag: what differs from the default settings; empty: nothing.
+        facts: what the ledger keeps of it.
+        asked: the options that it was last run with; none in ledgers of before they were kept.
+    """
+
+    name: str
+    tag: str
+    facts: StudyFacts
+    asked: tuple[str, ...] = ()
+
+
 class Ledger:
     """The trials of one name (usually a data set) in one Optuna storage.
 
@@ -121,13 +138,14 @@ class Ledger:
         self._made: dict[str, int] = {}  # likewise, of those that are seen to say what they are made from
         self._told: dict[str, int] = {}  # by block, the id of the last trial that was told of
         self._done: dict[str, set[str]] = defaultdict(set)  # by block, the signatures of those that were done
+        self._asked: list[str] = []
         try:
             self._storage = open_storage(storage)
             # A study that was made but not yet described holds no trial.
             self._kept = {
-                study.study_name: StudyFacts(**study.user_attrs[_FACTS])
+                study.study_name: (StudyFacts(**study.user_attrs[FACTS]), study.user_attrs.get(ASKED, []))
                 for study in self._storage.optuna.get_all_studies()
-                if _FACTS in study.user_attrs
+                if FACTS in study.user_attrs
             }
         except (SQLAlchemyError, ArgumentError, ImportError, OSError, RuntimeError, ValueError) as error:
             raise InputError(
@@ -165,8 +183,17 @@ class Ledger:
         """What is kept of the studies of this name and tag; None: there are none yet."""
         for block in BLOCKS:
             if self.study_name(block) in self._kept:
-                return self._kept[self.study_name(block)]
+                return self._kept[self.study_name(block)][0]
         return None
+
+    def recorded(self) -> list[Recorded]:
+        """Return every study in the storage, of whatever name and tag, in order of name and tag."""
+        found: dict[tuple[str, str], Recorded] = {}
+        for study_name, (facts, asked) in self._kept.items():
+            name, _, rest = study_name.partition("/")
+            tag = rest.partition(" ")[2]
+            found.setdefault((name, tag), Recorded(name=name, tag=tag, facts=facts, asked=tuple(asked)))
+        return [found[key] for key in sorted(found)]
 
     def open(self, facts: StudyFacts) -> None:
         """Say what the trials to come are made from.
@@ -174,13 +201,32 @@ class Ledger:
         Raises:
             InputError: the ledger holds trials of this name that were made from other features.
         """
-        for study_name, kept in self._kept.items():
+        for study_name, (kept, _) in self._kept.items():
             if study_name.startswith(f"{self._name}/") and kept.fingerprint != facts.fingerprint:
                 raise InputError(
                     f"the ledger's study {study_name!r} was made from other features or another split (fingerprint "
                     f"{kept.fingerprint}, now {facts.fingerprint}); give these another --name or other --results"
                 )
         self._facts = facts
+
+    def ask(self, options: Sequence[str]) -> None:
+        """Keep the options of this run, so that later commands need not be told them again.
+
+        Args:
+            options: as a command line has them; those of the run before are replaced.
+
+        Raises:
+            LedgerFailed: the storage refused.
+        """
+        self._asked = list(options)
+
+        def keep() -> None:
+            for study in self._storage.optuna.get_all_studies():
+                ours = study.study_name in {self.study_name(block) for block in BLOCKS}
+                if ours and study.user_attrs.get(ASKED) != self._asked:
+                    self._storage.optuna.set_study_user_attr(study._study_id, ASKED, self._asked)
+
+        self._storage.lasting(keep)
 
     def news(self, block: str) -> dict[str, Outcome]:
         """What this run or another has recorded in the block's study since this object last told, by signature.
@@ -262,11 +308,12 @@ class Ledger:
             direction="maximize",
             load_if_exists=True,
         )
-        if _FACTS not in study.user_attrs:
+        if FACTS not in study.user_attrs:
             with warnings.catch_warnings():  # experimental in Optuna, and only the dashboard's axis label
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 study.set_metric_names(["validation WA"])
-            study.set_user_attr(_FACTS, asdict(self._facts))
+            study.set_user_attr(FACTS, asdict(self._facts))
+            study.set_user_attr(ASKED, self._asked)
         self._made[block] = study._study_id
         return study._study_id
 

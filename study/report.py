@@ -25,6 +25,7 @@ from study.claims import Claim, Verdict, about_what, claims, spread_sentence
 from study.evidence import Evidence
 from study.execution import versions
 from study.figures import DRAWINGS
+from study.results import ABOUT, TRIALS
 from study.statistics import SEEDS_FOR_INTERVAL
 from study.tables import (
     TABLE_FORMS,
@@ -41,6 +42,10 @@ from study.tables import (
 
 TABLES = ("table1", "table2", "table3", "table4", "gaps", "variance", "comparisons", "selection")
 OTHERS = ("grid.csv", "claims.csv", "report.md", "report.html")
+
+RESULT_FILES = (TRIALS, ABOUT, *OTHERS, *(f"{name}.{form}" for name in TABLES for form in TABLE_FORMS))
+PLOT_FILES = tuple(f"{drawing.file}.{form}" for drawing in DRAWINGS.values() for form in figures.FORMS)
+"""All that a report may write into its two folders."""
 
 _SHOWN = 50
 """Failed trials that are listed; the others are counted."""
@@ -118,9 +123,7 @@ class Report:
             with written_atomically(results / name) as temporary:
                 temporary.write_text(text, encoding="utf-8")
             written.append(results / name)
-        possible = [results / name for name in OTHERS]
-        possible += [results / f"{name}.{form}" for name in TABLES for form in TABLE_FORMS]
-        possible += [plots / f"{drawing.file}.{form}" for drawing in DRAWINGS.values() for form in figures.FORMS]
+        possible = [results / name for name in RESULT_FILES] + [plots / name for name in PLOT_FILES]
         for path in set(possible) - set(written):
             path.unlink(missing_ok=True)
         return written

@@ -245,7 +245,7 @@ def load_results(folder: Path | str) -> Results:
                 f"{folder}: not the results of a study: there is no {name} in it; give a folder such as results/demo "
                 "(one from before this file was kept gets it with --report-only)"
             )
-    about = _about(folder / ABOUT)
+    about = read_about(folder / ABOUT)
     path = folder / TRIALS
     try:
         trials = pd.read_csv(path, keep_default_na=False, na_values=[""])
@@ -277,7 +277,12 @@ def _unsound(trials: pd.DataFrame) -> str:
     return ""
 
 
-def _about(path: Path) -> About:
+def read_about(path: Path) -> About:
+    """Return what a ``study.json`` holds.
+
+    Raises:
+        InputError: a file that cannot be read, or that a study did not write.
+    """
     hints = get_type_hints(About)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

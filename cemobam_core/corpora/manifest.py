@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import io
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,9 @@ _ALIASES = {"audio_file": "audio", "raw_text": "text"}
 """What the authors' metadata files call the columns."""
 _JSONL, _TABLES = (".jsonl", ".ndjson"), (".csv", ".tsv", ".txt")
 _DELIMITERS = (",", "\t", ";")
+
+_LIKE, _USUAL = 0.8, 3
+"""A label that stands once and shares this much with one that stands so often is a typing error."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -260,6 +264,7 @@ def _classes(rows: Sequence[_Row], class_names: Sequence[str] | None) -> tuple[d
     first: dict[str, _Row] = {}
     for row in rows:
         first.setdefault(row.label, row)
+    times = Counter(row.label for row in rows)
     numbers = all(re.fullmatch(r"[0-9]{1,9}", label) for label in first)
     if class_names is None:
         if numbers:
@@ -271,6 +276,12 @@ def _classes(rows: Sequence[_Row], class_names: Sequence[str] | None) -> tuple[d
                 raise row.error(
                     f"label {label!r} and {other!r} (line {first[other].line}) differ in case alone; write one of them"
                 )
+            usual = [name for name in first if times[name] >= _USUAL and _letters(name) != _letters(label)]
+            if times[label] == 1 and (meant := _like(label, usual)):
+                raise row.error(
+                    f"label {label!r} stands here alone and is like {meant!r}, which stands {times[meant]} times; "
+                    "correct it, or delete the line (a class needs utterances in every split)"
+                )
         return {label: label for label in first}, tuple(sorted(first))
     names = tuple(class_names)
     by_name = {str(i): name for i, name in enumerate(names)} if numbers else {name.casefold(): name for name in names}
@@ -279,12 +290,24 @@ def _classes(rows: Sequence[_Row], class_names: Sequence[str] | None) -> tuple[d
         key = str(int(label)) if numbers else label.casefold()
         if key not in by_name:
             known = ", ".join(f"{i} {name}" for i, name in enumerate(names)) if numbers else ", ".join(names)
+            meant = _like(label, names)
             raise row.error(
-                f"label {label!r} is none of this data set's ({known}); correct it, delete the line, or give the "
-                "manifest a data set name of its own"
+                f"label {label!r} is none of this data set's ({known}){f'; did you mean {meant!r}?' if meant else ''}; "
+                "correct it, delete the line, or give the manifest a data set name of its own"
             )
         classes[label] = by_name[key]
     return classes, names
+
+
+def _like(label: str, names: Iterable[str]) -> str:
+    """The name that a label is most like; empty: none."""
+    folded = {name.casefold(): name for name in names}
+    return next((folded[name] for name in difflib.get_close_matches(label.casefold(), folded, 1, _LIKE)), "")
+
+
+def _letters(label: str) -> str:
+    """A label without its digits: ``class_1`` and ``class_2`` are no typing errors."""
+    return re.sub(r"[0-9]+", "", label.casefold())
 
 
 def _is_file(path: Path) -> bool:

@@ -143,6 +143,8 @@ class _Extraction:
             self.say(line)
         folds = split_utterances(corpus, settings.protocol, settings.split_seed)
         self.say(f"split by {settings.protocol}: {split_sizes(folds)}")
+        for modality in MODALITIES:  # a wrong encoder is known in seconds; reading all audio takes minutes
+            self._load(modality, getattr(self.recipe, modality))
         self._check_audio()
         self._refuse_too_many_bad()
         self._refuse_missing_classes(folds)
@@ -217,18 +219,18 @@ class _Extraction:
 
     def _encoder(self, modality: str, where: str) -> Encoder:
         """The encoder of a modality: the one that was tuned for a fold, or as it came."""
-        settings = self.recipe.settings
         tuned = self._tuned_folder(modality, where)
         if self.recipe.tuned[MODALITIES.index(modality)] and tuned.is_dir():
             pretrained = Pretrained(name=str(tuned), folder=tuned, revision="")
         else:
             pretrained = getattr(self.recipe, modality)
-        encoder: Encoder
+        return self._load(modality, pretrained).to(self.device)
+
+    def _load(self, modality: str, pretrained: Pretrained) -> Encoder:
+        settings = self.recipe.settings
         if modality == "audio":
-            encoder = AudioEncoder(pretrained, max_seconds=settings.max_seconds, steps=settings.audio_steps)
-        else:
-            encoder = TextEncoder(pretrained, pool=settings.text_pool, max_tokens=settings.max_tokens)
-        return encoder.to(self.device)
+            return AudioEncoder(pretrained, max_seconds=settings.max_seconds, steps=settings.audio_steps)
+        return TextEncoder(pretrained, pool=settings.text_pool, max_tokens=settings.max_tokens)
 
     def _tuned_folder(self, modality: str, where: str) -> Path:
         return self.out / _ENCODERS / where / modality
@@ -295,8 +297,10 @@ class _Extraction:
         return {u.id: float(len(u.text)) for u in self.recipe.corpus.utterances}
 
     def _encode(self, encoder: Encoder, missing: Mapping[int, list[Utterance]], parts: Parts, name: str) -> None:
-        modality, unit = ("audio", "s of audio") if isinstance(encoder, AudioEncoder) else ("text", "letter")
-        size, sequence = self._size(modality), self.recipe.settings.level == "sequence"
+        of_audio = isinstance(encoder, AudioEncoder)
+        modality, unit = ("audio", "s of audio") if of_audio else ("text", "utterance")
+        size = self.seconds if of_audio else dict.fromkeys(self._size(modality), 1.0)
+        sequence = self.recipe.settings.level == "sequence"
 
         def load(part: tuple[int, list[Utterance]]) -> list[Any]:
             return [_or_error(encoder.read, getattr(u, modality)) for u in part[1]]

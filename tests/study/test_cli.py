@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
+import runpy
+import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from cemobam_core import FeatureSet
+from study import load_results
 from study.arguments import as_typed, grid_parser
 from study.cli import cemobam, main
+from study.design import Pair
 
 QUICK = ["--k-audio", "1", "--k-text", "1,2", "--seeds", "1", "--epochs", "1", "--workers", "1"]
 
@@ -32,7 +38,9 @@ def said(arguments: list[str], capsys: pytest.CaptureFixture[str], status: int =
     ("arguments", "message"),
     [
         (["--k-audio", "0:10"], "argument --k-audio: '0:10' is not whole numbers of at least 1; write 1:10"),
-        (["--k-text", "5:4"], "--k-text: '5:4'"),
+        (["--k-text", "5:4"], "--k-text: '5:4' runs backwards; write 4:5"),
+        (["--k-audio", "1,3,1"], "--k-audio: '1,3,1' names 1 twice; write each number once"),
+        (["--seeds", "1,1"], "--seeds: '1,1' names 1 twice"),
         (["--k-text", "1,x"], "--k-text: '1,x'"),
         (["--k-text", "-3"], "--k-text"),
         (["--seeds", "0"], "--seeds: '0' is not seeds; write how many, at least 1"),
@@ -57,7 +65,9 @@ def said(arguments: list[str], capsys: pytest.CaptureFixture[str], status: int =
         (["--engine", "ray", "--ray-address", "here"], "'here' is not the address of a Ray cluster; write HOST:6379"),
         (["--engine", "ray", "--ray-address", "127.0.0.1:1"], "127.0.0.1:1: no Ray cluster can be joined there"),
         (["--split-protocol", "speaker"], "--split-protocol: the demo brings its own"),
-        (["--no-such-flag"], "unrecognized arguments: --no-such-flag"),
+        (["--no-such-flag"], "unrecognized arguments: --no-such-flag (see"),
+        (["--epoch", "3"], "unrecognized arguments: --epoch 3; did you mean --epochs? (see run_grid.py --help)"),
+        (["--k_audio=1"], "unrecognized arguments: --k_audio=1; did you mean --k-audio?"),
         (
             ["--k-text", "5:600"],
             "demo (synthetic) (random:40/30/30) has 180 utterances in the val split, so K can be 179 at most",
@@ -211,20 +221,48 @@ def test_a_report_of_something_else_leaves_the_files_alone(
     assert main([*settings, "--dataset", "mine", "--features", "f"]) == 0
     before = {path: path.read_bytes() for path in in_folder.glob("results/x/*.csv")}
     capsys.readouterr()
-    assert "give --dataset mine" in said(["--report-only", *settings], capsys)
+    assert "give --dataset mine" in said(["--report-only", *settings, "--dataset", "yours"], capsys)
     other = ["--report-only", *settings, "--dataset", "mine", "--k-audio", "5"]
     assert "none of the trials asked for" in said(other, capsys)
-    assert "has no study" in said(["--report-only", "--dataset", "mine", "--name", "x"], capsys)
+    assert "has no study 'x' with these settings; it has: --epochs 1 --hidden-dim 8" in said(
+        ["--report-only", "--name", "x", "--epochs", "7"], capsys
+    )
     assert {path: path.read_bytes() for path in in_folder.glob("results/x/*.csv")} == before
 
 
-def test_files_of_other_settings_do_not_stay_beside_new_ones(in_folder: Path) -> None:
+def test_a_report_of_other_settings_is_moved_aside_and_comes_back(
+    in_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(QUICK) == 0
-    assert Path("results/demo/table1.csv").exists()
+    before = {path.name: path.read_bytes() for path in in_folder.glob("*/demo/*.*") if path.stem != "study"}
+    assert "table1.csv" in before and "fig2_topk.png" in before
     assert main([*QUICK, "--epochs", "2", "--blocks", "grid"]) == 0
+    aside = "epochs=1,k_audio=1,k_text=1-2,seeds=0"
+    assert f"is kept: {aside}, now in results/demo/{aside}/ and plots/demo/{aside}/" in capsys.readouterr().out
     names = {path.name for path in Path("results/demo").iterdir()}
     assert not any(name.startswith("table") for name in names)
     assert {"study.db", "study.lock", "trials.csv", "study.json", "grid.csv", "claims.csv", "report.html"} <= names
+    kept = {path.name: path.read_bytes() for path in in_folder.glob(f"*/demo/{aside}/*.*") if path.stem != "study"}
+    links = kept.pop("report.md").decode()
+    assert kept == {name: content for name, content in before.items() if name != "report.md"}
+    assert f"](../../../plots/demo/{aside}/fig2_topk.png)" in links
+    assert load_results(f"results/demo/{aside}").about.settings["epochs"] == 1
+    # More seeds of the same settings replace the report; those settings again take their own back.
+    assert main([*QUICK, "--epochs", "2", "--blocks", "grid", "--seeds", "2"]) == 0
+    assert "is kept" not in capsys.readouterr().out
+    assert main([*QUICK, "--report-only"]) == 0
+    assert [path.name for path in Path("results/demo").iterdir() if path.is_dir() and path.name != "logs"] == [
+        "epochs=2,k_audio=1,k_text=1-2,seeds=0-1"
+    ]
+    assert Path("results/demo/table1.csv").read_bytes() == before["table1.csv"]
+
+
+def test_figures_of_other_settings_go_beside_those_of_the_report(in_folder: Path) -> None:
+    assert main([*QUICK, "--blocks", "grid"]) == 0
+    before = Path("plots/demo/fig2_topk.png").read_bytes()
+    assert cemobam(["figures", "--k-text", "2", "--only", "topk"]) == 0
+    assert Path("plots/demo/fig2_topk.png").read_bytes() == before
+    assert Path("plots/demo/epochs=1,k_audio=1,k_text=2,seeds=0/fig2_topk.png").exists()
 
 
 def test_two_runs_do_not_share_a_ledger_at_once(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -274,6 +312,110 @@ def test_a_figure_that_cannot_be_drawn_says_why(
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert line.startswith("cemobam figures: error: ")
     assert message in line
+
+
+def test_what_was_asked_for_is_not_typed_again(
+    in_folder: Path, make_features: Callable[..., FeatureSet], capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_splits(in_folder / "f", make_features)
+    settings = [*QUICK, "--blocks", "grid", "--hidden-dim", "8", "--fusion", "max", "--at", "1,2"]
+    assert main([*settings, "--dataset", "mine", "--features", "f"]) == 0
+    first = Path("results/mine/report.md").read_bytes()
+    for path in in_folder.glob("*/mine/*.*"):
+        if path.suffix not in (".db", ".lock"):
+            path.unlink()
+    assert main(["--report-only"]) == 0  # from the ledger alone
+    assert Path("results/mine/report.md").read_bytes() == first
+    assert cemobam(["figures", "--only", "topk"]) == 0
+    assert main([*settings, "--dataset", "mine", "--features", "f", "--epochs", "2"]) == 0
+    capsys.readouterr()
+    several = said(["--report-only"], capsys)
+    assert "has several studies named 'mine'; choose one by its settings: " in several
+    assert several.endswith("--epochs 1 --hidden-dim 8; --epochs 2 --hidden-dim 8")
+    assert main(["--report-only", "--epochs", "2"]) == 0
+    assert load_results("results/mine").about.settings["epochs"] == 2
+    assert main(["--report-only", "--epochs", "1", "--k-text", "2"]) == 0  # an option that is given wins
+    about = load_results("results/mine").about
+    assert (about.settings["epochs"], about.k_text, about.fusion, about.at) == (1, (2,), "max", Pair(1, 2))
+
+
+def test_of_several_studies_one_is_to_be_named(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shared = ["--storage", f"sqlite:///{in_folder / 'all.db'}"]
+    for name in ("one", "two"):
+        assert main([*QUICK, "--blocks", "grid", "--name", name]) == 0
+        assert main([*QUICK, "--blocks", "grid", "--name", name, *shared]) == 0
+    capsys.readouterr()
+    assert "results: has several studies; choose one: --name one, --name two" in said(["--report-only"], capsys)
+    assert "all.db: has several studies; choose one" in said(["--report-only", *shared], capsys)
+    assert main(["--report-only", "--name", "two"]) == 0
+    assert cemobam(["dashboard"]) == 2
+    assert "cemobam dashboard: error: results: has several studies" in capsys.readouterr().err
+
+
+def test_a_command_in_full_means_the_same_study_when_it_only_reports(in_folder: Path) -> None:
+    for more in ([], ["--name", "other"]):
+        assert main([*QUICK, "--blocks", "grid", *more]) == 0
+    Path("results/demo/grid.csv").unlink()
+    assert main([*QUICK, "--blocks", "grid", "--report-only"]) == 0
+    assert Path("results/demo/grid.csv").exists()
+
+
+def test_features_that_say_nothing_are_warned_of(
+    in_folder: Path, make_features: Callable[..., FeatureSet], capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = make_features(32, seed=2, name="test")
+    save_splits(in_folder / "f", make_features, test=replace(good, text=good.text * (torch.arange(32) > 2)[:, None]))
+    assert main([*QUICK, "--blocks", "grid", "--hidden-dim", "8", "--dataset", "mine", "--features", "f"]) == 0
+    warning = "warning: the test split: 3 of 32 utterances: the text embedding is all zeros (the first is 'test_000')"
+    assert warning in capsys.readouterr().err
+
+
+def test_a_plan_says_first_what_it_does_and_then_how_long_a_run_takes(
+    in_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*QUICK, "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "planning the study demo …"
+    assert lines[-3] == "  time        is being measured, in about 15 s …"
+    assert "s a trial, 1 side by side" in lines[-2]
+    assert re.search(r"about \d+ \w+, between \d+ \w+ and \d+ \w+: ", lines[-2])
+    assert lines[-1].strip() == "(epochs timed on the train split, 240 utterances, on cpu)"
+    assert main([*QUICK]) == 0
+    assert "\nopen results/demo/report.html\n\ndemo (synthetic): 7 of 7 trials done" in capsys.readouterr().out
+    assert main([*QUICK, "--dry-run"]) == 0
+    assert capsys.readouterr().out.endswith("time        none: every trial is done\n")
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["grid", "--version"], ["figures", "--version"]])
+def test_the_version_is_told(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cemobam(arguments)
+    assert stop.value.code == 0
+    assert re.fullmatch(r"cemobam-study \S.*, method \d+\n", capsys.readouterr().out)
+
+
+def test_cemobam_grid_calls_itself_so(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cemobam(["grid", "--help"])
+    text = capsys.readouterr().out
+    assert "usage: cemobam grid [-h]" in text
+    assert "cemobam grid --dataset iemocap --features DIR" in text
+    assert "run_grid" not in text
+    assert cemobam(["grid", "--at", "8"]) == 2
+    assert capsys.readouterr().err.startswith("cemobam grid: error: --at 8")
+
+
+def test_an_unknown_command_is_told_what_it_is_like(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cemobam(["dashbord"]) == 2
+    assert "unknown command 'dashbord'; did you mean dashboard?; choose from grid," in capsys.readouterr().err
+
+
+def test_the_package_runs_as_a_module(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["study", "--help"])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_module("study", run_name="__main__")
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: cemobam COMMAND")
 
 
 @pytest.mark.usefixtures("without_figures")

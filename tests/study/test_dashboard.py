@@ -22,6 +22,7 @@ from conftest import FakeEngine, invented
 from matplotlib.colors import to_rgb
 from optuna_dashboard import get_note, save_note
 from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
+from optuna_dashboard._note import get_note_from_system_attrs, save_note_with_version
 
 from study import dashboard, publishing
 from study.arguments import dashboard_as_typed, grid_parser
@@ -242,10 +243,55 @@ def test_of_many_trials_the_curves_are_left_out_of_the_browser_alone(
     assert all(outcome.curve for outcome in make_ledger().news("grid").values())
 
 
+@pytest.mark.parametrize("kind", ["sqlite:///{}/study.db", "journal:///{}/study.journal"])
+def test_pages_begin_with_what_matters(
+    make_ledger: Make, plan: Plan, facts: StudyFacts, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The grid first on the home page, a trial's scores on top of its page, and what "Best Trial" is beside it."""
+    ledger = make_ledger(kind.format(tmp_path))
+    published_study(plan, ledger, facts, tmp_path)
+    inner = ledger.storage
+    database = getattr(inner, "_backend", inner)
+    storage = (dashboard.LeanJournal if kind.startswith("journal") else dashboard.LeanStorage)(database)
+    studies = storage.get_all_studies()
+    assert [study.study_name for study in studies] == ["demo/ablation", "demo/fusion", "demo/grid"]
+    grid = studies[-1]
+    assert grid.user_attrs == {
+        "Best Trial": "one trial, by validation WA: partly luck, no result",
+        "the answer": "K 2,1, by the mean over seeds: see the note",
+    }
+    assert studies[0].user_attrs["the answer"] == "by means over seeds: see the note"
+    trial = storage.get_all_trials(grid._study_id)[3]
+    note = get_note_from_system_attrs(grid.system_attrs, trial._trial_id)
+    assert note["version"] == 0
+    assert f"k_audio **{trial.params['k_audio']}**" in note["body"]
+    assert f"| test |&emsp;{100 * trial.user_attrs['test_wa']:.2f} |" in note["body"]
+    # What a user writes takes its place; nothing of ours is written into the ledger.
+    save_note_with_version(storage, grid._study_id, trial._trial_id, 1, "my own")
+    again = {study.study_name: study for study in storage.get_all_studies()}["demo/grid"]
+    assert get_note_from_system_attrs(again.system_attrs, trial._trial_id)["body"] == "my own"
+    assert sum(key.endswith("note_ver") for key in storage.get_study_system_attrs(grid._study_id)) == 2
+    monkeypatch.setattr(dashboard, "_MANY", 11)
+    many = {study.study_name: study for study in storage.get_all_studies()}["demo/grid"]
+    assert get_note_from_system_attrs(many.system_attrs, trial._trial_id)["body"] == "my own"
+    assert sum(key.endswith("note_ver") for key in many.system_attrs) == 2
+
+
+def test_a_failed_trial_says_why_on_its_page(make_ledger: Make, plan: Plan, facts: StudyFacts, tmp_path: Path) -> None:
+    ledger = make_ledger()
+    run = StudyRun(plan, ledger, facts)
+    run.run(FakeEngine(fails=lambda trial: trial.seed == 1), lambda *_: None)
+    storage = dashboard.LeanStorage(ledger.storage)
+    (grid,) = storage.get_all_studies()
+    failed = next(trial for trial in storage.get_all_trials(grid._study_id) if trial.params["seed"] == 1)
+    note = get_note_from_system_attrs(grid.system_attrs, failed._trial_id)["body"]
+    assert note.endswith("seed **1**\n\nfailed: ValueError: told to")
+
+
 @pytest.mark.parametrize(
     ("given", "command"),
     [
-        ("", "cemobam dashboard"),
+        ("", "cemobam dashboard --dataset demo"),
         ("--dataset iemocap --epochs 3 --seeds 2", "cemobam dashboard --dataset iemocap"),
         ("--name mine --results out", "cemobam dashboard --results out --name mine"),
         ("--storage postgresql://me:secret@db/x", "cemobam dashboard --storage 'postgresql://me:***@db/x'"),
@@ -288,7 +334,7 @@ def test_it_serves_on_this_machine_alone_and_ends_quietly(
     assert address.startswith("http://127.0.0.1:")
     with urllib.request.urlopen(f"{address}api/studies", timeout=60) as answer:
         names = [study["study_name"] for study in json.load(answer)["study_summaries"]]
-    assert names == ["demo/grid", "demo/fusion", "demo/ablation"]
+    assert names == ["demo/ablation", "demo/fusion", "demo/grid"]  # the page shows them from the last to the first
     port = int(address.rsplit(":", 1)[1].strip("/"))
     other = socket.gethostbyname(socket.gethostname())
     if not other.startswith("127."):

@@ -12,7 +12,7 @@ from conftest import invented  # the one beside this file
 
 from cemobam_core import InputError
 from study.design import Pair, Trial
-from study.driver import Plan
+from study.driver import Plan, StudyRun
 from study.ledger import METRICS, Ledger, Outcome, StudyFacts
 from study.storages import LedgerFailed, open_storage
 
@@ -152,3 +152,19 @@ def test_a_storage_that_refuses_says_so(make_ledger: Make, plan: Plan, tmp_path:
             ledger.record("grid", trial, invented(trial))
     whole = make_ledger().news("grid")
     assert all(set(outcome.metrics) == set(METRICS) for outcome in whole.values())
+
+
+def test_the_options_of_the_last_run_are_kept(
+    make_ledger: Callable[..., Ledger], plan: Plan, facts: StudyFacts, storage: str
+) -> None:
+    ledger = make_ledger(storage)
+    ledger.ask(["--seeds", "2"])
+    assert ledger.recorded() == []  # nothing is recorded before there is a trial
+    first, *_ = StudyRun(plan, ledger, facts).trials("grid")
+    ledger.record("grid", first, invented(first))
+    make_ledger(storage, tag="epochs=2").record("grid", first, invented(first))
+    (plain, tagged) = make_ledger(storage).recorded()
+    assert (plain.name, plain.tag, plain.asked, plain.facts) == ("demo", "", ("--seeds", "2"), facts)
+    assert (tagged.tag, tagged.asked) == ("epochs=2", ())
+    make_ledger(storage).ask(["--seeds", "0,7"])
+    assert [study.asked for study in make_ledger(storage).recorded()] == [("--seeds", "0,7"), ()]

@@ -88,6 +88,19 @@ def test_columns_may_stand_in_any_order_and_case_with_others_between(clips: Path
     ]
 
 
+def test_a_label_that_is_mistyped_names_its_line(clips: Path) -> None:
+    rows = "".join(f"a.wav,A,{label},{i}\n" for i, label in enumerate(["happy", "sad"] * 4))
+    with pytest.raises(
+        InputError, match=r"m.csv line 10: label 'hapy' stands here alone and is like 'happy', which stands 4 times"
+    ):
+        read(clips, f"audio,text,label,id\n{rows}b.wav,B,hapy,x\n")
+    assert read(clips, f"audio,text,label,id\n{rows}b.wav,B,fear,x\n").class_names == ("fear", "happy", "sad")
+    numbered = rows.replace("happy", "class_10").replace("sad", "class_2")
+    assert "class_1" in read(clips, f"audio,text,label,id\n{numbered}b.wav,B,class_1,x\n").class_names
+    with pytest.raises(InputError, match=r"line 2: label 'Sadnes' is none of .*; did you mean 'sadness'\?; correct it"):
+        read(clips, "audio,text,label\na.wav,A,Sadnes\n", class_names=CLASSES)
+
+
 def test_absolute_paths_and_own_ids(clips: Path, tmp_path: Path) -> None:
     corpus = read(clips, f"audio,text,label,id,speaker\n{tmp_path}/a.wav,A,x,one,\nb.wav,B,y,,s1\n")
     assert [(u.id, u.audio, u.speaker) for u in corpus.utterances] == [

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -90,6 +91,26 @@ def test_each_utterance_has_its_own_embeddings_label_speaker_and_session(recipe:
                 features.text[row], text.embed([u.text], sequence=False)[0][0], atol=1e-5, rtol=0
             )
     assert seen == set(by_id)
+
+
+def test_a_wrong_encoder_is_told_before_any_audio_is_read(
+    recipe: Make, tmp_path: Path, bert: Path, wav2vec2: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Path) -> float:
+        raise AssertionError("audio was read")
+
+    monkeypatch.setattr("cemobam_core.encoders.extract.seconds_of", refuse)
+    with pytest.raises(InputError, match=r"--audio-encoder .*: is a bert; give a model of one of these builds"):
+        make_features(recipe(audio_encoder=str(bert)), tmp_path / "out", say=quietly)
+    with pytest.raises(InputError, match=r"--text-encoder .*: no tokenizer in"):
+        make_features(recipe(text_encoder=str(wav2vec2)), tmp_path / "out", say=quietly)
+
+
+def test_texts_are_counted_in_utterances(recipe: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_features(recipe(), tmp_path / "out", say=quietly)
+    bars = capsys.readouterr().err
+    assert "encoding text: 100%" in bars
+    assert re.search(r"encoding text: 100%.* 80/80 .*utterance/s", bars)
 
 
 def test_what_they_are_made_from_is_written_down(recipe: Make, tmp_path: Path, wav2vec2: Path) -> None:

@@ -1,0 +1,65 @@
+"""Embeddings that say nothing: all zeros, one number throughout, or the same for every utterance of a split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from cemobam_core.features import MODALITIES, FeatureSet, Fold
+
+_AT_ONCE = 64
+"""Utterances that are looked at together."""
+
+
+def blanks(*folds: Fold) -> list[str]:
+    """Return a warning for each split and modality whose embeddings say nothing, each once.
+
+    Such features are valid, and a study runs on them; but an utterance without an embedding is linked to its neighbours
+    at random, and has usually lost its audio or its text on the way.
+
+    Args:
+        folds: the features.
+    """
+    found = [
+        f"the {name} split: {what}"
+        for fold in folds
+        for name, features in fold.splits.items()
+        for modality in MODALITIES
+        for what in _of_one(features, modality)
+    ]
+    return list(dict.fromkeys(found))
+
+
+def _of_one(features: FeatureSet, modality: str) -> Iterator[str]:
+    x, mask = getattr(features, modality), getattr(features, f"{modality}_mask")
+    zero, constant, same = [], [], True
+    for start in range(0, len(features), _AT_ONCE):
+        rows = slice(start, start + _AT_ONCE)
+        part = _filled(x[rows], None if mask is None else mask[rows])  # (n, T · E)
+        lowest, highest = part.min(dim=1).values, part.max(dim=1).values
+        zero += ((lowest == 0) & (highest == 0)).tolist()
+        constant += ((lowest == highest) & (lowest != 0)).tolist()
+        first = _filled(x[:1], None if mask is None else mask[:1])
+        same = same and bool((part == first).all())
+    n = len(features)
+    if sum(zero):
+        yield _told(sum(zero), n, modality, "all zeros", features.utterance_ids[zero.index(True)])
+    if sum(constant):
+        yield _told(sum(constant), n, modality, "one number throughout", features.utterance_ids[constant.index(True)])
+    if same and n > 1 and not any(zero + constant):
+        yield f"all {n} utterances have the same {modality} embedding; make the features again"
+
+
+def _filled(x: Tensor, mask: Tensor | None) -> Tensor:
+    """(n, T · E), padding replaced by each utterance's first step, which is valid."""
+    if mask is not None:
+        x = x.where(mask.unsqueeze(-1), x[:, :1])
+    return x.flatten(1)
+
+
+def _told(count: int, n: int, modality: str, what: str, example: str) -> str:
+    return (
+        f"{count} of {n} utterances: the {modality} embedding is {what} (the first is {example!r}); "
+        "make the features again or leave them out"
+    )

@@ -1,0 +1,9 @@
+"""``python -m study`` is ``cemobam``."""
+
+from __future__ import annotations
+
+import sys
+
+from study.cli import cemobam
+
+sys.exit(cemobam())
