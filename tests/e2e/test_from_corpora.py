@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from runs import cemobam_here, ended, run_here, start, start_cemobam, until
+from runs import cemobam_here, run_here, start_cemobam, until
 from tiny import make_bert, make_wav2vec2
 from trees import make_esd, make_iemocap, make_manifest
 
@@ -22,7 +22,6 @@ def encoders(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return ["--audio-encoder", str(audio), "--text-encoder", str(text)]
 
 
-@pytest.mark.process
 def test_from_the_wav_files_of_iemocap_to_the_heatmap_in_one_command(in_folder: Path, encoders: list[str]) -> None:
     tree = make_iemocap(in_folder / "IEMOCAP_full_release", per_class=6)
     command = ["--dataset", "iemocap", "--data-root", str(tree), *encoders, "--tune-epochs", "2"]
@@ -30,7 +29,7 @@ def test_from_the_wav_files_of_iemocap_to_the_heatmap_in_one_command(in_folder: 
     assert "the features are made first" in plan
     assert not (in_folder / "results").exists()
 
-    out, err = ended(start(*command, *GRID))
+    out, err = run_here(*command, *GRID)
     assert "layers 1 to 3 of 3 learn" in out
     assert "encoding audio" in err and "tuning text" in err
     assert "test sentences are also in train" in out
@@ -82,7 +81,7 @@ def test_killed_at_any_moment_the_features_are_made_all_the_same(in_folder: Path
     command = ["features", "--dataset", "iemocap", "--data-root", str(tree), *encoders, "--tune-epochs", "4", "--out"]
     cemobam_here(*command, "whole")
     # one after another: the first parts are begun, the audio encoder is being tuned, audio is being encoded
-    for begun in (".parts", ".parts/*/*/tuned_audio*", ".parts/*/*/audio/*.safetensors"):
+    for begun in (".parts", ".parts/**/tuned_audio*", ".parts/**/audio/*.safetensors"):
         process = start_cemobam(*command, "killed")
         until(lambda begun=begun: any(Path("killed").glob(begun)), begun, process)
         process.kill()

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import signal
-import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import optuna
 import pandas as pd
 import pytest
 import sqlalchemy
+from runs import ended, run_here, start, trials, until
 from servers import PostgreSQL
-from test_runs import run, start
 
 from study.storages import open_storage
 
+pytestmark = [pytest.mark.process, pytest.mark.slow]
 STUDY = ["--k-audio", "1,3", "--k-text", "1:2", "--seeds", "10", "--epochs", "4", "--workers", "1"]
 TRIALS = 10 * (2 * 2 + 3 + 2)
-
-
-def trials(folder: str) -> pd.DataFrame:
-    """The trials without what may differ from run to run."""
-    return pd.read_csv(f"{folder}/demo/trials.csv").drop(columns=["seconds", "device"])
 
 
 def counted(storage: str) -> list[int]:
@@ -39,23 +32,10 @@ def counted(storage: str) -> list[int]:
     return numbers
 
 
-def until(condition: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
-
-
-def ended(process: subprocess.Popen[str]) -> str:
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, out + err
-    return out
-
-
 @pytest.fixture
-def undisturbed(in_folder: Path) -> pd.DataFrame:
-    run(*STUDY, "--results", "undisturbed")
-    return trials("undisturbed")
+def undisturbed(in_folder: Path, without_figures: None) -> pd.DataFrame:
+    run_here(*STUDY, "--results", "undisturbed")
+    return trials("undisturbed/demo")
 
 
 def test_two_runs_over_a_journal_do_one_study(in_folder: Path, undisturbed: pd.DataFrame) -> None:
@@ -63,9 +43,9 @@ def test_two_runs_over_a_journal_do_one_study(in_folder: Path, undisturbed: pd.D
     arguments = [*STUDY, "--storage", storage]
     both = [start(*arguments, "--results", name) for name in ("one", "two")]
     for process in both:
-        assert f"{TRIALS} of {TRIALS} trials done" in ended(process)
+        assert f"{TRIALS} of {TRIALS} trials done" in ended(process)[0]
     for name in ("one", "two"):
-        pd.testing.assert_frame_equal(trials(name), undisturbed)
+        pd.testing.assert_frame_equal(trials(f"{name}/demo"), undisturbed)
     assert sorted(counted(storage)) == [30, 40, 40]
     ran = [
         sum("trial done" in path.read_text() for path in Path(f"{name}/demo/logs").iterdir()) for name in ("one", "two")
@@ -73,6 +53,7 @@ def test_two_runs_over_a_journal_do_one_study(in_folder: Path, undisturbed: pd.D
     assert all(ran)
 
 
+@pytest.mark.postgres
 def test_over_postgresql_a_run_is_killed_and_the_server_started_again(
     in_folder: Path, undisturbed: pd.DataFrame, postgresql: PostgreSQL
 ) -> None:
@@ -88,17 +69,16 @@ def test_over_postgresql_a_run_is_killed_and_the_server_started_again(
             return connection.scalar(sqlalchemy.text("select count(*) from trials")) or 0
 
     until(lambda: recorded() >= 4, "nothing is recorded")
-    killed.send_signal(signal.SIGKILL)
+    killed.kill()
     killed.communicate()
     so_far = recorded()
     assert so_far < TRIALS - 20
     until(lambda: recorded() >= so_far + 2, "the other does not go on")
     postgresql.stop()
-    time.sleep(1)
+    time.sleep(1)  # long enough for the run to be refused; it does not say so anywhere but at its end
     postgresql.start()
-    out, err = living.communicate(timeout=300)
-    assert living.returncode == 0, out + err
-    pd.testing.assert_frame_equal(trials("living"), undisturbed)
+    out, err = ended(living)
+    pd.testing.assert_frame_equal(trials("living/demo"), undisturbed)
     assert sorted(counted(storage)) == [30, 40, 40]
     assert "is dead; its" in err
     assert "does not answer" in err
