@@ -35,9 +35,9 @@ def start(*arguments: str, **options: Any) -> subprocess.Popen[str]:
     return start_python(str(ROOT / "run_grid.py"), *arguments, **options)
 
 
-def start_cemobam(*arguments: str) -> subprocess.Popen[str]:
+def start_cemobam(*arguments: str, **options: Any) -> subprocess.Popen[str]:
     """Start ``cemobam`` in a process of its own."""
-    return start_python("-c", "import sys; from study.cli import cemobam; sys.exit(cemobam())", *arguments)
+    return start_python("-c", "import sys; from study.cli import cemobam; sys.exit(cemobam())", *arguments, **options)
 
 
 def start_python(*arguments: str, **options: Any) -> subprocess.Popen[str]:
