@@ -50,7 +50,7 @@ def test_the_numbers_are_those_of_a_trial_alone(data: StudyData, workers: int) -
 
 def _workers() -> list[psutil.Process]:
     """Living grandchildren: workers are children of the fork server."""
-    servers = psutil.Process().children()
+    servers = [child for child in psutil.Process().children() if any("forkserver" in x for x in child.cmdline())]
     return [c for server in servers for c in server.children() if c.status() != psutil.STATUS_ZOMBIE]
 
 

@@ -176,7 +176,8 @@ def shown(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("report")
     ledgers: Make = lambda: _opened(folder, demo_facts())  # noqa: E731
     browser.get("about:blank")
-    browser.get_log("performance")  # what other tests asked for
+    for log in ("performance", "browser"):
+        browser.get_log(log)  # what other tests left there
     browser.get(hostile_report(ledgers, demo_plan(), demo_facts(), folder).as_uri())
     return browser
 
