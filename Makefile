@@ -1,6 +1,7 @@
 # make demo      the whole study on the demo features
 # make test      lint, types and the tests that tell nearly everything, in some five minutes
 # make test-all  lint, types and every test, PostgreSQL, Chromium and LaTeX among them where they are installed
+# make docs-figures  the demo's figures and numbers in the documents, from the whole study on the demo
 # Each sets up .venv first; PYTHON chooses the interpreter it is made with.
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
 # torch comes first and by its exact version, so that pip takes the build for this machine that it finds.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-all lint setup clean
+.PHONY: demo test test-all lint setup docs-figures clean
 
 demo: $(VENV)/.runtime
 	$(BIN)/python run_grid.py
@@ -25,6 +26,9 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs-figures: $(VENV)/.dev
+	$(BIN)/python docs/figures.py
 
 setup: $(VENV)/.dev
 

@@ -8,9 +8,14 @@ import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import figures
+import numpy as np
+import pandas as pd
 import pytest
+from matplotlib.image import imread
+from runs import run_here
 
-from study import arguments
+from study import arguments, load_results
 from study.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -129,3 +134,26 @@ def test_every_script_and_target_that_is_named_is_there(page: str) -> None:
             assert command.split()[1] in targets, command
         if script := re.match(r"(?:\S*/)?python3? (\S+\.py)\b", command):
             assert (ROOT / script[1]).is_file(), command
+
+
+def test_the_demos_heatmap_and_answer_are_those_of_its_trials(tmp_path: Path) -> None:
+    """If this fails, run ``make docs-figures``."""
+    results = load_results(figures.DEMO)
+    assert figures.written_answer() == figures.answer(results)
+    figures.draw(results, tmp_path / "heatmap")
+    drawn, kept = (imread(path.with_suffix(".png"))[..., :3] for path in (tmp_path / "heatmap", figures.HEATMAP))
+    assert drawn.shape == kept.shape
+    assert np.abs(drawn - kept).mean() < 0.002  # another release of the font library may shade an edge otherwise
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_the_demos_trials_are_those_of_todays_code(in_folder: Path) -> None:
+    """Some of the 525, run again. On another kind of CPU a few of the 180 test utterances may change sides."""
+    run_here("--k-audio", "1,3,10", "--k-text", "5", "--seeds", "3", "--at", "3,5", "--workers", "2")
+    key = ["k_audio", "k_text", "fusion", "modules", "seed"]
+    again, kept = (pd.read_csv(folder / "trials.csv").set_index(key) for folder in (Path("results/demo"), figures.DEMO))
+    assert len(again) == 3 * (3 + 3 + 2)
+    assert set(again.index) <= set(kept.index)
+    for metric in ("val_wa", "test_wa", "test_ua", "test_wf1"):
+        difference = again[metric] - kept.loc[again.index, metric]
+        assert difference.abs().mean() < 0.01, metric

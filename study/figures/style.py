@@ -69,12 +69,12 @@ def keep_within(panels: Sequence[Axes], low: float, high: float, axis: Literal["
         line.set_clip_on(False)
 
 
-def save(figure: Figure, path: Path) -> list[Path]:
-    """Write ``path`` in every one of :data:`FORMS`."""
+def save(figure: Figure, path: Path, *, forms: Sequence[str] = FORMS) -> list[Path]:
+    """Write a figure as ``path`` with the ending of each form, and return what was written."""
     written = []
     with style(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in a script that the font has not
-        for form in FORMS:
+        for form in forms:
             written.append(path.with_suffix(f".{form}"))
             with written_atomically(written[-1]) as temporary:
                 figure.savefig(temporary)

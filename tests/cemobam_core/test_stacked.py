@@ -206,6 +206,19 @@ def test_trials_trained_together_end_as_those_trained_alone(profile: str) -> Non
         assert with_two.metrics["val"].loss == pytest.approx(with_three.metrics["val"].loss, rel=1e-6)
 
 
+def test_an_epoch_of_a_stack_takes_the_step_that_each_would_take_alone() -> None:
+    """With plain gradient descent, which shows the size of a gradient; Adam's steps hide it."""
+    batches = graphs_of(24, (0, 0), 0, torch.float64, 3, turned=False)
+    models = [CemoBAM(config_of("paper", dropout=0.0)).double() for _ in batches]
+    together = stack(models, [torch.Generator() for _ in batches]).train()
+    losses = train_epoch(together, Batch.together(batches), torch.optim.SGD(together.parameters(), lr=0.5))
+    for trial, (model, batch) in enumerate(zip(models, batches, strict=True)):
+        loss = train_epoch(model.train(), batch, torch.optim.SGD(model.parameters(), lr=0.5))
+        torch.testing.assert_close(losses[trial], loss)
+        for mine, alone in zip(unstack(together, trial).parameters(), model.parameters(), strict=True):
+            torch.testing.assert_close(mine, alone)
+
+
 @pytest.mark.parametrize("steps", [(0, 0), (4, 3)])
 def test_in_bf16_a_stack_rounds_as_each_alone_does(steps: tuple[int, int]) -> None:
     batches = graphs_of(40, steps, 0, torch.float32, 2, turned=False)

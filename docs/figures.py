@@ -1,0 +1,117 @@
+"""Make what the documents show of the demo (``make docs-figures``): its trials, its heatmap, its answer.
+
+The whole study runs first, in a folder of its own. Its trials are kept in ``docs/demo``; the heatmap in the README and
+the section "The demo's answer" in ``docs/statistics.md`` are made from them alone. Tests compare all three with what
+today's code makes.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import textwrap
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from cemobam_core.files import written_atomically
+from study import load_results
+from study.analysis import Analysis
+from study.claims import claims
+from study.cli import main as run_study
+from study.figures.style import plain, save
+from study.figures.topk import topk_heatmap
+from study.results import ABOUT, TRIALS, Results
+from study.statistics import Array
+from study.tables import plain_markdown
+
+ROOT = Path(__file__).resolve().parent.parent
+DEMO = ROOT / "docs" / "demo"
+HEATMAP = ROOT / "plots" / "gallery" / "fig2_topk_demo"
+STATISTICS = ROOT / "docs" / "statistics.md"
+
+_SECTION = re.compile(r"(?<=<!-- made by make docs-figures -->\n).*?(?=<!-- end -->)", flags=re.DOTALL)
+
+
+def main() -> int:
+    """Run the demo's study and write everything again."""
+    with TemporaryDirectory() as folder:
+        status = run_study(["--results", f"{folder}/results", "--plots", f"{folder}/plots"])
+        if status:
+            return status
+        for name in (TRIALS, ABOUT):
+            with written_atomically(DEMO / name) as temporary:
+                temporary.write_bytes((Path(folder) / "results" / "demo" / name).read_bytes())
+    write(load_results(DEMO))
+    return 0
+
+
+def write(results: Results) -> None:
+    """Draw the heatmap and write the answer, from the trials of the demo's whole study."""
+    draw(results, HEATMAP)
+    text = STATISTICS.read_text(encoding="utf-8")
+    with written_atomically(STATISTICS) as temporary:
+        temporary.write_text(_SECTION.sub(lambda _: answer(results), text), encoding="utf-8")
+
+
+def draw(results: Results, path: Path) -> None:
+    """Draw the K grid as the report does, for the screen alone.
+
+    Args:
+        results: of the demo's whole study.
+        path: of the picture, without its ending.
+    """
+    about = results.about
+    figure = topk_heatmap(
+        results.grid, about.at, title=plain(about.title), seeds=len(about.seeds), k_audio=about.k_audio,
+        k_text=about.k_text, how=about.how,
+    )  # fmt: skip
+    save(figure, path, forms=("png",))
+
+
+def written_answer() -> str:
+    """Return the section "The demo's answer" as the document has it."""
+    found = _SECTION.search(STATISTICS.read_text(encoding="utf-8"))
+    assert found, f"{STATISTICS} has lost the comments around the demo's answer"
+    return found[0]
+
+
+def answer(results: Results) -> str:
+    """Return the section "The demo's answer": the claims that were tested, and what choosing K promises and holds."""
+    analysis = Analysis(results)
+    grid, chosen = analysis.grid, analysis.selections["val", "wa"]
+    assert grid
+    val, test = (_luck(grid.values[f"{split}_wa"]) for split in ("val", "test"))
+    answers = [
+        _filled(f"- **{claim.verdict}**: {plain_markdown(claim.claim)}. {plain_markdown(claim.numbers)}")
+        for claim in claims(analysis)
+        if claim.verdict != "not tested"
+    ]
+    choice = _filled(
+        f"The pair chosen on validation, {results.about.at}, reports WA {100 * chosen.reported:.1f}; seeds that had no "
+        f"part in the choice give {100 * chosen.on_new_seed.mean:.1f}. The luck of neighbouring pairs (K_audio one "
+        f"apart, same seed) correlates by {_correlation(test[:, 1:], test[:, :-1]):.2f}, luck on validation with luck "
+        f"on test by {_correlation(val, test):.2f}."
+    )
+    seeds = len(results.about.seeds)
+    heading = f"On the demo ({len(results.trials)} trials, seeds 0 to {seeds - 1}):"
+    return "\n\n".join([heading, "\n".join(answers), choice]) + "\n"
+
+
+def _filled(text: str) -> str:
+    return textwrap.fill(text, 120, subsequent_indent="  " if text.startswith("-") else "", break_on_hyphens=False)
+
+
+def _luck(values: Array) -> Array:
+    """What is left of (S, A, B) figures without their pair's and their seed's mean."""
+    centred: Array = values - values.mean(axis=(1, 2), keepdims=True)
+    return centred - centred.mean(axis=0)
+
+
+def _correlation(first: Array, second: Array) -> float:
+    return float(np.corrcoef(first.ravel(), second.ravel())[0, 1])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
