@@ -33,6 +33,7 @@ def test_a_layer_is_torch_geometrics_to_the_bit_from_the_same_seed(heads: int, c
     assert torch.equal(torch.get_rng_state(), state)
 
 
+@pytest.mark.process
 def test_training_does_without_torch_geometric_which_takes_longer_to_import_than_a_trial() -> None:
     program = """
 import sys, torch

@@ -7,10 +7,8 @@ import re
 import signal
 import socket
 import subprocess
-import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from matplotlib.colors import to_rgb
 from optuna_dashboard import get_note, save_note
 from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
 from optuna_dashboard._note import get_note_from_system_attrs, save_note_with_version
+from runs import ended, start_cemobam
 
 from study import dashboard, publishing
 from study.arguments import dashboard_as_typed, grid_parser
@@ -302,17 +301,11 @@ def test_the_command_that_finds_a_study(given: str, command: str) -> None:
 
 
 @pytest.fixture
-def serving(make_ledger: Make, plan: Plan, facts: StudyFacts, in_folder: Path) -> Iterator[Callable[..., Any]]:
+def serving(make_ledger: Make, plan: Plan, facts: StudyFacts, in_folder: Path) -> Callable[..., Any]:
     published_study(plan, make_ledger(), facts, in_folder)
-    started = []
 
     def start(*arguments: str) -> tuple[subprocess.Popen[str], str]:
-        command = [sys.executable, "-c", "from study.cli import cemobam; raise SystemExit(cemobam())", "dashboard"]
-        process = subprocess.Popen(
-            [*command, "--storage", f"sqlite:///{in_folder / 'study.db'}", *arguments],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        started.append(process)
+        process = start_cemobam("dashboard", "--storage", f"sqlite:///{in_folder / 'study.db'}", *arguments)
         assert process.stdout
         assert process.stdout.readline() == "reading the ledger …\n"
         line = process.stdout.readline()
@@ -320,12 +313,10 @@ def serving(make_ledger: Make, plan: Plan, facts: StudyFacts, in_folder: Path) -
         assert address, line + (process.communicate()[1] if not line else "")
         return process, address[0]
 
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
+    return start
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "kill"])
 def test_it_serves_on_this_machine_alone_and_ends_quietly(
     serving: Callable[..., tuple[subprocess.Popen[str], str]], ending: signal.Signals
@@ -341,18 +332,17 @@ def test_it_serves_on_this_machine_alone_and_ends_quietly(
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection((other, port), timeout=10)
     process.send_signal(ending)
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err) == (0, "", "")
+    assert ended(process) == ("", "")
 
 
+@pytest.mark.process
 def test_others_are_let_in_with_a_warning(serving: Callable[..., tuple[subprocess.Popen[str], str]]) -> None:
     process, address = serving("--port", "0", "--host", "0.0.0.0")
     assert socket.gethostname() in address
-    time.sleep(0.2)
+    assert process.stderr
+    assert "change and delete" in process.stderr.readline()
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert err.count("\n") == 1
-    assert "change and delete" in err
+    assert ended(process) == ("", "")
 
 
 def test_mistakes_are_told_in_one_line(
