@@ -40,6 +40,16 @@ if not torch.cuda.is_available():
 
 
 @pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the tests that need a service share it: of several test processes, one runs them all."""
+    for item in items:
+        for marker in ("ray", *SERVICES):
+            if item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.xdist_group(marker))
+                break
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test whose service is not installed; in continuous integration, where all of them are, fail it."""
     for marker, (service, packages) in SERVICES.items():

@@ -10,7 +10,7 @@ import psutil
 import pytest
 from runs import SMALL, ended, interrupt, recorded, run_here, start, trials, until
 
-pytestmark = [pytest.mark.ray, pytest.mark.process, pytest.mark.xdist_group("ray")]  # one cluster at a time
+pytestmark = [pytest.mark.ray, pytest.mark.process]
 
 
 @pytest.mark.usefixtures("without_figures")

@@ -37,11 +37,7 @@ DESIGN = Design(
     seeds=(0, 1),
 )
 TRIALS = DESIGN.trials("grid", Pair(1, 1))
-pytestmark = [
-    pytest.mark.ray,
-    pytest.mark.slow,
-    pytest.mark.xdist_group("ray"),  # two clusters at once would be in each other's way
-]
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
