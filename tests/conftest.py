@@ -39,14 +39,15 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported: it runs the GPU's kernels here
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)  # before pytest-xdist looks for groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     """Let the tests that need a service share it: of several test processes, one runs them all."""
     for item in items:
         for marker in ("ray", *SERVICES):
             if item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.xdist_group(marker))
                 break
+    yield
 
 
 @pytest.hookimpl(tryfirst=True)
