@@ -1,5 +1,5 @@
 # make demo      the whole study on the demo features
-# make test      lint, types and the tests that tell nearly everything, in some five minutes
+# make test      lint, types and the quick tests, which find nearly every fault
 # make test-all  lint, types and every test, PostgreSQL, Chromium and LaTeX among them where they are installed
 # make docs-figures  the demo's figures and numbers in the documents, from the whole study on the demo
 # Each sets up .venv first; PYTHON chooses the interpreter it is made with.

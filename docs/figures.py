@@ -106,7 +106,8 @@ def _filled(text: str) -> str:
 def _luck(values: Array) -> Array:
     """What is left of (S, A, B) figures without their pair's and their seed's mean."""
     centred: Array = values - values.mean(axis=(1, 2), keepdims=True)
-    return centred - centred.mean(axis=0)
+    luck: Array = centred - centred.mean(axis=0)
+    return luck
 
 
 def _correlation(first: Array, second: Array) -> float:

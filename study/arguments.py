@@ -515,7 +515,7 @@ class _Parser(argparse.ArgumentParser):
         if unknown := re.fullmatch(r"unrecognized arguments: (.*)", message):
             known = [option for action in self._actions for option in action.option_strings if action.help != HIDDEN]
             message += did_you_mean((word for word in unknown[1].split() if word.startswith("-")), known)
-        print(f"{self.prog}: error: {message} (see {self.prog} --help)", file=sys.stderr)
+        print(f"{self.prog}: error: {masked(message)} (see {self.prog} --help)", file=sys.stderr)
         raise SystemExit(2)
 
 
@@ -595,8 +595,12 @@ def as_typed(args: argparse.Namespace) -> str:
 
 
 def as_asked(args: argparse.Namespace) -> list[str]:
-    """Return the options that ask for the same study again, but for where it is kept: the ledger holds them."""
-    kept = {"results", "plots", "storage", "name"}
+    """Return the options that ask for the same study again, for the ledger to keep.
+
+    Where the ledger is and what ran the trials are not among them: another machine may ask for the report.
+    """
+    kept = {"results", "storage", "name"}
+    kept |= {"device", "engine", "ray_address", "workers", "gpus_per_trial", "trial_timeout"}
     return _words(grid_parser(), args, without=kept)
 
 

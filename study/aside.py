@@ -1,9 +1,10 @@
-"""Reports of other settings stay: where a report is to be written over one, that one is moved aside first."""
+"""Move a report of other settings aside before a new one is written in its place."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,10 @@ from typing import Any
 from cemobam_core.config import PROFILES
 from cemobam_core.corpora import CORPORA
 from cemobam_core.errors import InputError
+from cemobam_core.files import written_atomically
 from study.arguments import grid_parser
 from study.design import Design, readings
-from study.report import PLOT_FILES, RESULT_FILES
+from study.report import PLOT_FILES, RESULT_FILES, link
 from study.request import SETTINGS
 from study.results import ABOUT, About, read_about
 
@@ -24,7 +26,10 @@ _LONGEST = 100
 def set_aside(new: About, results: Path, plots: Path) -> str:
     """Move the report that lies in ``results`` and ``plots`` into a folder of its settings, unless ``new`` covers it.
 
-    A report covers another of the same settings when it shows at least the same K and the same seeds.
+    A report covers another of the same settings when it shows at least the same K and the same seeds, and has a K pair
+    if the other has one.
+
+    What is moved last is the file by which a report is known, so that a move that was cut off goes on the next time.
 
     Args:
         new: what is about to be written there.
@@ -41,24 +46,25 @@ def set_aside(new: About, results: Path, plots: Path) -> str:
     if old is None or covers(new, old):
         return ""
     name = label(old)
-    links = [os.path.relpath(p, r).replace(os.sep, "/") for p, r in ((plots, results), (plots / name, results / name))]
-    for source, files in ((results, RESULT_FILES), (plots, PLOT_FILES)):
-        there = _files(source, files)
-        _remove(_files(source / name, files), source / name)  # an older report of the same settings
-        if there:
+    older = results / name / ABOUT
+    if older.exists():  # an older report of the same settings
+        older.unlink(missing_ok=True)
+        for folder, files in ((results / name, RESULT_FILES), (plots / name, PLOT_FILES)):
+            _remove(_files(folder, files), folder)
+    _link_again(results / "report.md", link(plots, results), link(plots / name, results / name))
+    about_last = tuple(sorted(RESULT_FILES, key=lambda file: file == ABOUT))
+    for source, files in ((plots, PLOT_FILES), (results, about_last)):
+        for path in _files(source, files):
             (source / name).mkdir(parents=True, exist_ok=True)
-        for path in there:
-            path.replace(source / name / path.name)
-    report = results / name / "report.md"
-    if report.exists():  # it links the figures
-        report.write_text(report.read_text("utf-8").replace(f"]({links[0]}/", f"]({links[1]}/"), "utf-8")
+            with contextlib.suppress(FileNotFoundError):  # another run of the study has moved it
+                path.replace(source / name / path.name)
     return f"the report of other settings is kept: {name}, now in {results / name}/ and {plots / name}/"
 
 
 def drop_covered(new: About, results: Path, plots: Path) -> None:
     """Remove the reports that were set aside before and that ``new``, which is written now, covers."""
     for folder in sorted(path.parent for path in results.glob(f"*/{ABOUT}")):
-        if (old := _about(folder)) and covers(new, old):
+        if (old := _about(folder)) and folder.name == label(old) and covers(new, old):
             _remove(_files(folder, RESULT_FILES), folder)
             _remove(_files(plots / folder.name, PLOT_FILES), plots / folder.name)
 
@@ -71,7 +77,7 @@ def figures_folder(new: About, results: Path, plots: Path) -> Path:
 
 def covers(new: About, old: About) -> bool:
     """Return whether a report shows all that another one of the same settings does."""
-    if _identity(new) != _identity(old):
+    if _identity(new) != _identity(old) or (old.pair is not None and new.pair is None):
         return False
     pairs = ((new.k_audio, old.k_audio), (new.k_text, old.k_text), (new.seeds, old.seeds))
     return all(set(less) <= set(more) for more, less in pairs)
@@ -79,6 +85,8 @@ def covers(new: About, old: About) -> bool:
 
 def label(about: About) -> str:
     """Return the settings of a report that are not the defaults, as a folder's name; ``defaults`` where all are."""
+    if about.profile not in PROFILES:  # of another release
+        return _shortened(f"profile={about.profile}")
     corpus = CORPORA.get(about.dataset)
     parser = grid_parser()
     default = Design(
@@ -100,7 +108,11 @@ def label(about: About) -> str:
     }
     ours = {**_identity(about), "k_audio": about.k_audio, "k_text": about.k_text, "seeds": about.seeds}
     parts = [f"{name}={_shown(ours[name])}" for name, value in usual.items() if ours[name] != value]
-    name = ",".join(parts) or "defaults"
+    return _shortened(",".join(parts) or "defaults")
+
+
+def _shortened(name: str) -> str:
+    name = re.sub(r"[^\w=,.+-]", "_", name)
     return name if len(name) <= _LONGEST else f"{name[:_LONGEST]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
@@ -139,6 +151,14 @@ def _files(folder: Path, names: Iterable[str]) -> list[Path]:
 
 def _remove(files: Iterable[Path], folder: Path) -> None:
     for path in files:
-        path.unlink()
-    if folder.is_dir() and not any(folder.iterdir()):
+        path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # it holds something else, or is gone
         folder.rmdir()
+
+
+def _link_again(report: Path, before: str, after: str) -> None:
+    """Let a report that is moved link the figures that are moved with it."""
+    with contextlib.suppress(FileNotFoundError):
+        text = report.read_text(encoding="utf-8").replace(f"]({before}/", f"]({after}/")
+        with written_atomically(report) as temporary:
+            temporary.write_text(text, encoding="utf-8")

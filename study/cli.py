@@ -246,7 +246,6 @@ def _run(request: Request, folds: tuple[Fold, ...], facts: StudyFacts, devices: 
 
     run = StudyRun(request.plan(), request.ledger(facts), facts)
     request.check_pair(run)
-    run.ledger.ask(as_asked(request.args))
     asked, done = run.counts()
     print(f"{facts.title}: {asked} trials, {done} done, {asked - done} to run", flush=True)
     about = {"command": as_typed(request.args), "ledger": request.storage, "devices": devices, **versions()}
@@ -258,6 +257,7 @@ def _run(request: Request, folds: tuple[Fold, ...], facts: StudyFacts, devices: 
     keep = request.args.keep_models
     if keep:
         request.check_room(run, folds)
+    run.ledger.keep_options(as_asked(request.args))
     if done < asked:
         keeping = request.keeping(facts) if keep == "all" else None
         prepared = StudyData.prepare(folds, request.k_max, keeping=keeping)

@@ -19,7 +19,7 @@ from waitress.server import create_server
 
 from cemobam_core.errors import InputError
 from study.design import BLOCKS
-from study.ledger import ASKED, FACTS
+from study.ledger import FACTS, OPTIONS
 
 _PORTS = range(8080, 8100)
 """Tried in turn where the user names none."""
@@ -74,7 +74,9 @@ def for_readers(storage: BaseStorage, studies: Iterable[FrozenStudy]) -> list[Fr
     """
     studies = list(studies)
     for study in studies:
-        study.user_attrs = {name: value for name, value in study.user_attrs.items() if name not in (FACTS, ASKED)}
+        if FACTS not in study.user_attrs:  # somebody else's, in the same storage
+            continue
+        study.user_attrs = {name: value for name, value in study.user_attrs.items() if name not in (FACTS, OPTIONS)}
         trials = storage.get_all_trials(study._study_id, deepcopy=False)
         if len(trials) <= _MANY:
             study.system_attrs = {**_notes(trials), **study.system_attrs}

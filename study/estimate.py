@@ -31,8 +31,8 @@ _MARGIN = 0.2
 """How far off times are even of the whole split: the machine's own speed changes by that much."""
 
 _FEW, _MOST = {False: 1, True: 8}, 32
-"""Epochs of the shorter training, on a CPU and on a GPU, where the first few are another thing; and of the longer one
-beyond these, at most."""
+"""Epochs of the shorter training on a CPU and on a GPU, where the first epochs are slower; and how many more the longer
+training has at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +153,8 @@ def _at(known: Mapping[int, float], n: int) -> float:
     if len(sizes) == 1:
         return known[sizes[0]] * n / sizes[0]
     less, more = sizes
-    return max(1e-6, known[more] + (known[more] - known[less]) / (more - less) * (n - more))
+    line = known[more] + (known[more] - known[less]) / (more - less) * (n - more)
+    return max(known[more] if n >= more else 1e-6, line)  # whatever noise says, more utterances never take less time
 
 
 def _trial(design: Design, fold: Fold, *, epoch: float, rest: float) -> float:
@@ -176,7 +177,7 @@ def _trial(design: Design, fold: Fold, *, epoch: float, rest: float) -> float:
 def _estimate(known: Mapping[int, float], n: int) -> Estimate:
     """From a trial's seconds on parts of so many utterances to its seconds on all ``n``."""
     sizes = sorted(known)
-    guesses = [known[sizes[-1]] * n / sizes[-1], max(known[sizes[-1]], _at(known, n))]
+    guesses = [known[sizes[-1]] * n / sizes[-1], _at(known, n)]
     seconds = mean(guesses)
     low, high = min(guesses) * (1 - _MARGIN), max(guesses) * (1 + _MARGIN)
     return Estimate(seconds=seconds, low=low, high=high, timed_on=sizes[-1], of=n)

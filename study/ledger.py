@@ -33,7 +33,7 @@ SPLITS = ("train", "val", "test")
 MEASURES = ("loss", "wa", "ua", "wf1")
 METRICS = tuple(f"{split}_{measure}" for split in SPLITS for measure in MEASURES)
 
-FACTS, ASKED = "made from", "asked for"
+FACTS, OPTIONS = "made from", "asked for"
 """The user attributes of an Optuna study that hold its :class:`StudyFacts`, and the options it was last run with."""
 
 Status = Literal["done", "failed"]
@@ -143,7 +143,7 @@ class Ledger:
             self._storage = open_storage(storage)
             # A study that was made but not yet described holds no trial.
             self._kept = {
-                study.study_name: (StudyFacts(**study.user_attrs[FACTS]), study.user_attrs.get(ASKED, []))
+                study.study_name: (StudyFacts(**study.user_attrs[FACTS]), study.user_attrs.get(OPTIONS, []))
                 for study in self._storage.optuna.get_all_studies()
                 if FACTS in study.user_attrs
             }
@@ -209,7 +209,7 @@ class Ledger:
                 )
         self._facts = facts
 
-    def ask(self, options: Sequence[str]) -> None:
+    def keep_options(self, options: Sequence[str]) -> None:
         """Keep the options of this run, so that later commands need not be told them again.
 
         Args:
@@ -223,8 +223,8 @@ class Ledger:
         def keep() -> None:
             for study in self._storage.optuna.get_all_studies():
                 ours = study.study_name in {self.study_name(block) for block in BLOCKS}
-                if ours and study.user_attrs.get(ASKED) != self._asked:
-                    self._storage.optuna.set_study_user_attr(study._study_id, ASKED, self._asked)
+                if ours and study.user_attrs.get(OPTIONS) != self._asked:
+                    self._storage.optuna.set_study_user_attr(study._study_id, OPTIONS, self._asked)
 
         self._storage.lasting(keep)
 
@@ -313,7 +313,7 @@ class Ledger:
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 study.set_metric_names(["validation WA"])
             study.set_user_attr(FACTS, asdict(self._facts))
-            study.set_user_attr(ASKED, self._asked)
+            study.set_user_attr(OPTIONS, self._asked)
         self._made[block] = study._study_id
         return study._study_id
 

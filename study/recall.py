@@ -49,7 +49,7 @@ def recalled(parser: argparse.ArgumentParser, words: Sequence[str], args: argpar
 def only_name(args: argparse.Namespace) -> str | None:
     """Return the name of the study that is meant: the one given, or the only one there is; None: there is none.
 
-    Of several, options that ask for trials (``--epochs 2``) mean the demo's, as they do when they run it.
+    If there are several and options such as ``--epochs 2`` are given, return ``demo``, as running does.
 
     Raises:
         InputError: no name is given and there are several studies; lists them.
@@ -108,5 +108,5 @@ def _choice(study: Recorded, among: Sequence[Recorded]) -> str:
     """What a user types to choose one of the studies of one name."""
     known = ("profile", *SETTINGS)
     tags = [{part.partition("=")[0] for part in other.tag.split(",")} for other in among]
-    apart = [name for name in known if any(name in tag for tag in tags)]
+    apart = [name for name in known if name in study.facts.settings and any(name in tag for tag in tags)]
     return " ".join(" ".join(option(name, study.facts.settings[name])) for name in apart) or "the default settings"

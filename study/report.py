@@ -199,8 +199,7 @@ class Report:
             "## Figures",
         ]
         for name in self.figures:
-            path = os.path.relpath(plots / f"{DRAWINGS[name].file}.png", results).replace(os.sep, "/")
-            parts.append(f"![{plain_markdown(DRAWINGS[name].shows)}]({path.replace(' ', '%20')})")
+            parts.append(f"![{plain_markdown(DRAWINGS[name].shows)}]({link(plots, results)}/{DRAWINGS[name].file}.png)")
         parts += [
             f"Not drawn: {plain_markdown(DRAWINGS[name].shows)}: {plain_markdown(why)}."
             for name, why in self.missing.items()
@@ -310,6 +309,11 @@ def chosen(evidence: Evidence) -> str:
 def _figure(record: pd.Series, metric: str, label: str) -> str:
     mean, low, high = (100 * record[f"{metric}_{x}"] for x in ("mean", "low", "high"))
     return f"{label} {mean:.2f}" + (f" [{low:.2f}, {high:.2f}]" if pd.notna(low) else "")
+
+
+def link(plots: Path, results: Path) -> str:
+    """Return how a file in the folder of results refers to the folder of figures, as Markdown has it."""
+    return os.path.relpath(plots, results).replace(os.sep, "/").replace(" ", "%20")
 
 
 def _subscripted(text: object) -> Markup:

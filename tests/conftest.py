@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,9 @@ settings.register_profile("quick", _ALWAYS, max_examples=15, derandomize=True)
 settings.register_profile("thorough", _ALWAYS, max_examples=100)
 settings.load_profile("quick")
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a shell's background, and whatever is started inherits that
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 torch.set_num_threads(1)
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported: it runs the GPU's kernels here
@@ -60,8 +64,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _processes_end_with_their_test() -> Iterator[None]:
+def _nothing_outlives_its_test() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
     yield
+    signal.signal(signal.SIGTERM, before)  # a command that ran here has set its own
     end_all()
 
 
@@ -81,6 +87,7 @@ def _small_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = shared / "small_study"
     with FileLock(shared / "small_study.lock"):
         if not (folder / "done").exists():
+            shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir()
             with pytest.MonkeyPatch.context() as patch:
                 patch.chdir(folder)

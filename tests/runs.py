@@ -41,12 +41,10 @@ def start_cemobam(*arguments: str, **options: Any) -> subprocess.Popen[str]:
 
 
 def start_python(*arguments: str, **options: Any) -> subprocess.Popen[str]:
-    """Start Python, listening to Ctrl-C even where the tests themselves run in a shell's background."""
+    """Start Python in a process of its own, which ends with the test at the latest."""
     process = subprocess.Popen(
-        [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  (no thread runs here)
-        **options,
-    )  # fmt: skip
+        [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
     _STARTED.append(process)
     return process
 

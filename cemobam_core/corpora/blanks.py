@@ -39,7 +39,7 @@ def _of_one(features: FeatureSet, modality: str) -> Iterator[str]:
         part = _filled(x[rows], None if mask is None else mask[rows])  # (n, T · E)
         lowest, highest = part.min(dim=1).values, part.max(dim=1).values
         zero += ((lowest == 0) & (highest == 0)).tolist()
-        constant += ((lowest == highest) & (lowest != 0)).tolist()
+        constant += ((lowest == highest) & (lowest != 0) & (part.shape[1] > 1)).tolist()
         first = _filled(x[:1], None if mask is None else mask[:1])
         same = same and bool((part == first).all())
     n = len(features)

@@ -271,13 +271,15 @@ def _classes(rows: Sequence[_Row], class_names: Sequence[str] | None) -> tuple[d
             classes = {label: f"class_{int(label)}" for label in first}
             return classes, tuple(sorted(set(classes.values()), key=_numeric))
         folded: dict[str, str] = {}
+        often = [name for name in first if times[name] >= _USUAL]
         for label, row in first.items():
             if (other := folded.setdefault(label.casefold(), label)) != label:
                 raise row.error(
                     f"label {label!r} and {other!r} (line {first[other].line}) differ in case alone; write one of them"
                 )
-            usual = [name for name in first if times[name] >= _USUAL and _letters(name) != _letters(label)]
-            if times[label] == 1 and (meant := _like(label, usual)):
+            if times[label] > 1:
+                continue
+            if meant := _like(label, [name for name in often if _letters(name) != _letters(label)]):
                 raise row.error(
                     f"label {label!r} stands here alone and is like {meant!r}, which stands {times[meant]} times; "
                     "correct it, or delete the line (a class needs utterances in every split)"

@@ -109,22 +109,23 @@ def test_killed_again_and_again_it_ends_as_if_left_alone(in_folder: Path) -> Non
 
     Ten kills at random moments of a study whose trials cost nothing are in ``tests/study/test_driver.py``.
     """
-    arguments = [*SMALL, "--seeds", "8", "--epochs", "3"]
+    arguments = [*SMALL, "--epochs", "3"]
     lottery = random.Random(0)
     for more in (0, 1, 4):
         aim = recorded() + more
-        process = start(*arguments)
+        process = start(*arguments, "--seeds", "200")
         until(lambda aim=aim: recorded() >= aim and Path("results/demo/study.db").exists(), f"{aim} trials", process)
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(lottery.random() / 10)
         process.kill()
         process.communicate()
-    assert 5 <= recorded() < 72
-    run_here(*arguments)
-    run_here(*arguments, "--name", "undisturbed")
+    assert 5 <= recorded() < TRIALS // 2 * 200
+    few = max(2, recorded() // 4 + 1)
+    for name in ("demo", "undisturbed"):
+        run_here(*arguments, "--seeds", str(few), "--name", name)
     pd.testing.assert_frame_equal(trials(), trials("results/undisturbed"))
     study = optuna.load_study(study_name="demo/grid epochs=3", storage="sqlite:///results/demo/study.db")
-    assert len({t.user_attrs["signature"] for t in study.trials}) == len(study.trials) == 32
+    assert len({t.user_attrs["signature"] for t in study.trials}) == len(study.trials) >= 4 * few
 
 
 @pytest.mark.process
@@ -133,14 +134,14 @@ def test_killed_again_and_again_it_ends_as_if_left_alone(in_folder: Path) -> Non
     "sent", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)], ids=["ctrl-c", "kill"]
 )
 def test_interrupted_it_keeps_what_was_done_and_goes_on_from_there(in_folder: Path, sent: signal.Signals) -> None:
-    process = start(*SMALL, "--seeds", "40", "--blocks", "grid")
+    process = start(*SMALL, "--seeds", "500", "--blocks", "grid")
     until(lambda: recorded() >= 3, "three trials are recorded", process)
     process.send_signal(sent)
     _, err = ended(process, status=130)
     assert "interrupted; what was done is kept" in err
     assert "Traceback" not in err
     done = recorded()
-    assert 3 <= done < 160
+    assert 3 <= done < 2000
     if sent == signal.SIGINT:
         few = max(2, done // 4 + 1)
         out, _ = run_here(*SMALL, "--seeds", str(few), "--blocks", "grid")
@@ -148,20 +149,22 @@ def test_interrupted_it_keeps_what_was_done_and_goes_on_from_there(in_folder: Pa
         assert len(trials()) == 4 * few
 
 
-MOMENTS: dict[str, Callable[[], bool]] = {
-    "the results folder is made": Path("results").exists,
-    "the log is begun": lambda: any(Path("results/demo/logs").glob("*")),
-    "the first trial is recorded": lambda: recorded() > 0,
-    "the report is begun": Path("results/demo/trials.csv").exists,
+MOMENTS: dict[str, Callable[[int], bool]] = {
+    "modules are being imported": lambda process: "psutil" in Path(f"/proc/{process}/maps").read_text(),
+    "the results folder is made": lambda _: Path("results").exists(),
+    "the log is begun": lambda _: any(Path("results/demo/logs").glob("*")),
+    "the first trial is recorded": lambda _: recorded() > 0,
+    "the report is begun": lambda _: Path("results/demo/trials.csv").exists(),
 }
 
 
 @pytest.mark.slow
 @pytest.mark.process
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks where Linux tells what a process has loaded")
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_interrupted_at_any_moment_it_says_no_more_than_that(in_folder: Path, moment: str) -> None:
-    process = start(*SMALL, "--seeds", "1" if "report" in moment else "50", start_new_session=True)
-    until(MOMENTS[moment], moment, process)
+    process = start(*SMALL, "--seeds", "5" if "report" in moment else "500", start_new_session=True)
+    until(lambda: MOMENTS[moment](process.pid), moment, process)
     interrupt(process)
     _, err = ended(process, status=130)
     assert "Traceback" not in err

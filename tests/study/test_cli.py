@@ -14,7 +14,7 @@ import torch
 
 from cemobam_core import FeatureSet
 from study import load_results
-from study.arguments import as_typed, grid_parser
+from study.arguments import as_asked, as_typed, grid_parser
 from study.cli import cemobam, main
 from study.design import Pair
 
@@ -213,6 +213,17 @@ def test_a_password_is_never_printed(in_folder: Path, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.usefixtures("without_figures")
+def test_a_password_after_a_mistyped_option_is_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    line = said(["--storge", "postgresql://me:secret@host/x"], capsys)
+    assert "secret" not in line
+    assert "did you mean --storage?" in line
+
+
+def test_what_is_recorded_of_the_options_is_not_of_one_machine() -> None:
+    given = "--seeds 2 --plots out --workers 3 --device cpu --trial-timeout 9 --storage postgresql://me:secret@host/x"
+    assert as_asked(grid_parser().parse_args(given.split())) == ["--seeds", "0,1", "--plots", "out"]
+
+
 def test_a_report_of_something_else_leaves_the_files_alone(
     in_folder: Path, make_features: Callable[..., FeatureSet], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -314,6 +325,7 @@ def test_a_figure_that_cannot_be_drawn_says_why(
     assert message in line
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_what_was_asked_for_is_not_typed_again(
     in_folder: Path, make_features: Callable[..., FeatureSet], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -339,6 +351,7 @@ def test_what_was_asked_for_is_not_typed_again(
     assert (about.settings["epochs"], about.k_text, about.fusion, about.at) == (1, (2,), "max", Pair(1, 2))
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_of_several_studies_one_is_to_be_named(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shared = ["--storage", f"sqlite:///{in_folder / 'all.db'}"]
     for name in ("one", "two"):
@@ -352,6 +365,7 @@ def test_of_several_studies_one_is_to_be_named(in_folder: Path, capsys: pytest.C
     assert "cemobam dashboard: error: results: has several studies" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_command_in_full_means_the_same_study_when_it_only_reports(in_folder: Path) -> None:
     for more in ([], ["--name", "other"]):
         assert main([*QUICK, "--blocks", "grid", *more]) == 0
@@ -360,6 +374,7 @@ def test_a_command_in_full_means_the_same_study_when_it_only_reports(in_folder: 
     assert Path("results/demo/grid.csv").exists()
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_features_that_say_nothing_are_warned_of(
     in_folder: Path, make_features: Callable[..., FeatureSet], capsys: pytest.CaptureFixture[str]
 ) -> None:

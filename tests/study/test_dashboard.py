@@ -254,6 +254,9 @@ def test_pages_begin_with_what_matters(
     storage = (dashboard.LeanJournal if kind.startswith("journal") else dashboard.LeanStorage)(database)
     studies = storage.get_all_studies()
     assert [study.study_name for study in studies] == ["demo/ablation", "demo/fusion", "demo/grid"]
+    theirs = optuna.create_study(study_name="another tool's", storage=inner)
+    theirs.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
+    assert len(storage.get_all_studies()) == 4
     grid = studies[-1]
     assert grid.user_attrs == {
         "Best Trial": "one trial, by validation WA: partly luck, no result",

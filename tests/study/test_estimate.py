@@ -9,7 +9,7 @@ from conftest import FakeEngine, invented
 from cemobam_core import FeatureSet, InputError
 from cemobam_core.features import Fold
 from study.design import Design, Pair, Trial, readings
-from study.estimate import Estimate, parts, time_trials
+from study.estimate import Estimate, _at, parts, time_trials
 from study.ledger import Outcome
 
 DESIGN = Design(readings=readings(epochs=50), profile="paper", k_audio=(1, 9), k_text=(2, 7), seeds=(0,))
@@ -92,3 +92,8 @@ def test_settings_with_which_trials_fail_are_said(fold: Fold) -> None:
     with pytest.raises(InputError, match="a trial with these settings fails within 1 epochs: ValueError: told to"):
         engine = FakeEngine(fails=lambda _: True)
         time_trials(DESIGN, fold, parts(fold, 10), engine, side_by_side=1, budget=1.0)
+
+
+def test_more_utterances_never_take_less_time() -> None:
+    assert _at({64: 0.02, 256: 0.01}, 1024) == 0.01  # noise, on parts that are small
+    assert _at({64: 0.01, 256: 0.04}, 1024) == pytest.approx(0.16)

@@ -158,7 +158,7 @@ def test_the_options_of_the_last_run_are_kept(
     make_ledger: Callable[..., Ledger], plan: Plan, facts: StudyFacts, storage: str
 ) -> None:
     ledger = make_ledger(storage)
-    ledger.ask(["--seeds", "2"])
+    ledger.keep_options(["--seeds", "2"])
     assert ledger.recorded() == []  # nothing is recorded before there is a trial
     first, *_ = StudyRun(plan, ledger, facts).trials("grid")
     ledger.record("grid", first, invented(first))
@@ -166,5 +166,5 @@ def test_the_options_of_the_last_run_are_kept(
     (plain, tagged) = make_ledger(storage).recorded()
     assert (plain.name, plain.tag, plain.asked, plain.facts) == ("demo", "", ("--seeds", "2"), facts)
     assert (tagged.tag, tagged.asked) == ("epochs=2", ())
-    make_ledger(storage).ask(["--seeds", "0,7"])
+    make_ledger(storage).keep_options(["--seeds", "0,7"])
     assert [study.asked for study in make_ledger(storage).recorded()] == [("--seeds", "0,7"), ()]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 from pathlib import Path
 
@@ -62,6 +63,18 @@ def test_a_run_that_fails_while_it_changes_a_board_leaves_it_as_it_was(shared_st
     assert open_storage(shared_storage).change("a", dict) == {"n": 1}
 
 
+class Sets(logging.Handler):
+    """Sets an event when the log says that the server does not answer."""
+
+    def __init__(self, event: threading.Event) -> None:
+        super().__init__()
+        self.event = event
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "does not answer" in record.getMessage():
+            self.event.set()
+
+
 @pytest.mark.postgres
 def test_a_server_that_is_started_again_is_waited_for(
     postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -69,12 +82,16 @@ def test_a_server_that_is_started_again_is_waited_for(
     here = open_storage(postgresql.new_database())
     here.change("a", lambda board: board.update(n=1))
     postgresql.stop()
-    starting = threading.Timer(1.0, postgresql.start)
+    refused = threading.Event()
+    starting = threading.Thread(target=lambda: (refused.wait(), postgresql.start()))
     starting.start()
+    logging.getLogger("study").addHandler(handler := Sets(refused))
     try:
         assert here.change("a", dict) == {"n": 1}
     finally:
+        refused.set()
         starting.join()
+        logging.getLogger("study").removeHandler(handler)
     assert "does not answer" in caplog.text
     assert "secret-word" not in caplog.text
     monkeypatch.setattr(sql, "PATIENCE_S", 0.5)

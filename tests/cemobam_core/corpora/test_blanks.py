@@ -18,6 +18,11 @@ def test_features_that_say_something_are_not_warned_of(
     assert blanks(Fold(**dict(zip(("train", "val", "test"), sequences, strict=True)))) == []
 
 
+def test_an_embedding_of_one_number_is_no_constant(make_features: Callable[..., FeatureSet]) -> None:
+    splits = {name: make_features(24, dim=1, seed=i, name=name) for i, name in enumerate(("train", "val", "test"))}
+    assert blanks(Fold(**splits)) == []
+
+
 def test_zeros_and_constants_are_counted_by_split(small_fold: Fold) -> None:
     audio = small_fold.val.audio.clone()
     audio[3], audio[7], audio[9] = 0.0, 0.0, 2.5
