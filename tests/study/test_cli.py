@@ -332,12 +332,13 @@ def test_what_was_asked_for_is_not_typed_again(
     save_splits(in_folder / "f", make_features)
     settings = [*QUICK, "--blocks", "grid", "--hidden-dim", "8", "--fusion", "max", "--at", "1,2"]
     assert main([*settings, "--dataset", "mine", "--features", "f"]) == 0
-    first = Path("results/mine/report.md").read_bytes()
+    first = Path("results/mine/report.md").read_text()
     for path in in_folder.glob("*/mine/*.*"):
         if path.suffix not in (".db", ".lock"):
             path.unlink()
     assert main(["--report-only"]) == 0  # from the ledger alone
-    assert Path("results/mine/report.md").read_bytes() == first
+    # how many workers ran it is no part of what was asked for
+    assert Path("results/mine/report.md").read_text() == first.replace(" --workers 1", "")
     assert cemobam(["figures", "--only", "topk"]) == 0
     assert main([*settings, "--dataset", "mine", "--features", "f", "--epochs", "2"]) == 0
     capsys.readouterr()

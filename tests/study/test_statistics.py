@@ -11,6 +11,7 @@ from study.analysis import Analysis
 from study.statistics import (
     DIFFERENCES,
     SHARES,
+    _residuals,
     compare_pairs,
     grid_variance,
     half_width,
@@ -215,6 +216,16 @@ def test_choosing_on_test_is_optimistic_by_as_much_as_luck_makes_it() -> None:
         fresh.append(made.on_new_seed.mean)
     assert np.mean(gains) == pytest.approx(2.508 / np.sqrt(5), abs=0.03)
     assert np.mean(fresh) == pytest.approx(0, abs=0.1)
+
+
+def test_nothing_of_k_or_of_a_seed_is_left_in_what_the_reference_shifts() -> None:
+    """Whatever a pair or a seed brings to all of its trials, the residuals are those of luck alone."""
+    rng = np.random.default_rng(4)
+    _, test = luck(rng, Noise(), 5, 4, 3)
+    left = _residuals(test + rng.standard_normal((1, 4, 3)) + rng.standard_normal((5, 1, 1)))
+    assert left == pytest.approx(_residuals(test))
+    assert left.mean(axis=0) == pytest.approx(np.zeros((4, 3)))
+    assert left.mean(axis=(1, 2)) == pytest.approx(np.zeros(5))
 
 
 def test_the_answer_is_the_same_every_time() -> None:
