@@ -156,4 +156,4 @@ def test_the_demos_trials_are_those_of_todays_code(in_folder: Path) -> None:
     assert set(again.index) <= set(kept.index)
     for metric in ("val_wa", "test_wa", "test_ua", "test_wf1"):
         difference = again[metric] - kept.loc[again.index, metric]
-        assert difference.abs().mean() < 0.01, metric
+        assert difference.abs().mean() < 0.02, metric
