@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import as_file, files
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,6 @@ from study.published import paper_pairs, published
 from study.statistics import LEVEL, SEEDS_FOR_INTERVAL, Difference, holm
 
 Verdict = Literal["confirmed", "within noise", "contradicted", "higher than published", "not tested"]
-VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 LABELS = {
     **{"cls": "CLS", "min": "MIN", "max": "MAX", "mean": "MEAN"},
@@ -151,14 +150,15 @@ def _pairs_told(analysis: Analysis, comparison: Comparison) -> str:
     """One comparison of pairs in a sentence or two: the grid's own difference, then the corrected one."""
     first, second = comparison.first, comparison.second
     pairs = analysis.compared
-    named = {
-        "chosen": f"K {pairs['chosen']} ({'chosen' if analysis.chosen_here else 'given'})" if "chosen" in pairs else "",
-        "paper": f"K {pairs['paper']} (the paper's)" if "paper" in pairs else "",
-        "middle": f"K {pairs['middle']} (the middle pair)",
+    whose = {
+        "chosen": "chosen" if analysis.chosen_here else "given",
+        "paper": "the paper's",
+        "middle": "the middle pair",
     }
-    if not comparison.corrected:
-        return f"{_more(comparison, named[first], named[second])} on the grid{_tested(comparison)}."
+    named = {name: f"K {pair} ({whose[name]})" for name, pair in pairs.items()}
     raw = f"{_more(comparison, named[first], named[second])} on the grid"
+    if not comparison.corrected:
+        return f"{raw}{_tested(comparison)}."
     if pairs[first] == pairs[second]:
         raw = f"K {pairs[first]} is both {LABELS[first]} and {LABELS[second]}"
     return f"{raw}; corrected for having picked the pairs on these seeds, {_corrected(comparison)}."
@@ -314,8 +314,7 @@ def _more(comparison: Comparison, first: str, second: str) -> str:
 def _tested(comparison: Comparison) -> str:
     """What stands behind a raw difference that needs no correction: its interval, p-value and seeds."""
     difference = comparison.difference
-    ends = f"[{signed(100 * difference.low)}, {signed(100 * difference.high)}]"
-    interval = "" if np.isnan(difference.low) else f"95% interval {ends}, "
+    interval = f"95% interval {ends}, " if (ends := _ends(difference)) else ""
     return f" ({interval}p {_p(comparison.p_holm)}, {difference.n} seeds)"
 
 
@@ -326,9 +325,13 @@ def _corrected(comparison: Comparison) -> str:
 
 def points(difference: Difference) -> str:
     """A difference of fractions in percentage points, with its interval where it has one."""
+    return f"{signed(100 * difference.mean)} {_ends(difference)}".rstrip()
+
+
+def _ends(difference: Difference) -> str:
+    """Both ends of a difference's interval in points; empty: it has none."""
     known = pd.notna(difference.low)
-    interval = f" [{signed(100 * difference.low)}, {signed(100 * difference.high)}]" if known else ""
-    return signed(100 * difference.mean) + interval
+    return f"[{signed(100 * difference.low)}, {signed(100 * difference.high)}]" if known else ""
 
 
 def signed(value: float) -> str:

@@ -14,12 +14,12 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage, _CachedStor
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 from optuna_dashboard import wsgi
-from optuna_dashboard._note import note_str_key_prefix, note_ver_key  # type: ignore[import-untyped]
+from optuna_dashboard._note import note_str_key_prefix, note_ver_key
 from waitress.server import create_server
 
 from cemobam_core.errors import InputError
 from study.design import BLOCKS
-from study.ledger import FACTS, OPTIONS
+from study.ledger import FACTS, OPTIONS, taken_apart
 
 _PORTS = range(8080, 8100)
 """Tried in turn where the user names none."""
@@ -124,12 +124,12 @@ def _grid_last(studies: Iterable[FrozenStudy]) -> list[FrozenStudy]:
     """The studies of a name and a tag together, oldest first, and their blocks from the last to the grid."""
     groups: dict[tuple[str, str], list[FrozenStudy]] = {}
     for study in sorted(studies, key=lambda study: study._study_id):
-        name, _, rest = study.study_name.partition("/")
-        groups.setdefault((name, rest.partition(" ")[2]), []).append(study)
+        name, _, tag = taken_apart(study.study_name)
+        groups.setdefault((name, tag), []).append(study)
     order = list(BLOCKS)
 
     def place(study: FrozenStudy) -> int:
-        block = study.study_name.partition("/")[2].partition(" ")[0]
+        _, block, _ = taken_apart(study.study_name)
         return -order.index(block) if block in order else -len(order)
 
     return [study for group in groups.values() for study in sorted(group, key=place)]

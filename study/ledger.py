@@ -190,8 +190,7 @@ class Ledger:
         """Return every study in the storage, of whatever name and tag, in order of name and tag."""
         found: dict[tuple[str, str], Recorded] = {}
         for study_name, (facts, asked) in self._kept.items():
-            name, _, rest = study_name.partition("/")
-            tag = rest.partition(" ")[2]
+            name, _, tag = taken_apart(study_name)
             found.setdefault((name, tag), Recorded(name=name, tag=tag, facts=facts, asked=tuple(asked)))
         return [found[key] for key in sorted(found)]
 
@@ -219,11 +218,11 @@ class Ledger:
             LedgerFailed: the storage refused.
         """
         self._asked = list(options)
+        ours = {self.study_name(block) for block in BLOCKS}
 
         def keep() -> None:
             for study in self._storage.optuna.get_all_studies():
-                ours = study.study_name in {self.study_name(block) for block in BLOCKS}
-                if ours and study.user_attrs.get(OPTIONS) != self._asked:
+                if study.study_name in ours and study.user_attrs.get(OPTIONS) != self._asked:
                     self._storage.optuna.set_study_user_attr(study._study_id, OPTIONS, self._asked)
 
         self._storage.lasting(keep)
@@ -316,6 +315,13 @@ class Ledger:
             study.set_user_attr(OPTIONS, self._asked)
         self._made[block] = study._study_id
         return study._study_id
+
+
+def taken_apart(study_name: str) -> tuple[str, str, str]:
+    """Return the name, the block and the tag of which :meth:`Ledger.study_name` makes the name of an Optuna study."""
+    name, _, rest = study_name.partition("/")
+    block, _, tag = rest.partition(" ")
+    return name, block, tag
 
 
 def _range(name: str, value: int) -> IntDistribution:

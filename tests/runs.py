@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import psutil
 
 from study.cli import cemobam, main
 
@@ -109,6 +110,14 @@ def until(condition: Callable[[], bool], what: str, process: subprocess.Popen[st
 def interrupt(process: subprocess.Popen[str]) -> None:
     """Press Ctrl-C in a terminal: the whole process group of the run hears of it."""
     os.killpg(process.pid, signal.SIGINT)
+
+
+def alive(process: psutil.Process) -> bool:
+    """Return whether a process runs; a zombie, which waits to be asked for its exit status, does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def recorded(database: str = "results/demo/study.db") -> int:

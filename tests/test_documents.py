@@ -16,10 +16,8 @@ from matplotlib.image import imread
 from runs import run_here
 
 from study import arguments, load_results
-from study.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
-SMALL = ["--k-audio", "1,3", "--k-text", "1:2", "--seeds", "2", "--epochs", "2", "--workers", "1"]
 PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
     "grid": arguments.grid_parser,
     "features": arguments.features_parser,
@@ -77,9 +75,8 @@ def ours(command: str) -> tuple[argparse.ArgumentParser, list[str]] | None:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if python_blocks(page)])
-def test_every_python_block_runs_from_the_top_of_its_page(page: str, in_folder: Path) -> None:
-    if page == "docs/results.md":  # which reads the demo's study: a small one does
-        assert main(SMALL) == 0
+@pytest.mark.usefixtures("small_study")  # docs/results.md reads the demo's study: a small one does
+def test_every_python_block_runs_from_the_top_of_its_page(page: str) -> None:
     namespace: dict[str, object] = {"__name__": "__main__"}
     for line, block in python_blocks(page):
         exec(compile("\n" * line + block, str(ROOT / page), "exec"), namespace)

@@ -34,13 +34,13 @@ def blanks(*folds: Fold) -> list[str]:
 def _of_one(features: FeatureSet, modality: str) -> Iterator[str]:
     x, mask = getattr(features, modality), getattr(features, f"{modality}_mask")
     zero, constant, same = [], [], True
+    first = _filled(x[:1], None if mask is None else mask[:1])
     for start in range(0, len(features), _AT_ONCE):
         rows = slice(start, start + _AT_ONCE)
         part = _filled(x[rows], None if mask is None else mask[rows])  # (n, T · E)
         lowest, highest = part.min(dim=1).values, part.max(dim=1).values
         zero += ((lowest == 0) & (highest == 0)).tolist()
         constant += ((lowest == highest) & (lowest != 0) & (part.shape[1] > 1)).tolist()
-        first = _filled(x[:1], None if mask is None else mask[:1])
         same = same and bool((part == first).all())
     n = len(features)
     if sum(zero):

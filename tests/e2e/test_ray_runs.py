@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
-from runs import SMALL, ended, interrupt, recorded, run_here, start, trials, until
+from runs import SMALL, alive, ended, interrupt, recorded, run_here, start, trials, until
 
 pytestmark = [pytest.mark.ray, pytest.mark.process]
 
@@ -44,11 +44,3 @@ def test_interrupted_it_keeps_what_was_done_and_leaves_no_process(in_folder: Pat
     assert "Traceback" not in err
     assert [process for process in family.values() if alive(process)] == []
     assert recorded() >= 3
-
-
-def alive(process: psutil.Process) -> bool:
-    """Not a zombie either, which is one only until somebody asks for its exit status."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

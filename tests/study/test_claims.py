@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from simulated import Noise, hill, row, study, worse
 from cemobam_core.config import FUSIONS, MODULES
 from study.aggregate import COLUMNS
 from study.analysis import Analysis
-from study.claims import LABELS, VERDICTS, Claim, about_what, claims, points
+from study.claims import LABELS, Claim, Verdict, about_what, claims, points
 from study.report import VERDICT_SIGNS
 from study.results import About, Results
 from study.tables import comparison, comparisons_table
@@ -99,9 +100,9 @@ def test_two_seeds_say_nothing_of_the_level(rng: np.random.Generator) -> None:
 
 
 def test_every_verdict_has_a_sign_and_a_colour() -> None:
-    assert tuple(VERDICT_SIGNS) == VERDICTS
+    assert tuple(VERDICT_SIGNS) == get_args(Verdict)
     page = Path(claims.__code__.co_filename).with_name("templates") / "report.html"
-    for verdict in VERDICTS:
+    for verdict in get_args(Verdict):
         if verdict != "not tested":  # has the border that all have
             assert f".claims .{verdict.replace(' ', '-')} {{ border-left-color" in page.read_text()
 

@@ -20,7 +20,7 @@ import pandas as pd
 import psutil
 import pytest
 from faulty import Faulty
-from runs import SMALL, ended, run_here, start, start_python, trials, until
+from runs import SMALL, alive, ended, run_here, start, start_python, trials, until
 
 from cemobam_core import Fold, InputError
 from study.design import Design, Pair, Trial, readings
@@ -212,14 +212,6 @@ def test_what_cannot_be_joined_or_lacks_what_is_asked_for_is_told_at_once(
     with pytest.raises(InputError, match=r"--device cuda: no node of the Ray cluster at .* has 0.5 GPUs"):
         process.submit(cluster_devices, cluster, device="cuda", **asked).result()
     assert process.submit(cluster_devices, cluster, device="auto", **asked).result() == ["cpu"] * 2
-
-
-def alive(process: psutil.Process) -> bool:
-    """Not a zombie either, which is one only until somebody asks for its exit status."""
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 @pytest.mark.process
