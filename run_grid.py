@@ -6,7 +6,7 @@ import sys
 
 if __name__ == "__main__":
     try:
-        from study.cli import main
+        from study.commands import main
 
         sys.exit(main())
     except KeyboardInterrupt:  # before there was anything to interrupt

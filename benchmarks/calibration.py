@@ -17,10 +17,10 @@ import pandas as pd
 import simulated
 from simulated import NOISES, NOTHING, claimed, hill, worse
 
-import study.analysis
-import study.statistics
-from study.analysis import Analysis
-from study.statistics import LEVEL, paired, pick
+import study.findings.analysis
+import study.findings.statistics
+from study.findings.analysis import Analysis
+from study.findings.statistics import LEVEL, paired, pick
 
 
 def plain(analysis: Analysis) -> bool:
@@ -37,8 +37,8 @@ def main(grids: int) -> None:
         rng = np.random.default_rng(1)
         found = np.mean([plain(Analysis(simulated.study(rng, noise))) for _ in range(grids)])
         print(f"plain paired test of the best pair, luck {name}: {found:.3f}", flush=True)
-    study.statistics.DRAWS = 500
-    study.analysis.MEASURES = {"wa": "WA"}  # the others have the same figures in these simulations
+    study.findings.statistics.DRAWS = 500
+    study.findings.analysis.MEASURES = {"wa": "WA"}  # the others have the same figures in these simulations
     rows = []
     for effect in (0.0, 2.0, 4.0):
         for name, noise in NOISES.items():

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.special import expit, logit
 
-from study.statistics import ANYTHING, SHARES, half_width, interval_ends
+from study.findings.statistics import ANYTHING, SHARES, half_width, interval_ends
 
 Array = npt.NDArray[np.float64]
 

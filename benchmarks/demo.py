@@ -19,11 +19,12 @@ _ROOT = Path(__file__).resolve().parent.parent
 _ALONE = """
 import sys, time, torch
 torch.set_num_threads(1)
-from cemobam_core import fast, training
+from cemobam_core import fast
+from cemobam_core.training import loop as training
 from cemobam_core.corpora import CORPORA
 from cemobam_core.corpora.synthetic import demo_fold
 from study.design import Design, Pair, readings
-from study.execution import StudyData, execute
+from study.engines.execution import StudyData, execute
 if sys.argv[1] == "plain":
     fast.applies = lambda *_: False
     training.keep_freed_memory = lambda: None

@@ -18,11 +18,12 @@ from pathlib import Path
 
 import optuna
 
+from study.commands.progress import Progress
 from study.design import Design, Trial, readings
 from study.driver import Plan, StudyRun
-from study.ledger import METRICS, Ledger, Outcome, StudyFacts
-from study.progress import Progress
-from study.storages import open_storage
+from study.ledger.ledger import Ledger
+from study.ledger.outcomes import METRICS, Outcome, StudyFacts
+from study.ledger.storages import open_storage
 
 
 class Inventing:

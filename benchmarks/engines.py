@@ -15,9 +15,9 @@ from cemobam_core.corpora import CORPORA
 from cemobam_core.corpora.synthetic import demo_fold
 from study.design import Design, Pair, Trial, readings
 from study.engines import Engine
+from study.engines.execution import StudyData
 from study.engines.local import LocalEngine
 from study.engines.ray import RayEngine
-from study.execution import StudyData
 
 
 def throughput(name: str, engine: Engine, workers: int, trials: list[Trial]) -> float:

@@ -21,8 +21,8 @@ import torch
 
 from cemobam_core import Batch, CemoBAM, CemoBAMConfig, TopKGraph, fast
 from cemobam_core.config import PRECISIONS
-from cemobam_core.memory import keep_freed_memory
-from cemobam_core.training import train_epoch
+from cemobam_core.training.loop import train_epoch
+from cemobam_core.training.memory import keep_freed_memory
 
 Side = Literal["fast", "plain"]
 

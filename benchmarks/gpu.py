@@ -23,11 +23,11 @@ from tqdm import tqdm
 from cemobam_core.config import PRECISIONS
 from cemobam_core.corpora.demo import DEMO
 from cemobam_core.features import FeatureSet, Fold
-from cemobam_core.model import CemoBAM
-from cemobam_core.training import Batch, train_epoch
+from cemobam_core.systems.cemobam import CemoBAM
+from cemobam_core.training.loop import Batch, train_epoch
 from study.design import BLOCKS, Design, Pair, Trial, readings
+from study.engines.execution import STACKED, Attempts, StudyData, batches_of, config_of
 from study.engines.local import LocalEngine
-from study.execution import STACKED, Attempts, StudyData, batches_of, config_of
 
 
 def features(n: int, seed: int) -> FeatureSet:

@@ -20,7 +20,8 @@ import optuna
 
 from cemobam_core.corpora import CORPORA
 from study.design import Design, Pair, Trial, readings
-from study.ledger import METRICS, Ledger, Outcome, StudyFacts
+from study.ledger.ledger import Ledger
+from study.ledger.outcomes import METRICS, Outcome, StudyFacts
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -23,7 +23,7 @@ from cemobam_core.corpora import CORPORA
 from cemobam_core.corpora.splits import load_folds
 from cemobam_core.corpora.synthetic import demo_fold
 from study.design import Design, Pair, Trial, readings
-from study.execution import StudyData, execute
+from study.engines.execution import StudyData, execute
 
 MEASURES = ("test_wa", "test_ua", "test_wf1")
 

@@ -10,11 +10,11 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.ndimage import gaussian_filter
 
-from study.aggregate import COLUMNS
-from study.analysis import Analysis
-from study.ledger import METRICS
-from study.results import About, Results
-from study.statistics import holm
+from study.findings.aggregate import COLUMNS
+from study.findings.analysis import Analysis
+from study.findings.results import About, Results
+from study.findings.statistics import holm
+from study.ledger.outcomes import METRICS
 
 Array = npt.NDArray[np.float64]
 

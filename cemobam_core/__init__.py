@@ -14,23 +14,23 @@ if TYPE_CHECKING:
     from cemobam_core.errors import InputError
     from cemobam_core.features import FeatureSet, Fold
     from cemobam_core.graph import TopKGraph
-    from cemobam_core.metrics import Metrics
-    from cemobam_core.model import CemoBAM
-    from cemobam_core.training import Batch, TrainingResult, evaluate, train
+    from cemobam_core.systems.cemobam import CemoBAM
+    from cemobam_core.training.loop import Batch, TrainingResult, evaluate, train
+    from cemobam_core.training.metrics import Metrics
 
 _HOMES = {
-    "Batch": "training",
-    "CemoBAM": "model",
+    "Batch": "training.loop",
+    "CemoBAM": "systems.cemobam",
     "CemoBAMConfig": "config",
     "FeatureSet": "features",
     "Fold": "features",
     "InputError": "errors",
-    "Metrics": "metrics",
+    "Metrics": "training.metrics",
     "TopKGraph": "graph",
     "TrainingConfig": "config",
-    "TrainingResult": "training",
-    "evaluate": "training",
-    "train": "training",
+    "TrainingResult": "training.loop",
+    "evaluate": "training.loop",
+    "train": "training.loop",
 }
 
 __all__ = [

@@ -1,9 +1,9 @@
-"""The fast forward pass: the model of :mod:`cemobam_core.model`, with the same weights, arranged to cost less.
+"""The fast forward pass: the model of :mod:`.systems.cemobam`, with the same weights, arranged to cost less.
 
-:class:`~cemobam_core.model.CemoBAM` called as a module is the reference: plain, module by module, and what the tests
+:class:`~.systems.cemobam.CemoBAM` called as a module is the reference: plain, module by module, and what the tests
 hold this one against. Training and evaluation come here, by :func:`logits`. What differs:
 
-- CH-GAT's gathering is three products with a sparse matrix (:mod:`cemobam_core.sparse_attention`);
+- CH-GAT's gathering is three products with a sparse matrix (:mod:`cemobam_core.operators.sparse_attention`);
 - attention over a single key is that key's value, so utterance-level features need no query and no key projection.
   Their weights have a gradient of zero, as in the reference;
 - over a single step average and maximum are the step itself, so 1D-CBAM evaluates its MLP once and its convolution's
@@ -11,7 +11,7 @@ hold this one against. Training and evaluation come here, by :func:`logits`. Wha
 - what a batch settles once (which steps are valid, the sparse matrix's entries) is :class:`Inputs`, made once.
 
 Dropout draws the same numbers in the same order as the reference. Of a stack of models
-(:mod:`cemobam_core.stacked`) every tensor but the features has a trial axis in front, and the graphs of all trials are
+(:mod:`.training.stacks`) every tensor but the features has a trial axis in front, and the graphs of all trials are
 one graph that falls into as many parts.
 """
 
@@ -27,14 +27,14 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import dropout, leaky_relu
 
-from cemobam_core import stacked
-from cemobam_core.cbam import CBAM1d
-from cemobam_core.cross_modal import CrossModalAttention
 from cemobam_core.errors import InputError
-from cemobam_core.gat import CHGAT, GraphAttention
-from cemobam_core.model import XCBAM, CemoBAM, Projection, fuse
-from cemobam_core.pooling import masked_mean
-from cemobam_core.sparse_attention import Adjacency, attend
+from cemobam_core.operators.cbam import CBAM1d
+from cemobam_core.operators.cross_modal import CrossModalAttention
+from cemobam_core.operators.graph_attention import CHGAT, GraphAttention
+from cemobam_core.operators.pooling import masked_mean
+from cemobam_core.operators.sparse_attention import Adjacency, attend
+from cemobam_core.systems.cemobam import XCBAM, CemoBAM, Projection, fuse
+from cemobam_core.training import stacks as stacked
 
 _log = logging.getLogger("cemobam_core")
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cemobam_core.config import GatherFrom
 from cemobam_core.errors import InputError
-from cemobam_core.pooling import masked_mean
+from cemobam_core.operators.pooling import masked_mean
 
 _CHUNK_ELEMENTS = 2_000_000
 """Similarities held at once: 16 MB of float64, and some three times that for their keys."""

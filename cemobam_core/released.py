@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cemobam_core.config import RELEASED, CemoBAMConfig, Fusion
 from cemobam_core.errors import InputError
-from cemobam_core.model import CemoBAM
+from cemobam_core.systems.cemobam import CemoBAM
 
 # Their "text_attention" is the one whose query is audio, and likewise its Linear, LayerNorm and CBAM.
 _NAMES = (

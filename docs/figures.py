@@ -17,14 +17,14 @@ import numpy as np
 
 from cemobam_core.files import written_atomically
 from study import load_results
-from study.analysis import Analysis
-from study.claims import claims
-from study.cli import main as run_study
-from study.figures.style import plain, save
-from study.figures.topk import topk_heatmap
-from study.results import ABOUT, TRIALS, Results
-from study.statistics import Array
-from study.tables import plain_markdown
+from study.commands import main as run_study
+from study.findings.analysis import Analysis
+from study.findings.results import ABOUT, TRIALS, Results
+from study.findings.statistics import Array
+from study.output.figures.style import plain, save
+from study.output.figures.topk import topk_heatmap
+from study.output.tables import plain_markdown
+from study.papers.cemobam.claims import claims
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = ROOT / "docs" / "demo"

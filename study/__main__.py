@@ -4,6 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from study.cli import cemobam
+from study.commands import cemobam
 
 sys.exit(cemobam())

@@ -10,11 +10,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from cemobam_core.config import Metric, Split
-from study.aggregate import aggregate_grid, chosen_pair, trials_frame
 from study.design import BLOCKS, Design, Pair, Trial, distinct
 from study.engines import Engine
-from study.leases import Leases
-from study.ledger import Ledger, Outcome, StudyFacts
+from study.findings.aggregate import aggregate_grid, chosen_pair, trials_frame
+from study.ledger.leases import Leases
+from study.ledger.ledger import Ledger
+from study.ledger.outcomes import Outcome, StudyFacts
 
 _ANY_PAIR = Pair(1, 1)
 """For the grid, which varies the pair itself."""

@@ -128,7 +128,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 @pytest.fixture
 def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw no figure: half of the time of a small run goes into them."""
-    monkeypatch.setattr("study.report.DRAWINGS", {})
+    monkeypatch.setattr("study.output.report.DRAWINGS", {})
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 import psutil
 
-from study.cli import cemobam, main
+from study.commands import cemobam, main
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -38,7 +38,9 @@ def start(*arguments: str, **options: Any) -> subprocess.Popen[str]:
 
 def start_cemobam(*arguments: str, **options: Any) -> subprocess.Popen[str]:
     """Start ``cemobam`` in a process of its own."""
-    return start_python("-c", "import sys; from study.cli import cemobam; sys.exit(cemobam())", *arguments, **options)
+    return start_python(
+        "-c", "import sys; from study.commands import cemobam; sys.exit(cemobam())", *arguments, **options
+    )
 
 
 def start_python(*arguments: str, **options: Any) -> subprocess.Popen[str]:

@@ -15,7 +15,8 @@ import pytest
 from matplotlib.image import imread
 from runs import run_here
 
-from study import arguments, load_results
+from study import load_results
+from study.commands import arguments
 
 ROOT = Path(__file__).resolve().parent.parent
 PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {

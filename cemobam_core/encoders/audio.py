@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from cemobam_core.encoders.pretrained import NO_CODE, Pretrained, load_model
 from cemobam_core.errors import InputError
-from cemobam_core.pooling import masked_mean
+from cemobam_core.operators.pooling import masked_mean
 
 SAMPLE_RATE = 16_000
 """Hertz: what wav2vec 2.0 was trained on."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from cemobam_core.encoders.pretrained import NO_CODE, Pretrained, load_model
 from cemobam_core.encoders.settings import TextPool
 from cemobam_core.errors import InputError
-from cemobam_core.pooling import masked_mean
+from cemobam_core.operators.pooling import masked_mean
 
 _BATCH = 64
 """Texts at once."""

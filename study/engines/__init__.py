@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from study.design import Trial
-from study.ledger import Outcome
+from study.ledger.outcomes import Outcome
 
 
 class Engine(AbstractContextManager["Engine"], Protocol):

@@ -2,4 +2,4 @@
 
 import torch._dynamo  # noqa: F401  (torch's optimizers import it at their first step)
 
-import cemobam_core.training  # noqa: F401
+import cemobam_core.training.loop  # noqa: F401

@@ -22,9 +22,9 @@ import torch.multiprocessing
 
 from cemobam_core.errors import InputError
 from study.design import Trial
+from study.engines.execution import TRIES, Attempts, Group, StudyData, at_once, groups, ran_past, undone
 from study.engines.server import FORKS, start_server
-from study.execution import TRIES, Attempts, Group, StudyData, at_once, groups, ran_past, undone
-from study.ledger import Outcome
+from study.ledger.outcomes import Outcome
 
 
 class LocalEngine:

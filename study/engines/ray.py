@@ -47,8 +47,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from cemobam_core.errors import InputError
 from study.design import Trial
-from study.execution import TRIES, Attempts, Group, StudyData, at_once, groups, ran_past, undone
-from study.ledger import Outcome
+from study.engines.execution import TRIES, Attempts, Group, StudyData, at_once, groups, ran_past, undone
+from study.ledger.outcomes import Outcome
 
 _BUNDLE_SECONDS = 10.0
 """A bundle ends with the first trial that ends after so long: what Tune does about each, some 90 ms on a machine of two

@@ -7,57 +7,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from batches import BEFORE_BATCH_NORM, TOLERANCE, any_batch, one_step, plain
 from hypothesis import given
 from hypothesis import strategies as st
 from pairwise import pairwise
-from torch.nn.functional import cross_entropy
 
-from cemobam_core import Batch, CemoBAM, CemoBAMConfig, Fold, InputError, TopKGraph, TrainingConfig, fast, train
+from cemobam_core import Batch, CemoBAM, CemoBAMConfig, Fold, InputError, TrainingConfig, fast, train
 from cemobam_core.config import FUSIONS, MODULES, PROFILES
-from cemobam_core.training import settle_batch_norm, train_epoch
-
-TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}
-
-# A batch norm takes the bias before it away again: its gradient is rounding noise, of which Adam makes steps.
-BEFORE_BATCH_NORM = ("projection.layers.0.bias", "hidden.0.bias", "hidden.1.bias")
-
-
-def any_batch(
-    n: int, steps: tuple[int, int], seed: int, dtype: torch.dtype, *, k: tuple[int, int], turned: bool
-) -> Batch:
-    """Random utterances of up to so many audio and text steps; zero steps: utterance-level."""
-    generator = torch.Generator().manual_seed(seed)
-    x: list[torch.Tensor] = []
-    masks: list[torch.Tensor | None] = []
-    for length, dim in zip(steps, (10, 6), strict=True):
-        x.append(torch.randn(*((n, length, dim) if length else (n, dim)), generator=generator, dtype=dtype))
-        lengths = torch.randint(1, max(length, 1) + 1, (n, 1), generator=generator)
-        masks.append(torch.arange(length) < lengths if length else None)
-    ranked = TopKGraph.from_features(x[0], x[1], max(k), audio_mask=masks[0], text_mask=masks[1])
-    edges = ranked.edge_index(*k, gather_from="choosers" if turned else "chosen")
-    return Batch(x[0], x[1], torch.randint(3, (n,), generator=generator), edges, *masks)
-
-
-def plain(model: CemoBAM, batch: Batch) -> torch.Tensor:
-    return model(batch.audio, batch.text, batch.edge_index, batch.audio_mask, batch.text_mask)
-
-
-def one_step(model: CemoBAM, batch: Batch, *, reference: bool, seed: int) -> dict[str, torch.Tensor]:
-    """Logits, loss, every gradient and every buffer of one forward and backward pass."""
-    model.zero_grad()
-    torch.manual_seed(seed)
-    logits = plain(model, batch) if reference else batch.logits(model)
-    loss = cross_entropy(logits, batch.labels)
-    loss.backward()
-    gradients = {f"gradient of {name}": p.grad for name, p in model.named_parameters()}
-    buffers = {name: b.clone() for name, b in model.named_buffers()}
-    return {
-        "logits": logits.detach(),
-        "loss": loss.detach(),
-        "next random number": torch.rand(1),
-        **gradients,
-        **buffers,
-    }
+from cemobam_core.training.loop import settle_batch_norm, train_epoch
 
 
 @given(

@@ -16,9 +16,9 @@ from torch.nn import functional as F
 from torch_geometric.nn import GATConv
 
 from cemobam_core import Batch, CemoBAM, CemoBAMConfig, Fold, InputError, train
-from cemobam_core import training as training_module
 from cemobam_core.config import FUSIONS, PAPER, RELEASED, Fusion
 from cemobam_core.released import load_released_checkpoint, model_from_released, our_name
+from cemobam_core.training import loop as training_module
 
 GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "released" / "golden"
 

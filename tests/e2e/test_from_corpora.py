@@ -112,7 +112,7 @@ def test_killed_at_any_moment_the_features_are_made_all_the_same(in_folder: Path
     ],
 )
 def test_a_mistake_is_told_in_one_line(in_folder: Path, arguments: list[str], said: str, capsys) -> None:
-    from study.cli import main
+    from study.commands import main
 
     try:
         status = main(arguments)
@@ -135,7 +135,7 @@ def test_a_mistake_is_told_in_one_line(in_folder: Path, arguments: list[str], sa
 def test_what_the_study_refuses_is_known_before_features_are_made(
     in_folder: Path, encoders: list[str], capsys, arguments: list[str], said: str
 ) -> None:
-    from study.cli import main
+    from study.commands import main
 
     tree = make_iemocap(in_folder / "IEMOCAP_full_release")
     for rest in ([], ["--dry-run"]):
@@ -145,7 +145,7 @@ def test_what_the_study_refuses_is_known_before_features_are_made(
 
 
 def test_a_manifest_that_says_some_splits_only(in_folder: Path, encoders: list[str], capsys) -> None:
-    from study.cli import main
+    from study.commands import main
 
     manifest = make_manifest(in_folder / "mine")
     frame = pd.read_csv(manifest)
@@ -159,7 +159,7 @@ def test_an_encoder_that_is_not_to_be_had(in_folder: Path, encoders: list[str], 
     import huggingface_hub
     from huggingface_hub.errors import LocalEntryNotFoundError
 
-    from study.cli import main
+    from study.commands import main
 
     def unreachable(*_: object, **__: object) -> str:
         raise LocalEntryNotFoundError("no network")

@@ -12,7 +12,7 @@ import sqlalchemy
 from runs import ended, run_here, start, trials, until
 from servers import PostgreSQL
 
-from study.storages import open_storage
+from study.ledger.storages import open_storage
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 STUDY = ["--k-audio", "1,3", "--k-text", "1:2", "--seeds", "10", "--epochs", "20", "--workers", "1"]

@@ -12,15 +12,17 @@ from pathlib import Path
 
 import optuna
 import pytest
-from conftest import FakeEngine, demo_facts, demo_plan, invented
-from runs import recorded, start_python, until
+from invented import FakeEngine, demo_facts, demo_plan, invented
+from runs import ROOT, recorded, start_python, until
 
 from cemobam_core.config import FUSIONS, MODULES
-from study import driver, leases
+from study import driver
 from study.design import Pair, Trial, distinct
 from study.driver import Plan, StudyRun
-from study.ledger import Ledger, Outcome, StudyFacts
-from study.storages import open_storage
+from study.ledger import leases
+from study.ledger.ledger import Ledger
+from study.ledger.outcomes import Outcome, StudyFacts
+from study.ledger.storages import open_storage
 
 Make = Callable[..., Ledger]
 
@@ -75,9 +77,9 @@ def test_stopped_anywhere_it_goes_on_from_there(make_ledger: Make, plan: Plan, f
 ENDLESS = """
 import sys
 sys.path[:0] = [sys.argv[1]]
-from conftest import FakeEngine, demo_facts, demo_plan
+from invented import FakeEngine, demo_facts, demo_plan
 from study.driver import StudyRun
-from study.ledger import Ledger
+from study.ledger.ledger import Ledger
 ledger = Ledger("sqlite:///study.db", name="demo")
 ledger.open(demo_facts())
 print("ready", flush=True)
@@ -92,7 +94,7 @@ def test_killed_at_ten_random_moments_the_ledger_has_every_trial_once(in_folder:
     lottery = random.Random(0)
     counts = [0]
     for _ in range(10):
-        process = start_python("-c", ENDLESS, str(Path(__file__).parent))
+        process = start_python("-c", ENDLESS, str(ROOT / "tests"))
         assert process.stdout
         assert process.stdout.readline() == "ready\n"
         until(lambda: recorded("study.db") > counts[-1], "a trial is recorded", process)

@@ -1,0 +1,110 @@
+"""1D-CBAM: channel, then spatial attention (Eqs. 3, 4; after Woo et al., 2018, "CBAM", for one dimension)."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from cemobam_core.config import ChannelGate, SpatialAxis
+from cemobam_core.operators.pooling import masked_max, masked_mean
+
+
+class ChannelAttention(nn.Module):
+    r"""A gate for each channel from its average and its maximum over time (Eq. 3).
+
+    .. math:: M_c(F) = \sigma(\mathrm{MLP}(\mathrm{AvgPool}(F)) + \mathrm{MLP}(\mathrm{MaxPool}(F)))
+
+    Args:
+        channels: d.
+        reduction: the shared MLP's hidden layer has ``channels // reduction`` units, at least one.
+        gate: ``sigmoid_of_sum`` is Eq. 3; ``sum_of_sigmoids`` takes each pooling's sigmoid, then adds.
+
+    Shapes:
+        x (N, T, d), mask (N, T) → gate (N, 1, d), between 0 and 1 (and 2 for the sum of sigmoids)
+    """
+
+    def __init__(self, *, channels: int, reduction: int, gate: ChannelGate = "sigmoid_of_sum") -> None:
+        super().__init__()
+        self.gate = gate
+        squeezed = max(1, channels // reduction)
+        self.mlp = nn.Sequential(
+            nn.Linear(channels, squeezed, bias=False),
+            nn.ReLU(),
+            nn.Linear(squeezed, channels, bias=False),
+        )
+
+    def forward(self, x: Float[Tensor, "*r n t d"], mask: Bool[Tensor, "n t"]) -> Float[Tensor, "*r n 1 d"]:
+        """The gate."""
+        average, maximum = self.mlp(masked_mean(x, mask)), self.mlp(masked_max(x, mask))  # (N, d) each
+        if self.gate == "sum_of_sigmoids":
+            return (torch.sigmoid(average) + torch.sigmoid(maximum)).unsqueeze(-2)
+        return torch.sigmoid(average + maximum).unsqueeze(-2)
+
+
+class SpatialAttention(nn.Module):
+    r"""A gate for each step from its average and its maximum over the channels (Eq. 4).
+
+    .. math:: M_s(F) = \sigma(\mathrm{Conv1d}_k([\mathrm{AvgPool}(F); \mathrm{MaxPool}(F)]))
+
+    Along the channels the same is done with the axes exchanged: a gate for each channel from its average and maximum
+    over time.
+
+    Args:
+        kernel: k, odd; the convolution is padded with zeros.
+        axis: ``time``, which is Eq. 4, or ``channels``.
+
+    Shapes:
+        x (N, T, d), mask (N, T) → gate (N, T, 1), along the channels (N, 1, d), between 0 and 1
+    """
+
+    def __init__(self, *, kernel: int, axis: SpatialAxis = "time") -> None:
+        super().__init__()
+        self.axis = axis
+        self.conv = nn.Conv1d(2, 1, kernel, padding=kernel // 2, bias=False)
+
+    def forward(self, x: Float[Tensor, "*r n t d"], mask: Bool[Tensor, "n t"]) -> Float[Tensor, "*r n t_or_1 d_or_1"]:
+        """The gate."""
+        if self.axis == "channels":
+            planes = torch.stack([masked_mean(x, mask), masked_max(x, mask)], dim=-2)  # (N, 2, d)
+            along_channels: Tensor = torch.sigmoid(self.conv(planes))  # (N, 1, d)
+            return along_channels
+        planes = torch.stack([x.mean(dim=-1), x.amax(dim=-1)], dim=-2)  # (N, 2, T)
+        # Padded steps are zeros, as the convolution's own padding is: a longer padding changes nothing.
+        planes = planes * mask.unsqueeze(-2)
+        gate: Tensor = torch.sigmoid(self.conv(planes))  # (N, 1, T)
+        return gate.transpose(-1, -2)
+
+
+class CBAM1d(nn.Module):
+    r"""Channel attention, then spatial attention: F' = M_c(F) ⊗ F, F'' = M_s(F') ⊗ F'.
+
+    Args:
+        channels: d.
+        reduction: see :class:`ChannelAttention`.
+        kernel: see :class:`SpatialAttention`.
+        gate: see :class:`ChannelAttention`.
+        axis: see :class:`SpatialAttention`.
+
+    Shapes:
+        x (N, T, d), mask (N, T) → (N, T, d)
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        reduction: int,
+        kernel: int,
+        gate: ChannelGate = "sigmoid_of_sum",
+        axis: SpatialAxis = "time",
+    ) -> None:
+        super().__init__()
+        self.channel = ChannelAttention(channels=channels, reduction=reduction, gate=gate)
+        self.spatial = SpatialAttention(kernel=kernel, axis=axis)
+
+    def forward(self, x: Float[Tensor, "*r n t d"], mask: Bool[Tensor, "n t"]) -> Float[Tensor, "*r n t d"]:
+        """The gated features."""
+        x = x * self.channel(x, mask)
+        gated: Tensor = x * self.spatial(x, mask)
+        return gated

@@ -1,0 +1,80 @@
+"""The sparse products of graph attention on a GPU, in Triton: a program a row, no atomics, so always the same sums.
+
+On the CPU the same products are torch's (:mod:`cemobam_core.operators.sparse_attention`). With ``TRITON_INTERPRET=1``
+Triton runs these on the CPU too, slowly: that is how the tests see them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+_WIDEST = 1024
+"""Numbers of a row that one program holds at once."""
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _product_kernel(offsets, columns, values, x, out, d, width: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: PLR0917
+    row = tl.program_id(0).to(tl.int64)
+    within = tl.program_id(1) * width + tl.arange(0, width)
+    there = within < d
+    total = tl.zeros((width,), dtype=out.dtype.element_ty)
+    for entry in range(tl.load(offsets + row), tl.load(offsets + row + 1)):
+        column = tl.load(columns + entry)
+        total += tl.load(values + entry) * tl.load(x + column * d + within, mask=there, other=0.0)
+    tl.store(out + row * d + within, total, mask=there)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _sampled_kernel(offsets, columns, a, b, out, d, width: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: PLR0917
+    row = tl.program_id(0).to(tl.int64)
+    for entry in range(tl.load(offsets + row), tl.load(offsets + row + 1)):
+        column = tl.load(columns + entry)
+        total = tl.zeros((width,), dtype=out.dtype.element_ty)
+        for first in range(0, d, width):
+            within = first + tl.arange(0, width)
+            there = within < d
+            ours = tl.load(a + row * d + within, mask=there, other=0.0)
+            total += ours * tl.load(b + column * d + within, mask=there, other=0.0)
+        tl.store(out + entry, tl.sum(total, axis=0))
+
+
+def product(
+    offsets: Int64[Tensor, " m_plus_1"],
+    columns: Int64[Tensor, " e"],
+    values: Float[Tensor, " e"],
+    x: Float[Tensor, "m d"],
+) -> Float[Tensor, "m d"]:
+    """The sparse matrix (CSR) times ``x``."""
+    m, d = x.shape
+    width = _width(d)
+    out = torch.empty_like(x)
+    _launch(_product_kernel, (m, triton.cdiv(d, width)), offsets, columns, values, x.contiguous(), out, d, width=width)
+    return out
+
+
+def sampled_product(
+    offsets: Int64[Tensor, " m_plus_1"],
+    columns: Int64[Tensor, " e"],
+    a: Float[Tensor, "m d"],
+    b: Float[Tensor, "m d"],
+) -> Float[Tensor, " e"]:
+    """The entries of ``a @ b.T`` where the sparse matrix has some."""
+    m, d = a.shape
+    out = a.new_empty(len(columns))
+    _launch(_sampled_kernel, (m,), offsets, columns, a.contiguous(), b.contiguous(), out, d, width=_width(d))
+    return out
+
+
+def _width(d: int) -> int:
+    return min(_WIDEST, int(triton.next_power_of_2(d)))
+
+
+def _launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, width: int) -> None:
+    # a multiplication and an addition in one instruction: said, since what Triton does unasked changes with its version
+    kernel[grid](*arguments, width=width, num_warps=max(1, min(8, width // 128)), enable_fp_fusion=True)

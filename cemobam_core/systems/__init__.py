@@ -1,0 +1,1 @@
+"""Systems: ways to label utterances, one a file."""

@@ -1,0 +1,1 @@
+"""Training and evaluation: the loop, stacks of models, CUDA graphs, metrics."""

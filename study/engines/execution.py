@@ -1,0 +1,288 @@
+"""Executing one trial: what every engine does with it, wherever it runs."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import platform
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from traceback import format_exception
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from cemobam_core.config import METHOD_VERSION, CemoBAMConfig
+from cemobam_core.corpora.splits import Assignment
+from cemobam_core.errors import InputError
+from cemobam_core.features import FeatureSet, Fold
+from cemobam_core.graph import TopKGraph
+from study.design import Trial
+from study.engines.models import Keeping
+from study.ledger.outcomes import METRICS, Outcome
+
+if TYPE_CHECKING:
+    from cemobam_core.training.loop import Batch
+
+_log = logging.getLogger(__name__)
+
+Group = tuple[Trial, ...]
+"""Trials that a worker is given at once: on a CPU one; on a GPU several that can be trained as one stack."""
+
+STACKED = 32
+"""Trials of a group on a GPU, at most; what does not fit into its memory at once is given again."""
+
+_SHARE = 0.8
+"""Of a GPU's free memory that a stack may take, by estimate."""
+
+TRIES = 2
+"""A trial whose worker dies (killed, out of memory) is tried once more, then recorded as failed."""
+
+
+@dataclass(frozen=True, eq=False)
+class StudyData:
+    """What all trials share, made once: the features of every fold and the ranking of every split.
+
+    Attributes:
+        folds: features by fold.
+        rankings: by fold, then split, each utterance's nearest.
+        keeping: where trained models are kept; None: they are not.
+    """
+
+    folds: tuple[Fold, ...]
+    rankings: tuple[dict[str, TopKGraph], ...]
+    keeping: Keeping | None = None
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Every tensor of it, each once."""
+        for fold, rankings in zip(self.folds, self.rankings, strict=True):
+            for name, features in fold.splits.items():
+                yield from features.tensors().values()
+                yield from (rankings[name].by_audio, rankings[name].by_text)
+
+    @classmethod
+    def prepare(cls, folds: tuple[Fold, ...], k_max: int, *, keeping: Keeping | None = None) -> StudyData:
+        """Rank the neighbours in every split, once for the whole grid.
+
+        Raises:
+            InputError: a split with too few utterances for ``k_max`` neighbours.
+        """
+        rankings = tuple({name: s.rank(k_max) for name, s in fold.splits.items()} for fold in folds)
+        return cls(folds, rankings, keeping)
+
+
+def check_k(folds: Sequence[Fold | Assignment], k_max: int) -> None:
+    """See that every split has enough utterances for the largest K.
+
+    Raises:
+        InputError: one has not; says which, and the largest K that would do.
+    """
+    name, smallest = min((item for fold in folds for item in fold.splits.items()), key=lambda item: len(item[1]))
+    if k_max >= len(smallest):
+        source = f"{smallest.source} has" if isinstance(smallest, FeatureSet) else "there are"
+        raise InputError(
+            f"K={k_max} (the largest of --k-audio, --k-text and --at): {source} {len(smallest)} utterances in the "
+            f"{name} split, so K can be {len(smallest) - 1} at most"
+        )
+
+
+def versions() -> dict[str, str]:
+    """What a trial's numbers, or a report's, may depend on."""
+    known = {"python": platform.python_version(), "method": str(METHOD_VERSION)}
+    for package in ("cemobam-study", "torch", "torch-geometric", "numpy", "scipy", "statsmodels", "scikit-learn"):
+        try:
+            known[package] = version(package)
+        except PackageNotFoundError:  # run from a checkout that was not installed
+            continue
+    return known
+
+
+def at_once(device: str) -> int:
+    """How many trials a worker on such a device is given at once."""
+    return STACKED if device.startswith("cuda") else 1
+
+
+def groups(trials: Iterable[Trial], at_most: int) -> Iterator[Group]:
+    """The trials in their order, as many together as can be one stack: they differ in their K pair and seed alone.
+
+    Takes no more trials than it gives, but for one that ends a group and begins the next.
+
+    Args:
+        trials: taken when they are needed.
+        at_most: how many a group.
+    """
+    group: list[Trial] = []
+    for trial in trials:
+        if group and _like(trial) != _like(group[0]):
+            yield tuple(group)
+            group = []
+        group.append(trial)
+        if len(group) == at_most or trial.configuration.training.schedule == "plateau":
+            yield tuple(group)
+            group = []
+    if group:
+        yield tuple(group)
+
+
+def undone(group: Group, outcomes: Sequence[Outcome], tries: int) -> list[tuple[Group, int]]:
+    """What is left of a group, to be tried again: the rest, if a part was done; each alone, if nothing was.
+
+    Args:
+        group: that a worker was given.
+        outcomes: of its first trials; none: the worker died, or took too long.
+        tries: which try it was.
+
+    Returns:
+        Groups, and which try each is: a trial that was alone when its worker died has one try less.
+    """
+    if outcomes:
+        return [(group[len(outcomes) :], 1)] if len(outcomes) < len(group) else []
+    if len(group) == 1:
+        return [(group, tries + 1)]
+    return [((trial,), 1) for trial in group]
+
+
+def _like(trial: Trial) -> tuple[object, ...]:
+    configuration = trial.configuration
+    return trial.fold, configuration.model, configuration.training, configuration.graph
+
+
+def execute(trials: Group, data: StudyData, device: str) -> list[Outcome]:
+    """Train and evaluate a group; one outcome a trial, whose seconds are its share of the group's.
+
+    A trial's numbers depend on the trial and its data alone; on a GPU, but for rounding.
+
+    Raises:
+        Exception: whatever the training raises; engines turn it into an outcome, which it already is where one of
+            several diverged.
+    """
+    from cemobam_core.training.loop import TrainingDiverged, train_together  # noqa: PLC0415  (slow; of use to workers alone)
+
+    start = time.perf_counter()
+    fold, training = data.folds[trials[0].fold], trials[0].configuration.training
+    config, batches = config_of(trials[0], fold), [batches_of(trial, data) for trial in trials]
+    results = train_together(config, batches, training=training, seeds=[trial.seed for trial in trials], device=device)
+    seconds = round((time.perf_counter() - start) / len(trials), 3)
+    outcomes = []
+    for trial, batch, result in zip(trials, batches, results, strict=True):
+        if isinstance(result, TrainingDiverged):
+            if len(trials) == 1:
+                raise result
+            outcomes.append(_failed(result, device))
+            continue
+        metrics = {name: getattr(result.metrics[name.partition("_")[0]], name.partition("_")[2]) for name in METRICS}
+        if data.keeping:
+            test = batch["test"].to(device)
+            with torch.no_grad():
+                embedding = result.model.embedding(
+                    test.audio, test.text, test.edge_index, test.audio_mask, test.text_mask
+                )
+            data.keeping.keep(
+                trial,
+                result.model,
+                class_names=fold.train.class_names,
+                metrics=metrics,
+                sizes={name: len(split) for name, split in fold.splits.items()},
+                embedding=embedding,
+                labels=fold.test.labels,
+            )
+        outcomes.append(
+            Outcome(
+                status="done",
+                seconds=seconds,
+                device=device,
+                metrics=metrics,
+                curve=result.curve,
+                confusion=result.metrics["test"].confusion,
+            )
+        )
+    return outcomes
+
+
+def config_of(trial: Trial, fold: Fold) -> CemoBAMConfig:
+    """The trial's model, with the sizes that the features have."""
+    return replace(
+        trial.configuration.model,
+        num_classes=fold.train.num_classes,
+        audio_dim=fold.train.audio.shape[-1],
+        text_dim=fold.train.text.shape[-1],
+    )
+
+
+def batches_of(trial: Trial, data: StudyData) -> dict[str, Batch]:
+    """Every split of the trial's fold with the trial's graph."""
+    from cemobam_core.training.loop import Batch  # noqa: PLC0415
+
+    pair, gather_from = trial.configuration.pair, trial.configuration.graph.gather_from
+    batches = {}
+    for name, split in data.folds[trial.fold].splits.items():
+        ranking = data.rankings[trial.fold][name]
+        batches[name] = Batch.from_features(
+            split, ranking.edge_index(pair.k_audio, pair.k_text, gather_from=gather_from)
+        )
+    return batches
+
+
+class Attempts:
+    """What a worker does with group after group.
+
+    Args:
+        data: what all trials share.
+        device: where the worker computes.
+    """
+
+    def __init__(self, data: StudyData, device: str) -> None:
+        self._data, self._device = data, device
+        self._most = STACKED  # more than that at once were too many
+
+    def attempt(self, trials: Group) -> list[Outcome]:
+        """The outcomes of the group's first trials, of as many as could be trained at once; none if the group fails.
+
+        What a single trial raises is its outcome, so that the study goes on.
+
+        Raises:
+            MemoryError: for a single trial, on the CPU, or torch's on a GPU: as good as a worker's death, for its
+                memory must be let go.
+        """
+        trials = trials[: min(self._most, self.room(trials))]
+        while True:
+            try:
+                return execute(trials, self._data, self._device)
+            except (MemoryError, torch.OutOfMemoryError):
+                if len(trials) == 1:
+                    raise
+                self._most = len(trials) // 2
+                _log.warning("%d trials at once are too many for %s, which takes half", len(trials), self._device)
+                trials = trials[: self._most]
+            except Exception as error:
+                # Whose failure a group's is, each alone will show.
+                return [_failed(error, self._device)] if len(trials) == 1 else []
+            gc.collect()  # what the failed attempt held
+            if self._device.startswith("cuda"):
+                torch.cuda.empty_cache()
+
+    def room(self, trials: Group) -> int:
+        """How many of them the device's free memory takes at once."""
+        if len(trials) == 1 or not self._device.startswith("cuda"):
+            return len(trials)
+        from cemobam_core.training.loop import bytes_of_training  # noqa: PLC0415
+
+        free, _ = torch.cuda.mem_get_info(self._device)
+        free += torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
+        config = config_of(trials[0], self._data.folds[trials[0].fold])
+        each = bytes_of_training(config, batches_of(trials[0], self._data)["train"])
+        return max(1, int(_SHARE * free / each))
+
+
+def _failed(error: Exception, device: str) -> Outcome:
+    reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+    traceback = "".join(format_exception(error))
+    return Outcome(status="failed", seconds=0.0, device=device, reason=reason, traceback=traceback)
+
+
+def ran_past(timeout: float, device: str) -> Outcome:
+    """The outcome of a trial that was given up after ``timeout`` seconds."""
+    return Outcome(status="failed", seconds=timeout, device=device, reason=f"ran past --trial-timeout {timeout:g} s")

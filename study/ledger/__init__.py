@@ -1,0 +1,1 @@
+"""The ledger: outcomes, the Optuna storage that keeps them, leases."""

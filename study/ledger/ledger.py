@@ -1,0 +1,311 @@
+"""The ledger: the Optuna storage that says what has been run, and the only source of truth.
+
+One Optuna study a block, one Optuna trial a trial. A trial is recorded when it has ended, in one transaction, so the
+ledger never holds half of one, and what it does not hold is what is left to run. No sampler is asked: Optuna's own
+GridSampler hands some points out twice and others never when several workers ask (its issues 4627, 5139, 5489).
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import warnings
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.storages import BaseStorage
+from optuna.trial import TrialState, create_trial
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from cemobam_core.config import FUSIONS, MODULES
+from cemobam_core.errors import InputError
+from study.design import BLOCKS, Trial
+from study.ledger.leases import Leases
+from study.ledger.outcomes import METRICS, Outcome, StudyFacts
+from study.ledger.storages import Row, first_line, masked, open_storage
+
+FACTS, OPTIONS = "made from", "asked for"
+"""The user attributes of an Optuna study that hold its :class:`StudyFacts`, and the options it was last run with."""
+
+_CHOICES: dict[str, BaseDistribution] = {
+    "fusion": CategoricalDistribution(FUSIONS),
+    "modules": CategoricalDistribution(MODULES),
+}
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """One study in a ledger: all blocks of one name and one tag.
+
+    Attributes:
+        name: the studies are called ``<name>/<block> <tag>``.
+        tag: what differs from the default settings; empty: nothing.
+        facts: what the ledger keeps of it.
+        asked: the options that it was last run with; none in ledgers of before they were kept.
+    """
+
+    name: str
+    tag: str
+    facts: StudyFacts
+    asked: tuple[str, ...] = ()
+
+
+class Ledger:
+    """The trials of one name (usually a data set) in one Optuna storage.
+
+    Args:
+        storage: an Optuna storage URL.
+        name: the studies are called ``<name>/<block>``.
+        tag: what follows the block when settings are not the defaults: trials of other settings are another study.
+
+    Raises:
+        InputError: the URL is not one, or nothing can be stored there.
+    """
+
+    def __init__(self, storage: str, *, name: str, tag: str = "") -> None:
+        self._name = name
+        self._tag = f" {tag}" if tag else ""
+        self._found: dict[str, int] = {}  # by block, Optuna's id
+        self._made: dict[str, int] = {}  # likewise, of those that are seen to say what they are made from
+        self._told: dict[str, int] = {}  # by block, the id of the last trial that was told of
+        self._done: dict[str, set[str]] = defaultdict(set)  # by block, the signatures of those that were done
+        self._asked: list[str] = []
+        try:
+            self._storage = open_storage(storage)
+            # A study that was made but not yet described holds no trial.
+            self._kept = {
+                study.study_name: (StudyFacts(**study.user_attrs[FACTS]), study.user_attrs.get(OPTIONS, []))
+                for study in self._storage.optuna.get_all_studies()
+                if FACTS in study.user_attrs
+            }
+        except (SQLAlchemyError, ArgumentError, ImportError, OSError, RuntimeError, ValueError) as error:
+            raise InputError(
+                f"--storage {masked(storage)}: cannot be opened as an Optuna storage ({first_line(error)}); "
+                "give a URL such as sqlite:///results/study.db, journal:///results/study.journal or "
+                "postgresql://user@host/database (with pip install 'cemobam-study[postgresql]'), and make sure that "
+                "its place can be written to"
+            ) from None
+
+    @property
+    def shared(self) -> bool:
+        """Whether several runs may use it at once."""
+        return self._storage.shared
+
+    def leases(self) -> Leases:
+        """This run's share of what several runs do together."""
+        return Leases(self._storage, self._name + self._tag)
+
+    def study_name(self, block: str) -> str:
+        """The Optuna study of a block."""
+        return f"{self._name}/{block}{self._tag}"
+
+    @property
+    def storage(self) -> BaseStorage:
+        """Where it is kept, for the dashboard to serve."""
+        return self._storage.optuna
+
+    def optuna_study(self, block: str) -> optuna.Study | None:
+        """The Optuna study of a block, to hang notes and figures on; None: it has no trial yet."""
+        if self._told.get(block, -1) < 0:
+            return None
+        return optuna.load_study(study_name=self.study_name(block), storage=self._storage.optuna)
+
+    def facts(self) -> StudyFacts | None:
+        """What is kept of the studies of this name and tag; None: there are none yet."""
+        for block in BLOCKS:
+            if self.study_name(block) in self._kept:
+                return self._kept[self.study_name(block)][0]
+        return None
+
+    def recorded(self) -> list[Recorded]:
+        """Return every study in the storage, of whatever name and tag, in order of name and tag."""
+        found: dict[tuple[str, str], Recorded] = {}
+        for study_name, (facts, asked) in self._kept.items():
+            name, _, tag = taken_apart(study_name)
+            found.setdefault((name, tag), Recorded(name=name, tag=tag, facts=facts, asked=tuple(asked)))
+        return [found[key] for key in sorted(found)]
+
+    def open(self, facts: StudyFacts) -> None:
+        """Say what the trials to come are made from.
+
+        Raises:
+            InputError: the ledger holds trials of this name that were made from other features.
+        """
+        for study_name, (kept, _) in self._kept.items():
+            if study_name.startswith(f"{self._name}/") and kept.fingerprint != facts.fingerprint:
+                raise InputError(
+                    f"the ledger's study {study_name!r} was made from other features or another split (fingerprint "
+                    f"{kept.fingerprint}, now {facts.fingerprint}); give these another --name or other --results"
+                )
+        self._facts = facts
+
+    def keep_options(self, options: Sequence[str]) -> None:
+        """Keep the options of this run, so that later commands need not be told them again.
+
+        Args:
+            options: as a command line has them; those of the run before are replaced.
+
+        Raises:
+            LedgerFailed: the storage refused.
+        """
+        self._asked = list(options)
+        ours = {self.study_name(block) for block in BLOCKS}
+
+        def keep() -> None:
+            for study in self._storage.optuna.get_all_studies():
+                if study.study_name in ours and study.user_attrs.get(OPTIONS) != self._asked:
+                    self._storage.optuna.set_study_user_attr(study._study_id, OPTIONS, self._asked)
+
+        self._storage.lasting(keep)
+
+    def news(self, block: str) -> dict[str, Outcome]:
+        """What this run or another has recorded in the block's study since this object last told, by signature.
+
+        Raises:
+            LedgerFailed: the storage refused.
+        """
+
+        def read() -> tuple[list[Row], int]:
+            told = self._told.get(block, -1)
+            if block not in self._found:  # another run may have made it since
+                try:
+                    self._found[block] = self._storage.optuna.get_study_id_from_name(self.study_name(block))
+                except KeyError:
+                    return [], told
+            with _uncollected():
+                return self._storage.read(self._found[block], told)
+
+        return self._heard(block, *self._storage.lasting(read))
+
+    def record(self, block: str, trial: Trial, outcome: Outcome) -> dict[str, Outcome]:
+        """Write one ended trial into the block's study, whole or not at all, unless it is there as done.
+
+        Returns:
+            What the study has that was not told of before, this trial among it: as :meth:`news`.
+
+        Raises:
+            LedgerFailed: the storage refused.
+        """
+        signature = trial.signature(self._facts.fingerprint)
+        is_done = outcome.status == "done"
+        attributes: dict[str, Any] = {
+            "status": outcome.status,
+            "profile": trial.configuration.profile,
+            **outcome.metrics,
+            "epochs": trial.configuration.training.epochs,
+            "seconds": outcome.seconds,
+            "device": outcome.device,
+            "signature": signature,
+        }
+        if outcome.reason:
+            attributes |= {"reason": outcome.reason, "log": outcome.log}
+        if outcome.confusion:
+            attributes["test_confusion"] = outcome.confusion
+        ended = datetime.now()
+        frozen = create_trial(
+            state=TrialState.COMPLETE if is_done else TrialState.FAIL,
+            value=outcome.metrics["val_wa"] if is_done else None,
+            params=trial.parameters,
+            distributions={name: _CHOICES.get(name) or _range(name, value) for name, value in trial.parameters.items()},
+            user_attrs=attributes,
+            intermediate_values=dict(outcome.curve),
+        )
+        frozen.datetime_start, frozen.datetime_complete = ended - timedelta(seconds=outcome.seconds), ended
+
+        def recorded() -> tuple[list[Row], int]:
+            with self._storage.transaction(self._study(block)) as transaction:
+                rows, last = transaction.read(self._told.get(block, -1))
+                done = {row.attributes.get("signature") for row in rows if row.done}
+                if signature not in self._done[block] | done:
+                    last = transaction.add(frozen)
+                    rows.append(Row(is_done, frozen.user_attrs, frozen.intermediate_values))
+                return rows, last
+
+        return self._heard(block, *self._storage.lasting(recorded))
+
+    def _heard(self, block: str, rows: Iterable[Row], last: int) -> dict[str, Outcome]:
+        outcomes = _outcomes(rows)
+        self._told[block] = last
+        self._done[block] |= {signature for signature, outcome in outcomes.items() if outcome.status == "done"}
+        return outcomes
+
+    def _study(self, block: str) -> int:
+        if block in self._made:
+            return self._made[block]
+        study = optuna.create_study(
+            study_name=self.study_name(block),
+            storage=self._storage.optuna,
+            direction="maximize",
+            load_if_exists=True,
+        )
+        if FACTS not in study.user_attrs:
+            with warnings.catch_warnings():  # experimental in Optuna, and only the dashboard's axis label
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                study.set_metric_names(["validation WA"])
+            study.set_user_attr(FACTS, asdict(self._facts))
+            study.set_user_attr(OPTIONS, self._asked)
+        self._made[block] = study._study_id
+        return study._study_id
+
+
+def taken_apart(study_name: str) -> tuple[str, str, str]:
+    """Return the name, the block and the tag of which :meth:`Ledger.study_name` makes the name of an Optuna study."""
+    name, _, rest = study_name.partition("/")
+    block, _, tag = rest.partition(" ")
+    return name, block, tag
+
+
+def _range(name: str, value: int) -> IntDistribution:
+    """Where a number comes from: 1 to 10, or to 100 and so on for a larger K; 0 to 9 for seeds and folds.
+
+    The dashboard weighs parameters over their whole range, so that should be near what is tried; and it leaves out a
+    parameter whose range is not the same in all trials of a study.
+    """
+    first = 1 if name.startswith("k_") else 0
+    digits = len(str(value - first))
+    return IntDistribution(first, 10**digits - 1 + first)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Read thousands of trials without garbage collection: it would go through all that is read time and again."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+            gc.freeze()  # it stays for as long as the report takes
+
+
+def _outcomes(rows: Iterable[Row]) -> dict[str, Outcome]:
+    """By signature, the done one where there are several."""
+    outcomes: dict[str, Outcome] = {}
+    for row in rows:
+        signature = row.attributes.get("signature")
+        if signature and (signature not in outcomes or outcomes[signature].status != "done"):
+            outcomes[signature] = _outcome(row)
+    return outcomes
+
+
+def _outcome(row: Row) -> Outcome:
+    attributes = row.attributes
+    return Outcome(
+        status="done" if row.done else "failed",
+        seconds=attributes.get("seconds", math.nan),
+        device=attributes.get("device", ""),
+        metrics={name: attributes[name] for name in METRICS} if row.done else {},
+        curve=row.curve,
+        reason=attributes.get("reason", ""),
+        confusion=tuple(map(tuple, attributes.get("test_confusion", ()))),
+        log=attributes.get("log", ""),
+    )

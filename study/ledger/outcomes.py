@@ -1,0 +1,69 @@
+"""What became of a trial, and what a ledger keeps of a study beside its trials: plain data, without a database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+SPLITS = ("train", "val", "test")
+MEASURES = ("loss", "wa", "ua", "wf1")
+METRICS = tuple(f"{split}_{measure}" for split in SPLITS for measure in MEASURES)
+
+Status = Literal["done", "failed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What became of one trial.
+
+    Attributes:
+        status: ``done``, or ``failed``, which the next run tries again.
+        seconds: wall-clock time of the training and its evaluation.
+        device: where it ran.
+        metrics: by name, as in :data:`METRICS`; empty when failed.
+        curve: validation WA by epoch.
+        reason: why it failed.
+        confusion: C rows of C counts of test utterances: row the label, column the prediction; empty when failed, and
+            in ledgers of before it was kept.
+        traceback: where it failed, for the log; the ledger does not keep it.
+        log: the file that has it.
+    """
+
+    status: Status
+    seconds: float
+    device: str
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    curve: Mapping[int, float] = field(default_factory=dict)
+    reason: str = ""
+    confusion: tuple[tuple[int, ...], ...] = ()
+    traceback: str = ""
+    log: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyFacts:
+    """What a ledger keeps of a study beside its trials, so that it can be read without the features.
+
+    Attributes:
+        dataset: the data set's name.
+        title: the data set's name as tables show it.
+        fingerprint: of the features in their splits.
+        folds: how many folds the features come in.
+        settings: what all trials share.
+        class_names: the emotions; none in ledgers of before they were kept.
+        made_with: versions of what ran the study's first trial.
+        recipe: signature of what the features were made from, where they were made of a raw corpus.
+    """
+
+    dataset: str
+    title: str
+    fingerprint: str
+    folds: int
+    settings: Mapping[str, Any]
+    class_names: Sequence[str] = ()
+    made_with: Mapping[str, str] = field(default_factory=dict)
+    recipe: str = ""
+
+    def __post_init__(self) -> None:  # noqa: D105
+        object.__setattr__(self, "class_names", tuple(self.class_names))  # a list, as the ledger gives them

@@ -1,0 +1,211 @@
+"""Optuna studies in an SQL database: SQLite for one run, PostgreSQL or MySQL for several at once."""
+
+from __future__ import annotations
+
+import json
+import logging
+import weakref
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+import tenacity
+from optuna.distributions import distribution_to_json
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+from optuna.storages._rdb import models
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError, SQLAlchemyError
+
+from study.ledger.storages import Board, LedgerFailed, Row, first_line
+
+T = TypeVar("T")
+
+PATIENCE_S = 300
+"""How long a server may be away before a run gives up: longer than a restart takes."""
+
+_log = logging.getLogger(__name__)
+
+_STUDIES = models.StudyModel.__table__
+_TRIALS = models.TrialModel.__table__
+_VALUES = models.TrialValueModel.__table__
+_PARAMS = models.TrialParamModel.__table__
+_ATTRIBUTES = models.TrialUserAttributeModel.__table__
+_STEPS = models.TrialIntermediateValueModel.__table__
+
+_BOARDS = sa.Table(
+    "cemobam_boards",
+    sa.MetaData(),
+    sa.Column("name", sa.String(512), primary_key=True),
+    sa.Column("content", sa.Text, nullable=False),
+)
+
+_ENDED = (TrialState.COMPLETE, TrialState.FAIL)
+
+
+class SQLStorage:
+    """Optuna studies in an SQL database.
+
+    Args:
+        url: as SQLAlchemy takes it.
+
+    Raises:
+        Exception: whatever SQLAlchemy, Optuna or the database say against it.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.shared = not url.startswith("sqlite")
+        options: dict[str, Any] = {"pool_pre_ping": True} if self.shared else {}
+        # Two runs that open a new database at once both make its tables, and one of them is told that they exist.
+        for attempt in tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type((IntegrityError, sa.exc.ProgrammingError)),
+            stop=tenacity.stop_after_attempt(3),
+            wait=tenacity.wait_random(0.1, 1),
+            reraise=True,
+        ):
+            with attempt:
+                self.optuna = RDBStorage(url, engine_kwargs=dict(options))
+                if self.shared:
+                    _BOARDS.create(self.optuna.engine, checkfirst=True)
+        weakref.finalize(self, self.optuna.engine.dispose)  # a server counts its connections
+
+    def read(self, study_id: int, after: int) -> tuple[list[Row], int]:
+        """The trials that ended after the one of this id, and the last one's id."""
+        with self.optuna.engine.connect() as connection:
+            return _Transaction(connection, study_id).read(after)
+
+    @contextmanager
+    def transaction(self, study_id: int) -> Iterator[_Transaction]:
+        """The study for this run alone: its row stays locked, as when Optuna itself adds a trial."""
+        with self.optuna.engine.begin() as connection:
+            connection.execute(sa.select(_STUDIES.c.study_id).where(_STUDIES.c.study_id == study_id).with_for_update())
+            yield _Transaction(connection, study_id)
+
+    def change(self, board: str, change: Callable[[Board], T]) -> T:
+        """Change what stands on a board, while nobody else does; gives what ``change`` gives."""
+
+        def changed() -> T:
+            with self.optuna.engine.begin() as connection:
+                here = _BOARDS.c.name == board
+                found = connection.scalar(sa.select(_BOARDS.c.content).where(here).with_for_update())
+                content: Board = json.loads(found) if found else {}
+                result = change(content)
+                written = {"content": json.dumps(content)}
+                if found is None:
+                    connection.execute(sa.insert(_BOARDS).values(name=board, **written))
+                else:
+                    connection.execute(sa.update(_BOARDS).where(here).values(written))
+                return result
+
+        return self.lasting(changed)
+
+    def lasting(self, action: Callable[[], T]) -> T:
+        """Do it, and where a server does not answer, again, until it does or five minutes have gone by.
+
+        What is done must be sound when done twice: a connection that is lost during a commit does not say whether it
+        came through.
+
+        Raises:
+            LedgerFailed: the database refuses.
+        """
+        # A file answers or refuses; a row that two runs insert at once is there for the one that tries again.
+        again = (OperationalError, InterfaceError, StorageInternalError, IntegrityError) if self.shared else ()
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(again),
+            stop=tenacity.stop_after_delay(PATIENCE_S),
+            wait=tenacity.wait_exponential(multiplier=0.1, max=10),
+            before_sleep=_tell,
+            reraise=True,
+        )
+        try:
+            return retrying(action)
+        except (SQLAlchemyError, StorageInternalError) as error:
+            raise LedgerFailed(first_line(error)) from error
+
+
+class _Transaction:
+    """One study on one connection."""
+
+    def __init__(self, connection: sa.Connection, study_id: int) -> None:
+        self._connection = connection
+        self._study_id = study_id
+
+    def read(self, after: int) -> tuple[list[Row], int]:
+        """The trials that ended after the one of this id, and the last one's id.
+
+        Trials of one study are added one after another, so none with a smaller id appears later.
+        """
+        wanted = sa.and_(_TRIALS.c.study_id == self._study_id, _TRIALS.c.trial_id > after)
+        execute = self._connection.execute
+        trials = execute(sa.select(_TRIALS.c.trial_id, _TRIALS.c.state).where(wanted).order_by(_TRIALS.c.trial_id))
+        states = {trial_id: state for trial_id, state in trials if state in _ENDED}
+        if not states:
+            return [], after
+        attributes: dict[int, dict[str, Any]] = defaultdict(dict)
+        columns = (_ATTRIBUTES.c.trial_id, _ATTRIBUTES.c.key, _ATTRIBUTES.c.value_json)
+        for trial_id, key, value in execute(sa.select(*columns).join(_TRIALS).where(wanted)):
+            attributes[trial_id][key] = json.loads(value)
+        curves: dict[int, dict[int, float]] = defaultdict(dict)
+        steps = sa.select(_STEPS.c.trial_id, _STEPS.c.step, _STEPS.c.intermediate_value)
+        for trial_id, step, value in execute(steps.join(_TRIALS).where(wanted).order_by(_STEPS.c.step)):
+            curves[trial_id][step] = value
+        rows = [Row(state == TrialState.COMPLETE, attributes[i], curves[i]) for i, state in states.items()]
+        return rows, max(states)
+
+    def add(self, trial: FrozenTrial) -> int:
+        """Add an ended trial to Optuna's tables, a statement for each of them; gives its id."""
+        execute = self._connection.execute
+        assert trial.datetime_start
+        assert trial.datetime_complete
+        inserted = execute(
+            sa.insert(_TRIALS).values(
+                study_id=self._study_id,
+                state=trial.state,
+                datetime_start=_utc(trial.datetime_start),
+                datetime_complete=_utc(trial.datetime_complete),
+            )
+        )
+        assert inserted.inserted_primary_key
+        trial_id: int = inserted.inserted_primary_key[0]
+        # The number of trials before it, which Optuna counts: they are numbered one after another.
+        others = sa.select(_TRIALS.c.number).where(_TRIALS.c.study_id == self._study_id, _TRIALS.c.trial_id < trial_id)
+        last = self._connection.scalar(others.order_by(_TRIALS.c.trial_id.desc()).limit(1))
+        execute(sa.update(_TRIALS).where(_TRIALS.c.trial_id == trial_id).values(number=0 if last is None else last + 1))
+        finite = models.TrialValueModel.TrialValueType.FINITE
+        if trial.value is not None:
+            execute(sa.insert(_VALUES).values(trial_id=trial_id, objective=0, value=trial.value, value_type=finite))
+        params = [
+            {
+                "trial_id": trial_id,
+                "param_name": name,
+                "param_value": distribution.to_internal_repr(trial.params[name]),
+                "distribution_json": distribution_to_json(distribution),
+            }
+            for name, distribution in trial.distributions.items()
+        ]
+        attributes = [
+            {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
+            for key, value in trial.user_attrs.items()
+        ]
+        stored = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr
+        steps = [
+            {"trial_id": trial_id, "step": step, "intermediate_value": number, "intermediate_value_type": kind}
+            for step, (number, kind) in ((step, stored(value)) for step, value in trial.intermediate_values.items())
+        ]
+        for table, rows in ((_PARAMS, params), (_ATTRIBUTES, attributes), (_STEPS, steps)):
+            if rows:
+                execute(sa.insert(table), rows)
+        return trial_id
+
+
+def _utc(local: datetime) -> datetime:
+    """As Optuna stores a moment."""
+    return local.astimezone(UTC).replace(tzinfo=None)
+
+
+def _tell(state: tenacity.RetryCallState) -> None:
+    if (error := state.outcome and state.outcome.exception()) and not isinstance(error, IntegrityError):
+        _log.warning("the ledger's server does not answer (%s); trying again", first_line(error))

@@ -1,0 +1,189 @@
+"""The Optuna dashboard on a ledger, served to a browser."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import logging
+import socket
+import sys
+from collections.abc import Container, Iterable
+from typing import Any
+
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage, _CachedStorage
+from optuna.study._frozen import FrozenStudy
+from optuna.trial import FrozenTrial, TrialState
+from optuna_dashboard import wsgi
+from optuna_dashboard._note import note_str_key_prefix, note_ver_key
+from waitress.server import create_server
+
+from cemobam_core.errors import InputError
+from study.design import BLOCKS
+from study.ledger.ledger import FACTS, OPTIONS, taken_apart
+
+_PORTS = range(8080, 8100)
+"""Tried in turn where the user names none."""
+
+_MANY = 1000
+"""Trials of a study above which their single learning curves and their own notes are left out.
+
+The front page draws a line for each curve: of 10,000 a browser makes two minutes of work, of the rest eight seconds. To
+find a trial's note, the dashboard goes through all notes of its study.
+"""
+
+
+class LeanJournal(JournalStorage):
+    """A journal file read for the dashboard, see :func:`for_readers`."""
+
+    def get_all_studies(self) -> list[FrozenStudy]:
+        """Return the studies as the pages need them."""
+        return for_readers(self, super().get_all_studies())
+
+
+class LeanStorage(_CachedStorage):
+    """A database read for the dashboard, see :func:`for_readers`.
+
+    What has been read is kept, and of many trials no learning curves.
+    """
+
+    def get_all_studies(self) -> list[FrozenStudy]:
+        """Return the studies as the pages need them."""
+        return for_readers(self, super().get_all_studies())
+
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """As Optuna's; the curves are forgotten here, not in the database."""
+        trials = super().get_all_trials(study_id, deepcopy, states)
+        if len(trials) > _MANY:
+            for trial in trials:
+                trial.intermediate_values = {}
+        return trials
+
+
+def for_readers(storage: BaseStorage, studies: Iterable[FrozenStudy]) -> list[FrozenStudy]:
+    """Return the studies as the dashboard's pages need them; the ledger stays as it is.
+
+    The home page shows the studies in the opposite order, so the grid comes last here. A trial's page begins with its
+    note and ends with its metrics, so a trial without a note gets one that says them. Attributes that only commands
+    read are left out, so that the one that explains the "Best Trial" stands beside it.
+
+    Args:
+        storage: the ledger.
+        studies: of it; they are changed.
+    """
+    studies = list(studies)
+    for study in studies:
+        if FACTS not in study.user_attrs:  # somebody else's, in the same storage
+            continue
+        study.user_attrs = {name: value for name, value in study.user_attrs.items() if name not in (FACTS, OPTIONS)}
+        trials = storage.get_all_trials(study._study_id, deepcopy=False)
+        if len(trials) <= _MANY:
+            study.system_attrs = {**_notes(trials), **study.system_attrs}
+    return _grid_last(studies)
+
+
+def serve(storage: BaseStorage, *, host: str, port: int | None) -> None:
+    """Serve the dashboard until Ctrl-C.
+
+    Args:
+        storage: the ledger.
+        host: the address to listen at; one that others reach is warned of.
+        port: to listen at; None: the first free one from 8080.
+
+    Raises:
+        InputError: there is no such address here, or the port is taken.
+    """
+    listener = _listener(host, port)
+    database = getattr(storage, "_backend", storage)
+    if isinstance(database, RDBStorage):
+        storage = LeanStorage(database)
+    elif isinstance(storage, JournalStorage):
+        storage = LeanJournal(storage._backend)
+    print("reading the ledger …", flush=True)
+    _read_once(storage)
+    bound = listener.getsockname()
+    at = socket.gethostname() if bound[0] in ("0.0.0.0", "::") else bound[0]
+    address = f"[{at}]" if ":" in at else at
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a browser asks for much at once, and may wait
+    server = create_server(wsgi(storage), sockets=[listener], threads=8)
+    print(f"the dashboard is at http://{address}:{bound[1]}/  (Ctrl-C ends it)", flush=True)
+    if not bound[0].startswith("127.") and bound[0] != "::1":
+        print(
+            f"--host {host}: anyone who reaches this port can see the studies, change and delete them; without --host, "
+            "and through an SSH tunnel, only this machine can",
+            file=sys.stderr,
+        )
+    try:
+        server.run()  # Ctrl-C ends it without a word
+    finally:
+        server.close()
+
+
+def _grid_last(studies: Iterable[FrozenStudy]) -> list[FrozenStudy]:
+    """The studies of a name and a tag together, oldest first, and their blocks from the last to the grid."""
+    groups: dict[tuple[str, str], list[FrozenStudy]] = {}
+    for study in sorted(studies, key=lambda study: study._study_id):
+        name, _, tag = taken_apart(study.study_name)
+        groups.setdefault((name, tag), []).append(study)
+    order = list(BLOCKS)
+
+    def place(study: FrozenStudy) -> int:
+        _, block, _ = taken_apart(study.study_name)
+        return -order.index(block) if block in order else -len(order)
+
+    return [study for group in groups.values() for study in sorted(group, key=place)]
+
+
+def _notes(trials: Iterable[FrozenTrial]) -> dict[str, Any]:
+    """The notes of trials, as the dashboard keeps them; of version 0, so that one that a user writes replaces it."""
+    notes: dict[str, Any] = {}
+    for trial in trials:
+        if trial.state.is_finished():
+            notes[note_ver_key(trial._trial_id)] = 0
+            notes[f"{note_str_key_prefix(trial._trial_id)}0"] = _note(trial)
+    return notes
+
+
+def _note(trial: FrozenTrial) -> str:
+    """What a trial is and what it reached, in percent."""
+    said = ", ".join(f"{name} **{value}**" for name, value in trial.params.items())
+    reached = trial.user_attrs
+    if trial.state != TrialState.COMPLETE:
+        return f"{said}\n\nfailed: {reached.get('reason', 'no reason is recorded')}"
+    rows = ["| |&emsp;WA |&emsp;UA |&emsp;w-F1 |&emsp;loss |", "|---|--:|--:|--:|--:|"]  # the dashboard leaves no room
+    for split, name in (("test", "test"), ("val", "validation"), ("train", "train")):
+        cells = [f"{100 * reached[f'{split}_{measure}']:.2f}" for measure in ("wa", "ua", "wf1")]
+        cells.append(f"{reached[f'{split}_loss']:.3f}")
+        rows.append(f"| {name} |" + "".join(f"&emsp;{cell} |" for cell in cells))
+    return said + "\n\n" + "\n".join(rows)
+
+
+def _listener(host: str, port: int | None) -> socket.socket:
+    for tried in _PORTS if port is None else (port,):
+        try:
+            family, *_, where = socket.getaddrinfo(host, tried, type=socket.SOCK_STREAM)[0]
+            return socket.create_server(where[:2], family=family)
+        except socket.gaierror:
+            raise InputError(f"--host {host}: no such address; give one of this machine's, as 127.0.0.1") from None
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE and port is None:
+                continue
+            if error.errno == errno.EADDRINUSE:
+                raise InputError(f"--port {port}: taken by another program; give another, or leave it out") from None
+            raise InputError(f"--host {host} --port {tried}: cannot be listened at ({error.strerror})") from None
+    raise InputError(f"the ports {_PORTS[0]} to {_PORTS[-1]} are all taken; give a free one with --port")
+
+
+def _read_once(storage: BaseStorage) -> None:
+    """Read all trials into the storage's cache before the first page asks for them.
+
+    Garbage collection goes through all that is read time and again: of 10,000 trials it takes half of the time.
+    """
+    gc.disable()
+    try:
+        for study in storage.get_all_studies():
+            storage.get_all_trials(study._study_id, deepcopy=False)
+    finally:
+        gc.enable()
+        gc.freeze()

@@ -1,0 +1,48 @@
+"""The fused embedding of the test utterances, as a map."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.figure import Figure
+
+from study.output.figures.style import COLOURS, COLUMN_WIDTH, MARKERS, style
+
+
+def embedding_figure(
+    vectors: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], class_names: Sequence[str], *, title: str
+) -> Figure:
+    """t-SNE (van der Maaten and Hinton, 2008) of what the classifier sees of each test utterance.
+
+    Neighbours in the map are neighbours in the embedding; distances between groups, and their sizes, mean nothing.
+
+    Args:
+        vectors: (N, width).
+        labels: (N,).
+        class_names: C names.
+        title: the data set, the pair and the seed, as figures show them.
+    """
+    from sklearn.manifold import TSNE  # noqa: PLC0415  (slow to import)
+
+    n = len(vectors)
+    # perplexity is the number of neighbours that count; it must be below N
+    perplexity = min(30.0, (n - 1) / 3)
+    points = TSNE(perplexity=perplexity, init="pca", random_state=0, n_jobs=1).fit_transform(vectors)
+    with style():
+        figure = Figure(figsize=(COLUMN_WIDTH, 3.2 + 0.13 * len(class_names)), layout="constrained")
+        ax = figure.subplots()
+        for c, name in enumerate(class_names):
+            here = labels == c
+            x, y = points[here].T
+            marker = MARKERS[(c + c // len(COLOURS)) % len(MARKERS)]  # no two classes share marker and colour
+            label = name if len(name) <= 40 else name[:39] + "…"
+            colour = COLOURS[c % len(COLOURS)]
+            ax.scatter(x, y, s=9, marker=marker, color=colour, linewidth=0, alpha=0.8, label=label)
+        ax.set(xticks=[], yticks=[])
+        ax.spines[["left", "bottom"]].set_visible(False)
+        columns = 2 if max(map(len, class_names)) <= 20 else 1
+        figure.legend(loc="outside lower center", ncols=columns, frameon=False, markerscale=1.5)
+        figure.suptitle(title, fontsize=8, wrap=True)
+    return figure

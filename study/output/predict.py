@@ -1,0 +1,169 @@
+"""Labelling utterances with a trained model."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import torch
+from sklearn.metrics import f1_score
+from torch import Tensor
+
+from cemobam_core.config import RELEASED, Fusion, GraphConfig
+from cemobam_core.errors import InputError
+from cemobam_core.features import FeatureSet
+from cemobam_core.files import written_atomically
+from cemobam_core.released import load_released_checkpoint
+from cemobam_core.systems.cemobam import CemoBAM
+from cemobam_core.training.loop import Batch
+from cemobam_core.training.metrics import metrics_from_logits
+from study.design import Pair
+from study.engines.models import KeptModel, load_model
+
+_FEW = 0.75
+"""A file with a smaller share of the test split's number of utterances is warned of: with half of a test split's
+utterances at once WA was clearly lower, with three quarters it could not be told (docs/profiles.md)."""
+
+
+def predict(folder: Path, features_file: Path, *, to: Path) -> str:
+    """Label the utterances of a file with a model that a study kept.
+
+    A file much smaller than the test split that the model was measured on is warned of on standard error.
+
+    Args:
+        folder: of the model, as ``--keep-models`` writes it; it says K, fusion, modules and classes.
+        features_file: ``.safetensors``, with labels or without, or the authors' ``.pkl``.
+        to: a csv with ``id``, ``predicted`` and ``p_<class>`` for each class.
+
+    Returns:
+        The metrics as a Markdown table where the file has labels; otherwise how many utterances were labelled.
+
+    Raises:
+        InputError: files that cannot be read or do not fit together.
+    """
+    kept = load_model(folder)
+    features = FeatureSet.load(features_file, kept.class_names, need_labels=False)
+    if features.class_names != kept.class_names:  # the same in another order: as FeatureSet.load has seen to
+        places = torch.tensor([kept.class_names.index(name) for name in features.class_names])
+        features = replace(features, labels=places[features.labels], class_names=kept.class_names)
+    config = kept.model.config
+    for name, x, size in (("audio", features.audio, config.audio_dim), ("text", features.text, config.text_dim)):
+        if x.shape[-1] != size:
+            raise InputError(
+                f"{features_file}: its {name} embeddings have {x.shape[-1]} numbers, the model in {folder} was trained "
+                f"on {size}; give features that were made as the model's were"
+            )
+    logits = _label(kept.model, features, pair=kept.pair, graph=kept.graph, names=kept.class_names, to=to)
+    _warn_of_few(kept, features)
+    return _measured(logits, features, features_file, authors_names=False)
+
+
+def predict_released(
+    checkpoint: Path,
+    features_file: Path,
+    *,
+    pair: Pair,
+    fusion: Fusion,
+    class_names: Sequence[str] | None,
+    to: Path,
+) -> str:
+    """Label the utterances of a file with a checkpoint of the authors' code.
+
+    Args:
+        checkpoint: their ``.pt``.
+        features_file: ``.safetensors``, with labels or without, or their ``.pkl``.
+        pair: K of the graph that is built among these utterances.
+        fusion: which the checkpoint was trained with.
+        class_names: the emotions, for a file that does not name them.
+        to: a csv with ``id``, ``predicted`` and ``p_<class>`` for each class.
+
+    Returns:
+        The metrics as a Markdown table under the field's and under the authors' names, where the file has labels;
+        otherwise how many utterances were labelled.
+
+    Raises:
+        InputError: files that cannot be read or do not fit together.
+    """
+    model = load_released_checkpoint(checkpoint, fusion)
+    features = FeatureSet.load(features_file, class_names, need_labels=False)
+    names = _class_names(features, model.config.num_classes, checkpoint)
+    logits = _label(model, features, pair=pair, graph=RELEASED.graph, names=names, to=to)
+    return _measured(logits, features, features_file, authors_names=True)
+
+
+def _label(
+    model: CemoBAM, features: FeatureSet, *, pair: Pair, graph: GraphConfig, names: Sequence[str], to: Path
+) -> Tensor:
+    """Write a label and probabilities for every utterance; gives the (N, C) logits."""
+    largest = max(pair.k_audio, pair.k_text)
+    if len(features) <= largest:
+        raise InputError(
+            f"{features.source}: holds {len(features)} utterances, and a graph of K {pair} takes "
+            f"{largest + 1} at least; give more utterances at once"
+        )
+    ranking = features.rank(largest)
+    edges = ranking.edge_index(pair.k_audio, pair.k_text, gather_from=graph.gather_from)
+    with torch.no_grad():
+        logits = Batch.from_features(features, edges).logits(model)
+    if not torch.isfinite(logits).all():
+        raise InputError(
+            f"{features.source}: the model gives NaN or infinity on these features; are they made as those that it was "
+            "trained on, and are its weights whole?"
+        )
+    probabilities = logits.softmax(dim=1)
+    predicted = logits.argmax(dim=1)
+    table = pd.DataFrame({"id": features.utterance_ids, "predicted": [names[i] for i in predicted.tolist()]})
+    for i, name in enumerate(names):
+        table[f"p_{name}"] = probabilities[:, i].tolist()
+    with written_atomically(to) as temporary:
+        table.to_csv(temporary, index=False)
+    return logits
+
+
+def _warn_of_few(kept: KeptModel, features: FeatureSet) -> None:
+    """Say on standard error when the graph among these utterances is much thinner than the one that was measured."""
+    n, measured = len(features), kept.sizes["test"]
+    if kept.model.chgat is None or n >= _FEW * measured:
+        return
+    print(
+        f"cemobam predict: warning: {features.source}: holds {n} utterances, but the test split that the model was "
+        f"measured on had {measured}. Neighbours are taken among the utterances of the file: with few of them they are "
+        "less alike, and labels get worse. On real utterances of IEMOCAP (profile paper, K 8,7) WA fell from 50.5 with "
+        "220 at once to 43.0 in batches of 50 and 37.3 in batches of 20. Label more utterances at once",
+        file=sys.stderr,
+    )
+
+
+def _measured(logits: Tensor, features: FeatureSet, features_file: Path, *, authors_names: bool) -> str:
+    if not features.labelled:
+        return f"{len(features)} utterances labelled; {features_file} has no labels to measure against"
+    measured = metrics_from_logits(logits, features.labels)
+    macro_f1 = float(f1_score(features.labels, logits.argmax(dim=1), average="macro"))
+    rows = [
+        ("accuracy", "WA", "UA", measured.wa),
+        ("mean recall over classes", "UA", "WA", measured.ua),
+        ("F1 weighted by support", "w-F1", "w-F1", measured.wf1),
+        ("F1, mean over classes", "macro F1", "macro F1", macro_f1),
+    ]
+    cells = [(what, field, authors, f"{100 * value:.2f}") for what, field, authors, value in rows]
+    table = pd.DataFrame(cells, columns=["measure", "the field's name", "the authors' code's", "percent"])
+    if not authors_names:
+        table = table.drop(columns="the authors' code's").rename(columns={"the field's name": "name"})
+    align = ("left",) * (len(table.columns) - 1) + ("right",)
+    return f"{len(features)} utterances\n\n" + table.to_markdown(index=False, disable_numparse=True, colalign=align)
+
+
+def _class_names(features: FeatureSet, num_classes: int, checkpoint: Path) -> tuple[str, ...]:
+    """The file's, extended where it names none and its labels do not reach the last class."""
+    names = features.class_names
+    if len(names) < num_classes and names == tuple(f"class_{i}" for i in range(len(names))):
+        return tuple(f"class_{i}" for i in range(num_classes))
+    if len(names) != num_classes:
+        raise InputError(
+            f"{features.source}: its classes are {', '.join(names)}, but {checkpoint} tells {num_classes} apart; "
+            "give features of the data set that it was trained on"
+        )
+    return names

@@ -1,0 +1,163 @@
+"""Groups of trials: which are formed, and what a worker does with one that is too large or fails."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cemobam_core import CemoBAMConfig, Fold
+from cemobam_core.training.loop import Batch, bytes_of_training
+from study.design import Design, Pair, Trial, readings
+from study.engines import execution
+from study.engines.execution import STACKED, Attempts, Group, StudyData, at_once, execute, groups, undone
+from study.ledger.outcomes import Outcome
+
+DESIGN = Design(
+    readings=readings(hidden_dim=8, heads=2, epochs=2), profile="paper", k_audio=(1, 2), k_text=(1, 2), seeds=(0, 1, 2)
+)
+GRID = DESIGN.trials("grid", Pair(1, 1))
+FUSION = DESIGN.trials("fusion", Pair(1, 1))
+
+
+@pytest.fixture
+def data(small_fold: Fold) -> StudyData:
+    return StudyData.prepare((small_fold,), 2)
+
+
+def test_on_a_cpu_trials_go_one_by_one_and_on_a_gpu_together() -> None:
+    assert (at_once("cpu"), at_once("cuda:1")) == (1, STACKED)
+
+
+@given(st.lists(st.sampled_from([*GRID, *FUSION]), max_size=40), st.integers(1, 8))
+def test_groups_keep_the_order_and_hold_trials_of_one_kind(trials: list[Trial], at_most: int) -> None:
+    made = list(groups(trials, at_most))
+    assert [trial for group in made for trial in group] == trials
+    for group in made:
+        assert 1 <= len(group) <= at_most
+        assert len({(t.fold, replace(t.configuration, pair=Pair(1, 1))) for t in group}) == 1
+    kinds = [replace(group[0].configuration, pair=Pair(1, 1)) for group in made]
+    for i, group in enumerate(made[:-1]):  # none could have been larger
+        assert len(group) == at_most or kinds[i] != kinds[i + 1]
+
+
+def test_trials_with_learning_rates_of_their_own_go_one_by_one() -> None:
+    released = replace(DESIGN, profile="released").trials("grid", Pair(1, 1))
+    assert released[0].configuration.training.schedule == "plateau"
+    assert [len(group) for group in groups(released, 8)] == [1] * len(released)
+
+
+def test_no_trial_is_taken_before_a_group_is_asked_for() -> None:
+    taken: list[Trial] = []
+
+    def lazily() -> object:
+        for trial in GRID:
+            taken.append(trial)
+            yield trial
+
+    asked = groups(lazily(), 3)  # type: ignore[arg-type]
+    assert taken == []
+    next(asked)
+    assert len(taken) == 3
+
+
+def test_what_is_left_of_a_group_is_tried_again() -> None:
+    group = tuple(GRID[:4])
+    done = Outcome(status="done", seconds=1.0, device="cpu")
+    assert undone(group, [done] * 4, 1) == []
+    assert undone(group, [done], 1) == [(group[1:], 1)]
+    assert undone(group, [], 1) == [((trial,), 1) for trial in group]
+    assert undone(group[:1], [], 1) == [(group[:1], 2)]
+
+
+def test_a_group_too_large_for_the_memory_is_halved_and_the_worker_remembers(
+    data: StudyData, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tried: list[int] = []
+
+    def limited(trials: Group, data: StudyData, device: str) -> list[Outcome]:
+        tried.append(len(trials))
+        if len(trials) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return execute(trials, data, device)
+
+    monkeypatch.setattr(execution, "execute", limited)
+    attempts = Attempts(data, "cpu")
+    waiting: list[tuple[Group, int]] = [(tuple(GRID), 1)]
+    outcomes: dict[Trial, Outcome] = {}
+    while waiting:
+        group, tries = waiting.pop()
+        answer = attempts.attempt(group)
+        outcomes |= dict(zip(group, answer, strict=False))
+        waiting += undone(group, answer, tries)
+    assert tried == [12, 6, 3, 3, 3, 3]
+    assert outcomes.keys() == set(GRID)
+    assert all(outcome.status == "done" for outcome in outcomes.values())
+    assert "12 trials at once are too many for cpu" in caplog.text
+
+
+def test_of_one_trial_too_large_the_worker_dies(data: StudyData, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object) -> list[Outcome]:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(execution, "execute", never)
+    with pytest.raises(torch.OutOfMemoryError):
+        Attempts(data, "cpu").attempt(tuple(GRID[:4]))
+
+
+def test_as_many_are_trained_at_once_as_the_free_memory_takes(data: StudyData, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = execution.batches_of(GRID[0], data)["train"]
+    each = bytes_of_training(execution.config_of(GRID[0], data.folds[0]), batch)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (int(5.5 * each), 0))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 3 * each)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: each)
+    attempts = Attempts(data, "cuda")
+    assert attempts.room(tuple(GRID)) == 6  # 0.8 of 7.5
+    assert attempts.room(tuple(GRID[:1])) == 1
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (0, 0))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: each)
+    assert attempts.room(tuple(GRID)) == 1
+
+
+@pytest.mark.parametrize("n", [40, 400])
+def test_the_estimate_of_a_trainings_memory_is_near_what_it_keeps(n: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    audio, text = torch.randn(n, 24, generator=generator), torch.randn(n, 16, generator=generator)
+    target = torch.arange(n).repeat_interleave(9)
+    source = (target + torch.arange(9).repeat(n)) % n
+    batch = Batch(audio, text, torch.arange(n) % 4, torch.stack([source, target]))
+    config = CemoBAMConfig(audio_dim=24, text_dim=16, hidden_dim=32)
+    kept: dict[int, int] = {}
+
+    def keep(x: torch.Tensor) -> torch.Tensor:
+        kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    from cemobam_core.systems.cemobam import CemoBAM
+    from cemobam_core.training.stacks import stack
+
+    model = stack([CemoBAM(config) for _ in range(3)], [torch.Generator() for _ in range(3)])
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        logits = Batch.together([batch] * 3).logits(model)
+    actual = sum(kept.values()) / 3
+    assert logits.shape == (3, n, 4)
+    assert actual < bytes_of_training(config, batch) < 3 * actual
+
+
+def test_a_trial_of_a_group_that_diverges_fails_alone(data: StudyData, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cemobam_core.training import loop as training
+
+    together = training.train_together
+
+    def one_broken(*arguments: object, **named: object) -> list[object]:
+        results: list[object] = list(together(*arguments, **named))  # type: ignore[arg-type]
+        results[1] = training.TrainingDiverged("the training loss is nan at epoch 1")
+        return results
+
+    monkeypatch.setattr(training, "train_together", one_broken)
+    outcomes = Attempts(data, "cpu").attempt(tuple(GRID[:3]))
+    assert [outcome.status for outcome in outcomes] == ["done", "failed", "done"]
+    assert outcomes[1].reason == "TrainingDiverged: the training loss is nan at epoch 1"

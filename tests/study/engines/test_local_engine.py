@@ -1,0 +1,175 @@
+"""The local engine with real worker processes, and with workers that die."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from faulty import Faulty
+from runs import PATIENCE_S, start_python, until
+
+from cemobam_core import Fold, InputError
+from study.design import Design, Pair, readings
+from study.engines import local
+from study.engines.execution import StudyData, execute
+from study.engines.local import LocalEngine
+
+DESIGN = Design(
+    readings=readings(hidden_dim=8, heads=2, epochs=2),
+    profile="paper",
+    k_audio=(1, 3),
+    k_text=(2,),
+    seeds=(0, 1, 2),
+)
+TRIALS = DESIGN.trials("grid", Pair(1, 1))
+
+
+@pytest.fixture
+def data(small_fold: Fold) -> StudyData:
+    return StudyData.prepare((small_fold,), 3)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_numbers_are_those_of_a_trial_alone(data: StudyData, workers: int) -> None:
+    with LocalEngine(data, ["cpu"] * workers) as engine:
+        outcomes = dict(engine.run(TRIALS))
+        assert list(engine.run([])) == []
+        again = dict(engine.run(TRIALS[:1]))  # the workers are still there
+    assert outcomes.keys() == set(TRIALS)
+    for trial in TRIALS:
+        (alone,) = execute((trial,), data, "cpu")
+        assert replace(outcomes[trial], seconds=0) == replace(alone, seconds=0)
+    assert again[TRIALS[0]].metrics == outcomes[TRIALS[0]].metrics
+    assert psutil.Process().children(recursive=True) == [] or not _workers()
+
+
+def _workers() -> list[psutil.Process]:
+    """Living grandchildren: workers are children of the fork server."""
+    return [
+        child
+        for server in psutil.Process().children()
+        if any("forkserver" in word for word in told(server.cmdline, []))
+        for child in told(server.children, [])
+        if told(child.status, psutil.STATUS_ZOMBIE) != psutil.STATUS_ZOMBIE
+    ]
+
+
+def told(ask: Callable[[], Any], otherwise: Any) -> Any:
+    """What the system tells of a process, which may end while it is asked."""
+    try:
+        return ask()
+    except psutil.Error:
+        return otherwise
+
+
+HARMED = next(t for t in TRIALS if t.seed == 1 and t.configuration.pair.k_audio == 3)
+
+
+@pytest.mark.parametrize("harm", ["killed once", "out of memory once"])
+def test_a_worker_that_dies_once_costs_nothing(data: StudyData, tmp_path: Path, harm: str) -> None:
+    faulty: Any = Faulty(data, tmp_path, {HARMED: harm})
+    with LocalEngine(faulty, ["cpu"] * 2) as engine:
+        outcomes = list(engine.run(TRIALS))
+    assert sorted(t.signature("") for t, _ in outcomes) == sorted(t.signature("") for t in TRIALS)
+    assert {o.status for _, o in outcomes} == {"done"}
+    assert faulty.done(harm) == 2
+
+
+FAILURES = [
+    ("killed", 2, r"its worker was killed 2 times (SIGKILL: often out of memory; try fewer --workers)"),
+    ("exits", 2, "its worker died 2 times (exit status 3)"),
+    ("raises", 1, "ValueError: no such"),
+    ("hangs", 1, "ran past --trial-timeout 10 s"),
+]
+
+
+@pytest.mark.parametrize(("harm", "tries", "reason"), FAILURES)
+def test_a_trial_that_cannot_be_run_fails_alone_with_its_reason(
+    data: StudyData, tmp_path: Path, harm: str, tries: int, reason: str
+) -> None:
+    faulty: Any = Faulty(data, tmp_path, {HARMED: harm})
+    with LocalEngine(faulty, ["cpu"] * 2, trial_timeout=10 if harm == "hangs" else None) as engine:
+        outcomes = list(engine.run(TRIALS))
+    assert len(outcomes) == len(TRIALS)
+    assert [(t, o.reason) for t, o in outcomes if o.status == "failed"] == [(HARMED, reason)]
+    assert faulty.done(harm) == tries
+
+
+@pytest.mark.parametrize(
+    ("harm", "tries", "reason"),
+    [
+        *(pytest.param(*failure, marks=pytest.mark.slow) for failure in FAILURES),
+        ("killed once", 1, ""),
+        ("out of memory once", 1, ""),
+    ],
+)
+def test_a_group_of_which_one_does_harm_is_done_but_for_that_one(
+    data: StudyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: str, tries: int, reason: str
+) -> None:
+    """Groups as a GPU's worker gets them, here on the CPU."""
+    monkeypatch.setattr(local, "at_once", lambda device: 3)
+    faulty: Any = Faulty(data, tmp_path, {HARMED: harm})
+    with LocalEngine(faulty, ["cpu"] * 2, trial_timeout=10 if harm == "hangs" else None) as engine:
+        outcomes = list(engine.run(TRIALS))
+    assert sorted(t.signature("") for t, _ in outcomes) == sorted(t.signature("") for t in TRIALS)
+    assert [(t, o.reason) for t, o in outcomes if o.status == "failed"] == ([(HARMED, reason)] if reason else [])
+    assert faulty.done(harm) == 1 + tries  # with its group, and alone
+    for trial, outcome in outcomes:
+        if outcome.status == "done":
+            (alone,) = execute((trial,), data, "cpu")
+            assert outcome.metrics["val_loss"] == pytest.approx(alone.metrics["val_loss"], rel=1e-4)
+
+
+def test_too_little_shared_memory_is_told(data: StudyData, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: torch.Tensor) -> None:
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", full)
+    with pytest.raises(InputError, match=r"do not fit into shared memory, which needs 0 MB .*--shm-size"):
+        LocalEngine(data, ["cpu"]).__enter__()
+
+
+def test_leaving_early_ends_the_workers(data: StudyData) -> None:
+    with LocalEngine(data, ["cpu"] * 2) as engine:
+        next(iter(engine.run(TRIALS)))
+        assert len(_workers()) == 2
+    assert _workers() == []
+
+
+@pytest.mark.slow
+@pytest.mark.process
+def test_when_the_driver_is_killed_its_workers_end(in_folder: Path) -> None:
+    program = textwrap.dedent("""
+        import time
+        from dataclasses import replace
+        from cemobam_core.corpora.synthetic import demo_fold
+        from study.design import Pair, Design, readings
+        from study.engines.local import LocalEngine
+        from study.engines.execution import StudyData
+        if __name__ == "__main__":
+            endless = readings(epochs=100_000)
+            design = Design(readings=endless, profile="paper", k_audio=(1,), k_text=(1, 2), seeds=(0,))
+            with LocalEngine(StudyData.prepare((demo_fold(),), 2), ["cpu"] * 2) as engine:
+                for _ in engine.run(design.trials("grid", Pair(1, 1))):
+                    pass
+    """)
+    Path("endless.py").write_text(program)
+    driver = start_python("endless.py")
+    family: list[psutil.Process] = []
+
+    def both_work() -> bool:
+        family[:] = psutil.Process(driver.pid).children(recursive=True)
+        return sum(told(lambda p=p: p.cpu_times().user, 0.0) > 0.5 for p in family) >= 2
+
+    until(both_work, "both workers are at work", driver)
+    assert len(family) >= 3
+    driver.kill()
+    driver.communicate()
+    _, alive = psutil.wait_procs(family, timeout=PATIENCE_S)
+    assert alive == []

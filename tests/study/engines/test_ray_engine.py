@@ -1,0 +1,243 @@
+"""The Ray engine on a cluster of two nodes on this machine, with workers and nodes that die.
+
+Whatever joins or starts a cluster here is a process of its own: Ray ends one, a minute later, whose cluster went away.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import textwrap
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pandas as pd
+import psutil
+import pytest
+from faulty import Faulty
+from runs import ROOT, SMALL, alive, ended, run_here, start, start_python, trials, until
+
+from cemobam_core import Fold, InputError
+from study.design import Design, Pair, Trial, readings
+from study.engines import ray as ray_engine
+from study.engines.execution import StudyData, execute
+from study.engines.ray import RayEngine, cluster_devices
+from study.ledger.outcomes import Outcome
+
+DESIGN = Design(
+    readings=readings(hidden_dim=8, heads=2, epochs=2),
+    profile="paper",
+    k_audio=(1, 2, 3),
+    k_text=(1, 2),
+    seeds=(0, 1),
+)
+TRIALS = DESIGN.trials("grid", Pair(1, 1))
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def process() -> Iterator[ProcessPoolExecutor]:
+    """A process that starts the cluster and joins it."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def cluster(process: ProcessPoolExecutor) -> Iterator[str]:
+    """The address of a head without cores and two nodes with one each."""
+    yield process.submit(start_cluster).result()
+    process.submit(stop_cluster).result()
+
+
+def start_cluster(head_cores: int = 0, nodes: int = 2) -> str:
+    from ray.cluster_utils import Cluster  # after the engine, which tells Ray what it reads when it is imported
+
+    # workers import Faulty
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": head_cores, "include_dashboard": False})
+    for _ in range(nodes):
+        cluster.add_node(num_cpus=1)
+    CLUSTERS.append(cluster)
+    return str(cluster.address)
+
+
+def stop_cluster() -> None:
+    CLUSTERS.pop().shutdown()
+
+
+CLUSTERS: list[Any] = []
+"""Of this process."""
+
+
+@pytest.fixture
+def data(small_fold: Fold) -> StudyData:
+    return StudyData.prepare((small_fold,), 3)
+
+
+HARMS = dict(zip(TRIALS[1::2], ("killed", "killed once", "out of memory once", "raises", "hangs"), strict=False))
+
+
+def by_trial(outcomes: list[tuple[Trial, Outcome]]) -> dict[Trial, Outcome]:
+    assert len({trial for trial, _ in outcomes}) == len(outcomes)
+    return dict(outcomes)
+
+
+@pytest.mark.parametrize(("bundle", "in_group"), [(0.0, 1), (1000.0, 1), (1000.0, 3)])
+def test_the_numbers_are_those_of_a_trial_alone_whatever_the_bundles(
+    process: ProcessPoolExecutor, cluster: str, data: StudyData, bundle: float, in_group: int
+) -> None:
+    """Three in a group: as a GPU's worker gets them, here on the CPU, where they are the same but for rounding."""
+    found, again, ahead = process.submit(run_lazily, cluster, data, bundle=bundle, in_group=in_group).result()
+    assert max(ahead) <= 2 * in_group + in_group - 1  # those that run, and none besides but this one's group
+    assert found.keys() == set(TRIALS)
+    for trial in TRIALS:
+        (alone,) = execute((trial,), data, "cpu")
+        assert found[trial].metrics["val_loss"] == pytest.approx(alone.metrics["val_loss"], rel=1e-4)
+        if in_group == 1:
+            assert replace(found[trial], seconds=0) == replace(alone, seconds=0)
+    assert again.keys() == set(TRIALS[:3])
+    if in_group == 1:
+        assert all(again[trial].metrics == found[trial].metrics for trial in again)
+
+
+def run_lazily(
+    address: str, data: StudyData, *, bundle: float, in_group: int
+) -> tuple[dict[Trial, Outcome], dict[Trial, Outcome], list[int]]:
+    """Outcomes of all trials, of some once more, and how many trials were asked for ahead of each outcome."""
+    asked: list[Trial] = []
+
+    def lazily() -> Iterator[Trial]:
+        for trial in TRIALS:
+            asked.append(trial)
+            yield trial
+
+    outcomes = []
+    ahead = []
+    with (
+        patch.multiple(ray_engine, _BUNDLE_SECONDS=bundle, at_once=lambda _: in_group),
+        RayEngine(data, ["cpu"] * 2, address=address) as engine,
+    ):
+        assert list(engine.run([])) == []
+        for pair in engine.run(lazily()):
+            outcomes.append(pair)
+            ahead.append(len(asked) - len(outcomes))
+        again = by_trial(list(engine.run(TRIALS[:3])))  # the workers are still there
+    return by_trial(outcomes), again, ahead
+
+
+@pytest.mark.process
+@pytest.mark.usefixtures("without_figures")
+def test_a_run_that_joins_the_cluster_keeps_models_where_it_was_started(cluster: str, in_folder: Path) -> None:
+    out, _ = ended(start(*SMALL, "--engine", "ray", "--ray-address", cluster, "--keep-models", "best"))
+    assert "2 models are kept, such as results/demo/models/" in out
+    assert len(list(Path("results/demo/models").glob("*/model.safetensors"))) == 2
+    joined = trials()
+    run_here(*SMALL, "--results", "local")
+    pd.testing.assert_frame_equal(joined, trials("local/demo"))
+
+
+def test_whatever_a_trial_does_to_its_worker_the_others_go_on(
+    process: ProcessPoolExecutor, cluster: str, data: StudyData, tmp_path: Path
+) -> None:
+    faulty: Any = Faulty(data, tmp_path, HARMS)
+    found = process.submit(run_with_a_timeout, cluster, faulty).result()
+    assert found.keys() == set(TRIALS)
+    harmed = {HARMS[trial]: outcome for trial, outcome in found.items() if trial in HARMS}
+    assert {harm: outcome.reason for harm, outcome in harmed.items()} == {
+        "killed": "its worker died 2 times (killed, or crashed; often out of memory: try fewer --workers)",
+        "killed once": "",
+        "out of memory once": "",
+        "raises": "ValueError: no such",
+        "hangs": "ran past --trial-timeout 15 s",
+    }
+    assert "in folds" in harmed["raises"].traceback
+    assert {outcome.status for trial, outcome in found.items() if trial not in HARMS} == {"done"}
+    tries = {harm: faulty.done(harm) for harm in HARMS.values()}
+    assert tries == {"killed": 2, "killed once": 2, "out of memory once": 2, "raises": 1, "hangs": 1}
+
+
+def run_with_a_timeout(address: str, data: StudyData) -> dict[Trial, Outcome]:
+    with RayEngine(data, ["cpu"] * 2, address=address, trial_timeout=15) as engine:
+        return by_trial(list(engine.run(TRIALS)))
+
+
+def test_a_node_taken_away_costs_nothing_and_a_cluster_gone_is_told(data: StudyData) -> None:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        process.submit(lose_a_node_and_then_the_head, data).result()
+
+
+def lose_a_node_and_then_the_head(data: StudyData) -> None:
+    ray_engine._LOOK = 1.0
+    address = start_cluster(head_cores=1, nodes=1)
+    (cluster,) = CLUSTERS
+    try:
+        slow = replace(DESIGN, readings=readings(hidden_dim=8, heads=2, epochs=60), seeds=tuple(range(4)))
+        trials = slow.trials("grid", Pair(1, 1))
+        with RayEngine(data, ["cpu"] * 2, address=address) as engine:
+            outcomes = []
+            for pair in engine.run(trials):
+                outcomes.append(pair)
+                if len(outcomes) == 8:
+                    (other,) = cluster.worker_nodes
+                    cluster.remove_node(other, allow_graceful=False)
+            assert by_trial(outcomes).keys() == set(trials)
+            assert {outcome.status for _, outcome in outcomes} == {"done"}
+            rest = engine.run(slow.trials("fusion", Pair(1, 1)))
+            next(rest)
+            cluster.head_node.kill_gcs_server()
+            with pytest.raises(InputError, match=r"the Ray cluster at [\d.:]+ has gone .*; what was recorded is kept"):
+                list(rest)
+    finally:
+        stop_cluster()
+
+
+def test_what_cannot_be_joined_or_lacks_what_is_asked_for_is_told_at_once(
+    process: ProcessPoolExecutor, cluster: str, data: StudyData
+) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{nobody.getsockname()[1]}"
+        with pytest.raises(
+            InputError, match=rf"--ray-address {address}: no Ray cluster can be joined there .*: ray start"
+        ):
+            RayEngine(data, ["cpu"], address=address).__enter__()
+    asked: dict[str, Any] = {"workers": None, "gpus_per_trial": 0.5}
+    with pytest.raises(InputError, match=r"ray://.*run this command on a node of the cluster"):
+        cluster_devices("ray://127.0.0.1:10001", device="cpu", **asked)
+    with pytest.raises(InputError, match=r"--device cuda: no node of the Ray cluster at .* has 0.5 GPUs"):
+        process.submit(cluster_devices, cluster, device="cuda", **asked).result()
+    assert process.submit(cluster_devices, cluster, device="auto", **asked).result() == ["cpu"] * 2
+
+
+@pytest.mark.process
+def test_when_the_driver_is_killed_nothing_is_left(in_folder: Path) -> None:
+    program = textwrap.dedent("""
+        from pathlib import Path
+        from cemobam_core.corpora.synthetic import demo_fold
+        from study.design import Pair, Design, readings
+        from study.engines.ray import RayEngine
+        from study.engines.execution import StudyData
+        settings = readings(hidden_dim=8, heads=2, epochs=2)
+        design = Design(readings=settings, profile="paper", k_audio=(1,), k_text=(1, 2), seeds=range(100_000))
+        with RayEngine(StudyData.prepare((demo_fold(),), 2), ["cpu"] * 2) as engine:
+            for _ in engine.run(design.trials("grid", Pair(1, 1))):
+                Path("begun").touch()
+    """)
+    Path("endless.py").write_text(program)
+    driver = start_python("endless.py")
+    family: list[psutil.Process] = []
+
+    def begun() -> bool:
+        family[:] = psutil.Process(driver.pid).children(recursive=True)
+        return Path("begun").exists()
+
+    until(begun, "a trial is done", driver)
+    assert len(family) >= 4
+    driver.kill()
+    driver.communicate()
+    until(lambda: not any(map(alive, family)), "every process of Ray's has ended")

@@ -1,0 +1,79 @@
+"""Reports that are moved aside, and those that must not be touched."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from simulated import Noise, study
+
+from study.findings.results import About, Results
+from study.output import aside
+
+
+def report(folder: Path, **changes: Any) -> About:
+    """Write what is left of a report of a simulated study: its trials, a table, a page and a figure."""
+    made = study(np.random.default_rng(0), Noise(), size=(2, 2), seeds=2)
+    about = replace(made.about, settings={"profile": "paper", "epochs": 2}, **changes)
+    Results(about=about, trials=made.trials).save(folder / "results")
+    (folder / "results" / "table1.csv").write_text("mine")
+    (folder / "results" / "report.md").write_text("![](../my%20plots/fusion.png)")
+    (folder / "my plots").mkdir(exist_ok=True)
+    (folder / "my plots" / "fusion.png").write_text("figure")
+    return about
+
+
+def move(new: About, folder: Path) -> str:
+    return aside.set_aside(new, folder / "results", folder / "my plots")
+
+
+def test_a_report_without_a_pair_does_not_replace_one_that_has_its_tables(tmp_path: Path) -> None:
+    old = report(tmp_path)
+    more = replace(old, seeds=(0, 1, 2), pair=None)
+    assert aside.covers(replace(more, pair=(1, 1)), old)
+    assert not aside.covers(more, old)
+    assert "is kept" in move(more, tmp_path)
+    kept = tmp_path / "results" / aside.label(old)
+    assert (kept / "table1.csv").read_text() == "mine"
+    assert f"](../../my%20plots/{kept.name}/fusion.png)" in (kept / "report.md").read_text()
+
+
+def test_a_move_that_was_cut_off_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = report(tmp_path)
+    new, moves = replace(old, settings={"epochs": 3}), 0
+    really = Path.replace
+
+    def cut_off(path: Path, target: Path) -> Path:
+        nonlocal moves
+        moves += 1
+        if moves == 4:
+            raise KeyboardInterrupt
+        return really(path, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "replace", cut_off)
+        move(new, tmp_path)
+    assert "is kept" in move(new, tmp_path)
+    name = aside.label(old)
+    assert {path.name for path in (tmp_path / "results" / name).iterdir()} == {
+        "trials.csv", "study.json", "table1.csv", "report.md"
+    }  # fmt: skip
+    assert (tmp_path / "my plots" / name / "fusion.png").read_text() == "figure"
+
+
+def test_another_studys_folder_below_is_left_alone(tmp_path: Path) -> None:
+    old = report(tmp_path)
+    (tmp_path / "other").mkdir()
+    report(tmp_path / "other")
+    (tmp_path / "other" / "results").rename(tmp_path / "results" / "backup")
+    aside.drop_covered(old, tmp_path / "results", tmp_path / "my plots")
+    assert (tmp_path / "results" / "backup" / "table1.csv").exists()
+
+
+def test_a_report_of_another_release_is_kept_by_its_profile(tmp_path: Path) -> None:
+    old = report(tmp_path, profile="of/the future")
+    assert aside.label(old) == "profile=of_the_future"
+    assert "is kept: profile=of_the_future" in move(replace(old, profile="paper"), tmp_path)

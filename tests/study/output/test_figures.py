@@ -1,0 +1,345 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, strategies
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb, to_rgba
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from matplotlib.text import Text
+from simulated import Noise, study, worse
+
+from cemobam_core.config import FUSIONS
+from study.commands.arguments import DRAWINGS as SHOWN
+from study.commands.arguments import figures_parser
+from study.design import Pair
+from study.findings.results import Results
+from study.ledger.outcomes import METRICS
+from study.output import figures
+from study.output.figures import interactive
+from study.output.figures.confusion import confusion_figure
+from study.output.figures.curves import curves_figure
+from study.output.figures.embedding import embedding_figure
+from study.output.figures.heat import contrast, ground, ink
+from study.output.figures.marginal import marginal_figure
+from study.output.figures.style import plain
+from study.output.figures.topk import topk_heatmap
+from study.output.figures.variants import variants_figure
+from study.papers.cemobam import published
+
+
+def grid(k_audio: range, k_text: range) -> pd.DataFrame:
+    rows = []
+    for a in k_audio:
+        for t in k_text:
+            x = 0.7 + 0.01 * a - 0.002 * t
+            rows.append({"k_audio": a, "k_text": t, "n_seeds": 5, **{f"{m}_mean": x for m in METRICS}})
+    return pd.DataFrame(rows)
+
+
+def draw(made: pd.DataFrame, chosen: Pair | None = None, seeds: int = 5, k_audio: list[int] | None = None) -> Figure:
+    figure = topk_heatmap(
+        made,
+        chosen,
+        title="demo (synthetic)",
+        seeds=seeds,
+        k_audio=k_audio or sorted(set(made["k_audio"])),
+        k_text=sorted(set(made["k_text"])),
+    )
+    FigureCanvasAgg(figure).draw()
+    return figure
+
+
+def legend_of(figure: Figure) -> list[str]:
+    return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+
+
+def test_the_full_grid_has_every_cell_the_chosen_framed_and_the_best_starred() -> None:
+    figure = draw(grid(range(1, 11), range(1, 11)), Pair(8, 7))
+    panels = figure.axes[:3]
+    assert [ax.get_title() for ax in panels] == ["WA", "UA", "w-F1"]
+    assert len(figure.axes) == 6  # a colour bar each
+    assert "synthetic" in figure.get_suptitle()
+    for ax in panels:
+        texts = [text.get_text() for text in ax.texts]
+        assert len(texts) == 100
+        assert [t for t in texts if "★" in t] == ["79.8\n★"]
+        frames = [p for p in ax.patches if isinstance(p, Rectangle)]
+        assert {p.get_xy() for p in frames} == {(7, 3)}  # the eighth column; K_text falls from 10
+        assert [t.get_text() for t in ax.get_xticklabels()] == [str(k) for k in range(1, 11)]
+    assert [t.get_text() for t in panels[0].get_yticklabels()] == [str(k) for k in range(10, 0, -1)]
+
+
+@pytest.mark.parametrize(
+    ("k_audio", "k_text"), [(10, 10), (20, 20), (3, 3), (1, 1), (10, 1), (2, 12), (30, 2), (2, 40)]
+)
+def test_labels_do_not_collide(k_audio: int, k_text: int) -> None:
+    figure = draw(grid(range(1, k_audio + 1), range(1, k_text + 1)), Pair(1, 1))
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    for ax in figure.axes[:3]:
+        cell_width = ax.get_window_extent(renderer).width / k_audio
+        cell_height = ax.get_window_extent(renderer).height / k_text
+        for text in ax.texts:
+            extent = text.get_window_extent(renderer)
+            assert extent.width <= cell_width
+            assert extent.height <= cell_height * 1.05
+    boxes = [part.get_window_extent(renderer) for part in (figure._suptitle, *figure.legends)]  # type: ignore[attr-defined]
+    whole = figure.get_window_extent(renderer)
+    for box in boxes:
+        assert box.x0 >= 0
+        assert box.x1 <= whole.x1
+
+
+def test_holes_stay_white_and_fewer_seeds_are_in_italics() -> None:
+    made = grid(range(1, 4), range(1, 4)).drop(index=4)
+    made.loc[0, "n_seeds"] = 2
+    figure = draw(made)
+    texts = figure.axes[0].texts
+    assert len(texts) == 8
+    assert [text.get_fontstyle() for text in texts].count("italic") == 1
+    assert "italics: fewer seeds" in legend_of(figure)
+    # a K of which no trial is done keeps its column
+    figure = draw(grid(range(1, 4), range(1, 4)), k_audio=[1, 2, 3, 5])
+    assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["1", "2", "3", "5"]
+    assert "italics: fewer seeds" not in legend_of(figure)
+
+
+def test_it_is_saved_for_the_screen_and_for_print(tmp_path: Path) -> None:
+    written = figures.save(draw(grid(range(1, 3), range(1, 3))), tmp_path / "fig2_topk")
+    assert [p.name for p in written] == ["fig2_topk.png", "fig2_topk.pdf"]
+    assert written[0].read_bytes().startswith(b"\x89PNG")
+    assert b"/Type /Font" in written[1].read_bytes()
+
+
+LONG = ("anger", "happiness and excitement", "neutral", "sadness", "frustration", "surprise", "fear",
+        "disgust with a very long name indeed", "other")  # fmt: skip
+
+
+def no_text_collides(figure: Figure) -> None:
+    """No two visible texts overlap, and all are within the figure."""
+    FigureCanvasAgg(figure).draw()
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    whole = figure.get_window_extent(renderer)
+    out_of_sight = {
+        label
+        for axes in figure.axes
+        for axis in (axes.xaxis, axes.yaxis)
+        for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks())
+        for label in (tick.label1, tick.label2)
+        if not min(axis.get_view_interval()) - 1e-9 <= tick.get_loc() <= max(axis.get_view_interval()) + 1e-9
+    }
+    drawn = [
+        text
+        for text in figure.findobj(Text)
+        if text.get_visible() and text.get_text().strip() and text not in out_of_sight
+    ]
+    boxes = [(text, text.get_window_extent(renderer)) for text in drawn]
+    for i, (text, box) in enumerate(boxes):
+        assert box.x0 >= whole.x0 - 1, text
+        assert box.x1 <= whole.x1 + 1, text
+        assert box.y0 >= whole.y0 - 1, text
+        assert box.y1 <= whole.y1 + 1, text
+        for other, another in boxes[i + 1 :]:
+            if text.get_rotation() == other.get_rotation() == 45:  # side by side on the slant: what counts is across
+                lines = max(len(x.get_text().splitlines()) for x in (text, other))
+                thick = lines * text.get_fontsize() * figure.dpi / 72
+                apart = [x.get_transform().transform(x.get_position())[0] for x in (text, other)]
+                assert abs(apart[0] - apart[1]) * 0.7071 >= thick, (text, other)
+            else:
+                assert not box.padded(-0.5).overlaps(another.padded(-0.5)), (text, other)
+
+
+@pytest.mark.parametrize("size", [(1, 2), (2, 2), (3, 7), (10, 10), (40, 3)])
+@pytest.mark.parametrize("seeds", [1, 5])
+def test_marginal_effects_are_drawn_for_any_grid(size: tuple[int, int], seeds: int) -> None:
+    results = study(np.random.default_rng(0), Noise(), size=size, seeds=seeds)
+    assert results.scores
+    figure = marginal_figure(results.scores, metric="wa", title="demo (synthetic)")
+    no_text_collides(figure)
+    assert f"{seeds} seeds" in figure.get_suptitle() or "one seed" in figure.get_suptitle()
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4, 5, 7, 9])
+def test_confusion_and_embedding_take_any_classes(classes: int) -> None:
+    rng = np.random.default_rng(0)
+    counts = rng.integers(1, 500, (classes, classes))
+    title = "demo (synthetic), $K_{audio}$=10, $K_{text}$=10"
+    no_text_collides(confusion_figure(counts, LONG[:classes], title=title, trials=5))
+    vectors, labels = rng.standard_normal((40, 6)).astype(np.float32), rng.integers(0, classes, 40)
+    no_text_collides(embedding_figure(vectors, labels, LONG[:classes], title=f"{title}, seed 0\nt-SNE"))
+
+
+def test_the_confusion_matrix_is_in_percent_of_the_label() -> None:
+    figure = confusion_figure(np.array([[30, 10], [5, 15]]), ("a", "b"), title="x", trials=2)
+    assert [text.get_text() for text in figure.axes[0].texts] == ["75.0", "25.0", "25.0", "75.0"]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["a\n(n=20)", "b\n(n=10)"]
+
+
+@pytest.mark.parametrize("missing", [(), ("max",), ("cls", "min", "max")])
+def test_variants_show_every_seed_and_what_is_missing(missing: tuple[str, ...]) -> None:
+    results = study(np.random.default_rng(0), Noise(), size=(2, 2), variants=worse(1.0))
+    trials = results.trials[~results.trials["fusion"].isin(missing)].copy()
+    trials.loc[(trials["fusion"] == "mean") & (trials["seed"] == 3), "status"] = "failed"
+    holed = Results(about=results.about, trials=trials)
+    figure = variants_figure(
+        holed.per_seed(holed.fusion_trials, ["fusion"]), holed.fusion, "fusion", FUSIONS,
+        published=published("table1", "iemocap"), title="demo (synthetic)", seeds=5,
+    )  # fmt: skip
+    no_text_collides(figure)
+    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert labels[-1] == "MEAN\n4 of 5"
+    assert labels[:3] == [f"{name.upper()}\n0 of 5" if name in missing else name.upper() for name in FUSIONS[:3]]
+
+
+@pytest.mark.parametrize("panels", [1, 2, 3])
+def test_learning_curves(panels: int) -> None:
+    frame = pd.DataFrame(0.5 + 0.01 * np.arange(30.0).reshape(3, 10), columns=range(2, 22, 2))
+    lines = {"CemoBAM": frame, "w/o CH-GAT": frame.iloc[:1] - 0.1, "w/o xCBAM": frame - 0.2}
+    blocks = ("grid", "fusion", "ablation")[:panels]
+    figure = curves_figure(dict.fromkeys(blocks, lines), title="demo (synthetic)")
+    no_text_collides(figure)
+    legend = figure.axes[0].get_legend()
+    assert legend
+    assert [text.get_text() for text in legend.get_texts()] == ["CemoBAM (n=3)", "w/o CH-GAT (n=1)", "w/o xCBAM (n=3)"]
+
+
+def test_the_deviation_has_its_own_heatmap_without_a_best() -> None:
+    results = study(np.random.default_rng(0), Noise(), size=(3, 7))
+    figure = topk_heatmap(
+        results.grid, Pair(1, 1), title="x", seeds=5, k_audio=range(1, 4), k_text=range(1, 8), figure_of="std"
+    )
+    FigureCanvasAgg(figure).draw()
+    assert "standard deviation over 5 seeds" in figure.get_suptitle()
+    assert not any("★" in text.get_text() for text in figure.axes[0].texts)
+    expected = 100 * results.grid.set_index(["k_audio", "k_text"]).loc[(1, 7), "test_wa_std"]
+    assert figure.axes[0].texts[0].get_text() == f"{expected:.1f}"
+
+
+def test_the_bar_says_what_its_colours_are() -> None:
+    results = study(np.random.default_rng(0), Noise(), size=(3, 3))
+    bars = {}
+    for figure_of in ("mean", "std"):
+        figure = topk_heatmap(
+            results.grid, Pair(1, 1), title="x", seeds=5, k_audio=range(1, 4), k_text=range(1, 4), figure_of=figure_of
+        )  # fmt: skip
+        bars[figure_of] = [ax.get_xlabel() for ax in figure.axes[3:]]
+    assert bars["mean"] == ["WA (%)", "UA (%)", "w-F1 (%)"]
+    assert bars["std"] == [f"standard deviation of {label} (points)" for label in ("WA", "UA", "w-F1")]
+
+
+def test_the_legends_square_has_the_frames_colour() -> None:
+    figure = draw(grid(range(1, 4), range(1, 4)), Pair(2, 2))
+    frame = next(p for p in reversed(figure.axes[0].patches) if isinstance(p, Rectangle))
+    (square, star) = figure.legends[0].legend_handles
+    assert isinstance(square, Line2D)
+    assert isinstance(star, Line2D)
+    assert to_rgba(square.get_markeredgecolor()) == frame.get_edgecolor()
+    assert (square.get_marker(), star.get_marker()) == ("s", "*")
+
+
+@given(strategies.floats(0, 1))
+def test_ink_can_be_read_on_the_whole_colour_map(value: float) -> None:
+    """WCAG 2.2 asks for 4.5:1; plotly draws between stops of the map, matplotlib from 256 colours."""
+    on = ground(value, (0, 1))
+    assert contrast(to_rgb(ink(on)), on) >= 4.5
+    stops, colours = zip(*interactive._COLOUR_SCALE, strict=True)
+    drawn = [np.interp(value, stops, channel) for channel in np.array([to_rgb(colour) for colour in colours]).T]
+    assert contrast(to_rgb(ink(on)), drawn) >= 4.5
+
+
+@given(strategies.tuples(*[strategies.floats(0, 1)] * 3))
+def test_ink_can_be_read_on_any_colour(on: tuple[float, float, float]) -> None:
+    assert contrast(to_rgb(ink(on)), on) >= 4.58
+
+
+def test_contrast_by_hand() -> None:
+    assert contrast((0, 0, 0), (1, 1, 1)) == pytest.approx(21)
+    assert contrast(to_rgb("#777777"), (1, 1, 1)) == pytest.approx(4.478, abs=1e-3)  # known not to pass by a hair
+
+
+def test_every_number_on_a_heatmap_can_be_read() -> None:
+    results = study(np.random.default_rng(0), Noise(), size=(10, 10))
+    about = results.about
+    made = [
+        topk_heatmap(
+            results.grid, Pair(1, 1), title="x", seeds=5, k_audio=about.k_audio, k_text=about.k_text, figure_of=shown
+        )
+        for shown in ("mean", "std")
+    ]  # fmt: skip
+    counts = np.random.default_rng(0).integers(1, 500, (7, 7))
+    made.append(confusion_figure(counts, LONG[:7], title="x", trials=1))
+    for figure in made:
+        FigureCanvasAgg(figure).draw()
+        for ax in figure.axes:
+            cells = ax.collections[0].get_facecolors() if ax.texts else []  # type: ignore[attr-defined]
+            for text, cell in zip(ax.texts, cells, strict=True):
+                assert contrast(to_rgb(text.get_color()), cell) >= 4.5
+
+
+def test_axes_of_shares_end_at_100_percent() -> None:
+    results = study(np.random.default_rng(0), Noise(), size=(2, 2), variants=worse(1.0))
+    top = results.trials.copy()
+    for column in [c for c in top if c.startswith("test_") and not c.endswith("loss")]:
+        top[column] = np.minimum(1.0, top[column] + 0.3)
+    high = Results(about=results.about, trials=top)
+    figure = variants_figure(
+        high.per_seed(high.fusion_trials, ["fusion"]), high.fusion, "fusion", FUSIONS,
+        published=published("table1", "iemocap"), title="x", seeds=5,
+    )  # fmt: skip
+    curve = pd.DataFrame([[0.0, 0.5, 1.0], [0.0, 0.7, 1.0], [0.1, 0.9, 1.0]], columns=[1, 2, 3])
+    for drawn in (figure, curves_figure({"grid": {"a": curve}, "fusion": {"b": curve * 0.5}}, title="x")):
+        no_text_collides(drawn)
+        for ax in drawn.axes:
+            low, most = ax.get_ylim()
+            assert low >= 0
+            assert most <= 100
+            for collection in ax.collections:
+                for path in collection.get_paths():
+                    assert path.vertices[:, 1].max() <= 100 + 1e-9
+    flat = grid(range(1, 3), range(1, 3)).assign(**{f"{m}_mean": 1.0 for m in METRICS})
+    for ax in draw(flat).axes[3:]:
+        assert ax.get_xlim() == (99, 100)
+    extreme = study(np.random.default_rng(0), Noise(), size=(1, 2), seeds=3, point=0.0).scores
+    assert extreme
+    values = np.array([[[0.0, 1.0]], [[0.0, 1.0]], [[1.0, 0.0]]])
+    figure = marginal_figure(replace(extreme, values=dict.fromkeys(METRICS, values)), metric="wa", title="x")
+    for ax in figure.axes:
+        assert -100 <= min(ax.get_ylim()) <= max(ax.get_ylim()) <= 100
+
+
+def test_two_seeds_are_drawn_without_intervals() -> None:
+    results = study(np.random.default_rng(0), Noise(), size=(2, 2), seeds=2, variants=worse(1.0))
+    figure = variants_figure(
+        results.per_seed(results.fusion_trials, ["fusion"]), results.fusion, "fusion", FUSIONS,
+        published=published("table1", "demo"), title="x", seeds=2,
+    )  # fmt: skip
+    assert legend_of(figure) == ["a seed", "mean"]
+    assert all(not ax.collections for ax in figure.axes)
+    curve = pd.DataFrame([[0.2, 0.5], [0.4, 0.9]], columns=[1, 2])
+    curves = curves_figure({"grid": {"a": curve}}, title="x")
+    assert all(not ax.collections for ax in curves.axes)
+    assert results.scores
+    effects = marginal_figure(results.scores, metric="wa", title="x")
+    assert all(not ax.collections for ax in effects.axes)
+    assert not any("95%" in f.get_suptitle() for f in (curves, effects))
+
+
+def test_fonts_are_embedded_as_such_and_names_are_no_formulas(tmp_path: Path) -> None:
+    names = [plain(name) for name in ("$\\frac{a}$", "b_1", "c\x07", "怒り")]
+    figure = confusion_figure(np.eye(4, dtype=np.int64), names, title=plain("$x^"), trials=1)
+    pdf = figures.save(figure, tmp_path / "x")[1].read_bytes()
+    assert b"/Type3" not in pdf
+    assert b"/FontFile2" in pdf  # TrueType, Type 42
+
+
+def test_every_figure_has_a_name_and_help_tells_them() -> None:
+    assert list(figures.DRAWINGS) == list(SHOWN)
+    text = "".join(figures_parser().format_help().split())  # lines break anywhere, at hyphens too
+    assert all(name in text for name in SHOWN)
+    assert "--workers" not in text
