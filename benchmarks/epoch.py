@@ -1,10 +1,11 @@
-"""An epoch of training: the fast pass against the plain torch-geometric model.
+"""An epoch of training: CemoBAM's operators against the libraries' modules and the general formulas.
 
     python benchmarks/epoch.py [--utterances 551 4407 13996] [--threads N] [--precision fp32 bf16] [--rounds 3]
 
-Random features of the real shape (768 numbers a modality), K 8, 7, d = 512, the profile ``paper``. Each side runs in
-a process of its own, the sides in turns, and each side's fastest epoch counts: what else the machine does in between
-slows both. Prints both sides, the ratio, and the most memory each process held, features and torch included.
+Random features of the real shape (768 numbers a modality), K 8, 7, d = 512, the profile ``paper``. The plain side is
+:class:`Plain`. Each side runs in a process of its own, the sides in turns, and each side's fastest epoch counts: what
+else the machine does in between slows both. Prints both sides, the ratio, and the most memory each process held,
+features and torch included.
 """
 
 from __future__ import annotations
@@ -15,29 +16,124 @@ import resource
 import subprocess
 import sys
 import time
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from torch import Tensor, nn
+from torch.nn.functional import leaky_relu
 
-from cemobam_core import Batch, CemoBAM, CemoBAMConfig, TopKGraph, fast
-from cemobam_core.config import PRECISIONS
+from cemobam_core import Batch, CemoBAM, Inputs, TopKGraph
+from cemobam_core.inputs import Steps
+from cemobam_core.operators.cbam import CBAM1d
+from cemobam_core.operators.cross_modal import CrossModalAttention
+from cemobam_core.operators.graph_attention import GraphAttention
+from cemobam_core.operators.projection import Projection
+from cemobam_core.systems.cemobam import CemoBAMNetwork, fuse
+from cemobam_core.training.config import PRECISIONS
 from cemobam_core.training.loop import train_epoch
 from cemobam_core.training.memory import keep_freed_memory
 
 Side = Literal["fast", "plain"]
 
 
-def epochs(side: Side, n: int, precision: Literal["fp32", "bf16"]) -> dict[str, float]:
-    """The fastest of a few epochs, in seconds, and this process's largest memory, in GB."""
-    if side == "plain":
-        fast.applies = lambda *_: False
+class Plain(nn.Module):
+    """CemoBAM as its formulas say, on the weights of a network: GATConv, MultiheadAttention, 1D-CBAM over all steps.
+
+    It has no shortcut for a single step and forms a message for each edge. The tests hold the network against it.
+
+    Args:
+        network: whose weights it uses.
+    """
+
+    def __init__(self, network: CemoBAMNetwork) -> None:
+        super().__init__()
+        self.network = network
+        layers = [] if network.chgat is None else [*network.chgat.hidden, network.chgat.last]
+        self.convolutions = nn.ModuleList(_gat_conv(layer) for layer in layers)
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        """Return the logits (N, C)."""
+        network, branches = self.network, []
+        audio_mask, text_mask = inputs.audio.mask, inputs.text.mask
+        f_audio = _projected(network.audio_projection, inputs.audio)  # (N, T_a, d)
+        f_text = _projected(network.text_projection, inputs.text)  # (N, T_t, d)
+        if network.chgat is not None:
+            nodes = torch.cat([_mean(f_text, text_mask), _mean(f_audio, audio_mask)], dim=-1)  # (N, 2d)
+            *hidden, last = self.convolutions
+            parts = zip(hidden, network.chgat.norms, network.chgat.dropouts, strict=True)
+            for i, (convolution, norm, dropout) in enumerate(parts):
+                gathered = dropout(leaky_relu(norm(convolution(nodes, inputs.edge_index))))
+                nodes = gathered + nodes if i else gathered
+            branches.append(last(nodes, inputs.edge_index))  # (N, d)
+        if network.xcbam is not None:
+            part = network.xcbam
+            a_to_t = _gated(part.audio_cbam, _informed(part.audio_to_text, f_audio, f_text, text_mask), audio_mask)
+            t_to_a = _gated(part.text_cbam, _informed(part.text_to_audio, f_text, f_audio, audio_mask), text_mask)
+            streams, mask = torch.cat([a_to_t, t_to_a], dim=1), torch.cat([audio_mask, text_mask], dim=1)
+            branches.append(fuse(streams, mask, part.fusion))  # (N, d)
+        logits: Tensor = network.classifier(torch.cat(branches, dim=-1))
+        return logits
+
+
+def _gat_conv(layer: Any) -> nn.Module:
+    """Return torch-geometric's layer with the weights of ours."""
+    from torch_geometric.nn import GATConv  # noqa: PLC0415  (slow to import, and the fast side does without)
+
+    assert isinstance(layer, GraphAttention)
+    heads, dim = layer.att_src.shape[1:]
+    convolution: Any = GATConv(layer.lin.in_features, dim, heads=heads, concat=layer.concat, add_self_loops=False)
+    convolution.lin, convolution.bias = layer.lin, layer.bias
+    convolution.att_src, convolution.att_dst = layer.att_src, layer.att_dst
+    whole: nn.Module = convolution
+    return whole
+
+
+def _projected(projection: Projection, steps: Steps) -> Tensor:
+    valid: Tensor = projection.layers(steps[steps.mask])
+    return valid.new_zeros(*steps.mask.shape, valid.shape[-1]).masked_scatter(steps.mask.unsqueeze(-1), valid)
+
+
+def _mean(x: Tensor, mask: Tensor) -> Tensor:
+    weight = mask.unsqueeze(-1).to(x.dtype)
+    return (x * weight).sum(dim=1) / weight.sum(dim=1)
+
+
+def _maximum(x: Tensor, mask: Tensor) -> Tensor:
+    return x.masked_fill(~mask.unsqueeze(-1), -float("inf")).amax(dim=1)
+
+
+def _informed(module: CrossModalAttention, query: Tensor, key: Tensor, key_mask: Tensor) -> Tensor:
+    answer, _ = module.attention(query, key, key, key_padding_mask=~key_mask, need_weights=False)
+    informed: Tensor = module.dropout(module.norm(query + module.linear(answer)))
+    return informed
+
+
+def _gated(cbam: CBAM1d, x: Tensor, mask: Tensor) -> Tensor:
+    average, maximum = cbam.channel.mlp(_mean(x, mask)), cbam.channel.mlp(_maximum(x, mask))  # (N, d)
+    if cbam.channel.gate == "sum_of_sigmoids":
+        gate = torch.sigmoid(average) + torch.sigmoid(maximum)
     else:
-        keep_freed_memory()
+        gate = torch.sigmoid(average + maximum)
+    x = x * gate.unsqueeze(1)
+    if cbam.spatial.axis == "channels":
+        planes = torch.stack([_mean(x, mask), _maximum(x, mask)], dim=1)  # (N, 2, d)
+        return x * torch.sigmoid(cbam.spatial.conv(planes))
+    planes = torch.stack([x.mean(dim=2), x.amax(dim=2)], dim=1) * mask.unsqueeze(1)  # (N, 2, T)
+    return x * torch.sigmoid(cbam.spatial.conv(planes)).transpose(1, 2)
+
+
+def epochs(side: Side, n: int, precision: Literal["fp32", "bf16"]) -> dict[str, float]:
+    """Measure the fastest of a few epochs, in seconds, and this process's largest memory, in GB."""
+    if side == "fast":
+        keep_freed_memory()  # as a study's workers do
     torch.manual_seed(0)
     audio, text = torch.randn(n, 768), torch.randn(n, 768)
-    batch = Batch(audio, text, torch.arange(n) % 4, TopKGraph.from_features(audio, text, 8).edge_index(8, 7))
-    model = CemoBAM(CemoBAMConfig()).train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, weight_decay=5e-4, fused=True)
+    edges = TopKGraph.from_features(audio, text, 8).edge_index(8, 7)
+    batch = Batch(Inputs.from_features(audio, text, edges), torch.arange(n) % 4, num_classes=4)
+    model: nn.Module = CemoBAM().build(batch.sizes)
+    if side == "plain":
+        model = Plain(model)  # type: ignore[arg-type]
+    optimizer = torch.optim.Adam(model.train().parameters(), lr=1e-4, weight_decay=5e-4, fused=True)
     seconds = []
     for _ in range(4 if n < 2000 else 3):  # the first makes what is made once, and does not count
         start = time.perf_counter()
@@ -47,7 +143,7 @@ def epochs(side: Side, n: int, precision: Literal["fp32", "bf16"]) -> dict[str, 
 
 
 def apart(side: Side, n: int, precision: str, threads: int) -> dict[str, float]:
-    """The same in a process of its own."""
+    """Measure in a process of its own."""
     code = f"import torch, json, epoch; torch.set_num_threads({threads}); "
     code += f"print(json.dumps(epoch.epochs({side!r}, {n}, {precision!r})))"
     done = subprocess.run([sys.executable, "-c", code], cwd=sys.path[0], capture_output=True, text=True, check=False)

@@ -1,7 +1,7 @@
-"""CemoBAM: the model and its data. Knows nothing of studies.
+"""What learns, and from what: systems, features, the graph, training. Knows nothing of studies.
 
 The names below are the public API. They are imported when first used, so that what needs no model (a plan, a table)
-does not wait for torch-geometric.
+does not wait for torch.
 """
 
 from __future__ import annotations
@@ -10,24 +10,32 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cemobam_core.config import CemoBAMConfig, TrainingConfig
     from cemobam_core.errors import InputError
     from cemobam_core.features import FeatureSet, Fold
-    from cemobam_core.graph import TopKGraph
+    from cemobam_core.graph import GraphConfig, TopKGraph
+    from cemobam_core.inputs import Inputs, Sizes
     from cemobam_core.systems.cemobam import CemoBAM
-    from cemobam_core.training.loop import Batch, TrainingResult, evaluate, train
+    from cemobam_core.systems.system import EstimatorSystem, NeuralSystem, System
+    from cemobam_core.training.batch import Batch
+    from cemobam_core.training.config import TrainingConfig
+    from cemobam_core.training.loop import TrainingResult, evaluate, train
     from cemobam_core.training.metrics import Metrics
 
 _HOMES = {
-    "Batch": "training.loop",
+    "Batch": "training.batch",
     "CemoBAM": "systems.cemobam",
-    "CemoBAMConfig": "config",
+    "EstimatorSystem": "systems.system",
     "FeatureSet": "features",
     "Fold": "features",
+    "GraphConfig": "graph",
     "InputError": "errors",
+    "Inputs": "inputs",
     "Metrics": "training.metrics",
+    "NeuralSystem": "systems.system",
+    "Sizes": "inputs",
+    "System": "systems.system",
     "TopKGraph": "graph",
-    "TrainingConfig": "config",
+    "TrainingConfig": "training.config",
     "TrainingResult": "training.loop",
     "evaluate": "training.loop",
     "train": "training.loop",
@@ -36,11 +44,16 @@ _HOMES = {
 __all__ = [
     "Batch",
     "CemoBAM",
-    "CemoBAMConfig",
+    "EstimatorSystem",
     "FeatureSet",
     "Fold",
+    "GraphConfig",
     "InputError",
+    "Inputs",
     "Metrics",
+    "NeuralSystem",
+    "Sizes",
+    "System",
     "TopKGraph",
     "TrainingConfig",
     "TrainingResult",

@@ -133,7 +133,7 @@ class FeatureSet:
             object.__setattr__(self, name, value)
 
     def _numbers(self, name: str, given: object) -> Tensor | None:
-        """What was given under this name, as a tensor of its kind."""
+        """Return what was given under this name, as a tensor of its kind."""
         if given is None and name.endswith("_mask"):
             return None
         kind, wanted = _WANTED[name]
@@ -147,7 +147,7 @@ class FeatureSet:
         return tensor
 
     def _names(self, name: str, given: object) -> tuple[str, ...] | None:
-        """What was given under this name, as a tuple of strings."""
+        """Return what was given under this name, as a tuple of strings."""
         if given is None and name in ("speakers", "sessions"):
             return None
         if isinstance(given, str) or not isinstance(given, Iterable):
@@ -193,7 +193,7 @@ class FeatureSet:
 
     @staticmethod
     def _first(bad: Tensor) -> list[int]:
-        """The index of the first bad row, if any."""
+        """Return the index of the first bad row, if any."""
         return bad.nonzero().flatten()[:1].tolist()
 
     def __len__(self) -> int:
@@ -206,12 +206,12 @@ class FeatureSet:
         return len(self.class_names)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors by name: embeddings, labels, and masks where there are any."""
+        """Return the tensors by name: embeddings, labels, and masks where there are any."""
         names = (*MODALITIES, "labels", *(f"{modality}_mask" for modality in MODALITIES))
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     def select(self, indices: Sequence[int], *, source: str) -> FeatureSet:
-        """The utterances at ``indices``, in that order."""
+        """Return the utterances at ``indices``, in that order."""
         rows = torch.as_tensor(indices, dtype=torch.int64)
         parts: dict[str, Any] = {name: value[rows] for name, value in self.tensors().items()}
         for name in _LISTS:
@@ -220,7 +220,7 @@ class FeatureSet:
         return replace(self, **parts, source=source)
 
     def rank(self, k_max: int) -> TopKGraph:
-        """Each utterance's ``k_max`` nearest in this set, for every graph up to that K."""
+        """Rank each utterance's ``k_max`` nearest in this set, for every graph up to that K."""
         try:
             return TopKGraph.from_features(
                 self.audio, self.text, k_max, audio_mask=self.audio_mask, text_mask=self.text_mask
@@ -229,7 +229,7 @@ class FeatureSet:
             raise self._error(str(error)) from None
 
     def fingerprint(self) -> str:
-        """A hash of all that can change a trial's result: embeddings, masks, labels, classes; not names."""
+        """Return a hash of all that can change a trial's result: embeddings, masks, labels, classes; not names."""
         digest = hashlib.sha256(json.dumps(self.class_names).encode())
         for name, value in sorted(self.tensors().items()):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
@@ -376,7 +376,7 @@ def _names(path: Path, name: str, value: str) -> tuple[str, ...]:
 
 
 def _kind(value: Tensor | tuple[str, ...]) -> str:
-    """What must be the same in all splits: class names, or an embedding's size and level."""
+    """Return what must be the same in all splits: class names, or an embedding's size and level."""
     if isinstance(value, Tensor):
         return f"({'N, T' if value.ndim == 3 else 'N'}, {value.shape[-1]})"
     return ", ".join(value)

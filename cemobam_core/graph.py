@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from cemobam_core.config import GatherFrom
 from cemobam_core.errors import InputError
+from cemobam_core.fields import check_fields
 from cemobam_core.operators.pooling import masked_mean
 
 _CHUNK_ELEMENTS = 2_000_000
@@ -19,6 +20,29 @@ _CHUNK_ELEMENTS = 2_000_000
 _RESOLUTION = 2.0**-33
 """Cosines closer than this (1.2e-10) are a tie. Rounding errors of a float64 product are some 1e-15, so equal
 embeddings tie on every machine, whatever its matrix product does; unequal ones of float32 data do not."""
+
+GatherFrom = Literal["chosen", "choosers"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphConfig:
+    """Choices of the graph.
+
+    Args:
+        k_audio: how many nearest by audio each utterance chooses.
+        k_text: the same by text.
+        gather_from: a node gathers from those it has ``chosen`` (Eq. 2), or from the ``choosers`` that chose it.
+
+    Raises:
+        InputError: a value out of range.
+    """
+
+    k_audio: int = 5
+    k_text: int = 5
+    gather_from: GatherFrom = "chosen"
+
+    def __post_init__(self) -> None:  # noqa: D105
+        check_fields(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +105,7 @@ class TopKGraph:
         return self.by_audio.shape[1]
 
     def edge_index(self, k_audio: int, k_text: int, *, gather_from: GatherFrom = "chosen") -> Int64[Tensor, "2 e"]:
-        """The graph for one pair of K: the union of both modalities' neighbours and the self-loops (Eq. 2).
+        """Return the graph for one pair of K: the union of both modalities' neighbours and the self-loops (Eq. 2).
 
         Args:
             k_audio: how many nearest by audio each utterance chooses.
@@ -110,7 +134,7 @@ class TopKGraph:
         return self._ranked_edges(turned=True)
 
     def _ranked_edges(self, *, turned: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """The edges of the largest graph, sorted, and each one's rank by audio and by text.
+        """Return the edges of the largest graph, sorted, and the rank of each by audio and by text.
 
         A smaller graph is those whose rank is below its K. A self-loop ranks first; what a modality did not choose has
         the rank ``k_max``.
@@ -138,7 +162,7 @@ def _pooled(x: Tensor, mask: Tensor | None) -> Float[Tensor, "n e"]:
 
 
 def _nearest(x: Float[Tensor, "n e"], k: int) -> Int64[Tensor, "n k"]:
-    """The indices of each row's ``k`` nearest others, best first.
+    """Return the indices of each row's ``k`` nearest others, best first.
 
     A similarity is that of both its rows, so half of the matrix is enough: a block of rows is compared with itself and
     what follows, and each block's best are merged into those known of either side.

@@ -178,7 +178,7 @@ class _StorageUnpickler(pickle.Unpickler):
 
 
 def _load_storage(data: bytes) -> _Storage:
-    """One storage as ``torch.save`` wrote it inside a pickle: five pickles, then a count and the raw numbers."""
+    """Read one storage as ``torch.save`` wrote it inside a pickle: five pickles, then a count and the raw numbers."""
     stream = io.BytesIO(data)
     header = []
     for _ in range(5):
@@ -202,7 +202,7 @@ def _load_storage(data: bytes) -> _Storage:
 def _rebuild_tensor(
     storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object
 ) -> Tensor:
-    """A tensor of ``size`` over ``storage``; one that would be larger than its storage is refused."""
+    """Return a tensor of ``size`` over ``storage``; refuse one that would be larger than its storage."""
     if not isinstance(storage, _Storage):
         raise _Refused("a tensor without a storage")
     n = math.prod(size)

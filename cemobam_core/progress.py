@@ -9,5 +9,5 @@ from tqdm import tqdm
 
 
 def progress_bar(**options: Any) -> Any:
-    """A tqdm bar on standard error; options as tqdm's."""
+    """Return a tqdm bar on standard error; options as tqdm's."""
     return tqdm(dynamic_ncols=True, mininterval=0.2 if sys.stderr.isatty() else 30, smoothing=0.05, **options)

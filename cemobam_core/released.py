@@ -11,9 +11,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cemobam_core.config import RELEASED, CemoBAMConfig, Fusion
 from cemobam_core.errors import InputError
-from cemobam_core.systems.cemobam import CemoBAM
+from cemobam_core.inputs import Sizes
+from cemobam_core.systems.cemobam import CemoBAM, CemoBAMNetwork, Fusion
+
+RELEASED = CemoBAM(
+    gat_last="single",
+    gat_norm="shared",
+    gat_first_dropout=False,
+    stream_output="linear_residual_dropout",
+    channel_gate="sum_of_sigmoids",
+    spatial_axis="channels",
+)
+"""The model as the authors' code has it."""
 
 # Their "text_attention" is the one whose query is audio, and likewise its Linear, LayerNorm and CBAM.
 _NAMES = (
@@ -37,15 +47,15 @@ _NAMES = (
 
 
 def our_name(theirs: str) -> str | None:
-    """The name of one of their parameters or buffers in :class:`CemoBAM`; None: no such part is known."""
+    """Return the name in :class:`CemoBAMNetwork` of one of their parameters or buffers; None for an unknown one."""
     for pattern, ours in _NAMES:
         if re.match(pattern, theirs):
             return re.sub(f"^{pattern}", ours, theirs)
     return None
 
 
-def model_from_released(state: Mapping[str, Tensor], fusion: Fusion, *, source: str = "state") -> CemoBAM:
-    """The profile ``released`` with their weights, in evaluation mode.
+def model_from_released(state: Mapping[str, Tensor], fusion: Fusion, *, source: str = "state") -> CemoBAMNetwork:
+    """Return the profile ``released`` with their weights, in evaluation mode.
 
     Args:
         state: a state dict under their names.
@@ -55,15 +65,15 @@ def model_from_released(state: Mapping[str, Tensor], fusion: Fusion, *, source: 
     Raises:
         InputError: weights that are missing, unknown or do not fit together.
     """
-    config = _config(state, fusion, source)
-    model = CemoBAM(config)
+    system, sizes = _read_off(state, fusion, source)
+    model = system.build(sizes)
     ours: dict[str, Tensor] = {}
     for theirs, value in state.items():
         name = our_name(theirs)
         if name is None:
             raise InputError(f"{source}: {theirs!r} is no part of the released model")
         ours[name] = value
-    for i in range(1, config.gat_layers - 1):  # one batch norm, listed under each layer that it serves
+    for i in range(1, system.gat_layers - 1):  # one batch norm, listed under each layer that it serves
         ours |= {n.replace("norms.0", f"norms.{i}"): v for n, v in ours.items() if n.startswith("chgat.norms.0.")}
     expected = model.state_dict()
     for name, value in expected.items():
@@ -79,8 +89,8 @@ def model_from_released(state: Mapping[str, Tensor], fusion: Fusion, *, source: 
     return model.eval()
 
 
-def load_released_checkpoint(path: Path, fusion: Fusion) -> CemoBAM:
-    """A ``.pt`` file that the authors published, read with weights only: nothing in it is run.
+def load_released_checkpoint(path: Path, fusion: Fusion) -> CemoBAMNetwork:
+    """Read a ``.pt`` file that the authors published, weights only: nothing in it is run.
 
     The file may be a state dict or hold one under ``model_state_dict``, ``state_dict`` or ``model``.
 
@@ -100,8 +110,8 @@ def load_released_checkpoint(path: Path, fusion: Fusion) -> CemoBAM:
     return model_from_released(content, fusion, source=str(path))
 
 
-def _config(state: Mapping[str, Tensor], fusion: Fusion, source: str) -> CemoBAMConfig:
-    """Sizes, from the shapes of the weights that show them."""
+def _read_off(state: Mapping[str, Tensor], fusion: Fusion, source: str) -> tuple[CemoBAM, Sizes]:
+    """Return the model's choices and sizes, from the shapes of the weights that show them."""
     shapes = {name: tuple(value.shape) for name, value in state.items()}
     try:
         hidden_dim, audio_dim = shapes["audio_projection.0.weight"]
@@ -113,11 +123,8 @@ def _config(state: Mapping[str, Tensor], fusion: Fusion, source: str) -> CemoBAM
     except (KeyError, ValueError) as error:
         raise InputError(f"{source}: not a checkpoint of the released model ({error} is missing or odd)") from None
     middle = {match[1] for name in shapes if (match := re.match(r"gnn\.convs\.(\d+)\.", name))}
-    return replace(
-        RELEASED.model,
-        num_classes=num_classes,
-        audio_dim=audio_dim,
-        text_dim=text_dim,
+    system = replace(
+        RELEASED,
         hidden_dim=hidden_dim,
         heads=heads,
         gat_layers=2 + len(middle),
@@ -125,3 +132,4 @@ def _config(state: Mapping[str, Tensor], fusion: Fusion, source: str) -> CemoBAM
         cbam_reduction=max(1, hidden_dim // max(1, squeezed)),
         fusion=fusion,
     )
+    return system, Sizes(audio_dim=audio_dim, text_dim=text_dim, num_classes=num_classes)

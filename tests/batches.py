@@ -1,14 +1,18 @@
-"""Random batches, and one training step on each way to compute it."""
+"""Random batches, the two readings of the method, and one training step of a model."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
+from torch import nn
 from torch.nn.functional import cross_entropy
 
-from cemobam_core import Batch, CemoBAM, CemoBAMConfig, TopKGraph
-from cemobam_core.config import PROFILES
+from cemobam_core import Batch, CemoBAM, Inputs, Sizes, TopKGraph, TrainingConfig
+from cemobam_core.graph import GatherFrom
+from cemobam_core.released import RELEASED
+from cemobam_core.systems.cemobam import CemoBAMNetwork
 
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}
 
@@ -16,31 +20,85 @@ TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}
 BEFORE_BATCH_NORM = ("projection.layers.0.bias", "hidden.0.bias", "hidden.1.bias")
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How the paper, or the authors' code, has it."""
+
+    system: CemoBAM
+    gather_from: GatherFrom
+    training: TrainingConfig
+
+
+READINGS = {
+    "paper": Reading(CemoBAM(), "chosen", TrainingConfig()),
+    "released": Reading(
+        RELEASED,
+        "choosers",
+        TrainingConfig(
+            schedule="plateau", lr_gamma=0.5, lr_patience=15, train_mode="first_epoch", batch_norm="running"
+        ),
+    ),
+}
+
+SIZES = Sizes(audio_dim=10, text_dim=6, num_classes=3)
+
+
+def system_of(reading: str, **changes: object) -> CemoBAM:
+    """A small CemoBAM of a reading."""
+    return replace(READINGS[reading].system, **({"hidden_dim": 32} | changes))  # type: ignore[arg-type]
+
+
+def model_of(reading: str, **changes: object) -> CemoBAMNetwork:
+    """Its network, for the sizes of the batches here."""
+    return system_of(reading, **changes).build(SIZES)
+
+
 def any_batch(
-    n: int, steps: tuple[int, int], seed: int, dtype: torch.dtype, *, k: tuple[int, int], turned: bool
+    n: int,
+    steps: tuple[int, int],
+    seed: int,
+    dtype: torch.dtype = torch.float32,
+    *,
+    k: tuple[int, int] = (2, 1),
+    gather_from: GatherFrom = "chosen",
 ) -> Batch:
     """Random utterances of up to so many audio and text steps; zero steps: utterance-level."""
     generator = torch.Generator().manual_seed(seed)
     x: list[torch.Tensor] = []
     masks: list[torch.Tensor | None] = []
-    for length, dim in zip(steps, (10, 6), strict=True):
+    for length, dim in zip(steps, (SIZES.audio_dim, SIZES.text_dim), strict=True):
         x.append(torch.randn(*((n, length, dim) if length else (n, dim)), generator=generator, dtype=dtype))
         lengths = torch.randint(1, max(length, 1) + 1, (n, 1), generator=generator)
         masks.append(torch.arange(length) < lengths if length else None)
     ranked = TopKGraph.from_features(x[0], x[1], max(k), audio_mask=masks[0], text_mask=masks[1])
-    edges = ranked.edge_index(*k, gather_from="choosers" if turned else "chosen")
-    return Batch(x[0], x[1], torch.randint(3, (n,), generator=generator), edges, *masks)
+    inputs = Inputs.from_features(x[0], x[1], ranked.edge_index(*k, gather_from=gather_from), *masks)
+    return Batch(inputs, torch.randint(SIZES.num_classes, (n,), generator=generator), SIZES.num_classes)
 
 
-def plain(model: CemoBAM, batch: Batch) -> torch.Tensor:
-    return model(batch.audio, batch.text, batch.edge_index, batch.audio_mask, batch.text_mask)
+def graphs_of(
+    n: int,
+    steps: tuple[int, int],
+    seed: int,
+    dtype: torch.dtype,
+    trials: int,
+    *,
+    gather_from: GatherFrom = "chosen",
+) -> list[Batch]:
+    """One batch a trial: the same utterances, another graph."""
+    ks = [(1 + trial % 3, 3 - trial % 3) for trial in range(trials)]
+    return [any_batch(n, steps, seed, dtype, k=k, gather_from=gather_from) for k in ks]
 
 
-def one_step(model: CemoBAM, batch: Batch, *, reference: bool, seed: int) -> dict[str, torch.Tensor]:
-    """Logits, loss, every gradient and every buffer of one forward and backward pass."""
+def one_step(
+    model: nn.Module, batch: Batch, *, seed: int, forward: Callable[[Inputs], torch.Tensor] | None = None
+) -> dict[str, torch.Tensor]:
+    """Logits, loss, every gradient and every buffer of one forward and backward pass.
+
+    ``forward`` is another way to compute the logits with the weights of the model.
+    """
     model.zero_grad()
     torch.manual_seed(seed)
-    logits = plain(model, batch) if reference else batch.logits(model)
+    logits = (forward or model)(batch.inputs)
     loss = cross_entropy(logits, batch.labels)
     loss.backward()
     gradients = {f"gradient of {name}": p.grad for name, p in model.named_parameters()}
@@ -63,18 +121,3 @@ def any_graph(n: int, edges: int, seed: int, *, loops: bool) -> torch.Tensor:
     chosen = torch.unique(chosen)
     chosen = chosen[torch.randperm(len(chosen), generator=generator)]
     return torch.stack([chosen // n, chosen % n])
-
-
-def graphs_of(
-    n: int, steps: tuple[int, int], seed: int, dtype: torch.dtype, trials: int, *, turned: bool
-) -> list[Batch]:
-    """One batch a trial: the same utterances, another graph."""
-    ks = [(1 + trial % 3, 3 - trial % 3) for trial in range(trials)]
-    return [any_batch(n, steps, seed, dtype, k=k, turned=turned) for k in ks]
-
-
-SMALL = {"audio_dim": 10, "text_dim": 6, "hidden_dim": 32, "num_classes": 3}
-
-
-def config_of(profile: str, **changes: object) -> CemoBAMConfig:
-    return replace(PROFILES[profile].model, **(SMALL | changes))  # type: ignore[arg-type]

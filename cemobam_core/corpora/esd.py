@@ -107,7 +107,7 @@ def _read_speaker(folder: Path, notes: list[str]) -> list[Utterance | BadUtteran
 
 
 def _wavs(folder: Path) -> tuple[dict[str, list[tuple[str, str | None, Path]]], list[str]]:
-    """The speaker's WAV files by utterance, each with its emotion and split; and folders that are no emotion's."""
+    """Return a speaker's WAV files by utterance, with emotion and split; and the folders that are no emotion's."""
     wavs: defaultdict[str, list[tuple[str, str | None, Path]]] = defaultdict(list)
     strangers = []
     for emotion in visible(folder):

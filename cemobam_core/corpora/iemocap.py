@@ -141,7 +141,7 @@ class _Session:
             self.notes.append(f"{folder.name}: {len(unlabelled)} WAV files without a label: {examples(unlabelled)}")
 
     def _lines(self, part: str) -> Iterator[tuple[Path, int, str]]:
-        """The lines of all dialogues, with their files and numbers."""
+        """Return the lines of all dialogues, with their files and numbers."""
         for path in visible(self._folder / "dialog" / part):
             if path.suffix == ".txt" and path.is_file():
                 yield from ((path, number, line) for number, line in enumerate(read_lines(path), 1) if line)
@@ -162,7 +162,7 @@ class _Session:
         return texts
 
     def _labels(self) -> dict[str, re.Match[str] | None]:
-        """The label lines by utterance; None for one that stands twice and not alike."""
+        """Return the label lines by utterance; None for one that stands twice and not alike."""
         labels: dict[str, re.Match[str] | None] = {}
         for path, number, line in self._lines("EmoEvaluation"):
             if not line.startswith("["):

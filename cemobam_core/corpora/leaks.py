@@ -43,7 +43,7 @@ class Leak:
 
 
 def leaks(*folds: Assignment | Fold) -> tuple[Leak, ...]:
-    """What test and val share with train, summed over the folds.
+    """Return what test and val share with train, summed over the folds.
 
     Speakers are counted once a fold. Sentences are counted by the utterance, alike when they are but for case,
     punctuation and white space; features do not say them, so a :class:`Fold` has speakers alone.
@@ -66,7 +66,7 @@ def leaks(*folds: Assignment | Fold) -> tuple[Leak, ...]:
 
 
 def sentence(text: str) -> str:
-    """A transcript without what does not make it another sentence: case, punctuation, white space."""
+    """Return a transcript without case, punctuation and white space, which do not make it another sentence."""
     plain = unicodedata.normalize("NFKC", text).casefold()
     plain = re.sub(r"['’‘`]", "", plain)  # don’t, don't, dont
     return " ".join(re.sub(r"[\W_]+", " ", plain).split())
@@ -83,7 +83,7 @@ def _of_one(fold: Assignment | Fold) -> Iterator[Leak]:
 
 
 def _known(fold: Assignment | Fold, name: str) -> tuple[Sequence[str], Sequence[str]]:
-    """A split's speakers and sentences, an utterance each; none where they are not known of all."""
+    """Return a split's speakers and sentences, one for each utterance; none if they are not known of all."""
     if isinstance(fold, Fold):
         return fold.splits[name].speakers or (), ()
     utterances = fold.splits[name]

@@ -126,7 +126,7 @@ def read_manifest(file: Path, *, name: str, class_names: Sequence[str] | None = 
 
 
 def _files(path: Path) -> list[tuple[Path, str]]:
-    """The manifest, or the three of a folder with the splits that their names say."""
+    """Return the manifest, or the three of a folder with the splits that their names say."""
     if not path.is_dir():
         return [(path, "")]
     found: dict[str, Path] = {}
@@ -260,7 +260,7 @@ def _check_ids(rows: Sequence[_Row]) -> None:
 
 
 def _classes(rows: Sequence[_Row], class_names: Sequence[str] | None) -> tuple[dict[str, str], tuple[str, ...]]:
-    """The class behind each label as the manifest writes it, and all classes."""
+    """Return the class behind each label as the manifest writes it, and all classes."""
     first: dict[str, _Row] = {}
     for row in rows:
         first.setdefault(row.label, row)
@@ -302,13 +302,13 @@ def _classes(rows: Sequence[_Row], class_names: Sequence[str] | None) -> tuple[d
 
 
 def _like(label: str, names: Iterable[str]) -> str:
-    """The name that a label is most like; empty: none."""
+    """Return the name that a label is most like; an empty string if there is none."""
     folded = {name.casefold(): name for name in names}
     return next((folded[name] for name in difflib.get_close_matches(label.casefold(), folded, 1, _LIKE)), "")
 
 
 def _letters(label: str) -> str:
-    """A label without its digits: ``class_1`` and ``class_2`` are no typing errors."""
+    """Return a label without its digits: ``class_1`` and ``class_2`` are no typing errors."""
     return re.sub(r"[0-9]+", "", label.casefold())
 
 

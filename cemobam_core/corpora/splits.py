@@ -116,7 +116,7 @@ class Assignment:
         return {"train": self.train, "val": self.val, "test": self.test}
 
     def without(self, ids: Collection[str]) -> Assignment:
-        """The same without some utterances."""
+        """Return the same without some utterances."""
         return Assignment(
             **{name: tuple(u for u in utterances if u.id not in ids) for name, utterances in self.splits.items()}
         )
@@ -236,7 +236,7 @@ class _Given:
     columns: dict[str, Sequence[str | None] | None]
 
     def named(self, column: str, protocol: str) -> npt.NDArray[Any]:
-        """The speakers, sessions or splits; an error where they are not known of every utterance."""
+        """Return the speakers, sessions or splits; raise an error if they are not known of every utterance."""
         values = self.columns[column]
         unnamed = [] if values is None else [i for i, value in enumerate(values) if value is None]
         if values is None or len(unnamed) == len(values):

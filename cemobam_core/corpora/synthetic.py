@@ -26,7 +26,7 @@ _VALENCE_AROUSAL = torch.tensor([[-1.0, 1.0], [1.0, 1.0], [0.35, -0.35], [-1.0, 
 
 
 def demo_fold(seed: int = 2) -> Fold:
-    """The demo's train, val and test: 240, 180 and 180 synthetic utterances, utterance-level features.
+    """Return the demo's train, val and test: 240, 180 and 180 synthetic utterances, utterance-level features.
 
     Args:
         seed: of the generator; with the default the accuracy lies between 0.6 and 0.85 all over the K grid.
@@ -58,7 +58,7 @@ def demo_fold(seed: int = 2) -> Fold:
 
 
 def _groups(labels: Tensor, generator: torch.Generator) -> Tensor:
-    """A group for each utterance: mostly one of those of its class (groups i with i mod C = class)."""
+    """Return a group for each utterance: mostly one of those of its class (groups i with i mod C = class)."""
     classes = len(DEMO.class_names)
     group = labels + classes * torch.randint(_GROUPS // classes, (_N,), generator=generator)
     anywhere = torch.randint(_GROUPS, (_N,), generator=generator)

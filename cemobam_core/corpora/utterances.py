@@ -119,7 +119,7 @@ class RawCorpus:
 
 
 def find_root(root: Path, *, holds: Callable[[Path], bool], title: str, tree: str) -> Path:
-    """The folder that is the corpus: ``root`` itself, or the one within it that is, at most two levels down.
+    """Return the folder that is the corpus: ``root`` itself, or one within it, at most two levels down.
 
     Args:
         root: what the user gave.
@@ -146,7 +146,7 @@ def find_root(root: Path, *, holds: Callable[[Path], bool], title: str, tree: st
 
 
 def visible(folder: Path) -> list[Path]:
-    """What a folder holds, sorted, without hidden files such as macOS's ``._*``; nothing where there is no folder."""
+    """List what a folder holds, sorted, without hidden files such as macOS's ``._*``; nothing if there is no folder."""
     try:
         return sorted(child for child in folder.iterdir() if not child.name.startswith("."))
     except (FileNotFoundError, NotADirectoryError):
@@ -154,7 +154,7 @@ def visible(folder: Path) -> list[Path]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of an English text file in whichever encoding it came, white space at their ends stripped.
+    """Return the lines of an English text file in whichever encoding it came, white space at their ends stripped.
 
     UTF-16 and UTF-8 are told by their byte order marks or their validity. Of the others, each line is taken as GBK
     unless that gives Chinese characters, which are Windows-1252 misread: 0x92 0x73 is an apostrophe and an s.
@@ -183,23 +183,23 @@ def _decode(line: bytes) -> str:
 
 
 def counted(utterances: Iterable[Utterance], class_names: Sequence[str]) -> dict[str, int]:
-    """How many utterances each class has."""
+    """Count the utterances of each class."""
     counts = Counter(u.label for u in utterances)
     return {name: counts[name] for name in class_names}
 
 
 def listed(counts: dict[str, int]) -> str:
-    """Counts as a reader has them: ``1103 anger, 1636 happiness``."""
+    """Write counts for a reader: ``1103 anger, 1636 happiness``."""
     return ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
 def examples(names: Iterable[str], most: int = 3) -> str:
-    """The first few names, and how many more there are."""
+    """Write the first few names, and how many more there are."""
     everyone = list(names)
     more = len(everyone) - most
     return ", ".join(islice(everyone, most)) + (f" and {more} more" if more > 0 else "")
 
 
 def split_named(name: str) -> str | None:
-    """The split that corpora call by this name; None: by none."""
+    """Return the split that corpora call by this name; None if they call none so."""
     return _SPLIT_NAMES.get(name.strip().lower())

@@ -36,7 +36,7 @@ _FEWEST_SAMPLES = 400
 
 
 def read_audio(path: Path) -> npt.NDArray[np.float32]:
-    """A sound file as mono samples at 16 kHz.
+    """Read a sound file as mono samples at 16 kHz.
 
     Any format, rate and bit depth that libsndfile reads (WAV and FLAC among them); channels are averaged, other rates
     resampled by soxr at its high quality.
@@ -53,7 +53,7 @@ def read_audio(path: Path) -> npt.NDArray[np.float32]:
 
 
 def seconds_of(path: Path) -> float:
-    """How long a sound file lasts, having read and checked all of it.
+    """Return how long a sound file lasts, having read and checked all of it.
 
     Raises:
         InputError: as :func:`read_audio`.
@@ -91,7 +91,7 @@ def _decode(path: Path) -> tuple[npt.NDArray[np.float32], int]:
 
 
 def _refuse_truncated_wav(path: Path) -> None:
-    """A WAV says how long its sound is; libsndfile quietly takes what is there."""
+    """Check that a WAV is as long as it says: libsndfile quietly takes what is there."""
     size = path.stat().st_size
     with path.open("rb") as file:
         if file.read(12)[:4] != b"RIFF":
@@ -170,23 +170,23 @@ class AudioEncoder(nn.Module):
         return self.model.encoder(x, attention_mask=mask).last_hidden_state, mask
 
     def pool(self, frames: Float[Tensor, "B T E"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B E"]:
-        """The mean over valid frames."""
+        """Return the mean over valid frames."""
         return masked_mean(frames, mask)
 
     @staticmethod
     def read(path: Path) -> npt.NDArray[np.float32]:
-        """The clip in a sound file, see :func:`read_audio`."""
+        """Return the clip in a sound file, see :func:`read_audio`."""
         return read_audio(path)
 
     def prepare(self, clip: npt.NDArray[np.float32]) -> Float[Tensor, " samples"]:
-        """A clip as the model takes it: normalised to zero mean and unit variance where it was trained so."""
+        """Return a clip as the model takes it: normalised to zero mean and unit variance where it was trained so."""
         samples = torch.from_numpy(clip).to(next(self.parameters()).device)
         if self.normalise:
             samples = (samples - samples.mean()) / (samples.var(correction=0) + 1e-7).sqrt()
         return samples
 
     def windows(self, clip: Float[Tensor, " samples"]) -> list[Float[Tensor, " _"]]:
-        """A clip as the fewest windows of equal length (to one sample) that are no longer than ``max_seconds``."""
+        """Cut a clip into the fewest windows of equal length (to one sample) that are at most ``max_seconds`` long."""
         return list(clip.tensor_split(math.ceil(len(clip) / self.max_samples)))
 
     def embed(self, clips: Sequence[npt.NDArray[np.float32]], *, sequence: bool) -> list[Float[Tensor, "_ E"]]:
@@ -232,14 +232,14 @@ def _at_least_a_frame(window: Tensor) -> Tensor:
 
 
 def averaged_down(frames: Float[Tensor, "T E"], steps: int) -> Float[Tensor, "S E"]:
-    """The means of ``steps`` stretches of nearly equal length; fewer frames than that stay as they are."""
+    """Return the means of ``steps`` stretches of nearly equal length; fewer frames than that stay as they are."""
     if len(frames) <= steps:
         return frames
     return torch.stack([stretch.mean(dim=0) for stretch in frames.tensor_split(steps)])
 
 
 def _normalises(pretrained: Pretrained) -> bool:
-    """Whether the model wants normalised audio, as its own files say."""
+    """Return whether the model wants normalised audio, as its own files say."""
     from transformers import AutoFeatureExtractor
 
     if not any((pretrained.folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):

@@ -91,7 +91,7 @@ def make_features(
 
 
 def made_before(recipe: Recipe, out: Path) -> dict[str, Any] | None:
-    """What ``features.json`` says of a folder that holds all the features of a recipe; None: it does not.
+    """Return what ``features.json`` says of a folder that holds all features of a recipe; None if it does not.
 
     Raises:
         InputError: it holds others.
@@ -203,7 +203,7 @@ class _Extraction:
             )
 
     def _refuse_missing_classes(self, folds: Sequence[Assignment]) -> None:
-        """A split that has lost the last of a class to bad files cannot be studied: better to know at once."""
+        """Check that no split has lost the last of a class to bad files: it could not be studied."""
         for fold in folds:
             for name, utterances in fold.without(self.bad).splits.items():
                 there = {u.label for u in utterances}
@@ -218,7 +218,7 @@ class _Extraction:
     # -- encoders ----------------------------------------------------------------------------------------------------
 
     def _encoder(self, modality: str, where: str) -> Encoder:
-        """The encoder of a modality: the one that was tuned for a fold, or as it came."""
+        """Return the encoder of a modality: the one that was tuned for a fold, or as it came."""
         tuned = self._tuned_folder(modality, where)
         if self.recipe.tuned[MODALITIES.index(modality)] and tuned.is_dir():
             pretrained = Pretrained(name=str(tuned), folder=tuned, revision="")
@@ -282,7 +282,7 @@ class _Extraction:
     # -- embeddings --------------------------------------------------------------------------------------------------
 
     def _missing(self, modality: str, parts: Parts) -> dict[int, list[Utterance]]:
-        """The parts that are still to be made, by number: utterances of like length, so that little is padding.
+        """Return the parts that are still to be made, by number: utterances of like length, so that little is padding.
 
         The longest come first: what does not fit into memory is known at once.
         """
@@ -342,7 +342,7 @@ class _Extraction:
         write_splits(splits, parts, sequences=self.recipe.settings.level == "sequence", scratch=self.parts_folder)
 
     def _provenance(self) -> dict[str, str]:
-        """What every feature file says of how it was made."""
+        """Return what every feature file says of how it was made."""
         facts = {key: json.dumps(value) for key, value in self.recipe.facts.items() if key != "class_names"}
         for modality in MODALITIES:
             facts[f"{modality}_encoder"] = getattr(self.recipe, modality).name
@@ -408,13 +408,13 @@ class _Extraction:
 
 
 def split_sizes(folds: Sequence[Assignment]) -> str:
-    """How many utterances are where, in words."""
+    """Write in words how many utterances are where."""
     sizes = ", ".join(f"{name} {len(utterances)}" for name, utterances in folds[0].splits.items())
     return f"{sizes} utterances" + (f" in the first of {len(folds)} folds" if len(folds) > 1 else "")
 
 
 def _fold_name(i: int, folds: Sequence[Assignment]) -> str:
-    """The folder of a fold: none of its own where there is one."""
+    """Return the folder of a fold: it has none of its own if there is only one fold."""
     return f"fold_{i}" if len(folds) > 1 else ""
 
 
@@ -432,7 +432,7 @@ def _batches(utterances: Sequence[Utterance], size: Mapping[str, float], limit: 
 
 
 def _or_error(function: Callable[[Any], Any], argument: Any) -> Any:
-    """What a function gives, or the InputError that it raises."""
+    """Return what a function returns, or the InputError that it raises."""
     try:
         return function(argument)
     except InputError as error:

@@ -177,7 +177,7 @@ _OBJECTIVES: dict[Objective, Callable[[Encoder, int], nn.Module]] = {
 def nt_xent(
     first: Float[Tensor, "B E"], second: Float[Tensor, "B E"], temperature: float = TEMPERATURE
 ) -> Float[Tensor, ""]:
-    """The normalised temperature-scaled cross entropy of SimCLR (Chen et al., 2020, Eq. 1).
+    """Return the normalised temperature-scaled cross entropy of SimCLR (Chen et al., 2020, Eq. 1).
 
     Each of the 2B views is to find the other view of its utterance among all others, by cosine similarity.
     """
@@ -189,7 +189,7 @@ def nt_xent(
 
 
 def _whole(encoder: Encoder, item: Any, draws: np.random.Generator) -> Any:
-    """A text as it is; a clip, or one of its windows at random where it is over-long."""
+    """Return a text as it is; a clip, or one of its windows at random if it is over-long."""
     if isinstance(encoder, TextEncoder):
         return item
     windows = encoder.windows(encoder.prepare(item))
@@ -197,7 +197,7 @@ def _whole(encoder: Encoder, item: Any, draws: np.random.Generator) -> Any:
 
 
 def _view(encoder: Encoder, item: Any, draws: np.random.Generator) -> Any:
-    """A text with some words dropped; one second of a clip."""
+    """Return a text with some words dropped; one second of a clip."""
     if isinstance(encoder, TextEncoder):
         words = item.split()
         kept = [word for word in words if draws.random() >= WORD_DROPOUT]

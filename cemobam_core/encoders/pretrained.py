@@ -95,7 +95,7 @@ def _from_hub(name: str, option: str) -> Pretrained:
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     def snapshot(*, weights: tuple[str, ...], offline: bool) -> Path | None:
-        """The folder of the snapshot, if it has the weights."""
+        """Return the folder of the snapshot, if it has the weights."""
         folder = Path(snapshot_download(name, allow_patterns=[*_FILES, *weights], local_files_only=offline))
         return folder if any(found for pattern in weights for found in folder.glob(pattern)) else None
 
@@ -140,7 +140,7 @@ def _hash_of(folder: Path) -> str:
 
 
 def load_model(pretrained: Pretrained, *, spare: tuple[str, ...] = ()) -> Any:
-    """The bare model with its weights, in evaluation mode, on the CPU.
+    """Load the bare model with its weights, in evaluation mode, on the CPU.
 
     Args:
         pretrained: what to load.

@@ -156,7 +156,7 @@ def write_splits(splits: Sequence[SplitRows], parts: Mapping[str, Parts], *, seq
 
 
 def _mapped(path: Path, *shape: int) -> Tensor:
-    """A float32 tensor of zeros that lives in a file."""
+    """Return a float32 tensor of zeros that lives in a file."""
     numbers = torch.Size(shape).numel()
     with path.open("wb") as file:
         # A full disk is an error here; met through the mapping, it would kill the process.

@@ -70,7 +70,7 @@ class TextEncoder(nn.Module):
 
     @staticmethod
     def read(text: str) -> str:
-        """The text itself: there is nothing to read from disk."""
+        """Return the text itself: there is nothing to read from disk."""
         return text
 
     def forward(self, texts: Sequence[str]) -> tuple[Float[Tensor, "B T E"], Bool[Tensor, "B T"]]:

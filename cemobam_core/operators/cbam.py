@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from cemobam_core.config import ChannelGate, SpatialAxis
+from cemobam_core.operators.batched import convolve
 from cemobam_core.operators.pooling import masked_max, masked_mean
+
+ChannelGate = Literal["sigmoid_of_sum", "sum_of_sigmoids"]
+SpatialAxis = Literal["time", "channels"]
 
 
 class ChannelAttention(nn.Module):
@@ -35,7 +40,11 @@ class ChannelAttention(nn.Module):
         )
 
     def forward(self, x: Float[Tensor, "*r n t d"], mask: Bool[Tensor, "n t"]) -> Float[Tensor, "*r n 1 d"]:
-        """The gate."""
+        """Return the gate; over a single step average and maximum are that step, and the MLP is evaluated once."""
+        if mask.shape[1] == 1:
+            pooled = self.mlp(x)  # (N, 1, d)
+            gate = torch.sigmoid(2 * pooled) if self.gate == "sigmoid_of_sum" else 2 * torch.sigmoid(pooled)
+            return gate
         average, maximum = self.mlp(masked_mean(x, mask)), self.mlp(masked_max(x, mask))  # (N, d) each
         if self.gate == "sum_of_sigmoids":
             return (torch.sigmoid(average) + torch.sigmoid(maximum)).unsqueeze(-2)
@@ -64,7 +73,9 @@ class SpatialAttention(nn.Module):
         self.conv = nn.Conv1d(2, 1, kernel, padding=kernel // 2, bias=False)
 
     def forward(self, x: Float[Tensor, "*r n t d"], mask: Bool[Tensor, "n t"]) -> Float[Tensor, "*r n t_or_1 d_or_1"]:
-        """The gate."""
+        """Return the gate."""
+        if mask.shape[1] == 1:
+            return torch.sigmoid(self._over_one_step(x))
         if self.axis == "channels":
             planes = torch.stack([masked_mean(x, mask), masked_max(x, mask)], dim=-2)  # (N, 2, d)
             along_channels: Tensor = torch.sigmoid(self.conv(planes))  # (N, 1, d)
@@ -74,6 +85,16 @@ class SpatialAttention(nn.Module):
         planes = planes * mask.unsqueeze(-2)
         gate: Tensor = torch.sigmoid(self.conv(planes))  # (N, 1, T)
         return gate.transpose(-1, -2)
+
+    def _over_one_step(self, x: Float[Tensor, "*r n 1 d"]) -> Float[Tensor, "*r n 1 d_or_1"]:
+        """Return what the convolution gives where T = 1: both poolings are the step, or its middle tap is all."""
+        kernel = self.conv.weight  # (1, 2, k)
+        if self.axis == "channels":
+            return convolve(x, kernel.sum(dim=-2, keepdim=True))
+        average, maximum = kernel[..., kernel.shape[-1] // 2].unsqueeze(-1).unbind(-2)  # (1, 1) each
+        return average.unsqueeze(-1) * x.mean(dim=-1, keepdim=True) + maximum.unsqueeze(-1) * x.amax(
+            dim=-1, keepdim=True
+        )
 
 
 class CBAM1d(nn.Module):
@@ -104,7 +125,7 @@ class CBAM1d(nn.Module):
         self.spatial = SpatialAttention(kernel=kernel, axis=axis)
 
     def forward(self, x: Float[Tensor, "*r n t d"], mask: Bool[Tensor, "n t"]) -> Float[Tensor, "*r n t d"]:
-        """The gated features."""
+        """Return the gated features."""
         x = x * self.channel(x, mask)
         gated: Tensor = x * self.spatial(x, mask)
         return gated

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from functools import cache
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
+
+from cemobam_core.operators.sparse_attention import adjacency_of, attend
 
 
 class GraphAttention(nn.Module):
@@ -19,9 +20,8 @@ class GraphAttention(nn.Module):
     .. math:: h_i' = \sum_j \alpha_{ij} W h_j, \quad
               \alpha_{ij} = \mathrm{softmax}_j \, \mathrm{LeakyReLU}_{0.2}(a^T [W h_i \| W h_j])
 
-    The weights are held here, with ``GATConv``'s names and, for the same seed, its initial values. What computes is
-    ``GATConv`` itself, which is imported when it is first called: that takes longer than many a trial, and the fast
-    pass (:mod:`cemobam_core.fast`) does without.
+    It is computed as products with a sparse matrix (:mod:`.sparse_attention`). For the same seed the weights are those
+    of ``GATConv``, under the same names.
 
     Args:
         in_dim: size of a node's features.
@@ -37,7 +37,7 @@ class GraphAttention(nn.Module):
 
     def __init__(self, in_dim: int, dim: int, *, heads: int, concat: bool = True) -> None:
         super().__init__()
-        self.in_dim, self.dim, self.heads, self.concat = in_dim, dim, heads, concat
+        self.heads, self.concat = heads, concat
         self.att_src = nn.Parameter(torch.empty(1, heads, dim))
         self.att_dst = nn.Parameter(torch.empty(1, heads, dim))
         self.bias = nn.Parameter(torch.zeros(heads * dim if concat else dim))
@@ -47,21 +47,16 @@ class GraphAttention(nn.Module):
             bound = math.sqrt(6.0 / (weight.shape[-2] + weight.shape[-1]))  # Glorot and Bengio, 2010
             nn.init.uniform_(weight, -bound, bound)
 
-    def forward(self, nodes: Float[Tensor, "n in_dim"], edge_index: Int64[Tensor, "2 e"]) -> Float[Tensor, "n width"]:
-        """Nodes after the layer."""
-        layer = _gat_conv(self.in_dim, self.dim, self.heads, self.concat)
-        out: Tensor = torch.func.functional_call(layer, dict(self.named_parameters()), (nodes, edge_index))
-        return out
-
-
-@cache
-def _gat_conv(in_dim: int, dim: int, heads: int, concat: bool) -> nn.Module:
-    """The layer, without weights of its own."""
-    from torch_geometric.nn import GATConv  # noqa: PLC0415  (slow to import)
-
-    with torch.device("meta"):
-        layer: nn.Module = GATConv(in_dim, dim, heads=heads, concat=concat, add_self_loops=False)
-    return layer
+    def forward(
+        self, nodes: Float[Tensor, "*r n in_dim"], edge_index: Int64[Tensor, "2 e"]
+    ) -> Float[Tensor, "*r n width"]:
+        """Return the nodes after the layer."""
+        h = self.lin(nodes).unflatten(-1, (self.heads, -1))  # (N, heads, dim)
+        rows = h.flatten(0, -3)  # of several trials, one graph's nodes after another's
+        adjacency = adjacency_of(edge_index, len(rows), self.heads)
+        gathered = attend(rows, self.att_src, self.att_dst, adjacency, self.negative_slope).view(h.shape)
+        heads: Tensor = gathered.flatten(-2) if self.concat else gathered.mean(dim=-2)
+        return heads + self.bias
 
 
 class CHGAT(nn.Module):
@@ -108,9 +103,9 @@ class CHGAT(nn.Module):
         self.last = GraphAttention(in_dim, hidden_dim, heads=last_heads or heads, concat=False)
 
     def forward(
-        self, nodes: Float[Tensor, "n in_dim"], edge_index: Int64[Tensor, "2 e"]
-    ) -> Float[Tensor, "n hidden_dim"]:
-        """Nodes after all layers."""
+        self, nodes: Float[Tensor, "*r n in_dim"], edge_index: Int64[Tensor, "2 e"]
+    ) -> Float[Tensor, "*r n hidden_dim"]:
+        """Return the nodes after all layers."""
         for i, (layer, norm, dropout) in enumerate(zip(self.hidden, self.norms, self.dropouts, strict=True)):
             gathered = dropout(leaky_relu(norm(layer(nodes, edge_index))))  # (N, heads * d)
             nodes = gathered + nodes if i else gathered

@@ -50,7 +50,7 @@ def product(
     values: Float[Tensor, " e"],
     x: Float[Tensor, "m d"],
 ) -> Float[Tensor, "m d"]:
-    """The sparse matrix (CSR) times ``x``."""
+    """Return the sparse matrix (CSR) times ``x``."""
     m, d = x.shape
     width = _width(d)
     out = torch.empty_like(x)
@@ -64,7 +64,7 @@ def sampled_product(
     a: Float[Tensor, "m d"],
     b: Float[Tensor, "m d"],
 ) -> Float[Tensor, " e"]:
-    """The entries of ``a @ b.T`` where the sparse matrix has some."""
+    """Return the entries of ``a @ b.T`` where the sparse matrix has some."""
     m, d = a.shape
     out = a.new_empty(len(columns))
     _launch(_sampled_kernel, (m,), offsets, columns, a.contiguous(), b.contiguous(), out, d, width=_width(d))
@@ -76,5 +76,5 @@ def _width(d: int) -> int:
 
 
 def _launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, width: int) -> None:
-    # a multiplication and an addition in one instruction: said, since what Triton does unasked changes with its version
+    # Fusing a multiplication and an addition is set explicitly: Triton's default changes with its version.
     kernel[grid](*arguments, width=width, num_warps=max(1, min(8, width // 128)), enable_fp_fusion=True)

@@ -7,16 +7,18 @@ from torch import Tensor
 
 
 def masked_mean(x: Float[Tensor, "*r n t d"], mask: Bool[Tensor, "n t"]) -> Float[Tensor, "*r n d"]:
-    """Mean over the valid steps of each utterance; every utterance has at least one."""
+    """Return the mean over the valid steps of each utterance; every utterance has at least one."""
+    if mask.shape[1] == 1:
+        return x[..., 0, :]
     weight = mask.unsqueeze(-1).to(x.dtype)
     return (x * weight).sum(dim=-2) / weight.sum(dim=-2)
 
 
 def masked_max(x: Float[Tensor, "*r n t d"], mask: Bool[Tensor, "n t"]) -> Float[Tensor, "*r n d"]:
-    """Element-wise maximum over the valid steps of each utterance."""
+    """Return the element-wise maximum over the valid steps of each utterance."""
     return x.masked_fill(~mask.unsqueeze(-1), -float("inf")).amax(dim=-2)
 
 
 def masked_min(x: Float[Tensor, "*r n t d"], mask: Bool[Tensor, "n t"]) -> Float[Tensor, "*r n d"]:
-    """Element-wise minimum over the valid steps of each utterance."""
+    """Return the element-wise minimum over the valid steps of each utterance."""
     return x.masked_fill(~mask.unsqueeze(-1), float("inf")).amin(dim=-2)

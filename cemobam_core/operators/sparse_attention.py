@@ -1,4 +1,4 @@
-"""One graph attention layer as products with a sparse matrix: no message per edge is ever written.
+"""Graph attention as products with a sparse matrix: no message per edge is ever written.
 
 torch-geometric forms one message an edge and head, E × H × d numbers that are written and read several times in each
 direction. Here the attention is a sparse matrix A over the nodes, a row a target, and
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -22,8 +23,13 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import leaky_relu
+from torch.utils.weak import WeakTensorKeyDictionary
 
-from cemobam_core.training.metrics import at_least_fp32
+from cemobam_core.errors import InputError
+from cemobam_core.operators.precision import at_least_fp32
+
+HAS_TRITON = find_spec("triton") is not None
+"""Whether the products on a GPU are ours (:mod:`.kernels`); else they are cuSPARSE's."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +55,25 @@ class Adjacency:
     transposed_order: Int64[Tensor, " e"]
 
     @classmethod
-    def from_edges(cls, edge_index: Int64[Tensor, "2 e"], n: int, heads: int) -> Adjacency:
-        """The matrix of a graph over ``n`` nodes, its edges in any order, for ``heads`` heads."""
+    def from_edges(cls, edge_index: Tensor, n: int, heads: int) -> Adjacency:
+        """Return the matrix of a graph.
+
+        Args:
+            edge_index: (2, E) int64, the edges in any order: row 0 the source, row 1 the target that gathers from it.
+            n: how many nodes there are.
+            heads: attention heads.
+
+        Raises:
+            InputError: edges of another type or shape, or to a node that is not there.
+        """
+        if edge_index.dtype != torch.int64 or edge_index.ndim != 2 or len(edge_index) != 2:
+            kind = f"{str(edge_index.dtype).removeprefix('torch.')} {tuple(edge_index.shape)}"
+            raise InputError(f"edge_index is {kind}; it must be int64 (2, E): row 0 the sources, row 1 the targets")
+        if edge_index.numel() and not 0 <= int(edge_index.min()) <= int(edge_index.max()) < n:
+            raise InputError(
+                f"edge_index names utterances {int(edge_index.min())} to {int(edge_index.max())}, but there are {n}: "
+                "make the graph from the same features"
+            )
         head = torch.arange(heads, device=edge_index.device)
         sources, targets = (edge_index.unsqueeze(-1) * heads + head).flatten(1)  # (E * heads,) each
         # By target, then source: neighbours' rows are then read in the order in which they lie.
@@ -67,17 +90,17 @@ class Adjacency:
         )
 
     def product(self, values: Float[Tensor, " e"], x: Float[Tensor, "m d"]) -> Float[Tensor, "m d"]:
-        """The matrix with these entries times ``x``."""
+        """Return the matrix with these entries times ``x``."""
         return _product(self.offsets, self.sources, values, x)
 
     def transposed_product(self, values: Float[Tensor, " e"], x: Float[Tensor, "m d"]) -> Float[Tensor, "m d"]:
-        """Its transpose times ``x``."""
+        """Return the transpose of the matrix with these entries times ``x``."""
         values = values.index_select(0, self.transposed_order)
         return _product(self.transposed_offsets, self.transposed_sources, values, x)
 
     def sampled_product(self, a: Float[Tensor, "m d"], b: Float[Tensor, "m d"]) -> Float[Tensor, " e"]:
-        """The entries of ``a @ b.T`` where the matrix has some."""
-        if a.is_cuda:
+        """Return the entries of ``a @ b.T`` where the matrix has some."""
+        if a.is_cuda and HAS_TRITON:
             from cemobam_core.operators import kernels  # noqa: PLC0415  (needs Triton, which comes with torch for CUDA)
 
             return kernels.sampled_product(self.offsets, self.sources, a, b)
@@ -86,21 +109,44 @@ class Adjacency:
         return sampled
 
     def row_sums(self, values: Float[Tensor, " e"]) -> Float[Tensor, " m"]:
-        """The sum of each row's entries."""
+        """Return the sum of each row's entries."""
         return torch.segment_reduce(values, "sum", offsets=self.offsets)
 
     def column_sums(self, values: Float[Tensor, " e"]) -> Float[Tensor, " m"]:
-        """The sum of each column's."""
+        """Return the sum of each column's entries."""
         values = values.index_select(0, self.transposed_order)
         return torch.segment_reduce(values, "sum", offsets=self.transposed_offsets)
 
     def row_maxima(self, values: Float[Tensor, " e"]) -> Float[Tensor, " m"]:
-        """The largest of each row's entries."""
+        """Return the largest of each row's entries."""
         return torch.segment_reduce(values, "max", offsets=self.offsets)
 
     def to_entries(self, rows: Float[Tensor, " m"]) -> Float[Tensor, " e"]:
-        """A number a row, for each of the row's entries."""
+        """Return one number a row, repeated for each of the row's entries."""
         return rows.index_select(0, self.targets)
+
+
+_KNOWN: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+"""By graph, and for as long as it lives, its matrices by number of nodes and of heads."""
+
+
+def adjacency_of(edge_index: Tensor, n: int, heads: int) -> Adjacency:
+    """Return the matrix of a graph; it is made once for a tensor of edges, and again if the tensor is changed.
+
+    Args:
+        edge_index: (2, E), as :class:`torch_geometric.nn.GATConv` takes it.
+        n: how many nodes there are.
+        heads: attention heads.
+
+    Raises:
+        InputError: edges of another type or shape, or to a node that is not there.
+    """
+    known = _KNOWN.setdefault(edge_index, {})
+    version = None if edge_index.is_inference() else edge_index._version
+    if (n, heads, version) not in known:
+        known[n, heads, version] = Adjacency.from_edges(edge_index, n, heads)
+    made: Adjacency = known[n, heads, version]
+    return made
 
 
 def _product(
@@ -109,12 +155,14 @@ def _product(
     values: Float[Tensor, " e"],
     x: Float[Tensor, "m d"],
 ) -> Float[Tensor, "m d"]:
-    if x.is_cuda:
+    if not x.is_cuda:
+        out: Tensor = torch.sparse.mm(_csr(offsets, columns, values), x, "sum")
+        return out
+    if HAS_TRITON:
         from cemobam_core.operators import kernels  # noqa: PLC0415
 
         return kernels.product(offsets, columns, values, x)
-    out: Tensor = torch.sparse.mm(_csr(offsets, columns, values), x, "sum")
-    return out
+    return _csr(offsets, columns, values) @ x
 
 
 def attend(
@@ -124,7 +172,7 @@ def attend(
     adjacency: Adjacency,
     negative_slope: float = 0.2,
 ) -> Float[Tensor, "n heads d"]:
-    r"""What graph attention gathers, for every node and head; differentiable in all that is float.
+    r"""Return what graph attention gathers for every node and head; differentiable in every argument that is float.
 
     .. math:: \sum_j \alpha_{ij} h_j, \quad \alpha_{ij} = \mathrm{softmax}_j \, \mathrm{LeakyReLU}(
               a_\mathrm{src} \cdot h_j + a_\mathrm{dst} \cdot h_i)
@@ -133,11 +181,11 @@ def attend(
     before its bias. A node without neighbours gathers zeros. Under autocast it works in float32.
 
     Args:
-        h: projected nodes; of several graphs, one graph's after another's, as many of each.
-        att_src: a_src of each graph, each head's weights of the one that is gathered.
-        att_dst: a_dst, of the one that gathers.
+        h: projected nodes; of several graphs with as many nodes each, one graph's after another's.
+        att_src: a_src of each graph, the weights of the node that is gathered.
+        att_dst: a_dst of each graph, the weights of the node that gathers.
         adjacency: who gathers from whom, for as many heads.
-        negative_slope: LeakyReLU's.
+        negative_slope: of the LeakyReLU.
     """
     # A bfloat16 product's numbers are summed in float32, as are autocast's own sums and softmax.
     out: Tensor = _Attend.apply(  # type: ignore[no-untyped-call]

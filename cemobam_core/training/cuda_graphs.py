@@ -1,4 +1,4 @@
-"""Doing the same on a GPU again and again without saying so: CUDA graphs."""
+"""CUDA graphs: a step of training is recorded once, and each further step replays the recording."""
 
 from __future__ import annotations
 
@@ -11,25 +11,18 @@ _WARM_UP = 3
 """Calls before the recording, in which libraries choose their algorithms and allocate what they keep."""
 
 
-def replayed(
-    step: Callable[[], Tensor], device: torch.device, generators: Sequence[torch.Generator]
-) -> Callable[[], Tensor]:
-    """``step``, on a GPU recorded at its fourth call and replayed from then on, elsewhere as it is.
+class Recorded:
+    """A step on a GPU, recorded at its fourth call and replayed from then on.
 
     An epoch of a small model is hundreds of kernels that take less time than it takes to launch them one by one; a
     replay launches them all at once (https://pytorch.org/docs/stable/notes/cuda.html#cuda-graphs). What the step
     reads must stay where it is: weights, optimizer state, learning rate, statistics.
 
     Args:
-        step: gives a tensor; does not wait for the device, does the same at every call from the second on.
+        step: returns a tensor; must not wait for the device, and does the same at every call from the second on.
         device: where it runs.
-        generators: whose random numbers it draws; a replay draws on.
+        generators: from which it draws random numbers; each replay draws new ones.
     """
-    return step if device.type != "cuda" else _Recorded(step, device, generators)
-
-
-class _Recorded:
-    """A step on a GPU."""
 
     def __init__(self, step: Callable[[], Tensor], device: torch.device, generators: Sequence[torch.Generator]) -> None:
         self._step, self._calls = step, 0
@@ -39,6 +32,7 @@ class _Recorded:
             self._graph.register_generator_state(generator)
 
     def __call__(self) -> Tensor:
+        """Run the step, or replay it, and return its tensor: the same one at every replay."""
         self._calls += 1
         if self._calls <= _WARM_UP:
             self._side.wait_stream(torch.cuda.current_stream())

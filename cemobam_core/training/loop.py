@@ -1,33 +1,45 @@
-"""Training and evaluating one model (DESIGN: full batch, Adam, StepLR, metrics after the last epoch)."""
+"""Train and evaluate a system: full batch, Adam, a schedule, metrics after the last epoch."""
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, fields, replace
-from functools import cached_property
-from typing import Any
+from dataclasses import dataclass
+from functools import cache, partial
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from cemobam_core import fast
-from cemobam_core.config import CemoBAMConfig, Precision, TrainingConfig
 from cemobam_core.errors import InputError
-from cemobam_core.features import FeatureSet
-from cemobam_core.systems.cemobam import CemoBAM
-from cemobam_core.training.cuda_graphs import replayed
-from cemobam_core.training.memory import keep_freed_memory
-from cemobam_core.training.metrics import Metrics, at_least_fp32, metrics_from_logits
-from cemobam_core.training.stacks import stack, unstack
+from cemobam_core.inputs import Inputs
+from cemobam_core.operators.precision import at_least_fp32
+from cemobam_core.operators.sparse_attention import HAS_TRITON
+from cemobam_core.systems.system import EstimatorSystem, NeuralSystem, System
+from cemobam_core.training.batch import Batch
+from cemobam_core.training.config import Precision, TrainingConfig
+from cemobam_core.training.cuda_graphs import Recorded
+from cemobam_core.training.estimators import FittedEstimator
+from cemobam_core.training.metrics import Metrics, metrics_from_logits
+from cemobam_core.training.stacks import Stack, why_alone
+
+Classifier = Callable[[Inputs], Tensor]
+"""What a training gives: called with the inputs of N utterances it gives their (N, C) logits."""
+
+_log = logging.getLogger("cemobam_core")
 
 CURVE_POINTS = 10
 """How often a training looks at the validation split; more would cost time and say little more."""
 
 _SAMPLE = 64
-"""Utterances whose pass :func:`bytes_of_training` measures."""
+"""Utterances whose forward pass :func:`bytes_of_training` measures."""
+
+_TRIED = 16
+"""Utterances on which :func:`stackable` tries a system."""
 
 _PEAK = 1.5
 """What a training holds at its peak, by what its forward pass keeps: gradients and temporaries come on top."""
@@ -38,130 +50,66 @@ class TrainingDiverged(ArithmeticError):
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
-    """One split, ready for the model: features, labels and the graph among its utterances.
-
-    Of several trials it has the graphs of all as one, trial r's utterance i being node r · N + i.
-    """
-
-    audio: Tensor
-    text: Tensor
-    labels: Tensor
-    edge_index: Tensor
-    audio_mask: Tensor | None = None
-    text_mask: Tensor | None = None
-    trials: int = 1
-
-    @classmethod
-    def from_features(cls, features: FeatureSet, edge_index: Tensor) -> Batch:
-        """The batch of a feature set with its (2, E) graph."""
-        return cls(
-            features.audio,
-            features.text,
-            features.labels,
-            edge_index,
-            features.audio_mask,
-            features.text_mask,
-        )
-
-    @classmethod
-    def together(cls, batches: Sequence[Batch]) -> Batch:
-        """One batch of several trials', which have the same utterances and each its own graph."""
-        first = batches[0]
-        edges = [batch.edge_index + trial * len(first.labels) for trial, batch in enumerate(batches)]
-        return replace(first, edge_index=torch.cat(edges, dim=1), trials=len(batches))
-
-    def to(self, device: torch.device | str) -> Batch:
-        """The same on another device; tensors that are there already are not copied."""
-        held = {f.name: getattr(self, f.name) for f in fields(self)}
-        placed: dict[str, Any] = {name: x.to(device) for name, x in held.items() if isinstance(x, Tensor)}
-        return replace(self, **placed)
-
-    def logits(self, model: CemoBAM) -> Tensor:
-        """What the model says of every utterance, (N, C): by the fast pass where it applies, else by the model.
-
-        A stack of R models gives (R, N, C).
-        """
-        if fast.applies(model, self.audio.device):
-            return fast.logits(model, self._inputs)
-        logits: Tensor = model(self.audio, self.text, self.edge_index, self.audio_mask, self.text_mask)
-        return logits
-
-    def normalize(self, model: CemoBAM) -> None:
-        """Show the model's batch norms what they see of every utterance."""
-        if fast.applies(model, self.audio.device):
-            fast.normalize(model, self._inputs)
-        else:
-            self.logits(model)
-
-    @cached_property
-    def _inputs(self) -> fast.Inputs:
-        return fast.Inputs.from_features(
-            self.audio, self.text, self.edge_index, self.audio_mask, self.text_mask, trials=self.trials
-        )
-
-
-@dataclass(frozen=True, eq=False)
 class TrainingResult:
     """What one training gives.
 
     Attributes:
-        model: after the last epoch, in evaluation mode.
+        model: after the last epoch, in evaluation mode: called with :class:`Inputs` it gives (N, C) logits.
         metrics: by split, after the last epoch.
         curve: validation WA by epoch, at ten epochs evenly over the training.
     """
 
-    model: CemoBAM
+    model: Classifier
     metrics: dict[str, Metrics]
     curve: dict[int, float]
 
 
 def train(
-    config: CemoBAMConfig,
+    system: System,
     batches: Mapping[str, Batch],
     *,
     training: TrainingConfig | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
 ) -> TrainingResult:
-    """Train one model on the train split, full batch, and measure it on every split.
+    """Train one system on the train split and measure it on every split.
 
     The seed fixes the initial weights and the dropout, and the caller's own random state is left as it was: on one
     CPU, with the same number of threads, the same arguments give the same numbers bit for bit.
 
     Args:
-        config: the model.
+        system: with its choices.
         batches: ``train``, ``val`` and any others to measure, each with its own graph.
-        training: how to train; None: as the profile ``paper`` does.
+        training: how a neural system is trained; None: as the profile ``paper`` does.
         seed: initialises weights and dropout.
         device: where to compute.
 
     Raises:
-        InputError: a precision that the device does not have.
+        InputError: a precision that the device does not have, a system whose module does not give (N, C) logits.
         TrainingDiverged: the loss became NaN or infinite.
     """
-    (result,) = train_together(config, [batches], training=training, seeds=[seed], device=device)
+    (result,) = train_together(system, [batches], training=training, seeds=[seed], device=device)
     if isinstance(result, TrainingDiverged):
         raise result
     return result
 
 
 def train_together(
-    config: CemoBAMConfig,
+    system: System,
     batches: Sequence[Mapping[str, Batch]],
     *,
     training: TrainingConfig | None = None,
     seeds: Sequence[int],
     device: torch.device | str = "cpu",
 ) -> list[TrainingResult | TrainingDiverged]:
-    """Train several models of one configuration on the same utterances, as one stack of models (:func:`stack`).
+    """Train several models of one system on the same utterances, as one :class:`Stack` where that can be.
 
     Each has its own graph, and its own seed for its weights and its dropout: what a trial computes does not depend on
     its companions, but for the order in which a batched product adds. On the CPU one model alone is no stack, and its
     numbers are those of :func:`train` to the bit.
 
     Args:
-        config: the models.
+        system: with its choices.
         batches: of each trial, as for :func:`train`.
         training: how to train; learning rates that depend on a trial's own loss are for one trial alone.
         seeds: of each trial.
@@ -171,116 +119,192 @@ def train_together(
         For each trial its result, or that it diverged.
 
     Raises:
-        InputError: a precision that the device does not have.
+        InputError: as :func:`train`.
     """
+    if isinstance(system, EstimatorSystem):
+        return [_fitted(system, alone, seed) for seed, alone in zip(seeds, batches, strict=True)]
+    assert isinstance(system, NeuralSystem)
     training, device = training or TrainingConfig(), torch.device(device)
     if training.schedule == "plateau" and len(seeds) > 1:
         raise ValueError("with the schedule plateau each trial has a learning rate of its own")
-    if not fast.stacks(device, len(seeds)):
+    sizes = batches[0]["train"].sizes
+    if not (device.type == "cuda" or len(seeds) > 1) or not stackable(system, batches[0].values()):
         results = []
         for seed, alone in zip(seeds, batches, strict=True):
             with _seeded(seed, device):
-                results += _trained(CemoBAM(config).to(device), alone, training, device)
+                results += _trained(system.build(sizes).to(device), alone, training, device)
         return results
     models, generators = [], []
     for seed in seeds:
         with _seeded(seed, device):
-            models.append(CemoBAM(config))
+            models.append(system.build(sizes))
             generator = torch.Generator(device)
             if device.type == "cpu":  # goes on where the weights ended, as a trial alone does
                 generator.set_state(torch.get_rng_state())
             else:
                 generator.manual_seed(seed)
             generators.append(generator)
-    model = stack(models, generators).to(device)
+    model = Stack(models, generators).to(device)
     del models
     together = {name: Batch.together([trial[name] for trial in batches]) for name in batches[0]}
-    return _trained(model, together, training, device, generators)
+    return _trained(model, together, training, device, generators=generators, template=lambda: system.build(sizes))
+
+
+_STACKABLE: dict[tuple[object, ...], bool] = {}
+"""By system, sizes and what the steps are like: a trial takes a second, and is not repeated."""
+
+
+def stackable(system: NeuralSystem, batches: Iterable[Batch]) -> bool:
+    """Return whether models of a system can be trained as one stack. If they cannot, the log says why, once.
+
+    Args:
+        system: with its choices.
+        batches: of all splits: a model may treat padded steps, or a single one, in another way.
+    """
+    return all(_stackable(system, batch) for batch in batches)
+
+
+def _stackable(system: NeuralSystem, batch: Batch) -> bool:
+    steps = (batch.inputs.audio, batch.inputs.text)
+    key = (system, batch.sizes, *((one.padded, one.shape[1] == 1) for one in steps))
+    if key not in _STACKABLE:
+        why = why_alone(lambda: system.build(batch.sizes), batch.few(_TRIED).inputs)
+        if why:
+            _tell_once(f"{type(system).__name__} is trained one model at a time, not as a stack: {why}")
+        _STACKABLE[key] = not why
+    return _STACKABLE[key]
+
+
+@cache
+def _tell_once(reason: str) -> None:
+    _log.warning(reason)
+
+
+def _fitted(system: EstimatorSystem, batches: Mapping[str, Batch], seed: int) -> TrainingResult:
+    """Fit an estimator and measure it."""
+    train_batch = batches["train"]
+    model = FittedEstimator.fit(system, train_batch.inputs, train_batch.labels, train_batch.sizes, seed)
+    return TrainingResult(model, {name: measure(model, batch)[0] for name, batch in batches.items()}, {})
+
+
+class _Course:
+    """What is seen of R trials while they train.
+
+    Attributes:
+        measured: by split, each trial's metrics as they were last measured.
+        curves: of each trial, validation WA by epoch.
+        diverged: by trial, for those whose loss is no longer finite.
+    """
+
+    def __init__(self, trials: int) -> None:
+        self.measured: dict[str, list[Metrics]] = {}
+        self.curves: list[dict[int, float]] = [{} for _ in range(trials)]
+        self.diverged: dict[int, TrainingDiverged] = {}
+
+    def is_over(self, losses: Tensor, epoch: int) -> bool:
+        """Note who has diverged by the losses of an epoch, and return whether all have."""
+        for trial, loss in enumerate(losses.view(-1).tolist()):
+            if not math.isfinite(loss):
+                self.diverged.setdefault(trial, TrainingDiverged(f"the training loss is {loss} at epoch {epoch}"))
+        return len(self.diverged) == len(self.curves)
+
+    def outcome(self, trial: int, epochs: int) -> dict[str, Metrics] | TrainingDiverged:
+        """Return a trial's metrics by split, or that it diverged."""
+        if trial in self.diverged:
+            return self.diverged[trial]
+        metrics = {name: of_trials[trial] for name, of_trials in self.measured.items()}
+        for name, of_split in metrics.items():
+            if not math.isfinite(of_split.loss):
+                return TrainingDiverged(f"the {name} loss is {of_split.loss} after epoch {epochs}")
+        return metrics
 
 
 def _trained(
-    model: CemoBAM,
+    model: nn.Module,
     batches: Mapping[str, Batch],
     training: TrainingConfig,
     device: torch.device,
+    *,
     generators: Sequence[torch.Generator] = (),
+    template: Callable[[], nn.Module] | None = None,
 ) -> list[TrainingResult | TrainingDiverged]:
-    """Train a model, or a stack, and measure it; one result a trial."""
-    keep_freed_memory()
-    trials = range(model.trials or 1)
-    diverged: dict[int, TrainingDiverged] = {}
-    curves: list[dict[int, float]] = [{} for _ in trials]
-    curve_at = {math.ceil(training.epochs * i / CURVE_POINTS) for i in range(1, CURVE_POINTS + 1)}
+    """Train a model, or a stack, and measure it; return one result a trial.
+
+    Args:
+        model: where it is to be trained.
+        batches: by split.
+        training: how.
+        device: where the model is.
+        generators: of a stack, those of its trials.
+        template: of a stack, returns a model of the same configuration.
+    """
     with _matmul_precision(training.precision, device), _current(device):
-        placed = {name: batch.to(device) for name, batch in batches.items()}
-        # A learning rate that a recorded epoch reads is a tensor.
-        lr = torch.tensor(training.lr, device=device) if device.type == "cuda" else training.lr
-        optimizer = torch.optim.Adam(
-            model.parameters(), lr=lr, weight_decay=training.weight_decay, fused=True, capturable=device.type == "cuda"
-        )
-        decay = _schedule(optimizer, training)
-        step = replayed(lambda: train_epoch(model, placed["train"], optimizer, training.precision), device, generators)
-        measured: dict[str, list[Metrics]] = {}
-        for epoch in range(1, training.epochs + 1):
-            _set_mode(model, epoch == 1 or training.train_mode == "every_epoch")
-            loss = step()
-            if training.schedule == "plateau" or epoch in curve_at:
-                for trial, value in enumerate(loss.view(-1).tolist()):
-                    if not math.isfinite(value):
-                        diverged.setdefault(trial, TrainingDiverged(f"the training loss is {value} at epoch {epoch}"))
-                if len(diverged) == len(trials):
-                    return [diverged[trial] for trial in trials]
-                if training.batch_norm == "settled":
-                    settle_batch_norm(model, placed["train"], training.precision)
-                measured = {"val": measure(model, placed["val"], precision=training.precision)}
-                if epoch in curve_at:
-                    for curve, metrics in zip(curves, measured["val"], strict=True):
-                        curve[epoch] = metrics.wa
-            decay(measured["val"][0].loss if training.schedule == "plateau" else math.nan)
-        # The last epoch is a point of the curve: validation was measured there.
-        measured |= {
-            name: measure(model, batch, precision=training.precision)
-            for name, batch in placed.items()
-            if name not in measured
-        }
+        course = _run(model, {name: batch.to(device) for name, batch in batches.items()}, training, device, generators)
     results: list[TrainingResult | TrainingDiverged] = []
-    for trial, curve in enumerate(curves):
-        metrics_of = {name: measured[name][trial] for name in placed}
-        broken = next((name for name, metrics in metrics_of.items() if not math.isfinite(metrics.loss)), None)
-        if trial in diverged:
-            results.append(diverged[trial])
-        elif broken:
-            loss_of = metrics_of[broken].loss
-            results.append(TrainingDiverged(f"the {broken} loss is {loss_of} after epoch {training.epochs}"))
-        else:
-            alone = model if model.trials is None else unstack(model, trial)
-            results.append(TrainingResult(alone, metrics_of, curve))
+    for trial, curve in enumerate(course.curves):
+        outcome = course.outcome(trial, training.epochs)
+        if isinstance(outcome, TrainingDiverged):
+            results.append(outcome)
+            continue
+        alone = model
+        if isinstance(model, Stack):
+            assert template
+            with torch.random.fork_rng(devices=[]):
+                alone = model.unstack(trial, template())
+        results.append(TrainingResult(alone, {name: outcome[name] for name in batches}, curve))
     return results
 
 
-def bytes_of_training(config: CemoBAMConfig, batch: Batch) -> int:
-    """The memory that one trial of a stack takes while it trains, roughly, in bytes.
+def _run(
+    model: nn.Module,
+    batches: Mapping[str, Batch],
+    training: TrainingConfig,
+    device: torch.device,
+    generators: Sequence[torch.Generator],
+) -> _Course:
+    """Run the epochs, until the last or until all trials have diverged."""
+    course = _Course(model.trials if isinstance(model, Stack) else 1)
+    # A learning rate that a recorded epoch reads is a tensor.
+    lr = torch.tensor(training.lr, device=device) if device.type == "cuda" else training.lr
+    optimizer = torch.optim.Adam(
+        model.parameters(), lr=lr, weight_decay=training.weight_decay, fused=True, capturable=device.type == "cuda"
+    )
+    decay = _schedule(optimizer, training)
+    step: Callable[[], Tensor] = partial(train_epoch, model, batches["train"], optimizer, training.precision)
+    if device.type == "cuda" and isinstance(model, Stack) and HAS_TRITON:
+        step = Recorded(step, device, generators)
+    curve_at = {math.ceil(training.epochs * i / CURVE_POINTS) for i in range(1, CURVE_POINTS + 1)}
+    for epoch in range(1, training.epochs + 1):
+        _set_mode(model, epoch == 1 or training.train_mode == "every_epoch")
+        losses = step()
+        if training.schedule == "plateau" or epoch in curve_at:
+            if course.is_over(losses, epoch):
+                return course
+            if training.batch_norm == "settled":
+                settle_batch_norm(model, batches["train"], training.precision)
+            course.measured["val"] = measure(model, batches["val"], precision=training.precision)
+            if epoch in curve_at:
+                for curve, metrics in zip(course.curves, course.measured["val"], strict=True):
+                    curve[epoch] = metrics.wa
+        decay(course.measured["val"][0].loss if training.schedule == "plateau" else math.nan)
+    # The last epoch is a point of the curve: validation was measured there.
+    for name, batch in batches.items():
+        if name not in course.measured:
+            course.measured[name] = measure(model, batch, precision=training.precision)
+    return course
+
+
+def bytes_of_training(system: NeuralSystem, batch: Batch) -> int:
+    """Return the memory that one trial of a stack takes while it trains, roughly, in bytes.
 
     What the forward pass keeps for the backward pass is measured on some utterances, on the CPU; it grows with their
     number. Weights come with a gradient and two moments.
 
     Args:
-        config: the model.
+        system: with its choices.
         batch: the train split.
     """
-    n, few = len(batch.labels), min(_SAMPLE, len(batch.labels))
-    neighbours = max(1, round(batch.edge_index.shape[1] / n))
-    target = torch.arange(few).repeat_interleave(neighbours)
-    source = (target + torch.arange(neighbours).repeat(few)) % few
-    sample = Batch(
-        batch.audio[:few].cpu(),
-        batch.text[:few].cpu(),
-        batch.labels[:few].cpu(),
-        torch.stack([source, target]),
-        None if batch.audio_mask is None else batch.audio_mask[:few].cpu(),
-        None if batch.text_mask is None else batch.text_mask[:few].cpu(),
-    )
-    kept: dict[int, int] = {}
+    sample, kept = batch.few(_SAMPLE), dict[int, int]()
 
     def keep(x: Tensor) -> Tensor:
         storage = x.untyped_storage()
@@ -288,24 +312,25 @@ def bytes_of_training(config: CemoBAMConfig, batch: Batch) -> int:
         return x
 
     with _seeded(0, torch.device("cpu")):
-        model = stack([CemoBAM(config)], [torch.Generator()]).train()
+        model = system.build(batch.sizes).train()
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-            sample.logits(model)
+            model(sample.inputs)
     weights = {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in model.parameters()}
     passed = sum(size for pointer, size in kept.items() if pointer not in weights)
-    return round(_PEAK * passed * n / few) + 4 * sum(weights.values())
+    return round(_PEAK * passed * len(batch.labels) / len(sample.labels)) + 4 * sum(weights.values())
 
 
 def train_epoch(
-    model: CemoBAM, batch: Batch, optimizer: torch.optim.Optimizer, precision: Precision = "fp32"
+    model: nn.Module, batch: Batch, optimizer: torch.optim.Optimizer, precision: Precision = "fp32"
 ) -> Tensor:
-    """One epoch, which is one full-batch step in the mode the model is in.
+    """Train for one epoch, which is one full-batch step in the mode that the model is in.
 
-    Gives the loss before the step, still on the device; of a stack each trial's, (R,).
+    Returns:
+        The loss before the step, still on the device; of a stack each trial's, (R,).
     """
     optimizer.zero_grad(set_to_none=True)
     with _autocast(precision, batch.labels.device):
-        logits = at_least_fp32(batch.logits(model))
+        logits = at_least_fp32(_checked(model(batch.inputs), batch, model))
     if logits.ndim == 2:
         loss = cross_entropy(logits, batch.labels)
     else:
@@ -316,8 +341,27 @@ def train_epoch(
     return loss.detach()
 
 
+def _checked(logits: object, batch: Batch, model: Classifier) -> Tensor:
+    """Return the logits that a module gave.
+
+    Raises:
+        InputError: they are not one for every utterance and class.
+    """
+    wanted = (len(batch.labels), batch.num_classes)
+    if (
+        isinstance(logits, Tensor)
+        and logits.shape[-2:] == wanted
+        and logits.ndim == (3 if isinstance(model, Stack) else 2)
+    ):
+        return logits
+    given = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+    raise InputError(
+        f"{type(model).__name__}: forward gave {given}; it must give logits {wanted}, one for each utterance and class"
+    )
+
+
 def _schedule(optimizer: torch.optim.Optimizer, training: TrainingConfig) -> Callable[[float], None]:
-    """What to call after each epoch, with the validation loss."""
+    """Return a function to call after each epoch with the validation loss; it sets the next learning rate."""
     schedulers = torch.optim.lr_scheduler
     if training.schedule == "plateau":
         plateau = schedulers.ReduceLROnPlateau(optimizer, factor=training.lr_gamma, patience=training.lr_patience)
@@ -327,7 +371,7 @@ def _schedule(optimizer: torch.optim.Optimizer, training: TrainingConfig) -> Cal
 
 
 @torch.no_grad()
-def settle_batch_norm(model: CemoBAM, batch: Batch, precision: Precision = "fp32") -> None:
+def settle_batch_norm(model: nn.Module, batch: Batch, precision: Precision = "fp32") -> None:
     """Set the statistics of every batch norm to those of ``batch`` under the weights as they are now.
 
     A full-batch epoch is one update of the running statistics, so with PyTorch's momentum of 0.1 they lag some ten
@@ -336,38 +380,74 @@ def settle_batch_norm(model: CemoBAM, batch: Batch, precision: Precision = "fp32
     BatchNorm", section 3; here without dropout, as the evaluation that follows is). Leaves the model in evaluation
     mode and draws no random numbers.
     """
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm1d)]
-    momenta = [norm.momentum for norm in norms]
     _set_mode(model, False)
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # a plain average, here over the one pass
         norm.train()
-    with _autocast(precision, batch.labels.device):
-        batch.normalize(model)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-        norm.eval()
+    try:
+        with _autocast(precision, batch.labels.device):
+            _pass_norms(model, batch.inputs, norms)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+            norm.eval()
 
 
-def evaluate(model: CemoBAM, batch: Batch, *, precision: Precision = "fp32") -> Metrics:
+class _Passed(Exception):
+    """The last batch norm of a forward pass has seen its input."""
+
+
+_NORM_CALLS: WeakKeyDictionary[nn.Module, dict[tuple[torch.Size, ...], int]] = WeakKeyDictionary()
+"""By model and shapes of its inputs, how often a forward pass calls its batch norms."""
+
+
+def _pass_norms(model: nn.Module, inputs: Inputs, norms: Sequence[nn.Module]) -> None:
+    """Run the forward pass up to the last call of a batch norm; the first time all of it, to count the calls."""
+    known, shapes = _NORM_CALLS.setdefault(model, {}), (inputs.audio.shape, inputs.text.shape)
+    calls, last = 0, known.get(shapes)
+
+    def count(*_: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == last:
+            raise _Passed
+
+    hooks = [norm.register_forward_hook(count) for norm in norms]
+    try:
+        model(inputs)
+        known[shapes] = calls
+    except _Passed:
+        pass
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def evaluate(model: Classifier, batch: Batch, *, precision: Precision = "fp32") -> Metrics:
     """Measure a model on one split, in evaluation mode, which the model keeps."""
-    model.eval()  # whatever a caller did to parts of it
+    if isinstance(model, nn.Module):
+        model.eval()  # whatever a caller did to parts of it
     (measured,) = measure(model, batch, precision=precision)
     return measured
 
 
 @torch.no_grad()
-def measure(model: CemoBAM, batch: Batch, *, precision: Precision = "fp32") -> list[Metrics]:
-    """:func:`evaluate` for each trial of a stack; of a model that is none, one."""
-    _set_mode(model, False)
+def measure(model: Classifier, batch: Batch, *, precision: Precision = "fp32") -> list[Metrics]:
+    """Measure each trial of a stack on one split; of a model that is no stack, return a list of one."""
+    if isinstance(model, nn.Module):
+        _set_mode(model, False)
     with _autocast(precision, batch.labels.device):
-        logits = batch.logits(model)
+        logits = _checked(model(batch.inputs), batch, model)
     return [metrics_from_logits(one, batch.labels) for one in (logits if logits.ndim == 3 else [logits])]
 
 
-def _set_mode(model: CemoBAM, training: bool) -> None:
-    """As ``model.train(training)``, which asks every module and costs as much as a layer, where that is needed."""
+def _set_mode(model: nn.Module, training: bool) -> None:
+    """Call ``model.train(training)`` if the mode changes: it visits every module and costs as much as a layer."""
     if model.training != training:
         model.train(training)
 
@@ -380,7 +460,7 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def _current(device: torch.device) -> AbstractContextManager[None]:
-    """Within it kernels and graphs of one's own go where the tensors are."""
+    """Make ``device`` the current CUDA device."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from batches import READINGS
 from safetensors.torch import load_file
 from scipy import stats
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.nn import GATConv
 
-from cemobam_core import Batch, CemoBAM, CemoBAMConfig, Fold, InputError, train
-from cemobam_core.config import FUSIONS, PAPER, RELEASED, Fusion
-from cemobam_core.released import load_released_checkpoint, model_from_released, our_name
+from cemobam_core import Batch, Fold, InputError, Inputs, NeuralSystem, Sizes, TrainingConfig, train
+from cemobam_core.released import RELEASED, load_released_checkpoint, model_from_released, our_name
+from cemobam_core.systems.cemobam import FUSIONS, Fusion
 from cemobam_core.training import loop as training_module
 
+TRAINING = READINGS["released"].training
 GOLDEN = Path(__file__).resolve().parents[3] / "shared" / "released" / "golden"
 
 
@@ -41,7 +43,7 @@ def golden(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 def test_the_recorded_logits_loss_and_gradients_come_out(golden: dict[str, Any]) -> None:
     model = model_from_released(golden["state"], golden["fusion"])
-    logits = model(golden["audio"], golden["text"], golden["edge_index"])
+    logits = model(Inputs.from_features(golden["audio"], golden["text"], golden["edge_index"]))
     torch.testing.assert_close(logits, golden["logits"], rtol=1e-5, atol=1e-5)
     loss = F.cross_entropy(logits, golden["labels"])
     torch.testing.assert_close(loss, golden["loss"], rtol=1e-5, atol=1e-5)
@@ -57,9 +59,9 @@ def test_a_checkpoint_file_is_read_and_its_sizes_inferred(golden: dict[str, Any]
     for content in (golden["state"], {"model_state_dict": golden["state"], "epoch": 3}):
         torch.save(content, tmp_path / "best.pt")
         model = load_released_checkpoint(tmp_path / "best.pt", golden["fusion"])
-        assert (model.config.hidden_dim, model.config.heads, model.config.gat_layers) == (16, 4, 3)
-        assert (model.config.num_classes, model.config.audio_dim, model.config.fusion) == (4, 768, golden["fusion"])
-        logits = model(golden["audio"], golden["text"], golden["edge_index"])
+        assert model.system == replace(RELEASED, hidden_dim=16, fusion=golden["fusion"])
+        assert model.sizes == Sizes(audio_dim=768, text_dim=768, num_classes=4)
+        logits = model(Inputs.from_features(golden["audio"], golden["text"], golden["edge_index"]))
         torch.testing.assert_close(logits, golden["logits"], rtol=1e-5, atol=1e-5)
 
 
@@ -109,6 +111,22 @@ class Theirs(nn.Module):
         return self.mlp(torch.cat([h, fused], 1))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Given(NeuralSystem):
+    """A system whose network somebody else makes."""
+
+    make: Any
+
+    def build(self, sizes: Sizes) -> nn.Module:
+        network: nn.Module = self.make()
+        return network
+
+
+def embeddings(batch: Batch, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
+    """As their model takes them: (N, E) of audio and of text."""
+    return batch.inputs.audio.pooled.to(dtype), batch.inputs.text.pooled.to(dtype)
+
+
 @pytest.mark.parametrize("fusion", FUSIONS)
 @pytest.mark.parametrize("middle", [1, 2])
 def test_a_training_follows_theirs_for_30_epochs(
@@ -129,23 +147,21 @@ def test_a_training_follows_theirs_for_30_epochs(
     theirs.train()  # once, before the first epoch
     for _ in range(30):
         optimizer.zero_grad()
-        loss = F.cross_entropy(
-            theirs(batch.audio.double(), batch.text.double(), batch.edge_index, fusion), batch.labels
-        )
+        loss = F.cross_entropy(theirs(*embeddings(batch, torch.float64), batch.inputs.edge_index, fusion), batch.labels)
         loss.backward()
         optimizer.step()
         expected.append(loss.item())
         theirs.eval()  # for the validation, and never undone
         val = batches["val"]
         with torch.no_grad():
-            logits = theirs(val.audio.double(), val.text.double(), val.edge_index, fusion)
+            logits = theirs(*embeddings(val, torch.float64), val.inputs.edge_index, fusion)
             plateau.step(F.cross_entropy(logits, val.labels).item())
         rates.append(optimizer.param_groups[0]["lr"])
     assert rates[-1] < 0.05  # the schedule had something to do
 
     ours: list[float] = []
 
-    def with_their_weights(_: CemoBAMConfig) -> CemoBAM:
+    def with_their_weights() -> nn.Module:
         model = model_from_released(start, fusion).double()
         for module in model.modules():
             if isinstance(module, nn.Dropout):
@@ -160,11 +176,9 @@ def test_a_training_follows_theirs_for_30_epochs(
         ours.append(plain_epoch(*arguments).item())
         return torch.tensor(ours[-1])
 
-    monkeypatch.setattr(training_module, "CemoBAM", with_their_weights)
     monkeypatch.setattr(training_module, "train_epoch", recorded)
-    double = {n: Batch(b.audio.double(), b.text.double(), b.labels, b.edge_index) for n, b in batches.items()}
-    settings = replace(RELEASED.training, epochs=30, lr=0.05, lr_patience=3)
-    train(RELEASED.model, double, training=settings)
+    double = {name: replace(b, inputs=b.inputs.to("cpu", torch.float64)) for name, b in batches.items()}
+    train(Given(make=with_their_weights), double, training=replace(TRAINING, epochs=30, lr=0.05, lr_patience=3))
     assert ours == pytest.approx(expected, rel=1e-6)
 
 
@@ -188,7 +202,8 @@ def test_with_dropout_the_losses_are_theirs_in_distribution(small_fold: Fold, mo
         losses = []
         for _ in range(epochs):
             optimizer.zero_grad()
-            loss = F.cross_entropy(model(batch.audio, batch.text, batch.edge_index, "mean"), batch.labels)
+            logits = model(*embeddings(batch), batch.inputs.edge_index, "mean")
+            loss = F.cross_entropy(logits, batch.labels)
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
@@ -203,11 +218,11 @@ def test_with_dropout_the_losses_are_theirs_in_distribution(small_fold: Fold, mo
         ours[-1].append(loss.item())
         return loss
 
-    monkeypatch.setattr(training_module, "CemoBAM", lambda _: model_from_released(start, "mean"))
+    system = Given(make=lambda: model_from_released(start, "mean"))
     monkeypatch.setattr(training_module, "train_epoch", recorded)
     for seed in range(runs):
         ours.append([])
-        train(RELEASED.model, batches, training=replace(RELEASED.training, epochs=epochs, lr=0.01), seed=seed)
+        train(system, batches, training=replace(TRAINING, epochs=epochs, lr=0.01), seed=seed)
     for epoch in range(epochs):
         mine, reference = ([losses[epoch] for losses in side] for side in (ours, theirs))
         assert stats.ks_2samp(mine, reference).pvalue > 0.01
@@ -219,16 +234,16 @@ def test_dropout_is_theirs_in_the_first_epoch_alone(small_fold: Fold, monkeypatc
     modes: list[bool] = []
     plain_epoch = training_module.train_epoch
 
-    def watched(model: CemoBAM, *rest: Any) -> Tensor:
+    def watched(model: nn.Module, *rest: Any) -> Tensor:
         modes.append(any(module.training for module in model.modules()))
         return plain_epoch(model, *rest)
 
     monkeypatch.setattr(training_module, "train_epoch", watched)
-    config = replace(RELEASED.model, audio_dim=12, text_dim=12, hidden_dim=8, heads=2)
-    train(config, batches, training=replace(RELEASED.training, epochs=4))
+    system = replace(RELEASED, hidden_dim=8, heads=2)
+    train(system, batches, training=replace(TRAINING, epochs=4))
     assert modes == [True, False, False, False]
     modes.clear()
-    train(config, batches, training=replace(PAPER.training, epochs=4))
+    train(system, batches, training=TrainingConfig(epochs=4))
     assert modes == [True] * 4
 
 
@@ -242,21 +257,19 @@ def test_a_checkpoint_of_two_heads_or_four_layers_gives_their_logits_and_gradien
     torch.manual_seed(heads + middle)
     theirs = Theirs(16, 12, 4, heads, middle)
     for _ in range(3):
-        theirs(batch.audio, batch.text, batch.edge_index, fusion)  # any statistics but the trivial
+        theirs(*embeddings(batch), batch.inputs.edge_index, fusion)  # any statistics but the trivial
     torch.save(theirs.state_dict(), tmp_path / "best.pt")
-    expected = theirs.eval()(batch.audio, batch.text, batch.edge_index, fusion)
+    expected = theirs.eval()(*embeddings(batch), batch.inputs.edge_index, fusion)
     F.cross_entropy(expected, batch.labels).backward()
     gradients = {our_name(name): parameter.grad for name, parameter in theirs.named_parameters()}
-    for whole_pass in ("reference", "fast"):
-        ours = load_released_checkpoint(tmp_path / "best.pt", fusion)
-        assert (ours.config.heads, ours.config.gat_layers) == (heads, middle + 2)
-        reference = whole_pass == "reference"
-        logits = ours(batch.audio, batch.text, batch.edge_index) if reference else batch.logits(ours)
-        torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
-        F.cross_entropy(logits, batch.labels).backward()
-        assert gradients.keys() == dict(ours.named_parameters()).keys()
-        for name, parameter in ours.named_parameters():
-            torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-4, atol=1e-5, msg=name)
+    ours = load_released_checkpoint(tmp_path / "best.pt", fusion)
+    assert (ours.system.heads, ours.system.gat_layers) == (heads, middle + 2)
+    logits = ours(batch.inputs)
+    torch.testing.assert_close(logits, expected, rtol=1e-5, atol=1e-5)
+    F.cross_entropy(logits, batch.labels).backward()
+    assert gradients.keys() == dict(ours.named_parameters()).keys()
+    for name, parameter in ours.named_parameters():
+        torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-4, atol=1e-5, msg=name)
 
 
 def spoilt(state: dict[str, Tensor], **changes: Tensor | None) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from cemobam_core import Batch, CemoBAMConfig, TrainingConfig, train
+from cemobam_core import Batch, CemoBAM, TrainingConfig, train
 from cemobam_core.corpora.demo import DEMO
 from cemobam_core.corpora.synthetic import demo_fold
 from cemobam_core.features import fingerprint
@@ -19,12 +19,12 @@ def test_the_demo_is_the_same_every_time_and_says_that_it_is_synthetic() -> None
 def test_nothing_saturates_and_k_makes_a_difference() -> None:
     fold = demo_fold()
     rankings = {name: s.rank(10) for name, s in fold.splits.items()}
-    config = CemoBAMConfig(audio_dim=64, text_dim=48, hidden_dim=int(DEMO.settings["hidden_dim"]))
+    system = CemoBAM(hidden_dim=int(DEMO.settings["hidden_dim"]))
     training = TrainingConfig(epochs=int(DEMO.settings["epochs"]), lr=DEMO.settings["lr"])
     wa = {}
     for k in (4, 10):
         batches = {name: Batch.from_features(s, rankings[name].edge_index(k, k)) for name, s in fold.splits.items()}
-        runs = [train(config, batches, training=training, seed=seed).metrics["test"].wa for seed in range(3)]
+        runs = [train(system, batches, training=training, seed=seed).metrics["test"].wa for seed in range(3)]
         wa[k] = sum(runs) / len(runs)
     assert 0.6 < wa[10] < wa[4] - 0.03
     assert wa[4] < 0.85

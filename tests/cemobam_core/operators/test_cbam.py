@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import torch
+from batches import TOLERANCE
+from pairwise import pairwise
 
-from cemobam_core.operators.cbam import CBAM1d, ChannelAttention, SpatialAttention
+from cemobam_core.operators.cbam import CBAM1d, ChannelAttention, ChannelGate, SpatialAttention, SpatialAxis
 
 
 def test_channel_attention_is_equation_3() -> None:
@@ -39,6 +41,33 @@ def test_cbam_is_channel_then_spatial_and_blind_to_padding() -> None:
     junk = torch.cat([x, torch.full((3, 9, 16), 7.0)], dim=1)
     longer = torch.cat([valid, torch.zeros(3, 9, dtype=torch.bool)], dim=1)
     torch.testing.assert_close(cbam(junk, longer)[:, :4], expected)
+
+
+@pairwise(
+    channels=[1, 8, 33],
+    kernel=[1, 3, 7],
+    gate=["sigmoid_of_sum", "sum_of_sigmoids"],
+    axis=["time", "channels"],
+    dtype=[torch.float32, torch.float64],
+)
+def test_over_one_step_it_is_the_general_formula(
+    channels: int, kernel: int, gate: ChannelGate, axis: SpatialAxis, dtype: torch.dtype
+) -> None:
+    """In value and every gradient: the same step, with and without padding after it."""
+    torch.manual_seed(channels)
+    cbam = CBAM1d(channels=channels, reduction=4, kernel=kernel, gate=gate, axis=axis).to(dtype)
+    step, weight = torch.randn(5, 1, channels, dtype=dtype), torch.randn(5, 1, channels, dtype=dtype)
+    padded_mask = torch.arange(3).expand(5, -1) < 1
+    results = []
+    for mask in (torch.ones(5, 1, dtype=torch.bool), padded_mask):
+        cbam.zero_grad()
+        x = step.clone().requires_grad_()
+        longer = torch.cat([x, torch.zeros(5, mask.shape[1] - 1, channels, dtype=dtype)], dim=1)
+        out = cbam(longer, mask)[:, :1]
+        (out * weight).sum().backward()
+        results.append([out.detach(), x.grad, *(p.grad for p in cbam.parameters())])
+    for short, general in zip(*results, strict=True):
+        torch.testing.assert_close(short, general, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
 
 
 def test_a_reduction_larger_than_the_channels_leaves_one_unit() -> None:

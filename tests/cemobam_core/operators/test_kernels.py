@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from batches import any_graph, config_of, graphs_of
+from batches import READINGS, any_graph, graphs_of, model_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cemobam_core import Batch, CemoBAM
+from cemobam_core import Batch
 from cemobam_core.operators.sparse_attention import Adjacency
-from cemobam_core.training.stacks import stack
+from cemobam_core.training.stacks import Stack
 
 if sys.platform != "linux":
     pytest.skip("Triton is for Linux alone", allow_module_level=True)
@@ -87,15 +87,16 @@ def test_rows_wider_than_a_program_are_taken_in_parts(monkeypatch: pytest.Monkey
     )
 
 
-@pytest.mark.parametrize("profile", ["paper", "released"])
-def test_a_stack_learns_the_same_by_them(profile: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("reading", sorted(READINGS))
+def test_a_stack_learns_the_same_by_them(reading: str, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    models = [CemoBAM(config_of(profile, hidden_dim=8, cbam_reduction=2)) for _ in range(2)]
-    batch = Batch.together(graphs_of(12, (0, 0), 0, torch.float32, 2, turned=profile == "released"))
+    models = [model_of(reading, hidden_dim=8, cbam_reduction=2) for _ in range(2)]
+    gather_from = READINGS[reading].gather_from
+    batch = Batch.together(graphs_of(12, (0, 0), 0, torch.float32, 2, gather_from=gather_from))
 
     def learnt() -> tuple[torch.Tensor, list[torch.Tensor]]:
-        together = stack(models, [torch.Generator().manual_seed(trial) for trial in range(2)]).train()
-        logits = batch.logits(together)
+        together = Stack(models, [torch.Generator().manual_seed(trial) for trial in range(2)]).train()
+        logits = together(batch.inputs)
         logits.square().sum().backward()
         return logits.detach(), [p.grad for p in together.parameters() if p.grad is not None]
 

@@ -1,0 +1,188 @@
+"""What every system is given: embeddings, masks and the graph of a batch of utterances."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from cemobam_core.errors import InputError
+from cemobam_core.operators.pooling import masked_mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """The sizes that a system takes from its features.
+
+    Attributes:
+        audio_dim: numbers in an audio embedding (768 for wav2vec 2.0 base).
+        text_dim: numbers in a text embedding (768 for BERT base).
+        num_classes: C, the number of emotions.
+    """
+
+    audio_dim: int
+    text_dim: int
+    num_classes: int
+
+
+class Steps(Tensor):
+    """The embeddings of one modality: a tensor (N, T, E) that knows which of its steps are valid.
+
+    Use it as any tensor; the results are plain tensors. Features of one embedding per utterance have T = 1.
+
+    Attributes:
+        mask: (N, T), true where a step is valid; valid steps come first, and every utterance has at least one.
+        padded: whether there is a step that is not valid.
+    """
+
+    mask: Bool[Tensor, "n t"]
+    padded: bool
+
+    # Operations on it give plain tensors, at no cost (torch's documentation, "Extending PyTorch").
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
+
+    @classmethod
+    def of(cls, x: Tensor, mask: Tensor | None = None) -> Steps:
+        """Return the steps of embeddings.
+
+        Args:
+            x: (N, E), or (N, T, E).
+            mask: (N, T), true where a step is valid; None: all are.
+
+        Raises:
+            InputError: another shape, a mask that does not fit, or padding that does not come last.
+        """
+        if x.ndim not in (2, 3):
+            raise InputError(f"embeddings of shape {tuple(x.shape)}: they must be (N, E), or (N, T, E) for T steps")
+        x = x.unsqueeze(1) if x.ndim == 2 else x
+        if mask is None:
+            return cls._made(x, torch.ones(x.shape[:2], dtype=torch.bool, device=x.device), padded=False)
+        if mask.shape != x.shape[:2] or mask.dtype != torch.bool:
+            kind = f"{str(mask.dtype).removeprefix('torch.')} {tuple(mask.shape)}"
+            raise InputError(f"a mask is {kind}; for embeddings {tuple(x.shape)} it must be bool {tuple(x.shape[:2])}")
+        if not bool(mask[:, 0].all()) or bool((mask[:, 1:] & ~mask[:, :-1]).any()):
+            raise InputError("a mask must have the valid steps first, at least one for each utterance")
+        return cls._made(x, mask, padded=not bool(mask.all()))
+
+    @classmethod
+    def _made(cls, x: Tensor, mask: Tensor, *, padded: bool) -> Steps:
+        steps: Steps = x.as_subclass(cls)
+        steps.mask, steps.padded = mask, padded
+        return steps
+
+    @cached_property
+    def pooled(self) -> Float[Tensor, "n e"]:
+        """The mean over the valid steps of each utterance, (N, E)."""
+        with torch.inference_mode(False):  # it is kept, and training may need it later
+            return masked_mean(self, self.mask)
+
+    @cached_property
+    def valid(self) -> Float[Tensor, "v e"]:
+        """The valid steps alone, utterance by utterance, (V, E)."""
+        with torch.inference_mode(False):
+            return self[self.mask] if self.padded else self.flatten(0, 1)
+
+    @cached_property
+    def _places(self) -> Int64[Tensor, " v"]:
+        with torch.inference_mode(False):
+            return self.mask.flatten().nonzero().squeeze(1)
+
+    def laid_out(self, valid: Float[Tensor, "*r v d"]) -> Float[Tensor, "*r n t d"]:
+        """Return one vector for each valid step as (..., N, T, d), with zeros where a step is padding."""
+        if self.padded:
+            # By their places: to find them in the mask, a GPU would have to be waited for.
+            padded = valid.new_zeros(*valid.shape[:-2], self.mask.numel(), valid.shape[-1])
+            valid = padded.index_copy(-2, self._places, valid)
+        out: Tensor = valid.unflatten(-2, self.mask.shape)
+        return out
+
+    def on(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Steps:
+        """Return the same on another device, and of another type if one is given; this one, if nothing changes."""
+        plain = self.as_subclass(Tensor)
+        moved = plain.to(device, dtype)
+        return self if moved is plain else self._made(moved, self.mask.to(device), padded=self.padded)
+
+    def first(self, n: int) -> Steps:
+        """Return the first ``n`` utterances; they count as padded if all of them together do."""
+        return self._made(self[:n], self.mask[:n], padded=self.padded)
+
+    def __reduce_ex__(self, _: object) -> tuple[Any, ...]:
+        """Pickle the tensor and its mask, but nothing that was computed of them."""
+        return _remade, (self.as_subclass(Tensor), self.mask, self.padded)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Steps:
+        """Copy the tensor and its mask."""
+        x, mask = (copy.deepcopy(tensor, memo) for tensor in (self.as_subclass(Tensor), self.mask))
+        memo[id(self)] = made = self._made(x, mask, padded=self.padded)
+        return made
+
+
+def _remade(x: Tensor, mask: Tensor, padded: bool) -> Steps:
+    return Steps._made(x, mask, padded=padded)
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """A batch of N utterances, as every system is given it.
+
+    Attributes:
+        audio: (N, T_a, E_a), with ``.mask`` (N, T_a) and ``.pooled`` (N, E_a).
+        text: (N, T_t, E_t), likewise.
+        edge_index: (2, E), the graph among the utterances: row 0 the source j, row 1 the target i that gathers from it.
+            Empty for a system that does not use it. For a stack of trials it holds the graphs of all of them:
+            utterance i of trial r is node r · N + i.
+    """
+
+    audio: Steps
+    text: Steps
+    edge_index: Int64[Tensor, "2 e"]
+
+    @classmethod
+    def from_features(
+        cls,
+        audio: Tensor,
+        text: Tensor,
+        edge_index: Tensor | None = None,
+        audio_mask: Tensor | None = None,
+        text_mask: Tensor | None = None,
+    ) -> Inputs:
+        """Return the inputs of embeddings.
+
+        Args:
+            audio: (N, E_a), or (N, T_a, E_a).
+            text: (N, E_t), or (N, T_t, E_t).
+            edge_index: (2, E); None: no edges.
+            audio_mask: (N, T_a), true where an audio step is valid; None: all are.
+            text_mask: the same for text.
+
+        Raises:
+            InputError: shapes that do not fit together.
+        """
+        if len(audio) != len(text):
+            raise InputError(
+                f"{len(audio)} audio embeddings but {len(text)} text embeddings: there must be one of each"
+            )
+        if edge_index is None:
+            edge_index = torch.empty(2, 0, dtype=torch.int64, device=audio.device)
+        return cls(Steps.of(audio, audio_mask), Steps.of(text, text_mask), edge_index)
+
+    @classmethod
+    def together(cls, inputs: Sequence[Inputs]) -> Inputs:
+        """Return the inputs of several trials that have the same utterances and each its own graph."""
+        first = inputs[0]
+        edges = [one.edge_index + trial * len(first) for trial, one in enumerate(inputs)]
+        return replace(first, edge_index=torch.cat(edges, dim=1))
+
+    def __len__(self) -> int:
+        """Return N, the number of utterances."""
+        return len(self.audio)
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Inputs:
+        """Return the same on another device, and of another floating type; nothing is copied that need not be."""
+        return Inputs(self.audio.on(device, dtype), self.text.on(device, dtype), self.edge_index.to(device))

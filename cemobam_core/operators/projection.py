@@ -1,0 +1,31 @@
+"""The projection of an encoder's embeddings to the size of the model."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from cemobam_core.inputs import Steps
+
+
+class Projection(nn.Module):
+    """Project embeddings: Linear, BatchNorm, ReLU, Dropout on every valid step.
+
+    Only valid steps enter, so that neither the batch statistics nor the dropout mask depends on the padding.
+
+    Args:
+        in_dim: size of an embedding.
+        out_dim: d, the size after it.
+        dropout: probability of dropout.
+
+    Shapes:
+        steps (N, T, in_dim) → (N, T, out_dim), zeros where padded
+    """
+
+    def __init__(self, *, in_dim: int, out_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(in_dim, out_dim), nn.BatchNorm1d(out_dim), nn.ReLU(), nn.Dropout(dropout))
+
+    def forward(self, steps: Steps) -> Float[Tensor, "*r n t out_dim"]:
+        """Return the projected steps."""
+        return steps.laid_out(self.layers(steps.valid))

@@ -1,0 +1,127 @@
+"""Every system that the tool has, found by its file."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from batches import SIZES, any_batch
+from torch import nn
+
+from cemobam_core import Batch, CemoBAM, EstimatorSystem, InputError, NeuralSystem, System, TrainingConfig, train
+from cemobam_core.corpora.synthetic import demo_fold
+from cemobam_core.systems import name_of, names, system_class
+
+SMALL: dict[str, dict[str, Any]] = {
+    "cemobam": {"hidden_dim": 16},
+    "concat_mlp": {"hidden_dim": 32},
+    "gcn": {"hidden_dim": 32},
+}
+
+
+@cache
+def demo() -> dict[str, Batch]:
+    splits = demo_fold().splits
+    return {name: Batch.from_features(split, split.rank(4).edge_index(4, 4)) for name, split in splits.items()}
+
+
+def test_a_system_is_found_by_its_file() -> None:
+    assert {"cemobam", "concat_mlp", "gcn", "logistic"} <= set(names())
+    assert names() == sorted(names())
+    assert "system" not in names()
+    assert system_class("cemobam") is CemoBAM
+
+
+def test_an_unknown_name_is_told_with_those_that_there_are() -> None:
+    with pytest.raises(
+        InputError, match=r"no system is called 'cemo'; choose from cemobam, concat_mlp, .*FILE.py:NAME"
+    ):
+        system_class("cemo")
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_system_is_a_frozen_dataclass_that_tells_its_source_and_has_defaults(name: str) -> None:
+    kind = system_class(name)
+    assert issubclass(kind, (NeuralSystem, EstimatorSystem))
+    assert is_dataclass(kind)
+    assert kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    assert kind.__doc__
+    assert not kind.__doc__.startswith(f"{kind.__name__}(")  # which dataclass would write
+    assert all(field.default is not MISSING for field in fields(kind))
+    assert name_of(kind) == name_of(kind()) == name
+    assert kind() == kind()
+    assert len({kind(), kind()}) == 1
+    assert f"    {(fields(kind)[0]).name}: " in kind.__doc__
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_system_learns_the_demo_and_is_the_same_for_the_same_seed(name: str) -> None:
+    system = system_class(name)(**SMALL.get(name, {}))
+    training = TrainingConfig(epochs=20, lr=6e-3)
+    result = train(system, demo(), training=training, seed=1)
+    assert set(result.metrics) == {"train", "val", "test"}
+    for metrics in result.metrics.values():
+        assert metrics.wa > 0.5  # chance is 0.25
+        assert metrics.ua > 0.5
+        assert metrics.loss < 1.3  # chance is 1.39
+    assert train(system, demo(), training=training, seed=1).metrics == result.metrics
+    logits = result.model(demo()["test"].inputs)
+    assert logits.shape == (180, 4)
+    right = (logits.argmax(dim=1) == demo()["test"].labels).double().mean().item()
+    assert right == pytest.approx(result.metrics["test"].wa)
+
+
+@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("steps", [(0, 0), (4, 3)])
+def test_a_system_takes_sequences_and_no_graph_where_it_uses_none(name: str, steps: tuple[int, int]) -> None:
+    kind = system_class(name)
+    batch = any_batch(40, steps, 0)
+    if not kind.uses_graph:
+        other = any_batch(40, steps, 0, k=(3, 3))
+        torch.testing.assert_close(batch.inputs.audio, other.inputs.audio)
+        results = [
+            train(kind(**SMALL.get(name, {})), {"train": b, "val": b}, training=TrainingConfig(epochs=2)).metrics
+            for b in (batch, other)
+        ]
+        assert results[0] == results[1]
+    result = train(kind(**SMALL.get(name, {})), {"train": batch, "val": batch}, training=TrainingConfig(epochs=2))
+    assert result.model(batch.inputs).shape == (40, 3)
+
+
+@pytest.mark.parametrize("name", [name for name in names() if issubclass(system_class(name), NeuralSystem)])
+def test_an_embedding_is_what_the_classifier_sees(name: str) -> None:
+    network: Any = system_class(name)(**SMALL.get(name, {})).build(SIZES).eval()  # type: ignore[attr-defined]
+    inputs = any_batch(20, (0, 0), 0).inputs
+    embedding = network.embedding(inputs)
+    assert isinstance(network, nn.Module)
+    assert embedding.shape[0] == 20
+    torch.testing.assert_close(network.classifier(embedding), network(inputs))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("cemobam", {"hidden_dim": 0}, "hidden_dim=0 must be a whole number of at least 1"),
+        ("cemobam", {"hidden_dim": 10, "heads": 4}, "hidden_dim=10 must be a multiple of heads=4"),
+        ("concat_mlp", {"layers": 0}, "layers=0 must be a whole number of at least 1"),
+        ("concat_mlp", {"dropout": 1.0}, "dropout=1.0 must be less than 1"),
+        ("concat_mlp", {"dropout": -0.5}, "dropout=-0.5 must be a finite number of at least 0"),
+        ("gcn", {"dropout": 1.5}, "dropout=1.5 must be less than 1"),
+        ("gcn", {"hidden_dim": True}, "hidden_dim=True must be a whole number"),
+        ("logistic", {"c": 0.0}, "c=0.0 must be above 0"),
+        ("logistic", {"c": float("nan")}, "c=nan must be a finite number"),
+        ("logistic", {"max_iter": 0}, "max_iter=0 must be a whole number of at least 1"),
+    ],
+)
+def test_a_wrong_value_is_named(name: str, change: dict[str, Any], message: str) -> None:
+    kind: type[System] = system_class(name)
+    with pytest.raises(InputError, match=message):
+        kind(**change)
+
+
+def test_an_unknown_field_is_refused() -> None:
+    with pytest.raises(TypeError, match="hiden_dim"):
+        system_class("gcn")(hiden_dim=3)  # type: ignore[call-arg]
