@@ -1,22 +1,34 @@
 """The experiment: designs, the ledger of what has been run, engines, and what comes out.
 
-``from study import load_results`` gives the results of a study as frames.
+``from study import load_results`` gives the results of a study as frames; ``from study import Block, Factor, papers``
+is what a study file needs.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from study import papers
+    from study.design.block import Block
+    from study.design.factors import Factor
     from study.findings.results import Results, load_results
 
-__all__ = ["Results", "load_results"]
+__all__ = ["Block", "Factor", "Results", "load_results", "papers"]
+
+_HOMES = {
+    "Block": "study.design.block",
+    "Factor": "study.design.factors",
+    "Results": "study.findings.results",
+    "load_results": "study.findings.results",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Imported when first used: a command line does not wait for pandas."""
-    if name not in __all__:
+    """Import a name when it is first used: a command line does not wait for pandas."""
+    if name == "papers":
+        return import_module("study.papers")
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from study.findings import results  # noqa: PLC0415
-
-    return getattr(results, name)
+    return getattr(import_module(_HOMES[name]), name)

@@ -8,17 +8,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from typing import Any, Literal
 
-from cemobam_core.config import Metric, Split
-from study.design import BLOCKS, Design, Pair, Trial, distinct
+from study.design.configuration import Trial
+from study.design.design import ANY_PAIR, Design
+from study.design.factors import Pair
 from study.engines import Engine
-from study.findings.aggregate import aggregate_grid, chosen_pair, trials_frame
+from study.engines.execution import by_stack
+from study.findings.aggregate import IDENTITY, PAIR, aggregate, chosen_pair, trials_frame
 from study.ledger.leases import Leases
 from study.ledger.ledger import Ledger
-from study.ledger.outcomes import Outcome, StudyFacts
-
-_ANY_PAIR = Pair(1, 1)
-"""For the grid, which varies the pair itself."""
+from study.ledger.outcomes import Metric, Outcome, Split, StudyFacts
 
 _POLL_S = 1.0
 """Seconds between looks at what other runs have done, when they have all that is left."""
@@ -26,14 +26,18 @@ _POLL_S = 1.0
 _log = logging.getLogger(__name__)
 
 
+PairFrom = Literal["chosen", "given", "usual"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """What a user asked for.
 
     Attributes:
-        design: the configurations to draw on.
-        blocks: the blocks to run.
-        at: the pair for the blocks after the grid; None: the one that the grid chooses.
+        design: every block that there is, and what trials share.
+        blocks: the names of the blocks to run.
+        at: the pair for the blocks that need one; None: the one that the choosing block chooses.
+        otherwise: the pair where no block to run chooses one, and none was chosen before; None: there is none.
         select_by: the metric that chooses.
         select_on: the split that chooses.
     """
@@ -41,6 +45,7 @@ class Plan:
     design: Design
     blocks: tuple[str, ...]
     at: Pair | None
+    otherwise: Pair | None = None
     select_by: Metric
     select_on: Split
 
@@ -58,7 +63,7 @@ class StudyRun:
         self.plan = plan
         self.facts = facts
         self.ledger = ledger
-        self._recorded: dict[str, dict[str, Outcome]] = {block: {} for block in BLOCKS}
+        self._recorded: dict[str, dict[str, Outcome]] = {block: {} for block in plan.design.blocks}
         self._known: dict[str, Outcome] = {}
         self._pair: tuple[Pair | None] | None = None  # as it was last worked out; None: something was learnt since
         self._awaited: dict[str, Trial] = {}  # what this run has asked for and not heard of yet
@@ -74,7 +79,7 @@ class StudyRun:
     def listen(self) -> None:
         """Learn what has been recorded since, by this run or another."""
         # A trial that blocks share is trained once, whichever block it was trained for: all are looked into.
-        for block in BLOCKS:
+        for block in self.plan.design.blocks:
             self._hear(block, self.ledger.news(block))
 
     def _hear(self, block: str, news: Mapping[str, Outcome]) -> None:
@@ -91,18 +96,29 @@ class StudyRun:
         self._on_outcome(trial, outcome)
 
     def pair(self) -> Pair | None:
-        """The pair for the blocks after the grid; None: the grid is not complete, or no pair has all its seeds."""
+        """Return the pair for the blocks that need one; None: what chooses it is not complete, or nothing does."""
         if self._pair is None:
-            self._pair = (self.plan.at or self._chosen(),)
+            chooses = self.plan.design.choosing in self.plan.blocks
+            self._pair = (self.plan.at or self._chosen() or (None if chooses else self.plan.otherwise),)
         return self._pair[0]
 
+    @property
+    def pair_from(self) -> PairFrom:
+        """How the pair is come by."""
+        if self.plan.at:
+            return "given"
+        return "chosen" if self._chosen() or self.plan.design.choosing in self.plan.blocks else "usual"
+
     def _chosen(self) -> Pair | None:
-        trials = self.plan.design.trials("grid", _ANY_PAIR)
+        design = self.plan.design
+        if design.choosing is None:
+            return None
+        trials = design.trials(design.choosing, ANY_PAIR)
         frame = trials_frame(trials, self.outcomes, self.facts)
         if len(frame) < len(trials):
             return None
         return chosen_pair(
-            aggregate_grid(frame, self.facts.folds),
+            aggregate(frame, PAIR, self.facts.folds),
             select_by=self.plan.select_by,
             select_on=self.plan.select_on,
             seeds=len(self.plan.design.seeds),
@@ -110,7 +126,7 @@ class StudyRun:
 
     def trials(self, block: str) -> list[Trial]:
         """The trials of a block; none while the pair that it needs is not known."""
-        pair = _ANY_PAIR if block == "grid" else self.pair()
+        pair = self.pair() if self.plan.design.needs_pair(block) else ANY_PAIR
         return self.plan.design.trials(block, pair) if pair else []
 
     def concerns(self, block: str) -> bool:
@@ -125,7 +141,14 @@ class StudyRun:
 
     def knows_any(self) -> bool:
         """Whether the ledger has any trial of the design, whatever its block."""
-        return bool(self.known(trial for block in BLOCKS for trial in self.trials(block)))
+        return bool(self.known(trial for block in self.plan.design.blocks for trial in self.trials(block)))
+
+    def _distinct(self, trials: Iterable[Trial]) -> list[Trial]:
+        """Return each trial once: what blocks share may have another name in each of them."""
+        by_signature: dict[str, Trial] = {}
+        for trial in trials:
+            by_signature.setdefault(self._signature(trial), trial)
+        return list(by_signature.values())
 
     def missing(self, trials: Iterable[Trial]) -> list[Trial]:
         """Those that are not done."""
@@ -136,16 +159,16 @@ class StudyRun:
     def counts(self) -> tuple[int, int]:
         """How many trials are asked for and how many of them are done.
 
-        Before the grid has chosen a pair, the blocks that wait for it count as if it were the grid's first.
+        Before a pair is chosen, the blocks that wait for it count as if it were the first.
         """
         design = self.plan.design
-        pair = self.pair() or Pair(design.k_audio[0], design.k_text[0])
-        asked = distinct(trial for block in self.plan.blocks for trial in design.trials(block, pair))
-        known = distinct(trial for block in self.plan.blocks for trial in self.trials(block))
+        pair = self.pair() or first_pair(design)
+        asked = self._distinct(trial for block in self.plan.blocks for trial in design.trials(block, pair))
+        known = self._distinct(trial for block in self.plan.blocks for trial in self.trials(block))
         return len(asked), len(known) - len(self.missing(known))
 
     def run(self, engine: Engine, on_outcome: Callable[[Trial, Outcome], None], *, log: str = "") -> None:
-        """Run what is missing: the grid, then the blocks at the pair that it chose.
+        """Run what is missing: the blocks that need no pair, then those at the pair that was chosen.
 
         Where the storage is shared, so is the work: other runs take what this one has not, and what they have when
         nothing else is left is waited for, and taken over if they die.
@@ -162,11 +185,15 @@ class StudyRun:
         self._told = {signature for signature, outcome in self.outcomes.items() if outcome.status == "done"}
         with ExitStack() as stack:
             leases = stack.enter_context(self.ledger.leases()) if self.ledger.shared else None
-            for stage in ("grid",), tuple(block for block in self.plan.blocks if block != "grid"):
-                blocks = {block: dict.fromkeys(self.trials(block)) for block in stage if block in self.plan.blocks}
+            waiting = [block for block in self.plan.blocks if self.plan.design.needs_pair(block)]
+            for stage in [block for block in self.plan.blocks if block not in waiting], waiting:
+                blocks = {block: {self._signature(trial): trial for trial in self.trials(block)} for block in stage}
                 self.share()
-                asked = distinct(trial for trials in blocks.values() for trial in trials)
-                self._awaited = {self._signature(trial): trial for trial in self.missing(asked)}
+                asked = self._distinct(trial for trials in blocks.values() for trial in trials.values())
+                missing = self.missing(asked)
+                if engine.stacks:
+                    missing = by_stack(missing)
+                self._awaited = {self._signature(trial): trial for trial in missing}
                 for trial, outcome in self.known(asked).items():  # by a run that is a stage ahead
                     if self._signature(trial) not in self._told | self._awaited.keys():
                         self._tell(trial, outcome)
@@ -179,13 +206,14 @@ class StudyRun:
                         self.listen()
                         continue
                     for trial, outcome in engine.run(itertools.chain([first], free)):
-                        _log_outcome(trial, self._signature(trial), outcome)
+                        self._log(trial, outcome)
                         outcome = replace(outcome, log=log if outcome.status == "failed" else "")  # noqa: PLW2901
+                        signature = self._signature(trial)
                         for block, trials in blocks.items():
-                            if trial in trials:
-                                self._record(block, trial, outcome)
+                            if signature in trials:
+                                self._record(block, trials[signature], outcome)
                         if leases:
-                            leases.give_back([self._signature(trial)])
+                            leases.give_back([signature])
 
     def _free(self, leases: Leases | None) -> Iterator[Trial]:
         """What is awaited, one by one, and nobody else has."""
@@ -213,23 +241,31 @@ class StudyRun:
                     self._record(block, trial, done[signature])
 
     def _record(self, block: str, trial: Trial, outcome: Outcome) -> None:
-        self._hear(block, self.ledger.record(block, trial, outcome))
+        self._hear(block, self.ledger.record(self.plan.design.blocks[block], trial, outcome))
 
     def _signature(self, trial: Trial) -> str:
         return trial.signature(self.facts.fingerprint)
 
+    def told(self, trial: Trial) -> dict[str, Any]:
+        """Return what tells a trial from the others of the study."""
+        return trial.parameters((*IDENTITY, *self.plan.design.factors))
 
-def _log_outcome(trial: Trial, signature: str, outcome: Outcome) -> None:
-    told = {
-        "signature": signature,
-        "profile": trial.configuration.profile,
-        **trial.parameters,
-        "seconds": outcome.seconds,
-        "device": outcome.device,
-    }
-    if outcome.status == "done":
-        _log.info("trial done", extra={**told, "val_wa": outcome.metrics["val_wa"]})
-    else:
-        _log.error(
-            "trial failed: %s", outcome.reason, extra={**told, "reason": outcome.reason, "traceback": outcome.traceback}
-        )
+    def _log(self, trial: Trial, outcome: Outcome) -> None:
+        about = {
+            "signature": self._signature(trial),
+            **self.told(trial),
+            "seconds": outcome.seconds,
+            "device": outcome.device,
+        }
+        if outcome.status == "done":
+            _log.info("trial done", extra={**about, "val_wa": outcome.metrics["val_wa"]})
+        else:
+            failed = {"reason": outcome.reason, "traceback": outcome.traceback}
+            _log.error("trial failed: %s", outcome.reason, extra={**about, **failed})
+
+
+def first_pair(design: Design) -> Pair:
+    """Return the first pair that the choosing block tries, for counting what waits for its choice."""
+    if design.choosing is None:
+        return ANY_PAIR
+    return next((one.pair for one in design.configurations(design.choosing, ANY_PAIR) if one.pair), ANY_PAIR)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from study.design import Trial
+from study.design.configuration import Trial
 from study.engines.execution import StudyData
 
 

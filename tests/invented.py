@@ -6,9 +6,12 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 
-from study.design import Design, Pair, Trial, readings
+from study.design.configuration import Trial
+from study.design.design import Design, with_values
+from study.design.factors import Pair, Value
 from study.driver import Plan
 from study.ledger.outcomes import METRICS, Outcome, StudyFacts
+from study.papers.cemobam import paper
 
 
 def invented(trial: Trial) -> Outcome:
@@ -22,6 +25,8 @@ def invented(trial: Trial) -> Outcome:
 
 class FakeEngine:
     """Keeps count of what it ran; fails or stops where it is told to."""
+
+    stacks = False
 
     def __init__(
         self,
@@ -58,7 +63,22 @@ def demo_facts() -> StudyFacts:
     return StudyFacts(dataset="demo", title="demo (synthetic)", fingerprint="abc", folds=1, settings={"epochs": 2})
 
 
+def small_design(
+    *,
+    k_audio: Iterable[int] = (1, 2),
+    k_text: Iterable[int] = (1, 2),
+    seeds: Iterable[int] = (0, 1),
+    profile: str = "paper",
+    folds: int = 1,
+    **settings: Value,
+) -> Design:
+    """The paper's blocks and the gaps over a small grid, with some settings changed."""
+    pairs = {"k_audio": tuple(k_audio), "k_text": tuple(k_text)}
+    blocks = {block.name: with_values(block, pairs) for block in (*paper.blocks, *paper.optional)}
+    return Design(blocks=blocks, profile=profile, settings=settings, seeds=tuple(seeds), folds=folds)
+
+
 def demo_plan(*, seeds: Iterable[int] = (0, 1)) -> Plan:
     """A plan of 2 x 3 pairs, the fusions and the ablations: 11 trials for each seed."""
-    design = Design(readings=readings(epochs=2), profile="paper", k_audio=(1, 2), k_text=(1, 2, 3), seeds=tuple(seeds))
+    design = small_design(k_text=(1, 2, 3), seeds=seeds, epochs=2)
     return Plan(design=design, blocks=("grid", "fusion", "ablation"), at=None, select_by="wa", select_on="val")

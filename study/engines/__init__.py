@@ -6,12 +6,20 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from study.design import Trial
+from study.design.configuration import Trial
 from study.ledger.outcomes import Outcome
 
 
 class Engine(AbstractContextManager["Engine"], Protocol):
-    """What the driver asks of an engine; leaving its context ends whatever it started."""
+    """What the driver asks of an engine; leaving its context ends whatever it started.
+
+    Attributes:
+        stacks: whether it trains several trials as one stack, so that those that can be should come together.
+    """
+
+    @property
+    def stacks(self) -> bool:  # noqa: D102
+        ...
 
     def run(self, trials: Iterable[Trial]) -> Iterator[tuple[Trial, Outcome]]:
         """Execute the trials, giving each with its outcome once, in the order in which they end.

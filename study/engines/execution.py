@@ -7,7 +7,7 @@ import logging
 import platform
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from traceback import format_exception
 from typing import TYPE_CHECKING
@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from cemobam_core.config import METHOD_VERSION, CemoBAMConfig
 from cemobam_core.corpora.splits import Assignment
 from cemobam_core.errors import InputError
 from cemobam_core.features import FeatureSet, Fold
 from cemobam_core.graph import TopKGraph
-from study.design import Trial
+from cemobam_core.systems import NeuralSystem
+from cemobam_core.training.config import METHOD_VERSION
+from study.design.configuration import Trial
 from study.engines.models import Keeping
 from study.ledger.outcomes import METRICS, Outcome
 
 if TYPE_CHECKING:
-    from cemobam_core.training.loop import Batch
+    from cemobam_core.training.batch import Batch
 
 _log = logging.getLogger(__name__)
 
@@ -61,16 +62,22 @@ class StudyData:
         for fold, rankings in zip(self.folds, self.rankings, strict=True):
             for name, features in fold.splits.items():
                 yield from features.tensors().values()
-                yield from (rankings[name].by_audio, rankings[name].by_text)
+                if name in rankings:
+                    yield from (rankings[name].by_audio, rankings[name].by_text)
 
     @classmethod
     def prepare(cls, folds: tuple[Fold, ...], k_max: int, *, keeping: Keeping | None = None) -> StudyData:
-        """Rank the neighbours in every split, once for the whole grid.
+        """Rank the neighbours in every split, once for all graphs.
+
+        Args:
+            folds: the features.
+            k_max: the largest K; 0: no trial uses a graph.
+            keeping: where trained models are kept; None: they are not.
 
         Raises:
             InputError: a split with too few utterances for ``k_max`` neighbours.
         """
-        rankings = tuple({name: s.rank(k_max) for name, s in fold.splits.items()} for fold in folds)
+        rankings = tuple({name: s.rank(k_max) for name, s in fold.splits.items() if k_max} for fold in folds)
         return cls(folds, rankings, keeping)
 
 
@@ -106,7 +113,7 @@ def at_once(device: str) -> int:
 
 
 def groups(trials: Iterable[Trial], at_most: int) -> Iterator[Group]:
-    """The trials in their order, as many together as can be one stack: they differ in their K pair and seed alone.
+    """Yield the trials in their order, as many neighbours together as can be one stack (:func:`by_stack`).
 
     Takes no more trials than it gives, but for one that ends a group and begins the next.
 
@@ -116,11 +123,11 @@ def groups(trials: Iterable[Trial], at_most: int) -> Iterator[Group]:
     """
     group: list[Trial] = []
     for trial in trials:
-        if group and _like(trial) != _like(group[0]):
+        if group and _stack_of(trial) != _stack_of(group[0]):
             yield tuple(group)
             group = []
         group.append(trial)
-        if len(group) == at_most or trial.configuration.training.schedule == "plateau":
+        if len(group) == at_most or _stack_of(trial) is None:
             yield tuple(group)
             group = []
     if group:
@@ -145,9 +152,23 @@ def undone(group: Group, outcomes: Sequence[Outcome], tries: int) -> list[tuple[
     return [((trial,), 1) for trial in group]
 
 
-def _like(trial: Trial) -> tuple[object, ...]:
-    configuration = trial.configuration
-    return trial.fold, configuration.model, configuration.training, configuration.graph
+def by_stack(trials: Iterable[Trial]) -> list[Trial]:
+    """Return the trials with those together that can be one stack, in the order of the first of each.
+
+    Without it, a block whose configurations take turns seed by seed would come in groups of one.
+    """
+    stacks: dict[object, list[Trial]] = {}
+    for trial in trials:
+        stacks.setdefault(_stack_of(trial) or trial, []).append(trial)
+    return [trial for stack in stacks.values() for trial in stack]
+
+
+def _stack_of(trial: Trial) -> tuple[object, ...] | None:
+    """Return what the trials of a stack have in common: they differ in K and seed alone. None: it is trained alone."""
+    configuration, graph = trial.configuration, trial.configuration.graph
+    alone = not isinstance(configuration.system, NeuralSystem) or configuration.get("schedule") == "plateau"
+    points = graph and graph.gather_from
+    return None if alone else (trial.fold, configuration.system, configuration.training, points)
 
 
 def execute(trials: Group, data: StudyData, device: str) -> list[Outcome]:
@@ -162,9 +183,15 @@ def execute(trials: Group, data: StudyData, device: str) -> list[Outcome]:
     from cemobam_core.training.loop import TrainingDiverged, train_together  # noqa: PLC0415  (slow; of use to workers alone)
 
     start = time.perf_counter()
-    fold, training = data.folds[trials[0].fold], trials[0].configuration.training
-    config, batches = config_of(trials[0], fold), [batches_of(trial, data) for trial in trials]
-    results = train_together(config, batches, training=training, seeds=[trial.seed for trial in trials], device=device)
+    fold, configuration = data.folds[trials[0].fold], trials[0].configuration
+    batches = [batches_of(trial, data) for trial in trials]
+    results = train_together(
+        configuration.system,
+        batches,
+        training=configuration.training,
+        seeds=[trial.seed for trial in trials],
+        device=device,
+    )
     seconds = round((time.perf_counter() - start) / len(trials), 3)
     outcomes = []
     for trial, batch, result in zip(trials, batches, results, strict=True):
@@ -175,19 +202,13 @@ def execute(trials: Group, data: StudyData, device: str) -> list[Outcome]:
             continue
         metrics = {name: getattr(result.metrics[name.partition("_")[0]], name.partition("_")[2]) for name in METRICS}
         if data.keeping:
-            test = batch["test"].to(device)
-            with torch.no_grad():
-                embedding = result.model.embedding(
-                    test.audio, test.text, test.edge_index, test.audio_mask, test.text_mask
-                )
             data.keeping.keep(
                 trial,
                 result.model,
                 class_names=fold.train.class_names,
                 metrics=metrics,
-                sizes={name: len(split) for name, split in fold.splits.items()},
-                embedding=embedding,
-                labels=fold.test.labels,
+                counts={name: len(split) for name, split in fold.splits.items()},
+                test=batch["test"].to(device),
             )
         outcomes.append(
             Outcome(
@@ -202,27 +223,17 @@ def execute(trials: Group, data: StudyData, device: str) -> list[Outcome]:
     return outcomes
 
 
-def config_of(trial: Trial, fold: Fold) -> CemoBAMConfig:
-    """The trial's model, with the sizes that the features have."""
-    return replace(
-        trial.configuration.model,
-        num_classes=fold.train.num_classes,
-        audio_dim=fold.train.audio.shape[-1],
-        text_dim=fold.train.text.shape[-1],
-    )
-
-
 def batches_of(trial: Trial, data: StudyData) -> dict[str, Batch]:
-    """Every split of the trial's fold with the trial's graph."""
-    from cemobam_core.training.loop import Batch  # noqa: PLC0415
+    """Return every split of the trial's fold with the trial's graph."""
+    from cemobam_core.training.batch import Batch  # noqa: PLC0415
 
-    pair, gather_from = trial.configuration.pair, trial.configuration.graph.gather_from
     batches = {}
     for name, split in data.folds[trial.fold].splits.items():
-        ranking = data.rankings[trial.fold][name]
-        batches[name] = Batch.from_features(
-            split, ranking.edge_index(pair.k_audio, pair.k_text, gather_from=gather_from)
-        )
+        edges = None
+        if graph := trial.configuration.graph:
+            ranking = data.rankings[trial.fold][name]
+            edges = ranking.edge_index(graph.k_audio, graph.k_text, gather_from=graph.gather_from)
+        batches[name] = Batch.from_features(split, edges)
     return batches
 
 
@@ -272,8 +283,9 @@ class Attempts:
 
         free, _ = torch.cuda.mem_get_info(self._device)
         free += torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
-        config = config_of(trials[0], self._data.folds[trials[0].fold])
-        each = bytes_of_training(config, batches_of(trials[0], self._data)["train"])
+        system = trials[0].configuration.system
+        assert isinstance(system, NeuralSystem)
+        each = bytes_of_training(system, batches_of(trials[0], self._data)["train"])
         return max(1, int(_SHARE * free / each))
 
 

@@ -21,7 +21,8 @@ import torch
 import torch.multiprocessing
 
 from cemobam_core.errors import InputError
-from study.design import Trial
+from cemobam_core.training.memory import keep_freed_memory
+from study.design.configuration import Trial
 from study.engines.execution import TRIES, Attempts, Group, StudyData, at_once, groups, ran_past, undone
 from study.engines.server import FORKS, start_server
 from study.ledger.outcomes import Outcome
@@ -47,6 +48,11 @@ class LocalEngine:
         # of the driver's threads, locks or connections.
         self._context: Any = multiprocessing.get_context("forkserver" if FORKS else "spawn")
         self._workers: list[_Worker] = []
+
+    @property
+    def stacks(self) -> bool:
+        """Whether it trains several trials as one stack: on a GPU."""
+        return at_once(self._devices[0]) > 1
 
     def __enter__(self) -> LocalEngine:
         """Move the data into shared memory; workers start when there is something to run.
@@ -199,6 +205,7 @@ def _work(connection: Connection, data: StudyData, device: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_the_driver, daemon=True).start()
     torch.set_num_threads(1)
+    keep_freed_memory()
     attempts = Attempts(data, device)
     connection.send("begun")
     while True:

@@ -1,33 +1,43 @@
-"""Trained models on disk: weights as safetensors, everything else as JSON; nothing in either can be run."""
+"""Trained models on disk: weights as safetensors, everything else as JSON; nothing in either can be run.
+
+A system that scikit-learn fits is kept by skops, which builds nothing but the types that it knows as safe.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from cemobam_core.config import CemoBAMConfig, GraphConfig
 from cemobam_core.corpora.splits import SPLITS
 from cemobam_core.errors import InputError
 from cemobam_core.files import written_atomically
-from study.design import Pair, Trial
+from cemobam_core.graph import GraphConfig
+from cemobam_core.inputs import Sizes
+from cemobam_core.systems import EstimatorSystem, NeuralSystem, System, name_of, system_class, version_of
+from cemobam_core.systems.files import SystemFile, file_of, is_in_file, path_of
+from cemobam_core.training.estimators import FittedEstimator
+from study.design.configuration import Trial
 
 if TYPE_CHECKING:
-    from cemobam_core.systems.cemobam import CemoBAM
+    from cemobam_core.training.batch import Batch
+    from cemobam_core.training.loop import Classifier
 
 WEIGHTS = "model.safetensors"
+ESTIMATOR = "estimator.skops"
 CONFIG = "config.json"
 EMBEDDING = "test_embedding.safetensors"
 
-_FORMAT = 2
-_LARGEST = {"gat_layers": 64, "cbam_kernel": 10_001}
+_FORMAT = 3
+_LARGEST = {"gat_layers": 64, "layers": 64, "cbam_kernel": 10_001}
 _LARGEST_SIZE = 65_536
 
 
@@ -50,9 +60,9 @@ class Keeping:
         return model_folder(self.folder, trial, self.fingerprint)
 
     def has(self, trial: Trial) -> bool:
-        """Whether the trial's model is kept already, in the format of this release."""
+        """Return whether the trial's model is kept already, in the format of this release."""
         folder = self.place(trial)
-        if not all((folder / name).is_file() for name in (CONFIG, WEIGHTS, EMBEDDING)):
+        if not all((folder / name).is_file() for name in (CONFIG, _file_of(trial.configuration.system), EMBEDDING)):
             return False
         try:
             content = _read(folder / CONFIG)
@@ -63,13 +73,12 @@ class Keeping:
     def keep(
         self,
         trial: Trial,
-        model: CemoBAM,
+        model: Classifier,
         *,
         class_names: Sequence[str],
         metrics: Mapping[str, float],
-        sizes: Mapping[str, int],
-        embedding: Tensor,
-        labels: Tensor,
+        counts: Mapping[str, int],
+        test: Batch,
     ) -> None:
         """Write a trial's model; the configuration comes last, so that what has one is whole.
 
@@ -78,47 +87,73 @@ class Keeping:
             model: what came of it.
             class_names: C names, in the order of the logits.
             metrics: as the ledger has them.
-            sizes: how many utterances each split has.
-            embedding: (N, width), what the classifier sees of the test utterances.
-            labels: (N,), theirs.
+            counts: how many utterances each split has.
+            test: the test split, of which what the classifier sees is kept.
         """
         folder, configuration = self.place(trial), trial.configuration
-        weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
-        with written_atomically(folder / WEIGHTS) as temporary:
-            save_file(weights, temporary)
+        if isinstance(model, nn.Module):
+            weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+            with written_atomically(folder / WEIGHTS) as temporary:
+                save_file(weights, temporary)
+        else:
+            assert isinstance(model, FittedEstimator)
+            from skops.io import dump  # noqa: PLC0415  (slow to import)
+
+            with written_atomically(folder / ESTIMATOR) as temporary:
+                dump(model.estimator, temporary)
+        with torch.no_grad():
+            seen = getattr(model, "embedding", model)(test.inputs)
         with written_atomically(folder / EMBEDDING) as temporary:
-            save_file({"embedding": embedding.detach().float().cpu().contiguous(), "labels": labels.cpu()}, temporary)
+            embedding = {"embedding": seen.detach().float().cpu().contiguous(), "labels": test.labels.cpu()}
+            save_file(embedding, temporary)
+        system, graph, training = configuration.system, configuration.graph, configuration.training
+        if file := file_of(type(system)):
+            with written_atomically(folder / file.name) as temporary:
+                temporary.write_bytes(file.content)
         content = {
             "format": _FORMAT,
             "dataset": self.dataset,
             "class_names": list(class_names),
             "profile": configuration.profile,
-            "k_audio": configuration.pair.k_audio,
-            "k_text": configuration.pair.k_text,
-            "graph": asdict(configuration.graph),
-            "model": asdict(model.config),
-            "training": asdict(configuration.training),
+            "system": name_of(system),
+            "version": version_of(system),
+            "choices": asdict(system),
+            "sizes": asdict(test.sizes),
+            "graph": graph and asdict(graph),
+            "training": training and asdict(training),
             "seed": trial.seed,
             "fold": trial.fold,
             "features": self.fingerprint,
             "signature": trial.signature(self.fingerprint),
             "metrics": dict(metrics),
-            "utterances": dict(sizes),
+            "utterances": dict(counts),
         }
         with written_atomically(folder / CONFIG) as temporary:
             temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
+def _file_of(system: System) -> str:
+    return WEIGHTS if isinstance(system, NeuralSystem) else ESTIMATOR
+
+
 def model_folder(folder: Path, trial: Trial, fingerprint: str) -> Path:
-    """Where a trial's model is: readable, and distinct by the signature's first digits."""
-    pair, model = trial.configuration.pair, trial.configuration.model
-    settings = f"k{pair.k_audio}-{pair.k_text}_{model.fusion}_{model.modules}"
-    return folder / f"{settings}_fold{trial.fold}_seed{trial.seed}_{trial.signature(fingerprint)[:8]}"
+    """Return where a trial's model is: readable, and distinct by the signature's first digits."""
+    configuration = trial.configuration
+    pair = configuration.pair
+    told = [
+        name_of(configuration.system).rpartition(":")[2],
+        *([f"k{pair.k_audio}-{pair.k_text}"] if pair else []),
+        *(str(value) for name in ("fusion", "modules") if (value := configuration.get(name)) is not None),
+    ]
+    signature = trial.signature(fingerprint)
+    return folder / f"{'_'.join(told)}_fold{trial.fold}_seed{trial.seed}_{signature[:8]}"
 
 
-def size_in_bytes(config: CemoBAMConfig) -> int:
-    """What the weights of a model take on disk."""
-    return sum(value.numel() * value.element_size() for value in _blank(config).state_dict().values())
+def size_in_bytes(system: System, sizes: Sizes) -> int:
+    """Return what the weights of a model take on disk; an estimator's are not known before."""
+    if not isinstance(system, NeuralSystem):
+        return 0
+    return sum(value.numel() * value.element_size() for value in _blank(system, sizes).state_dict().values())
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -126,37 +161,52 @@ class KeptModel:
     """A model read back, ready to label utterances.
 
     Attributes:
-        model: in evaluation mode.
-        pair: of the graph.
-        graph: its other choices.
+        model: called with :class:`Inputs` it gives (N, C) logits.
+        sizes: of the features that it takes.
+        graph: choices of the graph; None: it uses none.
         class_names: in the order of the logits.
-        sizes: how many utterances each split has that it was trained and measured on.
+        counts: how many utterances each split has that it was trained and measured on.
     """
 
-    model: CemoBAM
-    pair: Pair
-    graph: GraphConfig
+    model: Classifier
+    sizes: Sizes
+    graph: GraphConfig | None
     class_names: tuple[str, ...]
-    sizes: dict[str, int]
+    counts: dict[str, int] = field(default_factory=dict)
 
 
-def load_model(folder: Path) -> KeptModel:
-    """Read what :class:`Keeping` wrote. Neither file can hold anything that is run.
+def load_model(folder: Path, system: str | None = None) -> KeptModel:
+    """Read what :class:`Keeping` wrote. None of its files can hold anything that is run.
+
+    Args:
+        folder: of the model.
+        system: ``FILE.py:NAME`` of a model whose system is in a user's file, which is run; None: the tool's own.
 
     Raises:
         InputError: files that are missing, or are not what is written there: names the file and what is wrong.
     """
     path = folder / CONFIG
-    if not path.is_file() or not (folder / WEIGHTS).is_file():
+    if not path.is_file() or not any((folder / name).is_file() for name in (WEIGHTS, ESTIMATOR)):
         raise InputError(
-            f"{folder}: holds no kept model; give a folder with {CONFIG} and {WEIGHTS}, as --keep-models writes them "
-            "under results/NAME/models"
+            f"{folder}: holds no kept model; give a folder with {CONFIG} and {WEIGHTS} or {ESTIMATOR}, as "
+            "--keep-models writes them under results/NAME/models"
         )
-    kept = _described(path, _read(path))
-    weights = _weights(folder / WEIGHTS, kept.model)
-    kept.model.load_state_dict(weights, assign=True)
-    kept.model.eval().requires_grad_(False)
-    return kept
+    content = _Described(path, _read(path))
+    made = content.system(system)
+    if isinstance(made, NeuralSystem):
+        network = _blank(made, content.sizes)
+        network.load_state_dict(_weights(folder / WEIGHTS, network), assign=True)
+        model: Classifier = network.eval().requires_grad_(False)
+    else:
+        assert isinstance(made, EstimatorSystem)
+        model = FittedEstimator(made, _estimator(folder / ESTIMATOR), content.sizes.num_classes)
+    return KeptModel(
+        model=model,
+        sizes=content.sizes,
+        graph=content.graph,
+        class_names=content.class_names,
+        counts=content.counts,
+    )
 
 
 def _read(path: Path) -> Any:
@@ -178,67 +228,102 @@ def load_embedding(folder: Path) -> tuple[Tensor, Tensor] | None:
     return (vectors, labels) if fits and len(vectors) > 3 else None
 
 
-def _described(path: Path, content: Any) -> KeptModel:
-    """The model as its configuration says, without weights."""
+class _Described:
+    """The content of a :data:`CONFIG`, looked at part by part."""
 
-    def wrong(what: str) -> InputError:
-        return InputError(f"{path}: {what}; give a folder as --keep-models writes it")
+    def __init__(self, path: Path, content: Any) -> None:
+        self._path = path
+        if not isinstance(content, dict):
+            raise self._wrong("is no JSON object")
+        if content.get("format") != _FORMAT:
+            raise InputError(
+                f"{path}: format is {content.get('format')!r}, this release reads {_FORMAT}; keep the model again: run "
+                "the study's command with --keep-models"
+            )
+        self._content = content
+        self.sizes: Sizes = self._built("sizes", Sizes)
+        self.graph: GraphConfig | None = self._built("graph", GraphConfig) if content.get("graph") else None
+        names = content.get("class_names")
+        if not isinstance(names, list) or not all(isinstance(x, str) for x in names) or len(set(names)) != len(names):
+            raise self._wrong("class_names must be a list of different names")
+        if len(names) != self.sizes.num_classes:
+            raise self._wrong(f"{len(names)} class names for {self.sizes.num_classes} classes")
+        self.class_names = tuple(names)
+        try:
+            self.counts = _counts(content.get("utterances"))
+        except ValueError as error:
+            raise self._wrong(str(error)) from None
 
-    if not isinstance(content, dict):
-        raise wrong("is no JSON object")
-    if content.get("format") != _FORMAT:
-        raise InputError(
-            f"{path}: format is {content.get('format')!r}, this release reads {_FORMAT}; keep the model again: run the "
-            "study's command with --keep-models"
+    def system(self, given: str | None) -> System:
+        """Return the system with its choices."""
+        name = self._content.get("system")
+        if not isinstance(name, str) or not re.fullmatch(r"\w+|[^/\\:]+\.py:\w+", name) or not name.isprintable():
+            raise self._wrong(f"system is {str(name)[:40]!r}")
+        foreign = ":" in name
+        if foreign and given is None:
+            raise InputError(
+                f"{self._path}: its system is {name}, in a file that would be run; if you trust it, add --system "
+                f"{self._path.with_name(name)}"
+            )
+        if given and not foreign:
+            raise InputError(f"--system {given}: the model is of the tool's own system {name}; leave the option out")
+        if given:
+            self._check_file(given, name)
+        kind = system_class(given or name)
+        if version_of(kind) != self._content.get("version"):
+            raise self._of_another_version(name, "another release of the tool has changed it")
+        made: System = self._built("choices", kind)
+        return made
+
+    def _check_file(self, given: str, name: str) -> None:
+        """Check that a user's file is what the model was trained with, before it is run."""
+        if not is_in_file(given):
+            raise InputError(f"--system {given}: the model is of {name}; give the file that defines it, FILE.py:NAME")
+        *_, called = name.rpartition(":")
+        if given.rpartition(":")[2] != called:
+            raise InputError(f"--system {given}: the model is of {name}; give FILE.py:{called}")
+        path = path_of(given)
+        try:
+            content = Path(path).read_bytes()
+        except OSError as error:
+            raise InputError(f"--system {given}: cannot be read ({error.strerror or error})") from None
+        if SystemFile(path, content).version != self._content.get("version"):
+            raise self._of_another_version(given, "its file was changed")
+
+    def _of_another_version(self, name: str, what: str) -> InputError:
+        return InputError(
+            f"{self._path}: was made by another version of {name} ({what}); run the study again with --keep-models"
         )
-    parts: dict[str, Any] = {}
-    for name, kind in (("model", CemoBAMConfig), ("graph", GraphConfig)):
-        given, known = content.get(name), {field.name for field in fields(kind)}
+
+    def _built(self, name: str, kind: type[Any]) -> Any:
+        given, known = self._content.get(name), {field.name for field in fields(kind)}
         if not isinstance(given, dict) or given.keys() != known:
             odd = sorted(known.symmetric_difference(given)) if isinstance(given, dict) else []
-            raise wrong(
-                f"{name} must have the settings of this release" + (f" ({odd[0]!r} does not fit)" if odd else "")
-            )
+            hint = f" ({odd[0]!r} does not fit)" if odd else ""
+            raise self._wrong(f"{name} must have the settings of this release{hint}")
         for key, hint in get_type_hints(kind).items():
+            if key not in known:
+                continue
             value = given[key]
             if isinstance(value, int) and value > _LARGEST.get(key, _LARGEST_SIZE):
-                raise wrong(f"{key}={value} is too large to be meant")
+                raise self._wrong(f"{key}={value} is too large to be meant")
             choices, types = get_args(hint), (int, float) if hint is float else (hint,)
             if value not in choices if choices else type(value) not in types:
-                wanted = f"one of {', '.join(choices)}" if choices else f"{hint.__name__}"
-                raise wrong(f"{key}={str(value)[:40]!r} is not {wanted}")
+                wanted = f"one of {', '.join(map(str, choices))}" if choices else f"{hint.__name__}"
+                raise self._wrong(f"{key}={str(value)[:40]!r} is not {wanted}")
+            if kind is Sizes and value < 1:
+                raise self._wrong(f"{key}={value} is not at least 1")
         try:
-            parts[name] = kind(**given)
+            return kind(**given)
         except InputError as error:
-            raise wrong(str(error)) from None
-    names = content.get("class_names")
-    if not isinstance(names, list) or not all(isinstance(x, str) for x in names) or len(set(names)) != len(names):
-        raise wrong("class_names must be a list of different names")
-    if len(names) != parts["model"].num_classes:
-        raise wrong(f"{len(names)} class names for {parts['model'].num_classes} classes")
-    try:
-        pair, sizes = _pair(content), _sizes(content.get("utterances"))
-    except ValueError as error:
-        raise wrong(str(error)) from None
-    return KeptModel(
-        model=_blank(parts["model"]),
-        pair=pair,
-        graph=parts["graph"],
-        class_names=tuple(names),
-        sizes=sizes,
-    )
+            raise self._wrong(str(error)) from None
+
+    def _wrong(self, what: str) -> InputError:
+        return InputError(f"{self._path}: {what}; give a folder as --keep-models writes it")
 
 
-def _pair(content: dict[str, Any]) -> Pair:
-    for name in ("k_audio", "k_text"):
-        k = content.get(name)
-        if not isinstance(k, int) or isinstance(k, bool) or k < 1:
-            raise ValueError(f"{name} is {str(k)[:40]!r}, not a whole number of at least 1")
-    return Pair(content["k_audio"], content["k_text"])
-
-
-def _sizes(utterances: object) -> dict[str, int]:
-    """How many utterances each split has, as the configuration says."""
+def _counts(utterances: object) -> dict[str, int]:
+    """Return how many utterances each split has, as the configuration says."""
     if not isinstance(utterances, dict) or utterances.keys() != set(SPLITS):
         raise ValueError(f"utterances must say how many are in {', '.join(SPLITS)}")
     for name, size in utterances.items():
@@ -247,15 +332,30 @@ def _sizes(utterances: object) -> dict[str, int]:
     return utterances
 
 
-def _blank(config: CemoBAMConfig) -> CemoBAM:
-    """The model's shapes without its memory."""
-    from cemobam_core.systems.cemobam import CemoBAM  # noqa: PLC0415  (slow to import)
-
+def _blank(system: NeuralSystem, sizes: Sizes) -> nn.Module:
+    """Return the untrained model: of the tool's own systems the shapes alone, without their memory."""
+    if file_of(type(system)):  # it may hold what its weights do not, such as a buffer that is not persistent
+        with torch.random.fork_rng(devices=[]):
+            return system.build(sizes)
     with torch.device("meta"):
-        return CemoBAM(config)
+        return system.build(sizes)
 
 
-def _weights(path: Path, model: CemoBAM) -> dict[str, Tensor]:
+def _estimator(path: Path) -> Any:
+    """Return a fitted estimator, made of nothing but types that skops trusts."""
+    from skops.io import get_untrusted_types, load  # noqa: PLC0415  (slow to import)
+
+    try:
+        if unknown := get_untrusted_types(file=path):
+            raise InputError(f"{path}: holds {unknown[0]}, which is not read: it could run code")
+        return load(path, trusted=[])
+    except InputError:
+        raise
+    except Exception as error:  # skops raises whatever its parts do
+        raise InputError(f"{path}: cannot be read as skops writes it ({' '.join(str(error).split())[:120]})") from None
+
+
+def _weights(path: Path, model: nn.Module) -> dict[str, Tensor]:
     try:
         weights = load_file(path)
     except (OSError, SafetensorError) as error:

@@ -13,42 +13,63 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-# Ray reads these when it is imported. Nothing is sent anywhere; no cluster is started unasked; tensors are read where
-# they lie in the object store, else each worker would copy them; workers stay in their folder; Tune is silent.
-os.environ.update(
-    RAY_USAGE_STATS_ENABLED="0",
-    RAY_ENABLE_AUTO_CONNECT="0",
-    RAY_ENABLE_ZERO_COPY_TORCH_TENSORS="1",
-    RAY_DEDUP_LOGS_SKIP_REGEX=".",
-    RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
-    RAY_CHDIR_TO_TRIAL_DIR="0",
-    TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
-    RAY_AIR_NEW_OUTPUT="0",
-    TUNE_PRINT_ALL_TRIAL_ERRORS="0",
-    TUNE_GLOBAL_CHECKPOINT_S="3600",
-)
-if (Path.home() / ".ray" / "auth_token").exists():
-    # What Ray's command line does where it has made a token before; a driver that joins would go without, in vain.
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-
-import ray
-import torch
-from ray import tune
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
-from ray.tune.callback import Callback
-from ray.tune.search import Searcher
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
 from cemobam_core.errors import InputError
-from study.design import Trial
+from cemobam_core.training.memory import keep_freed_memory
+from study.design.configuration import Trial
 from study.engines.execution import TRIES, Attempts, Group, StudyData, at_once, groups, ran_past, undone
 from study.ledger.outcomes import Outcome
+
+# Nothing is sent anywhere; no cluster is started unasked; tensors are read where they lie in the object store, or each
+# worker would copy them; workers stay in their folder; Tune is silent.
+_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_AUTO_CONNECT": "0",
+    "RAY_ENABLE_ZERO_COPY_TORCH_TENSORS": "1",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+}
+
+
+@contextmanager
+def environment() -> Iterator[None]:
+    """Set what Ray reads from the environment, when it is imported and while it runs, and put back what was there."""
+    wanted = dict(_ENVIRONMENT)
+    if (Path.home() / ".ray" / "auth_token").exists():
+        # What Ray's command line does where it has made a token before; a driver that joins would go without, in vain.
+        wanted["RAY_AUTH_MODE"] = os.environ.get("RAY_AUTH_MODE", "token")
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+with environment():
+    import ray
+    import torch
+    from ray import tune
+    from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+    from ray.tune.callback import Callback
+    from ray.tune.search import Searcher
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
 
 _BUNDLE_SECONDS = 10.0
 """A bundle ends with the first trial that ends after so long: what Tune does about each, some 90 ms on a machine of two
@@ -104,10 +125,16 @@ class RayEngine:
         self._again: deque[tuple[Group, int]] = deque()  # undone, or left over from bundles that Tune gave up
         self._parked: deque[_Question] = deque()  # of workers for which there is nothing to do
         self._tuning: _Tuning | None = None
+        self._surroundings = ExitStack()
         self._failed_starts = 0
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
         self._heard = 0.0
         self._exhausted = True
+
+    @property
+    def stacks(self) -> bool:
+        """Whether it trains several trials as one stack: on a GPU."""
+        return at_once(self._device) > 1
 
     def __enter__(self) -> RayEngine:
         """Start or join the cluster; workers start when there is something to run.
@@ -115,6 +142,7 @@ class RayEngine:
         Raises:
             InputError: Ray does not start here, or there is no cluster at the address.
         """
+        self._surroundings.enter_context(environment())
         self._temporary = tempfile.TemporaryDirectory(
             prefix="cemobam-ray-", dir=_short_folder(), ignore_cleanup_errors=True
         )
@@ -168,6 +196,7 @@ class RayEngine:
         ray.shutdown()  # with the driver, all actors of it end
         if self._temporary:
             self._temporary.cleanup()
+        self._surroundings.close()
 
     def run(self, trials: Iterable[Trial]) -> Iterator[tuple[Trial, Outcome]]:
         """Execute the trials, giving each with its outcome once, in the order in which they end.
@@ -391,6 +420,7 @@ class _Worker(tune.Trainable):
         import study.engines.loaded  # noqa: F401, PLC0415  (slow, and no part of the first trial)
 
         torch.set_num_threads(1)
+        keep_freed_memory()
         self._relay, self._attempts = relay, Attempts(data, device)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -515,11 +545,12 @@ def cluster_devices(address: str, *, device: str, workers: int | None, gpus_per_
     Raises:
         InputError: there is no cluster, or no GPU in it that is asked for.
     """
-    _join(address)
-    try:
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    finally:
-        ray.shutdown()
+    with environment():
+        _join(address)
+        try:
+            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+        finally:
+            ray.shutdown()
     gpus = [node.get("GPU", 0.0) for node in nodes]
     if device == "cuda" and max(gpus) < gpus_per_trial:
         raise InputError(

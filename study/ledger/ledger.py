@@ -11,32 +11,34 @@ import gc
 import math
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState, create_trial
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from cemobam_core.config import FUSIONS, MODULES
 from cemobam_core.errors import InputError
-from study.design import BLOCKS, Trial
+from cemobam_core.systems.files import is_in_file
+from study.design.block import Block
+from study.design.configuration import Trial
+from study.design.factors import PAIR, Factor
 from study.ledger.leases import Leases
 from study.ledger.outcomes import METRICS, Outcome, StudyFacts
 from study.ledger.storages import Row, first_line, masked, open_storage
 
-FACTS, OPTIONS = "made from", "asked for"
-"""The user attributes of an Optuna study that hold its :class:`StudyFacts`, and the options it was last run with."""
+FACTS, OPTIONS, BLOCK = "made from", "asked for", "block"
+"""The user attributes of an Optuna study that hold its :class:`StudyFacts`, the options that it was last run with, and
+what it varies."""
 
-_CHOICES: dict[str, BaseDistribution] = {
-    "fusion": CategoricalDistribution(FUSIONS),
-    "modules": CategoricalDistribution(MODULES),
-}
+_TOLD = ("system", *PAIR, "fusion", "modules")
+"""Settings that are recorded of every trial that has them, whatever its block varies."""
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -81,10 +83,13 @@ class Ledger:
         try:
             self._storage = open_storage(storage)
             # A study that was made but not yet described holds no trial.
+            described = [study for study in self._storage.optuna.get_all_studies() if FACTS in study.user_attrs]
             self._kept = {
-                study.study_name: (StudyFacts(**study.user_attrs[FACTS]), study.user_attrs.get(OPTIONS, []))
-                for study in self._storage.optuna.get_all_studies()
-                if FACTS in study.user_attrs
+                study.study_name: (StudyFacts.of(study.user_attrs[FACTS]), study.user_attrs.get(OPTIONS, []))
+                for study in described
+            }
+            self._varied = {
+                study.study_name: study.user_attrs[BLOCK] for study in described if BLOCK in study.user_attrs
             }
         except (SQLAlchemyError, ArgumentError, ImportError, OSError, RuntimeError, ValueError) as error:
             raise InputError(
@@ -120,10 +125,15 @@ class Ledger:
 
     def facts(self) -> StudyFacts | None:
         """What is kept of the studies of this name and tag; None: there are none yet."""
-        for block in BLOCKS:
-            if self.study_name(block) in self._kept:
-                return self._kept[self.study_name(block)][0]
-        return None
+        return next((facts for name, (facts, _) in self._kept.items() if self._is_ours(name)), None)
+
+    def blocks(self) -> dict[str, dict[str, Any]]:
+        """Return what the recorded blocks of this name and tag vary, by name, as :func:`block_data` has it."""
+        return {taken_apart(name)[1]: data for name, data in self._varied.items() if self._is_ours(name)}
+
+    def _is_ours(self, study_name: str) -> bool:
+        name, block, _ = taken_apart(study_name)
+        return name == self._name and study_name == self.study_name(block)
 
     def recorded(self) -> list[Recorded]:
         """Return every study in the storage, of whatever name and tag, in order of name and tag."""
@@ -157,11 +167,10 @@ class Ledger:
             LedgerFailed: the storage refused.
         """
         self._asked = list(options)
-        ours = {self.study_name(block) for block in BLOCKS}
 
         def keep() -> None:
             for study in self._storage.optuna.get_all_studies():
-                if study.study_name in ours and study.user_attrs.get(OPTIONS) != self._asked:
+                if self._is_ours(study.study_name) and study.user_attrs.get(OPTIONS) != self._asked:
                     self._storage.optuna.set_study_user_attr(study._study_id, OPTIONS, self._asked)
 
         self._storage.lasting(keep)
@@ -185,7 +194,7 @@ class Ledger:
 
         return self._heard(block, *self._storage.lasting(read))
 
-    def record(self, block: str, trial: Trial, outcome: Outcome) -> dict[str, Outcome]:
+    def record(self, block: Block, trial: Trial, outcome: Outcome) -> dict[str, Outcome]:
         """Write one ended trial into the block's study, whole or not at all, unless it is there as done.
 
         Returns:
@@ -200,7 +209,7 @@ class Ledger:
             "status": outcome.status,
             "profile": trial.configuration.profile,
             **outcome.metrics,
-            "epochs": trial.configuration.training.epochs,
+            "epochs": trial.configuration.get("epochs"),
             "seconds": outcome.seconds,
             "device": outcome.device,
             "signature": signature,
@@ -210,11 +219,12 @@ class Ledger:
         if outcome.confusion:
             attributes["test_confusion"] = outcome.confusion
         ended = datetime.now()
+        parameters = trial.parameters(dict.fromkeys((*_TOLD, *block.columns)))
         frozen = create_trial(
             state=TrialState.COMPLETE if is_done else TrialState.FAIL,
             value=outcome.metrics["val_wa"] if is_done else None,
-            params=trial.parameters,
-            distributions={name: _CHOICES.get(name) or _range(name, value) for name, value in trial.parameters.items()},
+            params=parameters,
+            distributions={name: _distribution(name, value, block, trial) for name, value in parameters.items()},
             user_attrs=attributes,
             intermediate_values=dict(outcome.curve),
         )
@@ -222,14 +232,14 @@ class Ledger:
 
         def recorded() -> tuple[list[Row], int]:
             with self._storage.transaction(self._study(block)) as transaction:
-                rows, last = transaction.read(self._told.get(block, -1))
+                rows, last = transaction.read(self._told.get(block.name, -1))
                 done = {row.attributes.get("signature") for row in rows if row.done}
-                if signature not in self._done[block] | done:
+                if signature not in self._done[block.name] | done:
                     last = transaction.add(frozen)
                     rows.append(Row(is_done, frozen.user_attrs, frozen.intermediate_values))
                 return rows, last
 
-        return self._heard(block, *self._storage.lasting(recorded))
+        return self._heard(block.name, *self._storage.lasting(recorded))
 
     def _heard(self, block: str, rows: Iterable[Row], last: int) -> dict[str, Outcome]:
         outcomes = _outcomes(rows)
@@ -237,11 +247,11 @@ class Ledger:
         self._done[block] |= {signature for signature, outcome in outcomes.items() if outcome.status == "done"}
         return outcomes
 
-    def _study(self, block: str) -> int:
-        if block in self._made:
-            return self._made[block]
+    def _study(self, block: Block) -> int:
+        if block.name in self._made:
+            return self._made[block.name]
         study = optuna.create_study(
-            study_name=self.study_name(block),
+            study_name=self.study_name(block.name),
             storage=self._storage.optuna,
             direction="maximize",
             load_if_exists=True,
@@ -252,7 +262,9 @@ class Ledger:
                 study.set_metric_names(["validation WA"])
             study.set_user_attr(FACTS, asdict(self._facts))
             study.set_user_attr(OPTIONS, self._asked)
-        self._made[block] = study._study_id
+        if study.user_attrs.get(BLOCK) != (data := block_data(block)):
+            study.set_user_attr(BLOCK, data)
+        self._made[block.name] = study._study_id
         return study._study_id
 
 
@@ -263,15 +275,71 @@ def taken_apart(study_name: str) -> tuple[str, str, str]:
     return name, block, tag
 
 
-def _range(name: str, value: int) -> IntDistribution:
-    """Where a number comes from: 1 to 10, or to 100 and so on for a larger K; 0 to 9 for seeds and folds.
+def block_data(block: Block) -> dict[str, Any]:
+    """Return what a block varies, as JSON holds it."""
+    return {
+        "question": block.question,
+        "factors": [[factor.name, list(factor.values)] for factor in block.factors],
+        "configurations": {name: dict(changes) for name, changes in block.configurations.items()},
+        "reference": block.reference,
+        "title": block.title,
+        "chooses": block.chooses,
+        "labels": [[value, label] for value, label in block.labels.items()],
+    }
+
+
+def block_of(name: str, data: Mapping[str, Any]) -> Block:
+    """Return the block of which :func:`block_data` gave the data; what an older version did not write is empty.
+
+    Raises:
+        InputError: data that is none of a block's.
+    """
+    try:
+        return Block(
+            name,
+            question=str(data.get("question", "")),
+            factors=tuple(Factor(factor, values) for factor, values in data.get("factors", ())),
+            configurations=dict(data.get("configurations", {})),
+            reference=data.get("reference"),
+            title=str(data.get("title", "")),
+            chooses=bool(data.get("chooses", False)),
+            labels=dict(data.get("labels", ())),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"its description cannot be read ({error})") from None
+
+
+def _distribution(name: str, value: Any, block: Block, trial: Trial) -> BaseDistribution:
+    """Return where a parameter's value comes from.
 
     The dashboard weighs parameters over their whole range, so that should be near what is tried; and it leaves out a
     parameter whose range is not the same in all trials of a study.
     """
+    values = next((factor.values for factor in block.factors if factor.name == name), (value,))
+    if name == "system":  # recorded without the folder of its file
+        values = tuple(dict.fromkeys(_recorded_name(str(one)) for one in values))
+    if isinstance(value, str | bool):
+        if name == "profile":
+            values = block.names or values
+        elif value not in values or len(values) == 1:
+            values = get_args(get_type_hints(type(trial.configuration.system)).get(name)) or values
+        return CategoricalDistribution(values if value in values else (*values, value))
+    if isinstance(value, float):
+        low, high = min(map(float, values)), max(map(float, values))
+        if low > 0:  # whole decades
+            ends = 10.0 ** math.floor(math.log10(low)), 10.0 ** math.ceil(math.log10(high))
+            return FloatDistribution(min(low, ends[0]), max(high, ends[1]), log=True)
+        return FloatDistribution(low, max(high, 1.0))
+    # 1 to 10, or to 100 and so on for a larger K; 0 to 9 for seeds and folds
     first = 1 if name.startswith("k_") else 0
-    digits = len(str(value - first))
+    digits = len(str(max(value, *values) - first)) if len(values) > 1 else len(str(value - first))
     return IntDistribution(first, 10**digits - 1 + first)
+
+
+def _recorded_name(system: str) -> str:
+    """Return the name of a system as trials have it, of the name as a block has it."""
+    path, _, name = system.rpartition(":")
+    return f"{Path(path).name}:{name}" if is_in_file(system) else system
 
 
 @contextmanager
@@ -303,7 +371,7 @@ def _outcome(row: Row) -> Outcome:
         status="done" if row.done else "failed",
         seconds=attributes.get("seconds", math.nan),
         device=attributes.get("device", ""),
-        metrics={name: attributes[name] for name in METRICS} if row.done else {},
+        metrics={name: attributes[name] for name in METRICS if name in attributes} if row.done else {},
         curve=row.curve,
         reason=attributes.get("reason", ""),
         confusion=tuple(map(tuple, attributes.get("test_confusion", ()))),

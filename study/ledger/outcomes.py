@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from cemobam_core.metrics import METRICS as SCORES
+
 SPLITS = ("train", "val", "test")
-MEASURES = ("loss", "wa", "ua", "wf1")
+MEASURES = ("loss", *SCORES)
 METRICS = tuple(f"{split}_{measure}" for split in SPLITS for measure in MEASURES)
 
 Status = Literal["done", "failed"]
+Split = Literal["val", "test"]
+Metric = str
+"""The name of a metric, as in :data:`cemobam_core.metrics.METRICS`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,3 +72,14 @@ class StudyFacts:
 
     def __post_init__(self) -> None:  # noqa: D105
         object.__setattr__(self, "class_names", tuple(self.class_names))  # a list, as the ledger gives them
+
+    @classmethod
+    def of(cls, kept: Mapping[str, Any]) -> StudyFacts:
+        """Return the facts that a ledger has, which an older or a newer version may have written.
+
+        Args:
+            kept: by name; what is missing is empty, and what is not known here is left out.
+        """
+        empty = {"dataset": "", "title": "", "fingerprint": "", "folds": 1, "settings": {}}
+        known = {one.name for one in fields(cls)}
+        return cls(**{**empty, **{name: value for name, value in kept.items() if name in known}})

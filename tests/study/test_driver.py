@@ -12,17 +12,19 @@ from pathlib import Path
 
 import optuna
 import pytest
-from invented import FakeEngine, demo_facts, demo_plan, invented
+from invented import FakeEngine, demo_facts, demo_plan, invented, small_design
 from runs import ROOT, recorded, start_python, until
 
-from cemobam_core.config import FUSIONS, MODULES
-from study import driver
-from study.design import Pair, Trial, distinct
-from study.driver import Plan, StudyRun
+from study import Block, Factor, driver
+from study.design.configuration import Trial
+from study.design.design import ANY_PAIR, distinct, with_values
+from study.design.factors import Pair
+from study.driver import Plan, StudyRun, first_pair
 from study.ledger import leases
 from study.ledger.ledger import Ledger
 from study.ledger.outcomes import Outcome, StudyFacts
 from study.ledger.storages import open_storage
+from study.papers.cemobam.paper import FUSIONS, MODULES
 
 Make = Callable[..., Ledger]
 
@@ -42,7 +44,7 @@ def test_every_trial_is_run_once_and_every_block_is_complete(make_ledger: Make, 
     assert study.counts() == (22, 22)
     again = make_ledger()
     assert {block: len(again.news(block)) for block in plan.blocks} == {"grid": 12, "fusion": 8, "ablation": 6}
-    seen = Counter((t.configuration.model.fusion, t.configuration.model.modules) for t in engine.ran[12:])
+    seen = Counter((t.configuration.get("fusion"), t.configuration.get("modules")) for t in engine.ran[12:])
     expected = {(f, "full") for f in FUSIONS if f != "min"} | {("min", m) for m in MODULES if m != "full"}
     assert seen == dict.fromkeys(expected, 2)
     assert all(t.configuration.pair == Pair(2, 1) for t in engine.ran[12:])
@@ -116,7 +118,7 @@ def test_killed_at_ten_random_moments_the_ledger_has_every_trial_once(in_folder:
 def test_a_larger_grid_runs_what_is_new(make_ledger: Make, plan: Plan, facts: StudyFacts) -> None:
     small = replace(plan, blocks=("grid",))
     run(small, make_ledger(), facts, FakeEngine())
-    larger = replace(small, design=replace(plan.design, k_audio=(1, 2, 3), seeds=(0, 1, 2)))
+    larger = replace(small, design=small_design(k_audio=(1, 2, 3), k_text=(1, 2, 3), seeds=(0, 1, 2), epochs=2))
     engine = FakeEngine()
     run(larger, make_ledger(), facts, engine)
     assert len(engine.ran) == 3 * 3 * 3 - 12
@@ -166,7 +168,7 @@ def test_a_later_block_takes_its_pair_from_the_grid_in_the_ledger(
     assert study.counts() == (6, 2)
     study.run(engine, lambda *_: None)
     assert len(engine.ran) == 4
-    unfinished = replace(plan.design, k_text=(1, 2, 3, 4))
+    unfinished = small_design(k_text=(1, 2, 3, 4), epochs=2)
     assert StudyRun(replace(plan, blocks=("ablation",), design=unfinished), make_ledger(), facts).pair() is None
 
 
@@ -284,3 +286,127 @@ def test_a_failed_trial_names_its_log(
     told = [record for record in caplog.records if record.levelname == "ERROR"]
     assert {record.reason for record in told} == {"ValueError: told to"}  # type: ignore[attr-defined]
     assert all(record.signature for record in told)  # type: ignore[attr-defined]
+
+
+# Blocks of a user's own, beside the paper's.
+
+WIDTH = Block("width", factors=[Factor("hidden_dim", [8, 16, 512])])
+GRAPHLESS = Block("graphless", systems=["concat_mlp", "logistic"])
+NAMED = Block("named", configurations={"theirs": {"hidden_dim": 8}, "mine": {"hidden_dim": 32}}, reference="theirs")
+
+
+def planned(plan: Plan, *blocks: Block, run: tuple[str, ...], **changes: object) -> Plan:
+    """A plan that knows some more blocks, of which it runs those named."""
+    design = replace(plan.design, blocks={**plan.design.blocks, **{block.name: block for block in blocks}})
+    return replace(plan, **{"design": design, "blocks": run, **changes})  # type: ignore[arg-type]
+
+
+def test_blocks_that_need_no_pair_run_first(make_ledger: Make, plan: Plan, facts: StudyFacts) -> None:
+    engine = FakeEngine()
+    study = run(planned(plan, WIDTH, GRAPHLESS, run=("width", "graphless", "grid")), make_ledger(), facts, engine)
+    assert study.pair() == Pair(2, 1)
+    first, then = engine.ran[: 2 * (2 + 6)], engine.ran[2 * (2 + 6) :]
+    assert Counter(trial.configuration.get("system") for trial in first) == {
+        **{"concat_mlp": 2, "logistic": 2, "cemobam": 12}
+    }
+    # at the pair that the grid chose, and of its own width nothing is left to train
+    assert {trial.configuration.pair for trial in then} == {Pair(2, 1)}
+    widths = Counter(trial.configuration.get("hidden_dim") for trial in then)
+    assert widths == {8: 2, 512: 2}
+    assert plan.design.base.get("hidden_dim") == 16
+    assert {block: len(make_ledger().news(block)) for block in ("width", "graphless", "grid")} == {
+        **{"width": 6, "graphless": 4, "grid": 12}
+    }
+
+
+def test_what_blocks_share_under_other_names_is_trained_once_and_recorded_in_each(
+    make_ledger: Make, plan: Plan, facts: StudyFacts
+) -> None:
+    engine = FakeEngine()
+    asked = planned(plan, WIDTH, NAMED, run=("width", "named"), at=Pair(1, 2))
+    heard: list[Trial] = []
+    study = StudyRun(asked, make_ledger(), facts)
+    assert study.counts() == (8, 0)
+    study.run(engine, lambda trial, _: heard.append(trial))
+    assert len(engine.ran) == len(heard) == 8
+    assert study.counts() == (8, 8)
+    assert {block: len(make_ledger().news(block)) for block in ("width", "named")} == {"width": 6, "named": 4}
+    place = make_ledger().storage
+    params = [one.params for one in optuna.load_study(study_name="demo/named", storage=place).trials]
+    assert {(one["profile"], one["seed"]) for one in params} == {(n, s) for n in ("theirs", "mine") for s in (0, 1)}
+    again = FakeEngine()
+    run(asked, make_ledger(), facts, again)
+    assert again.ran == []
+
+
+def test_a_failure_in_one_block_is_made_good_in_all_that_share_the_trial(
+    make_ledger: Make, plan: Plan, facts: StudyFacts
+) -> None:
+    asked = planned(plan, WIDTH, NAMED, run=("width", "named"), at=Pair(1, 2))
+    study = run(asked, make_ledger(), facts, FakeEngine(fails=lambda trial: trial.configuration.get("hidden_dim") == 8))
+    assert study.counts() == (8, 6)
+    engine = FakeEngine()
+    assert run(asked, make_ledger(), facts, engine).counts() == (8, 8)
+    assert len(engine.ran) == 2
+    for block in ("width", "named"):
+        assert {outcome.status for outcome in make_ledger().news(block).values()} == {"done"}
+
+
+def test_the_pair_is_given_chosen_or_the_usual_one(make_ledger: Make, plan: Plan, facts: StudyFacts) -> None:
+    own = planned(plan, WIDTH, run=("width",), otherwise=Pair(5, 4))
+    new = StudyRun(own, make_ledger(), facts)
+    assert (new.pair(), new.pair_from) == (Pair(5, 4), "usual")
+    engine = FakeEngine()
+    run(own, make_ledger(), facts, engine)
+    assert {trial.configuration.pair for trial in engine.ran} == {Pair(5, 4)}
+    with_grid = replace(own, blocks=("width", "grid"))
+    waits = StudyRun(with_grid, make_ledger(), facts)
+    assert (waits.pair(), waits.pair_from) == (None, "chosen")  # what chooses is to be run: it is waited for
+    assert waits.trials("width") == []
+    given = StudyRun(replace(with_grid, at=Pair(1, 1)), make_ledger(), facts)
+    assert (given.pair(), given.pair_from) == (Pair(1, 1), "given")
+    run(with_grid, make_ledger(), facts, FakeEngine())
+    later = StudyRun(own, make_ledger(), facts)
+    assert (later.pair(), later.pair_from) == (Pair(2, 1), "chosen")  # before, by the grid in the ledger
+
+
+def test_a_study_without_a_grid_has_the_usual_pair_or_none(make_ledger: Make, plan: Plan, facts: StudyFacts) -> None:
+    bare = replace(plan, design=replace(plan.design, blocks={"width": WIDTH}), blocks=("width",))
+    study = StudyRun(bare, make_ledger(), facts)
+    assert (study.pair(), study.trials("width"), study.counts()) == (None, [], (6, 0))
+    assert first_pair(bare.design) == ANY_PAIR
+    usual = StudyRun(replace(bare, otherwise=Pair(3, 3)), make_ledger(), facts)
+    assert (usual.pair(), usual.pair_from, len(usual.trials("width"))) == (Pair(3, 3), "usual", 6)
+
+
+def test_a_grid_of_systems_without_a_graph_chooses_no_pair(make_ledger: Make, plan: Plan, facts: StudyFacts) -> None:
+    engine = FakeEngine()
+    grid = replace(plan, design=replace(plan.design, system="concat_mlp"), blocks=("grid",))
+    study = run(grid, make_ledger(), facts, engine)
+    assert (len(engine.ran), study.counts(), study.pair()) == (2, (2, 2), None)
+    assert first_pair(grid.design) == ANY_PAIR
+
+
+def test_values_that_are_added_to_a_block_are_run_alone(make_ledger: Make, plan: Plan, facts: StudyFacts) -> None:
+    first = planned(plan, WIDTH, run=("width",), at=Pair(1, 2))
+    run(first, make_ledger(), facts, FakeEngine())
+    larger = planned(plan, with_values(WIDTH, {"hidden_dim": (4, 8, 16, 512)}), run=("width",), at=Pair(1, 2))
+    engine = FakeEngine()
+    assert run(larger, make_ledger(), facts, engine).counts() == (8, 8)
+    assert {trial.configuration.get("hidden_dim") for trial in engine.ran} == {4}
+    # the storage may have more than is asked for
+    assert StudyRun(first, make_ledger(), facts).counts() == (6, 6)
+
+
+def test_an_engine_that_stacks_is_given_those_together_that_can_be_one_stack(
+    make_ledger: Make, plan: Plan, facts: StudyFacts
+) -> None:
+    class Stacking(FakeEngine):
+        stacks = True
+
+    engine = Stacking()
+    run(planned(plan, WIDTH, run=("width",), at=Pair(1, 2)), make_ledger(), facts, engine)
+    assert [t.configuration.get("hidden_dim") for t in engine.ran] == [8, 8, 16, 16, 512, 512]
+    one_by_one = FakeEngine()
+    run(planned(plan, WIDTH, run=("width",), at=Pair(2, 2)), make_ledger(), facts, one_by_one)
+    assert [t.configuration.get("hidden_dim") for t in one_by_one.ran] == [8, 16, 512, 8, 16, 512]

@@ -1,46 +1,5 @@
-"""The paper's own numbers, as data, with their source.
+"""The study of the CemoBAM paper (2025): its blocks, its published figures, its claims, as data."""
 
-``table1.csv`` to ``table4.csv`` hold Tables I to IV in percent, ``best_k.csv`` the best pairs of Fig. 2. They are as
-printed; note that the authors' released code calls balanced accuracy "WA" and accuracy "UA", so the columns may have
-to be read the other way round.
-"""
+from study.papers.cemobam.paper import blocks
 
-from __future__ import annotations
-
-from importlib.resources import as_file, files
-
-import pandas as pd
-
-from study.design import Pair
-
-SWAP_NOTE = (
-    "Published figures as printed; the authors' released code computes balanced accuracy as WA and accuracy "
-    "as UA, so these two may be swapped."
-)
-
-
-def published(name: str, dataset: str) -> pd.DataFrame:
-    """A table of the paper for one data set; empty where the paper has none of it.
-
-    Args:
-        name: ``table1`` to ``table4`` or ``best_k``.
-        dataset: ``iemocap`` or ``esd``.
-    """
-    table = _read(name)
-    return table[table["dataset"] == dataset].reset_index(drop=True)
-
-
-def paper_pairs() -> dict[str, Pair]:
-    """Return the K pairs that the paper reports as best, by data set."""
-    rows = _read("best_k").to_dict("records")
-    return {row["dataset"]: Pair(row["k_audio"], row["k_text"]) for row in rows}
-
-
-def paper_pair(dataset: str) -> Pair | None:
-    """Return the K pair that the paper reports as best; None where it reports none."""
-    return paper_pairs().get(dataset)
-
-
-def _read(name: str) -> pd.DataFrame:
-    with as_file(files(__package__) / f"{name}.csv") as path:
-        return pd.read_csv(path)
+__all__ = ["blocks"]

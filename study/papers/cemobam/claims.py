@@ -11,18 +11,16 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from study.design import Pair
+from study.design.factors import Pair
 from study.findings.analysis import MEASURES, Analysis, Comparison
-from study.findings.statistics import LEVEL, SEEDS_FOR_INTERVAL, Difference, holm
-from study.papers.cemobam import paper_pairs, published
+from study.findings.statistics import LEVEL, SEEDS_FOR_INTERVAL, holm
+from study.findings.wording import ends, p_value, points
+from study.papers.cemobam.paper import LABELS
+from study.papers.cemobam.published import paper_pairs, published
 
 Verdict = Literal["confirmed", "within noise", "contradicted", "higher than published", "not tested"]
 
-LABELS = {
-    **{"cls": "CLS", "min": "MIN", "max": "MAX", "mean": "MEAN"},
-    **{"full": "CemoBAM", "no_xcbam": "w/o xCBAM", "no_chgat": "w/o CH-GAT"},
-    **{"chosen": "the chosen pair", "paper": "the paper's pair", "middle": "the middle pair"},
-}
+PAIR_LABELS = {"chosen": "the chosen pair", "paper": "the paper's pair", "middle": "the middle pair"}
 
 _MARGIN = 1.0
 """Points within which a level counts as reproduced."""
@@ -101,7 +99,7 @@ def _k_matters(analysis: Analysis) -> tuple[Verdict, str]:
         return "not tested", _no_grid(analysis)
     p_values = holm([effect.p for effect in variance.effects])
     effects = ", ".join(
-        f"{effect.name} ω² = {effect.omega2:.2f} (p {_p(p)})"
+        f"{effect.name} ω² = {effect.omega2:.2f} (p {p_value(p)})"
         for effect, p in zip(variance.effects, p_values, strict=True)
     )
     verdict: Verdict = "confirmed" if min(p_values) < LEVEL else "within noise"
@@ -160,7 +158,7 @@ def _pairs_told(analysis: Analysis, comparison: Comparison) -> str:
     if not comparison.corrected:
         return f"{raw}{_tested(comparison)}."
     if pairs[first] == pairs[second]:
-        raw = f"K {pairs[first]} is both {LABELS[first]} and {LABELS[second]}"
+        raw = f"K {pairs[first]} is both {PAIR_LABELS[first]} and {PAIR_LABELS[second]}"
     return f"{raw}; corrected for having picked the pairs on these seeds, {_corrected(comparison)}."
 
 
@@ -171,7 +169,7 @@ def _left_out(analysis: Analysis) -> str:
 
 
 def _min_wins(analysis: Analysis) -> tuple[Verdict, str]:
-    return _variants(analysis, analysis.fusion.get(analysis.metric, []), 3)
+    return _variants(analysis, analysis.of("fusion").get(analysis.metric, []), 3)
 
 
 def _xcbam(analysis: Analysis) -> tuple[Verdict, str]:
@@ -183,13 +181,13 @@ def _chgat(analysis: Analysis) -> tuple[Verdict, str]:
 
 
 def _ablation(analysis: Analysis, variant: str) -> tuple[Verdict, str]:
-    made = [c for c in analysis.ablation.get(analysis.metric, []) if c.second == variant]
+    made = [c for c in analysis.of("ablation").get(analysis.metric, []) if c.second == variant]
     return _variants(analysis, made, 1)
 
 
 def _variants(analysis: Analysis, made: list[Comparison], all_of_them: int) -> tuple[Verdict, str]:
     if not made:
-        return "not tested", "The block that would tell has not been run, or has no trial that is done."
+        return "not tested", "The block that would tell has not been run at this K pair, or has no trial that is done."
     if any(np.isnan(c.difference.p) for c in made):
         return "not tested", "It takes two seeds at least to tell an effect from luck, five to be of use."
     signs = [_sign(c) for c in made]
@@ -203,8 +201,8 @@ def _variants(analysis: Analysis, made: list[Comparison], all_of_them: int) -> t
 
 def _variants_told(analysis: Analysis, made: list[Comparison]) -> str:
     """The differences as the table shows them, then those that are corrected, each labelled as what it is."""
-    rows = analysis.results.fusion if made[0].family == "fusion" else analysis.results.ablation
-    seeds = rows.set_index(made[0].family)["n_seeds"]
+    rows = analysis.results.block(made[0].family)
+    seeds = rows.set_index(rows.columns[0])["n_seeds"]
     first, told = LABELS[made[0].first], []
     for c in made:
         whole = c.difference.n == seeds[c.first] == seeds[c.second]
@@ -222,8 +220,9 @@ def _level(analysis: Analysis) -> tuple[Verdict, str]:
     level, about = _published_level(analysis), analysis.results.about
     if level is None:
         return "not tested", f"The paper reports no figures for {about.title}."
-    ours = analysis.results.fusion
-    ours = ours[ours["fusion"] == "min"]
+    ours = analysis.results.own
+    if analysis.results.about.fusion != "min":
+        ours = analysis.results.block("fusion").query("fusion == 'min'")
     if ours.empty or ours.iloc[0]["n_seeds"] < SEEDS_FOR_INTERVAL:
         return "not tested", (
             f"It takes the full model with MIN, with {SEEDS_FOR_INTERVAL} seeds at least, at the K pair of the study."
@@ -314,31 +313,10 @@ def _more(comparison: Comparison, first: str, second: str) -> str:
 def _tested(comparison: Comparison) -> str:
     """What stands behind a raw difference that needs no correction: its interval, p-value and seeds."""
     difference = comparison.difference
-    interval = f"95% interval {ends}, " if (ends := _ends(difference)) else ""
-    return f" ({interval}p {_p(comparison.p_holm)}, {difference.n} seeds)"
+    interval = f"95% interval {both}, " if (both := ends(difference)) else ""
+    return f" ({interval}p {p_value(comparison.p_holm)}, {difference.n} seeds)"
 
 
 def _corrected(comparison: Comparison) -> str:
     """A corrected difference with what stands behind it."""
-    return f"{points(comparison.difference)} (p {_p(comparison.p_holm)}, {comparison.difference.n} seeds)"
-
-
-def points(difference: Difference) -> str:
-    """A difference of fractions in percentage points, with its interval where it has one."""
-    return f"{signed(100 * difference.mean)} {_ends(difference)}".rstrip()
-
-
-def _ends(difference: Difference) -> str:
-    """Both ends of a difference's interval in points; empty: it has none."""
-    known = pd.notna(difference.low)
-    return f"[{signed(100 * difference.low)}, {signed(100 * difference.high)}]" if known else ""
-
-
-def signed(value: float) -> str:
-    """One decimal, always with a sign; a dash for what is not known."""
-    # the zero added makes a rounded -0.0 a plain zero
-    return f"{round(value, 1) + 0.0:+.1f}".replace("-", "−") if pd.notna(value) else "–"
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    return f"{points(comparison.difference)} (p {p_value(comparison.p_holm)}, {comparison.difference.n} seeds)"

@@ -8,17 +8,20 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from invented import small_design
 
-from cemobam_core import CemoBAMConfig, Fold
-from cemobam_core.training.loop import Batch, bytes_of_training
-from study.design import Design, Pair, Trial, readings
+from cemobam_core import CemoBAM, Fold, Inputs
+from cemobam_core.training.batch import Batch
+from cemobam_core.training.loop import bytes_of_training
+from study import Block, Factor
+from study.design.configuration import Configuration, Trial
+from study.design.design import ANY_PAIR, Design
+from study.design.factors import Pair
 from study.engines import execution
-from study.engines.execution import STACKED, Attempts, Group, StudyData, at_once, execute, groups, undone
+from study.engines.execution import STACKED, Attempts, Group, StudyData, at_once, by_stack, execute, groups, undone
 from study.ledger.outcomes import Outcome
 
-DESIGN = Design(
-    readings=readings(hidden_dim=8, heads=2, epochs=2), profile="paper", k_audio=(1, 2), k_text=(1, 2), seeds=(0, 1, 2)
-)
+DESIGN = small_design(seeds=(0, 1, 2), hidden_dim=8, heads=2, epochs=2)
 GRID = DESIGN.trials("grid", Pair(1, 1))
 FUSION = DESIGN.trials("fusion", Pair(1, 1))
 
@@ -32,21 +35,25 @@ def test_on_a_cpu_trials_go_one_by_one_and_on_a_gpu_together() -> None:
     assert (at_once("cpu"), at_once("cuda:1")) == (1, STACKED)
 
 
+def at_one_pair(configuration: Configuration) -> Configuration:
+    return configuration.having({"k_audio": 1, "k_text": 1})
+
+
 @given(st.lists(st.sampled_from([*GRID, *FUSION]), max_size=40), st.integers(1, 8))
 def test_groups_keep_the_order_and_hold_trials_of_one_kind(trials: list[Trial], at_most: int) -> None:
     made = list(groups(trials, at_most))
     assert [trial for group in made for trial in group] == trials
     for group in made:
         assert 1 <= len(group) <= at_most
-        assert len({(t.fold, replace(t.configuration, pair=Pair(1, 1))) for t in group}) == 1
-    kinds = [replace(group[0].configuration, pair=Pair(1, 1)) for group in made]
+        assert len({(t.fold, at_one_pair(t.configuration)) for t in group}) == 1
+    kinds = [at_one_pair(group[0].configuration) for group in made]
     for i, group in enumerate(made[:-1]):  # none could have been larger
         assert len(group) == at_most or kinds[i] != kinds[i + 1]
 
 
 def test_trials_with_learning_rates_of_their_own_go_one_by_one() -> None:
     released = replace(DESIGN, profile="released").trials("grid", Pair(1, 1))
-    assert released[0].configuration.training.schedule == "plateau"
+    assert released[0].configuration.get("schedule") == "plateau"
     assert [len(group) for group in groups(released, 8)] == [1] * len(released)
 
 
@@ -110,7 +117,7 @@ def test_of_one_trial_too_large_the_worker_dies(data: StudyData, monkeypatch: py
 
 def test_as_many_are_trained_at_once_as_the_free_memory_takes(data: StudyData, monkeypatch: pytest.MonkeyPatch) -> None:
     batch = execution.batches_of(GRID[0], data)["train"]
-    each = bytes_of_training(execution.config_of(GRID[0], data.folds[0]), batch)
+    each = bytes_of_training(DESIGN.base.system, batch)  # type: ignore[arg-type]
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (int(5.5 * each), 0))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 3 * each)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: each)
@@ -128,23 +135,22 @@ def test_the_estimate_of_a_trainings_memory_is_near_what_it_keeps(n: int) -> Non
     audio, text = torch.randn(n, 24, generator=generator), torch.randn(n, 16, generator=generator)
     target = torch.arange(n).repeat_interleave(9)
     source = (target + torch.arange(9).repeat(n)) % n
-    batch = Batch(audio, text, torch.arange(n) % 4, torch.stack([source, target]))
-    config = CemoBAMConfig(audio_dim=24, text_dim=16, hidden_dim=32)
+    batch = Batch(Inputs.from_features(audio, text, torch.stack([source, target])), torch.arange(n) % 4, 4)
+    system = CemoBAM(hidden_dim=32)
     kept: dict[int, int] = {}
 
     def keep(x: torch.Tensor) -> torch.Tensor:
         kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
         return x
 
-    from cemobam_core.systems.cemobam import CemoBAM
-    from cemobam_core.training.stacks import stack
+    from cemobam_core.training.stacks import Stack
 
-    model = stack([CemoBAM(config) for _ in range(3)], [torch.Generator() for _ in range(3)])
+    model = Stack([system.build(batch.sizes) for _ in range(3)], [torch.Generator() for _ in range(3)])
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        logits = Batch.together([batch] * 3).logits(model)
+        logits = model(Batch.together([batch] * 3).inputs)
     actual = sum(kept.values()) / 3
     assert logits.shape == (3, n, 4)
-    assert actual < bytes_of_training(config, batch) < 3 * actual
+    assert actual < bytes_of_training(system, batch) < 3 * actual
 
 
 def test_a_trial_of_a_group_that_diverges_fails_alone(data: StudyData, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,3 +167,64 @@ def test_a_trial_of_a_group_that_diverges_fails_alone(data: StudyData, monkeypat
     outcomes = Attempts(data, "cpu").attempt(tuple(GRID[:3]))
     assert [outcome.status for outcome in outcomes] == ["done", "failed", "done"]
     assert outcomes[1].reason == "TrainingDiverged: the training loss is nan at epoch 1"
+
+
+# The paper's own study, and blocks of a user's: what a GPU's worker is given at once.
+
+
+def counted(design: Design, block: str) -> tuple[int, int]:
+    """How many groups a block's trials make as they come, and sorted by stack."""
+    trials = design.trials(block, Pair(8, 7))
+    ordered = by_stack(trials)
+    assert sorted(map(repr, ordered)) == sorted(map(repr, trials))
+    return len(list(groups(trials, STACKED))), len(list(groups(ordered, STACKED)))
+
+
+FIVE = small_design(k_audio=range(1, 11), k_text=range(1, 11), seeds=range(5))
+
+
+def test_by_stack_brings_the_seeds_of_a_configuration_together() -> None:
+    assert counted(FIVE, "fusion") == (20, 4)
+    assert counted(FIVE, "ablation") == (15, 3)
+    assert counted(FIVE, "grid") == (16, 16)  # 500 in groups of 32, whatever the order
+    plateau = {one.profile for one in FIVE.configurations("gaps", ANY_PAIR) if one.get("schedule") == "plateau"}
+    assert len(plateau) == 1 + 10  # a rate of its own each: never two at once
+    assert counted(FIVE, "gaps") == (110, 11 + 5 * 11)
+
+
+@pytest.mark.parametrize(
+    ("block", "expected"),
+    [
+        (Block("x", factors=[Factor("hidden_dim", [8, 16, 32])]), (15, 3)),
+        (Block("x", factors=[Factor("lr", [0.1, 1])]), (10, 2)),
+        (Block("x", factors=[Factor("k_audio", [1, 2, 3])]), (1, 1)),
+        (Block("x", factors=[Factor("k_audio", [1, 2]), Factor("fusion", ["min", "max"])]), (20, 2)),
+        (Block("x", systems=["cemobam", "gcn", "concat_mlp", "logistic"]), (20, 3 + 5)),
+        (Block("x", systems=["logistic"]), (5, 5)),
+        (Block("x", factors=[Factor("gather_from", ["chosen", "choosers"])]), (10, 2)),
+        (Block("x", configurations={"a": {"lr": 1}, "b": {"lr": 1.0}}), (1, 1)),
+        (Block("x", configurations={"a": {"schedule": "plateau"}}), (5, 5)),
+    ],
+)
+def test_groups_of_a_users_block(block: Block, expected: tuple[int, int]) -> None:
+    assert counted(replace(FIVE, blocks={"x": block}), "x") == expected
+
+
+def test_folds_are_never_in_one_group() -> None:
+    folded = replace(FIVE, folds=3)
+    assert counted(folded, "fusion") == (60, 12)
+    for group in groups(by_stack(folded.trials("fusion", ANY_PAIR)), STACKED):
+        assert len({trial.fold for trial in group}) == 1
+
+
+def test_what_uses_no_graph_is_given_none_and_needs_no_ranking(small_fold: Fold) -> None:
+    study = replace(DESIGN, blocks={"x": Block("x", systems=["concat_mlp", "logistic"])}, seeds=(0,))
+    data = StudyData.prepare((small_fold,), 0)
+    assert data.rankings == ({},)
+    for trial in study.trials("x", ANY_PAIR):
+        assert {b.inputs.edge_index.shape for b in execution.batches_of(trial, data).values()} == {(2, 0)}
+        (outcome,) = execute((trial,), data, "cpu")
+        assert outcome.status == "done"
+        assert bool(outcome.curve) == (trial.configuration.training is not None)
+        (alone,) = execute((trial,), StudyData.prepare((small_fold,), 2), "cpu")
+        assert replace(outcome, seconds=0) == replace(alone, seconds=0)

@@ -12,22 +12,19 @@ import psutil
 import pytest
 import torch
 from faulty import Faulty
-from runs import PATIENCE_S, start_python, until
+from invented import small_design
+from own_systems import FILES
+from runs import PATIENCE_S, ROOT, start_python, until
 
-from cemobam_core import Fold, InputError
-from study.design import Design, Pair, readings
+from cemobam_core import Fold, InputError, TrainingConfig, train
+from study import Block, Factor
+from study.design.design import ANY_PAIR
 from study.engines import local
-from study.engines.execution import StudyData, execute
+from study.engines.execution import StudyData, batches_of, execute
 from study.engines.local import LocalEngine
 
-DESIGN = Design(
-    readings=readings(hidden_dim=8, heads=2, epochs=2),
-    profile="paper",
-    k_audio=(1, 3),
-    k_text=(2,),
-    seeds=(0, 1, 2),
-)
-TRIALS = DESIGN.trials("grid", Pair(1, 1))
+DESIGN = small_design(k_audio=(1, 3), k_text=(2,), seeds=(0, 1, 2), hidden_dim=8, heads=2, epochs=2)
+TRIALS = DESIGN.trials("grid", ANY_PAIR)
 
 
 @pytest.fixture
@@ -68,7 +65,7 @@ def told(ask: Callable[[], Any], otherwise: Any) -> Any:
         return otherwise
 
 
-HARMED = next(t for t in TRIALS if t.seed == 1 and t.configuration.pair.k_audio == 3)
+HARMED = next(t for t in TRIALS if t.seed == 1 and t.configuration.get("k_audio") == 3)
 
 
 @pytest.mark.parametrize("harm", ["killed once", "out of memory once"])
@@ -146,21 +143,21 @@ def test_leaving_early_ends_the_workers(data: StudyData) -> None:
 @pytest.mark.process
 def test_when_the_driver_is_killed_its_workers_end(in_folder: Path) -> None:
     program = textwrap.dedent("""
-        import time
-        from dataclasses import replace
+        import sys
+        from pathlib import Path
         from cemobam_core.corpora.synthetic import demo_fold
-        from study.design import Pair, Design, readings
         from study.engines.local import LocalEngine
         from study.engines.execution import StudyData
         if __name__ == "__main__":
-            endless = readings(epochs=100_000)
-            design = Design(readings=endless, profile="paper", k_audio=(1,), k_text=(1, 2), seeds=(0,))
+            sys.path[:0] = [sys.argv[1]]
+            from invented import Pair, small_design
+            design = small_design(k_audio=(1,), seeds=(0,), epochs=100_000)
             with LocalEngine(StudyData.prepare((demo_fold(),), 2), ["cpu"] * 2) as engine:
                 for _ in engine.run(design.trials("grid", Pair(1, 1))):
                     pass
     """)
     Path("endless.py").write_text(program)
-    driver = start_python("endless.py")
+    driver = start_python("endless.py", str(ROOT / "tests"))
     family: list[psutil.Process] = []
 
     def both_work() -> bool:
@@ -173,3 +170,29 @@ def test_when_the_driver_is_killed_its_workers_end(in_folder: Path) -> None:
     driver.communicate()
     _, alive = psutil.wait_procs(family, timeout=PATIENCE_S)
     assert alive == []
+
+
+def test_systems_in_users_files_run_on_workers_that_have_not_the_files(
+    small_fold: Fold, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, content in FILES.items():
+        Path(name.partition(":")[0]).write_text(content)
+    block = Block("own", systems=[*FILES, "logistic"], factors=[Factor("width", [3, 5])])
+    design = small_design(epochs=2)
+    trials = replace(design, blocks={"own": block}).trials("own", ANY_PAIR)
+    assert len(trials) == 2 * (2 + 1 + 1)
+    for name in FILES:
+        Path(name.partition(":")[0]).write_text("raise RuntimeError('edited')\n")
+    data = StudyData.prepare((small_fold,), 0)
+    with LocalEngine(data, ["cpu"] * 2) as engine:
+        outcomes = dict(engine.run(trials))
+    assert outcomes.keys() == set(trials)
+    for trial in trials:
+        (alone,) = execute((trial,), data, "cpu")
+        assert replace(outcomes[trial], seconds=0) == replace(alone, seconds=0)
+        one = trial.configuration
+        training = one.training or TrainingConfig()
+        direct = train(one.system, batches_of(trial, data), training=training, seed=trial.seed)
+        assert outcomes[trial].metrics["test_loss"] == direct.metrics["test"].loss
+    assert len({outcome.metrics["val_loss"] for outcome in outcomes.values()}) == 4 + 1 + 1  # seeds change no fit

@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import io
 import json
+import os
+import pickle
+import re
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,26 +14,47 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import skops.io
 import torch
+from own_systems import FILES, GRU
 from safetensors.torch import load_file, save_file
+from sklearn.base import BaseEstimator
+from sklearn.preprocessing import FunctionTransformer
 
-from cemobam_core import FeatureSet, Fold, InputError
+from cemobam_core import FeatureSet, Fold, InputError, TrainingConfig, train
+from cemobam_core.systems import files
+from study import Block
 from study.commands import cemobam, main
-from study.design import Design, Pair, Trial, readings
-from study.engines.execution import StudyData, execute
+from study.design.configuration import Trial
+from study.design.design import Design
+from study.design.factors import Pair
+from study.engines.execution import StudyData, batches_of, execute
 from study.engines.models import Keeping, load_embedding, load_model
 from study.ledger.outcomes import Outcome
+from study.papers.cemobam.paper import ablation
 
 Make = Callable[..., FeatureSet]
 
 
-def kept(fold: Fold, folder: Path, profile: str = "paper", modules: str = "full") -> tuple[Path, Outcome]:
+def trial_of(system: str = "cemobam", *, profile: str = "paper", modules: str = "full", **changes: Any) -> Trial:
+    sized = {} if system == "logistic" or ":" in system else {"hidden_dim": 8}
     design = Design(
-        readings=readings(hidden_dim=8, epochs=3, lr=1e-2), profile=profile, k_audio=(3,), k_text=(2,), seeds=(1,)
+        blocks={"ablation": ablation, "x": Block("x", systems=[system])},
+        profile=profile,
+        settings={**sized, "epochs": 3, "lr": 1e-2, **changes},
+        seeds=(1,),
     )
-    trials = design.trials("ablation", Pair(3, 2))
-    trial: Trial = next(trial for trial in trials if trial.configuration.model.modules == modules)
-    keeping = Keeping(folder=folder / "models", dataset="demo", fingerprint="abc")
+    trials = design.trials("ablation" if system == "cemobam" else "x", Pair(3, 2))
+    return next(one for one in trials if one.configuration.get("modules") in {modules, None})
+
+
+def keeping_in(folder: Path) -> Keeping:
+    return Keeping(folder=folder / "models", dataset="demo", fingerprint="abc")
+
+
+def kept(fold: Fold, folder: Path, system: str = "cemobam", **given: Any) -> tuple[Path, Outcome]:
+    """Train one model and keep it."""
+    trial, keeping = trial_of(system, **given), keeping_in(folder)
     (outcome,) = execute((trial,), StudyData.prepare((fold,), 3, keeping=keeping), "cpu")
     assert keeping.has(trial)
     return keeping.place(trial), outcome
@@ -58,7 +84,7 @@ def predict(model: Path, features: Path, *more: str) -> list[str]:
 def test_a_kept_model_labels_as_it_was_measured(
     small_fold: Fold, tmp_path: Path, profile: str, modules: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder, outcome = kept(small_fold, tmp_path, profile, modules)
+    folder, outcome = kept(small_fold, tmp_path, profile=profile, modules=modules)
     assert {path.name for path in folder.iterdir()} == {
         "model.safetensors",
         "config.json",
@@ -131,7 +157,7 @@ def changed(content: Any, path: str, value: Any) -> Any:
 @pytest.mark.parametrize(
     ("where", "value", "message"),
     [
-        ("format", 1, "format is 1, this release reads 2; keep the model again"),
+        ("format", 1, "format is 1, this release reads 3; keep the model again"),
         ("format", None, "format is None"),
         ("utterances", None, "utterances must say how many are in train, val, test"),
         ("utterances", 24, "utterances must say how many are in train, val, test"),
@@ -140,24 +166,44 @@ def changed(content: Any, path: str, value: Any) -> Any:
         ("utterances.val", True, "utterances of val are 'True'"),
         ("utterances.test", "24", "utterances of test are '24'"),
         ("utterances.test", 24.5, "utterances of test are '24.5'"),
-        ("model", None, "model must have the settings of this release"),
-        ("model.heads", None, "'heads' does not fit"),
-        ("model.extra", 1, "'extra' does not fit"),
-        ("model.hidden_dim", 10**9, "hidden_dim=1000000000 is too large"),
-        ("model.hidden_dim", -8, "hidden_dim=-8 must be a whole number"),
-        ("model.gat_layers", 10**6, "gat_layers=1000000 is too large"),
-        ("model.hidden_dim", "8", "hidden_dim='8' is not int"),
-        ("model.dropout", "x", "dropout='x' is not float"),
-        ("model.fusion", ["min"], "is not one of cls, min"),
-        ("model.fusion", "sum", "fusion='sum' is not one of"),
-        ("model.hidden_dim", 16, "where config.json asks for"),
-        ("model.modules", "no_xcbam", "is no part of the model"),
+        ("choices", None, "choices must have the settings of this release"),
+        ("choices.heads", None, "'heads' does not fit"),
+        ("choices.extra", 1, "'extra' does not fit"),
+        ("choices.hidden_dim", 10**9, "hidden_dim=1000000000 is too large"),
+        ("choices.hidden_dim", -8, "hidden_dim=-8 must be a whole number"),
+        ("choices.gat_layers", 10**6, "gat_layers=1000000 is too large"),
+        ("choices.hidden_dim", "8", "hidden_dim='8' is not int"),
+        ("choices.dropout", "x", "dropout='x' is not float"),
+        ("choices.fusion", ["min"], "is not one of cls, min"),
+        ("choices.fusion", "sum", "fusion='sum' is not one of"),
+        ("choices.hidden_dim", 16, "where config.json asks for"),
+        ("choices.modules", "no_xcbam", "is no part of the model"),
         ("graph.gather_from", "all", "gather_from='all' is not one of"),
         ("class_names", ["a", "a", "b", "c"], "class_names must be a list of different names"),
         ("class_names", ["a", "b"], "2 class names for 4 classes"),
         ("class_names", 4, "class_names must be"),
-        ("k_audio", 0, "k_audio is '0'"),
-        ("k_text", True, "k_text is 'True'"),
+        ("class_names", ["a", "b", "c", 4], "class_names must be a list of different names"),
+        ("graph", [3], "graph must have the settings of this release"),
+        ("graph.k_audio", 0, "k_audio=0 must be a whole number of at least 1"),
+        ("graph.k_text", True, "k_text='True' is not int"),
+        ("graph.k_text", 10**9, "k_text=1000000000 is too large to be meant"),
+        ("sizes", None, "sizes must have the settings of this release"),
+        ("sizes.audio_dim", 0, "audio_dim=0 is not at least 1"),
+        ("sizes.text_dim", "12", "text_dim='12' is not int"),
+        ("sizes.num_classes", 5, "4 class names for 5 classes"),
+        ("system", None, "system is 'None'"),
+        ("system", ["cemobam"], "system is"),
+        ("system", "cemobam\n", "system is"),
+        ("system", "no_such", "no system is called 'no_such'"),
+        ("system", "../evil", "system is '../evil'"),
+        ("system", "/tmp/evil.py:Evil", "system is '/tmp/evil.py:Evil'"),
+        ("system", "evil.py:Evil()", "system is 'evil.py:Evil()'"),
+        ("system", "evil:Evil", "system is 'evil:Evil'"),
+        ("system", "system", "no system is called 'system'"),
+        ("system", "concat_mlp", "choices must have the settings of this release"),
+        ("system", "evil.py:Evil", "its system is evil.py:Evil, in a file that would be run; if you trust it, add"),
+        ("version", "2", "was made by another version of cemobam (another release of the tool has changed it)"),
+        ("version", None, "was made by another version of cemobam"),
     ],
 )
 def test_a_hostile_configuration_is_told_in_one_line(model: Path, where: str, value: Any, message: str) -> None:
@@ -215,7 +261,8 @@ def test_models_are_kept_by_the_study_and_drawn_from(in_folder: Path, capsys: py
     folders = sorted(Path("results/demo/models").iterdir())
     assert len(folders) == 2
     content = json.loads((folders[0] / "config.json").read_text())
-    row = before[(before["k_audio"] == content["k_audio"]) & (before["seed"] == 0) & (before["fusion"] == "min")]
+    at = before["k_audio"] == content["graph"]["k_audio"]
+    row = before[at & (before["seed"] == 0) & (before["fusion"] == "min")]
     assert content["metrics"]["test_wa"] == row[row["modules"] == "full"]["test_wa"].iloc[0]
     assert Path("plots/demo/embedding.pdf").exists()
     assert cemobam(["figures", *SMALL, "--only", "embedding,confusion", "--plots", "elsewhere"]) == 0
@@ -285,27 +332,149 @@ def test_a_model_without_a_graph_needs_no_company(
     assert capsys.readouterr().err == ""
 
 
-def test_a_model_of_another_format_is_not_kept(model: Path) -> None:
-    class Here(Keeping):
-        def place(self, trial: object) -> Path:
-            return model
-
-    keeping = Here(folder=model.parent, dataset="demo", fingerprint="")
+def test_a_model_of_another_format_or_without_its_weights_is_not_kept(model: Path, tmp_path: Path) -> None:
+    trial, keeping = trial_of(), keeping_in(tmp_path)
     path = model / "config.json"
     content = json.loads(path.read_text())
     for spoilt in (json.dumps({**content, "format": 1}), "[]", "{"):
         path.write_text(spoilt)
-        assert not keeping.has(None)  # type: ignore[arg-type]
+        assert not keeping.has(trial)
     path.write_text(json.dumps(content))
-    assert keeping.has(None)  # type: ignore[arg-type]
-
-
-def test_a_model_without_its_weights_is_not_kept(model: Path) -> None:
-    class Here(Keeping):
-        def place(self, trial: object) -> Path:
-            return model
-
-    keeping = Here(folder=model.parent, dataset="demo", fingerprint="")
-    assert keeping.has(None)  # type: ignore[arg-type]
+    assert keeping.has(trial)
     (model / "model.safetensors").unlink()
-    assert not keeping.has(None)  # type: ignore[arg-type]
+    assert not keeping.has(trial)
+
+
+# Other systems than CemoBAM: the tool's own, and a user's.
+
+SYSTEMS = ["cemobam", "concat_mlp", "gcn", "logistic", *FILES]
+
+
+@pytest.fixture
+def with_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, with the users' files in it."""
+    monkeypatch.chdir(tmp_path)
+    for name, content in FILES.items():
+        Path(name.partition(":")[0]).write_text(content)
+    return tmp_path
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_a_model_of_any_system_gives_the_same_logits(small_fold: Fold, with_files: Path, system: str) -> None:
+    trial, data = trial_of(system), StudyData.prepare((small_fold,), 3)
+    folder, outcome = kept(small_fold, with_files, system)
+    there = {"config.json", "test_embedding.safetensors"}
+    there |= {"estimator.skops" if trial.configuration.training is None else "model.safetensors"}
+    there |= {system.partition(":")[0]} if ":" in system else set()
+    assert {path.name for path in folder.iterdir()} == there
+    assert folder.name.startswith(f"{system.rpartition(':')[2]}_" + ("k3-2_" if trial.configuration.graph else "fold0"))
+    batches = batches_of(trial, data)
+    again = train(
+        trial.configuration.system, batches, training=trial.configuration.training or TrainingConfig(), seed=trial.seed
+    )
+    before = torch.random.get_rng_state()
+    found = load_model(folder, str(folder / system) if ":" in system else None)
+    assert torch.equal(torch.random.get_rng_state(), before)  # to read a model draws nothing
+    with torch.no_grad():
+        logits = found.model(batches["test"].inputs)
+        assert torch.equal(logits, again.model(batches["test"].inputs))
+    right = (logits.argmax(1) == small_fold.test.labels).float().mean().item()
+    assert right == pytest.approx(outcome.metrics["test_wa"])
+    assert found.graph == trial.configuration.graph
+    assert found.counts == {"train": 40, "val": 24, "test": 24}
+    embedding = load_embedding(folder)
+    assert embedding
+    assert embedding[1].tolist() == small_fold.test.labels.tolist()
+
+
+def test_a_model_of_a_users_file_is_read_with_the_file_alone(
+    small_fold: Fold, with_files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    noisy = GRU + "\n\nfrom pathlib import Path\nPath('was_run').touch()\n"
+    Path("gru.py").write_text(noisy)
+    folder, _ = kept(small_fold, with_files, "gru.py:GRU", width=3)
+    small_fold.test.save(with_files / "test.safetensors")
+    forget_files()
+    Path("was_run").unlink()
+    asked = predict(folder, with_files / "test.safetensors")
+    refusals = {
+        (): f"in a file that would be run; if you trust it, add --system {folder}/gru.py:GRU",
+        ("--system", "cemobam"): "the model is of gru.py:GRU; give the file that defines it",
+        ("--system", "gru.py:Other"): "--system gru.py:Other: the model is of gru.py:GRU; give FILE.py:GRU",
+        ("--system", "nowhere.py:GRU"): "--system nowhere.py:GRU: cannot be read (No such file or directory)",
+    }
+    for more, message in refusals.items():
+        assert message in said([*asked, *more], capsys)
+    Path("edited.py").write_text(noisy + "# a comment\n")
+    refusal = said([*asked, "--system", "edited.py:GRU"], capsys)
+    assert "was made by another version of edited.py:GRU (its file was changed)" in refusal
+    assert not Path("was_run").exists()  # whatever was refused, nothing was run
+    Path("renamed.py").write_text(noisy)
+    for path in (folder / "gru.py", Path("gru.py"), Path("renamed.py")):
+        forget_files()
+        assert cemobam([*asked, "--system", f"{path}:GRU"]) == 0
+        assert Path("was_run").exists()
+    out = pd.read_csv("out.csv")
+    assert out["id"].tolist() == list(small_fold.test.utterance_ids)
+    assert out.filter(like="p_").sum(axis=1).tolist() == pytest.approx([1.0] * 24, abs=1e-5)
+    capsys.readouterr()
+    (with_files / "theirs").mkdir()
+    ours, _ = kept(small_fold, with_files / "theirs")
+    asked = predict(ours, with_files / "test.safetensors", "--system", "gru.py:GRU")
+    assert "the model is of the tool's own system cemobam; leave the option out" in said(asked, capsys)
+
+
+def forget_files() -> None:
+    """Forget the users' files that were run here, as a new process would not know them."""
+    for module in list(files._LOADED):
+        del files._LOADED[module], sys.modules[module]
+
+
+@pytest.mark.parametrize("system", ["logistic", "nearest.py:Nearest"])
+def test_a_hostile_estimator_is_told_in_one_line(small_fold: Fold, with_files: Path, system: str) -> None:
+    folder, _ = kept(small_fold, with_files, system)
+    path, given = folder / "estimator.skops", str(folder / system) if ":" in system else None
+    good = path.read_bytes()
+    other = io.BytesIO()
+    skops.io.dump(Untrusted(), other)
+    function = io.BytesIO()
+    skops.io.dump(FunctionTransformer(func=os.system), function)
+    spoilt = {
+        "another class": other.getvalue(),
+        "a function": function.getvalue(),
+        "a pickle": pickle.dumps(Touches()),
+        "cut off": good[: len(good) // 2],
+        "one byte": good[:-1],
+        "empty": b"",
+        "text": b"estimator",
+    }
+    for content in spoilt.values():
+        path.write_bytes(content)
+        with pytest.raises(InputError) as error:
+            load_model(folder, given)
+        assert re.search(r"estimator\.skops: (holds .*(Untrusted|system)|cannot be read as skops)", str(error.value))
+        assert "\n" not in str(error.value)
+        assert len(str(error.value)) < 600
+    assert not Path("touched").exists()
+    path.unlink()
+    with pytest.raises(InputError, match="holds no kept model"):
+        load_model(folder, given)
+
+
+class Untrusted(BaseEstimator):
+    """An estimator that skops does not know."""
+
+
+class Touches:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("touch touched",)
+
+
+def test_weights_beside_a_configuration_of_another_kind_are_refused(small_fold: Fold, with_files: Path) -> None:
+    neural, _ = kept(small_fold, with_files, "concat_mlp")
+    fitted, _ = kept(small_fold, with_files, "logistic")
+    configurations = {folder: (folder / "config.json").read_text() for folder in (neural, fitted)}
+    for folder, other in ((neural, fitted), (fitted, neural)):
+        (folder / "config.json").write_text(configurations[other])
+        with pytest.raises(InputError, match=r"cannot be read as"):
+            load_model(folder)

@@ -20,23 +20,22 @@ import pandas as pd
 import psutil
 import pytest
 from faulty import Faulty
+from invented import small_design
+from own_systems import FILES
 from runs import ROOT, SMALL, alive, ended, run_here, start, start_python, trials, until
 
-from cemobam_core import Fold, InputError
-from study.design import Design, Pair, Trial, readings
+from cemobam_core import Fold, InputError, TrainingConfig, train
+from study import Block, Factor
+from study.design.configuration import Trial
+from study.design.design import ANY_PAIR
+from study.design.factors import Pair
 from study.engines import ray as ray_engine
-from study.engines.execution import StudyData, execute
-from study.engines.ray import RayEngine, cluster_devices
+from study.engines.execution import StudyData, batches_of, execute
+from study.engines.ray import RayEngine, cluster_devices, environment
 from study.ledger.outcomes import Outcome
 
-DESIGN = Design(
-    readings=readings(hidden_dim=8, heads=2, epochs=2),
-    profile="paper",
-    k_audio=(1, 2, 3),
-    k_text=(1, 2),
-    seeds=(0, 1),
-)
-TRIALS = DESIGN.trials("grid", Pair(1, 1))
+DESIGN = small_design(k_audio=(1, 2, 3), hidden_dim=8, heads=2, epochs=2)
+TRIALS = DESIGN.trials("grid", ANY_PAIR)
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
@@ -59,9 +58,10 @@ def start_cluster(head_cores: int = 0, nodes: int = 2) -> str:
 
     # workers import Faulty
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": head_cores, "include_dashboard": False})
-    for _ in range(nodes):
-        cluster.add_node(num_cpus=1)
+    with environment():
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": head_cores, "include_dashboard": False})
+        for _ in range(nodes):
+            cluster.add_node(num_cpus=1)
     CLUSTERS.append(cluster)
     return str(cluster.address)
 
@@ -130,6 +130,31 @@ def run_lazily(
     return by_trial(outcomes), again, ahead
 
 
+def test_systems_in_users_files_run_on_workers_that_have_not_the_files(
+    process: ProcessPoolExecutor, cluster: str, data: StudyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, content in FILES.items():
+        Path(name.partition(":")[0]).write_text(content)
+    block = Block("own", systems=[*FILES], factors=[Factor("width", [3, 5])])
+    trials = replace(DESIGN, blocks={"own": block}).trials("own", ANY_PAIR)
+    for name in FILES:
+        Path(name.partition(":")[0]).unlink()
+    found = process.submit(run_trials, cluster, data, trials).result()
+    assert found.keys() == set(trials)
+    for trial in trials:
+        (alone,) = execute((trial,), data, "cpu")
+        assert replace(found[trial], seconds=0) == replace(alone, seconds=0)
+        training = trial.configuration.training or TrainingConfig()
+        direct = train(trial.configuration.system, batches_of(trial, data), training=training, seed=trial.seed)
+        assert found[trial].metrics["test_loss"] == direct.metrics["test"].loss
+
+
+def run_trials(address: str, data: StudyData, trials: list[Trial]) -> dict[Trial, Outcome]:
+    with RayEngine(data, ["cpu"] * 2, address=address) as engine:
+        return by_trial(list(engine.run(trials)))
+
+
 @pytest.mark.process
 @pytest.mark.usefixtures("without_figures")
 def test_a_run_that_joins_the_cluster_keeps_models_where_it_was_started(cluster: str, in_folder: Path) -> None:
@@ -176,7 +201,7 @@ def lose_a_node_and_then_the_head(data: StudyData) -> None:
     address = start_cluster(head_cores=1, nodes=1)
     (cluster,) = CLUSTERS
     try:
-        slow = replace(DESIGN, readings=readings(hidden_dim=8, heads=2, epochs=60), seeds=tuple(range(4)))
+        slow = replace(DESIGN, settings={**DESIGN.settings, "epochs": 60}, seeds=tuple(range(4)))
         trials = slow.trials("grid", Pair(1, 1))
         with RayEngine(data, ["cpu"] * 2, address=address) as engine:
             outcomes = []
@@ -217,19 +242,20 @@ def test_what_cannot_be_joined_or_lacks_what_is_asked_for_is_told_at_once(
 @pytest.mark.process
 def test_when_the_driver_is_killed_nothing_is_left(in_folder: Path) -> None:
     program = textwrap.dedent("""
+        import sys
         from pathlib import Path
+        sys.path[:0] = [sys.argv[1]]
+        from invented import Pair, small_design
         from cemobam_core.corpora.synthetic import demo_fold
-        from study.design import Pair, Design, readings
         from study.engines.ray import RayEngine
         from study.engines.execution import StudyData
-        settings = readings(hidden_dim=8, heads=2, epochs=2)
-        design = Design(readings=settings, profile="paper", k_audio=(1,), k_text=(1, 2), seeds=range(100_000))
+        design = small_design(k_audio=(1,), seeds=range(100_000), hidden_dim=8, heads=2, epochs=2)
         with RayEngine(StudyData.prepare((demo_fold(),), 2), ["cpu"] * 2) as engine:
             for _ in engine.run(design.trials("grid", Pair(1, 1))):
                 Path("begun").touch()
     """)
     Path("endless.py").write_text(program)
-    driver = start_python("endless.py")
+    driver = start_python("endless.py", str(ROOT / "tests"))
     family: list[psutil.Process] = []
 
     def begun() -> bool:
