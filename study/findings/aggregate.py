@@ -3,44 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from cemobam_core.config import Metric, Split
-from study.design import Pair, Trial
+from study.design.factors import Pair
 from study.findings.statistics import SHARES, Range, interval_ends
-from study.ledger.outcomes import METRICS, Outcome, StudyFacts
+from study.ledger.outcomes import METRICS, Metric, Outcome, Split, StudyFacts
 
-COLUMNS = (
-    *("dataset", "profile", "k_audio", "k_text", "fusion", "modules", "fold", "seed"),
-    *("status", "epochs", "seconds", "device"),
-    *METRICS,
-    "reason",
-    "log",
-)
+if TYPE_CHECKING:
+    from study.design.configuration import Configuration, Trial
+
 PAIR = ["k_audio", "k_text"]
+
+IDENTITY = ("profile", "system", *PAIR, "fusion", "modules")
+"""The columns that tell configurations apart, beside what a block of the study varies."""
 
 _LOSSES: Range = (0.0, float("inf"))
 
 
-def trials_frame(trials: Iterable[Trial], outcomes: Mapping[str, Outcome], facts: StudyFacts) -> pd.DataFrame:
-    """One row per trial that the ledger knows, in the order of the trials' settings.
+def columns(factors: Iterable[str] = ()) -> tuple[str, ...]:
+    """Return the columns of ``trials.csv``.
+
+    Args:
+        factors: what blocks vary beside :data:`IDENTITY`.
+    """
+    outcome = ("status", "epochs", "seconds", "device", *METRICS, "reason", "log")
+    return tuple(dict.fromkeys(("dataset", *IDENTITY, *factors, "fold", "seed", *outcome)))
+
+
+def trials_frame(
+    trials: Iterable[Trial], outcomes: Mapping[str, Outcome], facts: StudyFacts, factors: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Return one row per trial that the ledger knows, in the order of the trials' settings.
 
     Args:
         trials: the trials asked for; those without an outcome have no row.
         outcomes: by signature.
         facts: of the study, as the ledger keeps them.
+        factors: what blocks vary beside :data:`IDENTITY`.
 
     Returns:
-        A frame with :data:`COLUMNS`; metrics are fractions, and missing where a trial failed.
+        A frame with :func:`columns`; metrics are fractions, and missing where a trial failed; a setting is missing
+        where its system has no such choice.
     """
+    names = (*IDENTITY, *factors, "epochs")
+
+    @cache  # many trials have the same configuration
+    def told(configuration: Configuration) -> dict[str, Any]:
+        return {name: configuration.get(name) for name in names}
+
     rows = [
         {
             "dataset": facts.dataset,
-            "profile": trial.configuration.profile,
-            **trial.parameters,
+            **told(trial.configuration),
+            "fold": trial.fold,
+            "seed": trial.seed,
             "status": outcome.status,
-            "epochs": trial.configuration.training.epochs,
             "seconds": outcome.seconds,
             "device": outcome.device,
             **outcome.metrics,
@@ -50,12 +70,26 @@ def trials_frame(trials: Iterable[Trial], outcomes: Mapping[str, Outcome], facts
         for trial in trials
         if (outcome := outcomes.get(trial.signature(facts.fingerprint)))
     ]
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
-    return frame.sort_values([*PAIR, "fusion", "modules", "fold", "seed"], ignore_index=True)
+    frame = whole_numbers(pd.DataFrame(rows, columns=list(columns(factors))))
+    order = ["system", *PAIR, "fusion", "modules", *factors, "fold", "seed"]
+    return frame.sort_values(order, ignore_index=True, kind="stable")
+
+
+def whole_numbers(trials: pd.DataFrame) -> pd.DataFrame:
+    """Return the frame with whole numbers as such, also where some rows have none."""
+    for name in set(trials.columns) - {*METRICS, "seconds"}:
+        known = trials[name].dropna()
+        if known.dtype == object:
+            whole = len(known) > 0 and all(type(value) is int for value in known)
+        else:
+            whole = known.dtype == float and 0 < len(known) < len(trials) and bool((known % 1 == 0).all())
+        if whole:
+            trials[name] = trials[name].astype("Int64")
+    return trials
 
 
 def aggregate(trials: pd.DataFrame, by: Sequence[str], folds: int) -> pd.DataFrame:
-    """Mean, sample standard deviation and 95% interval over seeds of every metric.
+    """Return mean, sample standard deviation and 95% interval over seeds of every metric.
 
     With several folds a seed's figure is its mean over all folds, so the deviation is that between seeds; a seed that
     has not finished on every fold does not count.
@@ -70,8 +104,9 @@ def aggregate(trials: pd.DataFrame, by: Sequence[str], folds: int) -> pd.DataFra
         ``<metric>_high`` of the interval by Student's t, within 0 and 1 where the metric is a share. One seed has no
         deviation, and fewer than three have no interval.
     """
-    grouped = per_seed(trials, by, folds).groupby(list(by))[list(METRICS)]
+    grouped = per_seed(trials, by, folds).groupby(list(by), dropna=False)[list(METRICS)]
     mean, std, n_seeds = grouped.mean(), grouped.std(ddof=1), grouped.size()
+    mean = mean.where(grouped.count().eq(n_seeds, axis=0))  # a metric that was added since has no mean over all seeds
     low, high = mean.copy(), mean.copy()
     for metric in METRICS:
         within = _LOSSES if metric.endswith("_loss") else SHARES
@@ -84,7 +119,7 @@ def aggregate(trials: pd.DataFrame, by: Sequence[str], folds: int) -> pd.DataFra
 
 
 def per_seed(trials: pd.DataFrame, by: Sequence[str], folds: int) -> pd.DataFrame:
-    """Every seed's figures, its mean over folds; without the seeds that have not finished on every fold.
+    """Return every seed's figures, its mean over folds, without the seeds that have not finished on every fold.
 
     Args:
         trials: as :func:`trials_frame` gives them.
@@ -95,18 +130,13 @@ def per_seed(trials: pd.DataFrame, by: Sequence[str], folds: int) -> pd.DataFram
         One row per configuration and seed: ``by``, ``seed``, the metrics.
     """
     done = trials[trials["status"] == "done"]
-    grouped = done.groupby([*by, "seed"])
+    grouped = done.groupby([*by, "seed"], dropna=False)
     means = grouped[list(METRICS)].mean()
     return means[grouped.size() == folds].reset_index()
 
 
-def aggregate_grid(trials: pd.DataFrame, folds: int) -> pd.DataFrame:
-    """The grid's trials by pair: what ``grid.csv`` holds."""
-    return aggregate(trials, PAIR, folds)
-
-
 def chosen_pair(grid: pd.DataFrame, *, select_by: Metric, seeds: int, select_on: Split = "val") -> Pair | None:
-    """The pair with the highest mean; the smaller K where means are equal.
+    """Return the pair with the highest mean; the smaller K where means are equal.
 
     Args:
         grid: aggregated by pair.
@@ -117,7 +147,7 @@ def chosen_pair(grid: pd.DataFrame, *, select_by: Metric, seeds: int, select_on:
     Returns:
         None when no pair has all its seeds.
     """
-    complete = grid[grid["n_seeds"] == seeds]
+    complete = grid[(grid["n_seeds"] == seeds) & grid[PAIR].notna().all(axis=1)]
     if complete.empty:
         return None
     # Rounding lets equal counts of right utterances be equal means, whatever the order of the sum.

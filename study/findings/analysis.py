@@ -8,9 +8,9 @@ from functools import cached_property
 
 import numpy as np
 
-from cemobam_core.config import FUSIONS, MODULES, Metric
-from study.design import Pair
-from study.findings.results import GridScores, Results
+from cemobam_core.metrics import METRICS
+from study.design.factors import Pair
+from study.findings.results import AboutBlock, GridScores, Results
 from study.findings.statistics import (
     Array,
     Difference,
@@ -26,14 +26,11 @@ from study.findings.statistics import (
     selection,
     weaker,
 )
-from study.papers.cemobam import paper_pair
+from study.ledger.outcomes import Metric
+from study.papers.cemobam.published import paper_pair
 
-MEASURES: dict[Metric, str] = {"wa": "WA", "ua": "UA", "wf1": "w-F1"}
-
-REFERENCES = {"fusion": "min", "modules": "full"}
-"""What the paper's Tables I and II compare the others with: its own choice."""
-
-VARIANTS = {"fusion": FUSIONS, "modules": MODULES}
+MEASURES: dict[Metric, str] = {name: metric.label for name, metric in METRICS.items()}
+"""The metrics by name, and how they are shown."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +38,7 @@ class Comparison:
     """One configuration against another on the test split, paired by seed.
 
     Attributes:
-        family: ``pairs``, ``fusion`` or ``modules``: the comparisons that are corrected together.
+        family: ``pairs``, or the name of a block: the comparisons that are corrected together.
         metric: of which the figures are.
         first: what the difference is of.
         second: what it is to.
@@ -87,7 +84,7 @@ class Analysis:
         """By metric, where the grid has pairs and seeds enough to tell K from luck."""
         if self.grid is None:
             return {}
-        made = {metric: grid_variance(self.grid.values[f"test_{metric}"]) for metric in MEASURES}
+        made = {metric: grid_variance(self.grid.values[f"test_{metric}"]) for metric in self.results.measures}
         return {metric: variance for metric, variance in made.items() if variance}
 
     @cached_property
@@ -99,7 +96,7 @@ class Analysis:
         return {
             (split, metric): selection(grid.values[f"{split}_{metric}"], grid.values[f"test_{metric}"])
             for split in ("val", "test")
-            for metric in MEASURES
+            for metric in self.results.measures
         }
 
     @property
@@ -115,7 +112,7 @@ class Analysis:
             return True
         if grid is None:
             return False
-        columns = [f"{split}_{metric}" for split in ("val", "test") for metric in MEASURES]
+        columns = [f"{split}_{metric}" for split in ("val", "test") for metric in self.results.measures]
         best = [int(pick(grid.values[column].mean(axis=0).ravel(), "best")) for column in columns]
         return grid.index(about.at) in best
 
@@ -155,7 +152,7 @@ class Analysis:
             return {}
         names = list(rules)
         made: dict[Metric, list[Comparison]] = {}
-        for metric in MEASURES:
+        for metric in self.results.measures:
             measured = grid.values[f"test_{metric}"]
             means = {name: float(measured.mean(axis=0).ravel()[place]) for name, place in self._places.items()}
             made[metric] = _corrected(
@@ -176,55 +173,58 @@ class Analysis:
             )
         return made
 
-    def variants(self, family: str) -> dict[Metric, list[Comparison]]:
-        """The paper's choice against every other fusion (``fusion``) or ablation (``modules``), by metric.
+    def of(self, name: str) -> dict[Metric, list[Comparison]]:
+        """Return a block's reference against each of its other configurations, by metric; a family by itself.
 
-        What took part in the grid was best there, and its seeds' luck helped it to be: beside variants that were not
-        picked it looks too good. So its figures are taken once as they are, and once at the pair that the other
-        seeds choose, which is a little too low; a difference counts when both show it (:func:`weaker`).
+        The study's own configuration took part in choosing the pair: it was best there, and its seeds' luck helped it
+        to be. Beside others that were not picked it looks too good. So its figures are taken once as they are, and
+        once at the pair that the other seeds choose, which is a little too low; a difference counts when both show it
+        (:func:`weaker`).
+
+        Args:
+            name: of the block; none that compares nothing, or that the study has not got, has any.
         """
-        about, reference = self.results.about, REFERENCES[family]
-        trials = self.results.fusion_trials if family == "fusion" else self.results.ablation_trials
-        known = self.results.per_seed(trials, [family])
-        picked = about.fusion if family == "fusion" else "full"
-        comparisons = {}
-        for metric in MEASURES:
-            column = known.pivot(index="seed", columns=family, values=f"test_{metric}")
-            fresh = self._at_others_choice(metric)
-            made = []
-            for variant in VARIANTS[family]:
-                if variant == reference or not {variant, reference} <= set(column.columns):
-                    continue
-                both = column[[reference, variant]].dropna()
-                difference = paired(both[reference].to_numpy(), both[variant].to_numpy())
-                raw, corrected = difference.mean, bool(fresh) and picked in (reference, variant)
-                if corrected:
-                    shared = both[both.index.isin(list(fresh))].copy()
-                    shared[picked] = [fresh[seed] for seed in shared.index]
-                    difference = weaker(difference, paired(shared[reference].to_numpy(), shared[variant].to_numpy()))
-                made.append(
-                    Comparison(
-                        family=family,
-                        metric=metric,
-                        first=reference,
-                        second=variant,
-                        raw=raw,
-                        difference=difference,
-                        corrected=corrected,
-                    )
+        if name not in self._families:
+            block = self.results.about.block(name)
+            compared = block is not None and block.compared and len(block.rows) > 1
+            self._families[name] = (
+                {m: self._compared(block, m) for m in self.results.measures} if block and compared else {}
+            )
+        return self._families[name]
+
+    @cached_property
+    def _families(self) -> dict[str, dict[Metric, list[Comparison]]]:
+        return {}
+
+    def _compared(self, block: AboutBlock, metric: Metric) -> list[Comparison]:
+        results, reference = self.results, block.reference
+        figures = results.by_seed(block, f"test_{metric}")
+        keys = results.keys(block)
+        fresh = self._at_others_choice(metric) if block.needs_pair else {}
+        picked = block.rows.index(results.about.base) if results.about.base in block.rows else None
+        made = []
+        for other in range(len(block.rows)):
+            if other == reference or figures[[reference, other]].isna().all().any():
+                continue
+            both = figures[[reference, other]].dropna()
+            difference = paired(both[reference].to_numpy(), both[other].to_numpy())
+            raw, corrected = difference.mean, bool(fresh) and picked in (reference, other)
+            if corrected:
+                shared = both[both.index.isin(list(fresh))].copy()
+                shared[picked] = [fresh[seed] for seed in shared.index]
+                difference = weaker(difference, paired(shared[reference].to_numpy(), shared[other].to_numpy()))
+            made.append(
+                Comparison(
+                    family=block.name,
+                    metric=metric,
+                    first=block.name_of(keys[reference]),
+                    second=block.name_of(keys[other]),
+                    raw=raw,
+                    difference=difference,
+                    corrected=corrected,
                 )
-            comparisons[metric] = _corrected(made)
-        return comparisons
-
-    @cached_property
-    def fusion(self) -> dict[Metric, list[Comparison]]:
-        """MIN against every other fusion strategy, by metric."""
-        return self.variants("fusion")
-
-    @cached_property
-    def ablation(self) -> dict[Metric, list[Comparison]]:
-        """The full model against each ablation, by metric."""
-        return self.variants("modules")
+            )
+        return _corrected(made)
 
     def _at_others_choice(self, metric: Metric) -> dict[int, float]:
         """Each seed's figure at the pair that the other seeds choose; none where nothing was chosen on these seeds."""

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from study.design import BLOCKS, Pair, Trial, distinct
-from study.driver import StudyRun
+from cemobam_core.systems import name_of
+from study.design.block import Block, shown
+from study.design.configuration import Configuration, Trial
+from study.design.design import ANY_PAIR, distinct
+from study.design.factors import PAIR, Pair
+from study.driver import PairFrom, Plan, StudyRun
 from study.engines.models import model_folder
-from study.findings.aggregate import trials_frame
+from study.findings.aggregate import IDENTITY, trials_frame
 from study.findings.analysis import Analysis
-from study.findings.results import About, Results
-from study.ledger.outcomes import Outcome
+from study.findings.results import About, AboutBlock, Results
+from study.findings.wording import in_words, listed
+from study.ledger.outcomes import Outcome, StudyFacts
+
+Row = tuple[Any, ...]
+"""What ``trials.csv`` has of a configuration in :attr:`About.identity`."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -25,7 +36,8 @@ class Evidence:
     Attributes:
         analysis: of its results.
         known: what became of every trial that has an outcome.
-        blocks: those that were asked for or have been run before.
+        blocks: those that were asked for or have been run before, by name, and have configurations.
+        waiting: names of those that wait for a pair.
         asked: trials asked for.
         done: those of them that are done.
         models: the folder where trained models are kept.
@@ -34,7 +46,8 @@ class Evidence:
 
     analysis: Analysis
     known: dict[Trial, Outcome]
-    blocks: tuple[str, ...]
+    blocks: dict[str, Block]
+    waiting: tuple[str, ...]
     asked: int
     done: int
     models: Path
@@ -42,7 +55,7 @@ class Evidence:
 
     @classmethod
     def of(cls, run: StudyRun, *, name: str, models: Path) -> Evidence:
-        """What the ledger knows of a plan's design, whatever blocks the plan runs.
+        """Return what the ledger knows of a plan's design, whatever blocks the plan runs.
 
         Args:
             run: the plan against its ledger.
@@ -51,30 +64,19 @@ class Evidence:
         """
         plan, facts, pair = run.plan, run.facts, run.pair()
         design = plan.design
-        known = run.known(distinct(trial for block in BLOCKS for trial in run.trials(block)))
         asked, done = run.counts()
-        about = About(
-            name=name,
-            dataset=facts.dataset,
-            title=facts.title,
-            profile=design.profile,
-            fusion=design.base.model.fusion,
-            settings=design.settings(),
-            k_audio=design.k_audio,
-            k_text=design.k_text,
-            seeds=design.seeds,
-            folds=facts.folds,
-            select_by=plan.select_by,
-            select_on=plan.select_on,
-            pair=(pair.k_audio, pair.k_text) if pair else None,
-            given=plan.at is not None,
-            class_names=tuple(facts.class_names),
-            made_with=dict(facts.made_with),
-        )
+        concerned = {block: of for block, of in design.blocks.items() if run.concerns(block)}
+        waiting = tuple(block for block in concerned if design.needs_pair(block) and pair is None)
+        blocks = {block: of for block, of in concerned.items() if block not in waiting}
+        about = about_study(plan, facts, name=name, blocks=blocks, pair=pair, pair_from=run.pair_from)
+        # Trials of other blocks may look the same in the columns of these.
+        known = run.known(distinct(trial for block in concerned for trial in run.trials(block)))
+        frame = trials_frame(known, run.outcomes, facts, about.identity[len(IDENTITY) :])
         return cls(
-            analysis=Analysis(Results(about=about, trials=trials_frame(known, run.outcomes, facts))),
+            analysis=Analysis(Results(about=about, trials=frame)),
             known=known,
-            blocks=tuple(block for block in BLOCKS if run.concerns(block)),
+            blocks=blocks,
+            waiting=waiting,
             asked=asked,
             done=done,
             models=models,
@@ -92,23 +94,38 @@ class Evidence:
         return self.results.about
 
     @property
+    def waits_for_pair(self) -> bool:
+        """Whether a pair is still to be chosen; systems without a graph have none to choose."""
+        return self.about.pair is None and bool(self.waiting or self.about.k_audio)
+
+    @property
     def failed(self) -> dict[Trial, Outcome]:
         """The trials that failed."""
         return {trial: outcome for trial, outcome in self.known.items() if outcome.status == "failed"}
 
-    def done_trials(
-        self, *, pair: Pair | None, fusion: str | None = None, modules: str = "full"
-    ) -> dict[Trial, Outcome]:
-        """The done trials of one configuration of the study's profile; the grid's fusion if none is named."""
-        wanted = (self.about.profile, pair, fusion or self.about.fusion, modules)
-        return {
-            trial: outcome
-            for trial, outcome in self.known.items()
-            if outcome.status == "done" and _configuration(trial) == wanted
-        }
+    def told(self, trial: Trial) -> dict[str, Any]:
+        """Return what tells a trial from the others of the study."""
+        return trial.parameters(self.about.identity)
+
+    @cached_property
+    def _done(self) -> dict[Row, dict[Trial, Outcome]]:
+        by_row: dict[Row, dict[Trial, Outcome]] = {}
+        for trial, outcome in self.known.items():
+            if outcome.status == "done":
+                by_row.setdefault(_row(trial.configuration, self.about.identity), {})[trial] = outcome
+        return by_row
+
+    def done_trials(self, row: Row) -> dict[Trial, Outcome]:
+        """Return the done trials of one configuration, as a row of a block or :attr:`About.base` names it."""
+        return self._done.get(row, {})
+
+    def any_done(self, block: str) -> bool:
+        """Return whether a trial of the block is done."""
+        about = self.about.block(block)
+        return about is not None and any(row in self._done for row in about.rows)
 
     def curves(self, trials: dict[Trial, Outcome]) -> pd.DataFrame:
-        """Validation WA: a row per seed that has all folds, their mean; a column per epoch."""
+        """Return validation WA: a row per seed that has all folds, their mean; a column per epoch."""
         rows = pd.DataFrame(
             [{"seed": trial.seed, **dict(outcome.curve)} for trial, outcome in trials.items() if outcome.curve]
         )
@@ -118,19 +135,97 @@ class Evidence:
         return grouped.mean()[grouped.size() == self.about.folds].dropna(axis=1)
 
     def confusion(self) -> tuple[npt.NDArray[np.int64], int] | None:
-        """The chosen configuration's (C, C) counts on test and over how many trials; None: the ledger has none."""
-        counts = [outcome.confusion for outcome in self.done_trials(pair=self.about.at).values() if outcome.confusion]
+        """Return the own configuration's (C, C) counts on test, and over how many trials; None: there are none."""
+        counts = [outcome.confusion for outcome in self.done_trials(self.about.base).values() if outcome.confusion]
         return (np.sum(counts, axis=0, dtype=np.int64), len(counts)) if counts else None
 
     def model_folder(self) -> tuple[Trial, Path] | None:
-        """The chosen configuration's first trial and where its model is kept, if it is."""
-        for trial in sorted(self.done_trials(pair=self.about.at), key=lambda t: (t.seed, t.fold)):
+        """Return the first trial of the study's own configuration and where its model is kept, if it is."""
+        for trial in sorted(self.done_trials(self.about.base), key=lambda t: (t.seed, t.fold)):
             folder = model_folder(self.models, trial, self.fingerprint)
             if (folder / "config.json").is_file():
                 return trial, folder
         return None
 
 
-def _configuration(trial: Trial) -> tuple[str, Pair, str, str]:
-    configuration = trial.configuration
-    return configuration.profile, configuration.pair, configuration.model.fusion, configuration.model.modules
+def about_study(
+    plan: Plan, facts: StudyFacts, *, name: str, blocks: Mapping[str, Block], pair: Pair | None, pair_from: PairFrom
+) -> About:
+    """Return what a study is.
+
+    Args:
+        plan: what was asked for.
+        facts: what the ledger keeps of the study.
+        name: of the study.
+        blocks: those of the plan's that are told of, by name; none that waits for a pair.
+        pair: of the blocks that need one; None: it is not known yet.
+        pair_from: how it was come by.
+    """
+    design = plan.design
+    identity = (*IDENTITY, *dict.fromkeys(c for of in blocks.values() for c in of.columns if c not in IDENTITY))
+    base = _row(design.configuration({}, pair or ANY_PAIR), identity)
+    if pair is None:
+        base = tuple(None if c in PAIR else value for c, value in zip(identity, base, strict=True))
+    return About(
+        name=name,
+        dataset=facts.dataset,
+        title=facts.title,
+        profile=design.profile,
+        system=name_of(design.base.system),
+        settings=design.shared(),
+        identity=identity,
+        base=base,
+        blocks=tuple(
+            _about(of, design.configurations(block, pair or ANY_PAIR), identity, base, design.needs_pair(block))
+            for block, of in blocks.items()
+        ),
+        seeds=design.seeds,
+        folds=facts.folds,
+        select_by=plan.select_by,
+        select_on=plan.select_on,
+        pair=(pair.k_audio, pair.k_text) if pair else None,
+        pair_from=pair_from,
+        class_names=tuple(facts.class_names),
+        made_with=dict(facts.made_with),
+    )
+
+
+@cache  # many trials have the same configuration
+def _row(configuration: Configuration, identity: tuple[str, ...]) -> Row:
+    return tuple(configuration.get(name) for name in identity)
+
+
+def _about(
+    block: Block, configurations: list[Configuration], identity: tuple[str, ...], base: Row, needs_pair: bool
+) -> AboutBlock:
+    """Return what a study keeps of a block."""
+    rows = tuple(dict.fromkeys(_row(configuration, identity) for configuration in configurations))
+    # a value and what the trials have of it: of a system in a file only the last part of its name
+    place, named = identity.index(block.columns[0]), dict(zip(block.names, rows, strict=False))
+    if len(rows) < len(block.names):  # some configurations are the same
+        named = {}
+    if block.reference in named:
+        reference = rows.index(named[block.reference])
+    else:
+        reference = rows.index(base) if base in rows else 0
+    return AboutBlock(
+        name=block.name,
+        question=block.question,
+        title=block.title or block.question or _title(block),
+        columns=block.columns,
+        rows=rows,
+        reference=reference,
+        chooses=block.chooses,
+        compared=block.make_table is None and not block.chooses,
+        needs_pair=needs_pair,
+        labels={shown(row[place]): block.labels[value] for value, row in named.items() if value in block.labels},
+        table=block.table or block.name,
+        drawing=block.drawing or block.name,
+        file=block.file or block.drawing or block.name,
+    )
+
+
+def _title(block: Block) -> str:
+    """Return the title of a block that has none: what it varies, or its name."""
+    words = listed([in_words(factor.name) for factor in block.factors]) if block.factors else block.name
+    return words if "_" in words.partition(" ")[0] else words[0].upper() + words[1:]

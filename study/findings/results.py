@@ -3,25 +3,96 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import cached_property
 from pathlib import Path
+from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pandas as pd
 
-from cemobam_core.config import FUSIONS, MODULES, Metric, Split
 from cemobam_core.errors import InputError
 from cemobam_core.files import written_atomically
-from study.design import GAPS, Pair
-from study.findings.aggregate import COLUMNS, PAIR, aggregate, per_seed
+from cemobam_core.metrics import METRICS as SCORES
+from study.design.block import shown
+from study.design.factors import Pair, displayed
+from study.findings.aggregate import IDENTITY, PAIR, aggregate, columns, per_seed, whole_numbers
 from study.findings.statistics import Array
-from study.ledger.outcomes import METRICS
+from study.findings.wording import in_words
+from study.ledger.outcomes import METRICS, Metric, Split
 
 ABOUT = "study.json"
 TRIALS = "trials.csv"
+
+_EXACT: dict[str, Any] = (
+    {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
+)
+"""What lets pandas read a float as it was written, to the last bit; from 3.1 on it always does, and warns of this."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AboutBlock:
+    """What a block of a study is.
+
+    Attributes:
+        name: of the block.
+        question: that it answers.
+        title: of its table and figures.
+        columns: of ``trials.csv``, that tell its configurations apart.
+        rows: of each configuration, what ``trials.csv`` has in :attr:`About.identity`.
+        reference: which of them the others are compared with.
+        chooses: whether the study's pair is chosen among them.
+        compared: whether each of them is compared with the reference.
+        needs_pair: whether they are at the study's pair.
+        labels: how values of its only column are shown, by how they are written.
+        table: the name of its table's files.
+        drawing: the name of its figure.
+        file: the name of its figure's files.
+    """
+
+    name: str
+    question: str
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+    reference: int
+    chooses: bool
+    compared: bool
+    needs_pair: bool
+    labels: dict[str, str]
+    table: str
+    drawing: str
+    file: str
+
+    @property
+    def head(self) -> str:
+        """What tells its configurations apart, as the head of a column has it."""
+        return ", ".join(map(displayed, self.columns))
+
+    def label(self, key: Sequence[Any]) -> str:
+        """Return how a configuration is shown below the name of what it varies, given its values in :attr:`columns`."""
+        if len(key) == 1:
+            return self.labels.get(shown(key[0]), shown(key[0]))
+        return ", ".join(f"{in_words(column)} {shown(value)}" for column, value in zip(self.columns, key, strict=True))
+
+    def told(self, key: Sequence[Any]) -> str:
+        """Return how a configuration is named in a sentence: a number or a yes or no says of what it is."""
+        label = self.label(key)
+        plain = len(key) == 1 and label == shown(key[0]) and isinstance(key[0], int | float)
+        return f"{in_words(self.columns[0])} {label}" if plain else label
+
+    def brief(self, key: Sequence[Any]) -> str:
+        """Return how a configuration is shown where :attr:`head` stands beside it."""
+        return self.label(key) if len(key) == 1 else ", ".join(map(shown, key))
+
+    def name_of(self, key: Sequence[Any]) -> str:
+        """Return how a configuration is written in csv files, given its values in :attr:`columns`."""
+        if len(key) == 1:
+            return shown(key[0])
+        return ", ".join(f"{column} {shown(value)}" for column, value in zip(self.columns, key, strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,16 +104,17 @@ class About:
         dataset: the data set's name.
         title: the data set's name as tables show it.
         profile: the reading of the method.
-        fusion: of the grid and the ablation.
+        system: that the blocks vary.
         settings: what all trials share.
-        k_audio: the grid's K_audio, as asked for.
-        k_text: likewise.
+        identity: the columns of ``trials.csv`` that tell all configurations apart.
+        base: what ``trials.csv`` has in these for the study's own configuration, at its pair where it has one.
+        blocks: that were asked for or have been run before.
         seeds: as asked for.
         folds: how many folds a complete seed has.
         select_by: the metric that chooses the K pair.
         select_on: the split that does.
-        pair: K_audio and K_text of fusion and ablation; None: none is chosen yet.
-        given: whether the user gave that pair, so that nothing was chosen.
+        pair: K_audio and K_text of the blocks that need a pair; None: none is chosen yet.
+        pair_from: whether that pair was ``chosen``, ``given`` by the user, or is the ``usual`` one.
         class_names: the emotions, where the ledger knows them.
         made_with: versions of what ran the study's first trial, where the ledger knows them.
     """
@@ -51,32 +123,73 @@ class About:
     dataset: str
     title: str
     profile: str
-    fusion: str
+    system: str
     settings: dict[str, Any]
-    k_audio: tuple[int, ...]
-    k_text: tuple[int, ...]
+    identity: tuple[str, ...]
+    base: tuple[Any, ...]
+    blocks: tuple[AboutBlock, ...]
     seeds: tuple[int, ...]
     folds: int
     select_by: Metric
     select_on: Split
     pair: tuple[int, int] | None
-    given: bool
+    pair_from: Literal["chosen", "given", "usual"]
     class_names: tuple[str, ...]
     made_with: dict[str, str]
 
     @property
     def at(self) -> Pair | None:
-        """The pair of fusion and ablation."""
+        """The pair of the blocks that need one."""
         return Pair(*self.pair) if self.pair else None
+
+    @property
+    def given(self) -> bool:
+        """Whether nothing was chosen."""
+        return self.pair_from != "chosen"
 
     @property
     def how(self) -> str:
         """How the pair was come by, in words."""
         if self.given:
-            return "given"
+            return "given" if self.pair_from == "given" else "the usual one, as none was chosen"
         return (
             "chosen on validation" if self.select_on == "val" else "chosen on the test split, as the released code does"
         )
+
+    def value(self, column: str) -> Any:
+        """Return what the study's own configuration has in a column of :attr:`identity`; None: no such choice."""
+        return dict(zip(self.identity, self.base, strict=True))[column]
+
+    @property
+    def fusion(self) -> Any:
+        """The fusion of the study's own configuration; None: its system has no such choice."""
+        return self.value("fusion")
+
+    def block(self, name: str) -> AboutBlock | None:
+        """Return a block by its name; None: it is not in the study."""
+        return next((block for block in self.blocks if block.name == name), None)
+
+    @property
+    def choosing(self) -> AboutBlock | None:
+        """The block among whose configurations the pair is chosen; None: there is none."""
+        return next((block for block in self.blocks if block.chooses), None)
+
+    def values(self, column: str) -> tuple[Any, ...]:
+        """Return the values that the choosing block gives a column, in their order; empty: there is no such block."""
+        if self.choosing is None:
+            return ()
+        place = self.identity.index(column)
+        return tuple(dict.fromkeys(row[place] for row in self.choosing.rows if row[place] is not None))
+
+    @property
+    def k_audio(self) -> tuple[int, ...]:
+        """The K_audio among which the pair is chosen."""
+        return self.values("k_audio")
+
+    @property
+    def k_text(self) -> tuple[int, ...]:
+        """The K_text among which the pair is chosen."""
+        return self.values("k_text")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -124,67 +237,88 @@ class Results:
     about: About
     trials: pd.DataFrame
 
-    @cached_property
-    def grid(self) -> pd.DataFrame:
-        """By ``k_audio`` and ``k_text``."""
-        return aggregate(self.grid_trials, PAIR, self.about.folds)
+    def __getattr__(self, name: str) -> pd.DataFrame:
+        """Return a block's configurations by the block's name, as :meth:`block` does: ``results.grid``."""
+        if name.startswith("_") or "about" not in self.__dict__ or self.about.block(name) is None:
+            there = ", ".join(block.name for block in self.__dict__["about"].blocks) if "about" in self.__dict__ else ""
+            raise AttributeError(f"no block is called {name!r}; the study has {there or 'none'}")
+        return self.block(name)
+
+    def block(self, name: str) -> pd.DataFrame:
+        """Return the aggregate of a block: a row per configuration, in the block's order.
+
+        Args:
+            name: of the block; a study that has not got it has no row.
+        """
+        if name not in self._frames:
+            about = self.about.block(name)
+            columns = list(about.columns) if about else ["profile"]
+            frame = aggregate(self.trials_of(name), columns, self.about.folds)
+            if about:
+                places = [self.about.identity.index(column) for column in columns]
+                order = {tuple(row[i] for i in places): place for place, row in enumerate(about.rows)}
+                keys = [tuple(_plain(x) for x in key) for key in frame[columns].itertuples(index=False)]
+                frame = frame.iloc[np.argsort([order[key] for key in keys], kind="stable")].reset_index(drop=True)
+            self._frames[name] = frame
+        return self._frames[name]
 
     @cached_property
-    def fusion(self) -> pd.DataFrame:
-        """By ``fusion``, at the study's pair."""
-        return self._variants("fusion", FUSIONS)
+    def _frames(self) -> dict[str, pd.DataFrame]:
+        return {}
+
+    def trials_of(self, name: str) -> pd.DataFrame:
+        """Return the trials of a block: those of its configurations, whatever block they were run for."""
+        about = self.about.block(name)
+        rows = about.rows if about else ()
+        return self._of_rows(rows)
+
+    def _of_rows(self, rows: Sequence[tuple[Any, ...]]) -> pd.DataFrame:
+        wanted = set(rows)
+        return self.trials[np.array([row in wanted for row in self._rows], dtype=bool)]
 
     @cached_property
-    def ablation(self) -> pd.DataFrame:
-        """By ``modules``, at the study's pair."""
-        return self._variants("modules", MODULES)
+    def _rows(self) -> list[tuple[Any, ...]]:
+        """The configuration of each trial, as :attr:`AboutBlock.rows` has it."""
+        keys = self.trials[list(self.about.identity)].itertuples(index=False, name=None)
+        return [tuple(map(_plain, key)) for key in keys]
+
+    def keys(self, block: AboutBlock) -> list[tuple[Any, ...]]:
+        """Return each configuration's values in the block's columns, in its order."""
+        places = [self.about.identity.index(column) for column in block.columns]
+        return [tuple(row[place] for place in places) for row in block.rows]
+
+    def by_seed(self, block: AboutBlock, metric: str) -> pd.DataFrame:
+        """Return a metric with a row per seed and a column per configuration, numbered in the block's order."""
+        known = self.per_seed(self.trials_of(block.name), block.columns)
+        keys = self.keys(block)
+        numbers = [keys.index(tuple(map(_plain, key))) for key in known[list(block.columns)].itertuples(index=False)]
+        shaped = known.assign(configuration=numbers).pivot(index="seed", columns="configuration", values=metric)
+        return shaped.reindex(columns=range(len(keys)))
 
     @cached_property
-    def gaps(self) -> pd.DataFrame:
-        """By ``profile``, at the study's pair: what each difference between text and code costs."""
-        return aggregate(self.gaps_trials, ["profile"], self.about.folds)
+    def measures(self) -> dict[Metric, str]:
+        """The metrics that every done trial has, by name, and how they are shown; one that is new may be missing."""
+        done = self.trials[self.trials["status"] == "done"]
+        known = {name: done[f"test_{name}"].notna().all() for name in SCORES}
+        return {name: metric.label for name, metric in SCORES.items() if known[name]}
 
-    @property
-    def grid_trials(self) -> pd.DataFrame:
-        """The trials over the K grid."""
-        about, trials = self.about, self.trials
-        return trials[
-            (trials["profile"] == about.profile)
-            & (trials["fusion"] == about.fusion)
-            & (trials["modules"] == "full")
-            & trials["k_audio"].isin(about.k_audio)
-            & trials["k_text"].isin(about.k_text)
-        ]
-
-    @property
-    def fusion_trials(self) -> pd.DataFrame:
-        """The trials of every fusion strategy at the study's pair."""
-        trials = self._at_pair()
-        return trials[(trials["profile"] == self.about.profile) & (trials["modules"] == "full")]
-
-    @property
-    def ablation_trials(self) -> pd.DataFrame:
-        """The trials with and without either module at the study's pair."""
-        trials, about = self._at_pair(), self.about
-        return trials[(trials["profile"] == about.profile) & (trials["fusion"] == about.fusion)]
-
-    @property
-    def gaps_trials(self) -> pd.DataFrame:
-        """The trials of both profiles at the study's pair, as they are and with one choice switched."""
-        trials, about = self._at_pair(), self.about
-        labels = [label for start in ("paper", "released") for label in (start, *(f"{start}+{gap}" for gap in GAPS))]
-        full = (trials["fusion"] == about.fusion) & (trials["modules"] == "full")
-        return trials[full & trials["profile"].isin(labels)]
+    @cached_property
+    def own(self) -> pd.DataFrame:
+        """The aggregate of the study's own configuration, at its pair: one row, or none."""
+        trials = self._of_rows([self.about.base])
+        return aggregate(trials, list(self.about.identity), self.about.folds)
 
     def per_seed(self, trials: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-        """Every seed's figures, its mean over folds, by the columns that tell these trials apart."""
+        """Return every seed's figures, its mean over folds, by the columns that tell these trials apart."""
         return per_seed(trials, by, self.about.folds)
 
     @cached_property
     def scores(self) -> GridScores | None:
-        """The grid without holes, for what needs every pair with every seed; None: no pair has any."""
+        """The pairs without holes, for what needs every pair with every seed; None: no pair has any."""
         about = self.about
-        known = per_seed(self.grid_trials, PAIR, about.folds)
+        if about.choosing is None or not about.k_audio:
+            return None
+        known = per_seed(self.trials_of(about.choosing.name), PAIR, about.folds)
         known = known[known["seed"].isin(about.seeds)]
         axes = (about.seeds, about.k_audio, about.k_text)
         names = ("seed", *PAIR)
@@ -209,17 +343,6 @@ class Results:
             left_out="; ".join(missing),
         )
 
-    def _at_pair(self) -> pd.DataFrame:
-        pair, trials = self.about.at, self.trials
-        if pair is None:
-            return trials.iloc[:0]
-        return trials[(trials["k_audio"] == pair.k_audio) & (trials["k_text"] == pair.k_text)]
-
-    def _variants(self, key: str, variants: Sequence[str]) -> pd.DataFrame:
-        trials = self.fusion_trials if key == "fusion" else self.ablation_trials
-        frame = aggregate(trials, [key], self.about.folds)
-        return frame.sort_values(key, key=lambda column: column.map(list(variants).index), ignore_index=True)
-
     def save(self, folder: Path) -> list[Path]:
         """Write what :func:`load_results` reads: ``trials.csv`` and ``study.json``."""
         with written_atomically(folder / TRIALS) as temporary:
@@ -230,7 +353,7 @@ class Results:
 
 
 def load_results(folder: Path | str) -> Results:
-    """The results of a study from its folder, such as ``results/demo``, as frames.
+    """Return the results of a study from its folder, such as ``results/demo``, as frames.
 
     Args:
         folder: where ``run_grid.py`` wrote ``trials.csv`` and ``study.json``.
@@ -248,31 +371,45 @@ def load_results(folder: Path | str) -> Results:
     about = read_about(folder / ABOUT)
     path = folder / TRIALS
     try:
-        trials = pd.read_csv(path, keep_default_na=False, na_values=[""])
+        trials = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=_texts(about), **_EXACT)
     except (ValueError, OSError) as error:
         raise InputError(f"{path}: cannot be read as csv ({error}); make it again with --report-only") from None
-    if missing := [column for column in COLUMNS if column not in trials.columns]:
+    for metric in set(METRICS) - set(trials.columns):  # of a metric that was added since
+        trials[metric] = np.nan
+    if missing := [column for column in columns(about.identity[len(IDENTITY) :]) if column not in trials.columns]:
         raise InputError(f"{path}: has no column {missing[0]!r}; make it again with --report-only")
+    trials = whole_numbers(trials)
     numbers = ["k_audio", "k_text", "fold", "seed", "epochs", *METRICS]
+    numbers = [name for name in numbers if not trials[name].isna().all()]
     if wrong := [name for name in numbers if len(trials) and not pd.api.types.is_numeric_dtype(trials[name])]:
         raise InputError(f"{path}: column {wrong[0]!r} holds what is no number; make it again with --report-only")
-    if unsound := _unsound(trials):
+    if unsound := _unsound(trials, about):
         raise InputError(f"{path}: {unsound}; make it again with --report-only")
     return Results(about=about, trials=trials)
 
 
-def _unsound(trials: pd.DataFrame) -> str:
-    """What is wrong with rows that a study did not write so; empty: nothing."""
-    for column, values in (("status", ("done", "failed")), ("fusion", FUSIONS), ("modules", MODULES)):
-        strange = trials.loc[~trials[column].isin(values), column]
-        if len(strange):
-            return f"row {strange.index[0] + 2} has {column} {str(strange.iloc[0])[:40]!r}"
+def _texts(about: About) -> dict[str, type[str]]:
+    """Return the columns that hold names, which may look like numbers."""
+    rows = [about.base, *(row for block in about.blocks for row in block.rows)]
+    return {column: str for column, *of in zip(about.identity, *rows, strict=True) if any(type(x) is str for x in of)}
+
+
+def _unsound(trials: pd.DataFrame, about: About) -> str:
+    """Return what is wrong with rows that a study did not write so; empty: nothing."""
+    strange = trials.loc[~trials["status"].isin(["done", "failed"]), "status"]
+    if len(strange):
+        return f"row {strange.index[0] + 2} has status {str(strange.iloc[0])[:40]!r}"
+    known = {about.base, *(row for block in about.blocks for row in block.rows)}
+    for place, key in zip(trials.index, trials[list(about.identity)].itertuples(index=False, name=None), strict=True):
+        if tuple(map(_plain, key)) not in known:
+            told = ", ".join(f"{n} {_plain(value)!r}" for n, value in zip(about.identity, key, strict=True))
+            return f"row {place + 2} is of no block of {ABOUT} ({told[:160]})"
     done = trials[trials["status"] == "done"]
-    finite = np.isfinite(done[list(METRICS)].to_numpy(float)).all(axis=1) if len(done) else np.ones(0, bool)
+    metrics = [metric for metric in METRICS if not done[metric].isna().all()]
+    finite = np.isfinite(done[metrics].to_numpy(float)).all(axis=1) if len(done) else np.ones(0, bool)
     if not finite.all():
         return f"row {done.index[~finite][0] + 2} is done, and a metric of it is no number"
-    key = ["profile", *PAIR, "fusion", "modules", "fold", "seed"]
-    if (again := trials.duplicated(key)).any():
+    if (again := trials.duplicated([*about.identity, "fold", "seed"])).any():
         return f"row {trials.index[again][0] + 2} is the same trial as another"
     return ""
 
@@ -283,37 +420,86 @@ def read_about(path: Path) -> About:
     Raises:
         InputError: a file that cannot be read, or that a study did not write.
     """
-    hints = get_type_hints(About)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        given = {field.name: _checked(field.name, hints[field.name], content[field.name]) for field in fields(About)}
-        return About(**given)
+        made: About = _read_as(About, json.loads(path.read_text(encoding="utf-8")), "the file")
+        _check_about(made)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"{path}: is not what a study writes there ({error}); make it again with --report-only"
         ) from None
+    return made
 
 
-def _checked(name: str, hint: Any, value: Any) -> Any:
-    """A value of ``study.json`` as :class:`About` has it; TypeError where it is something else."""
-    if name == "pair" and value is None:
-        return None
-    kind = get_origin(hint) or hint
-    if name == "pair" or kind is tuple:
-        of = int if name in ("pair", "k_audio", "k_text", "seeds") else str
-        if not isinstance(value, list) or not all(type(x) is of for x in value) or (name == "pair" and len(value) != 2):
+def _read_as(kind: Any, value: Any, name: str) -> Any:
+    """Return JSON as the type that a field has; TypeError where it is something else."""
+    if is_dataclass(kind):
+        if not isinstance(value, dict):
             raise TypeError(f"{name} is {str(value)[:40]!r}")
-        if name != "pair" and len(set(value)) < len(value):
-            raise TypeError(f"{name} holds a value twice")
-        if name in ("pair", "k_audio", "k_text") and min(value, default=1) < 1:
-            raise TypeError(f"{name} holds less than 1")
-        if of is str and not all(map(str.isprintable, value)):
-            raise TypeError(f"{name} holds what cannot be printed")
-        return tuple(value)
-    fits = value in get_args(hint) if kind is Literal else type(value) is kind
-    if not fits or (kind is str and not value.isprintable()) or (name == "folds" and value < 1):
+        hints = get_type_hints(kind)
+        return kind(**{f.name: _read_as(hints[f.name], value[f.name], f.name) for f in fields(kind)})  # type: ignore[operator]
+    of, parts = get_origin(kind), get_args(kind)
+    if of is UnionType:
+        return None if value is None else _read_as(parts[0], value, name)
+    if of is tuple and isinstance(value, list):
+        if parts[-1] is not ... and len(value) != len(parts):
+            raise TypeError(f"{name} has {len(value)} values")
+        return tuple(_read_as(parts[0], one, name) for one in value)
+    if of is dict and isinstance(value, dict):
+        return {_read_as(str, key, name): _read_as(parts[1], one, name) for key, one in value.items()}
+    if of is Literal and value in parts:
+        return value
+    if kind is Any and (value is None or isinstance(value, str | int | float)):
+        kind = type(value)
+    if type(value) is not kind or (kind is str and not value.isprintable()):
         raise TypeError(f"{name} is {str(value)[:40]!r}")
     return value
+
+
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}"
+"""Of a study, of a block and of its files, which are moved and removed by these names."""
+
+
+def _check_about(about: About) -> None:
+    """Raise ValueError where values that are sound each for itself are not together."""
+    if about.folds < 1 or min(about.pair or (1,)) < 1:
+        raise ValueError("folds and K are at least 1")
+    if len(set(about.seeds)) < len(about.seeds) or len(set(about.class_names)) < len(about.class_names):
+        raise ValueError("a seed or a class is named twice")
+    if about.identity[: len(IDENTITY)] != IDENTITY or len(set(about.identity)) < len(about.identity):
+        raise ValueError(f"identity is {str(about.identity)[:80]}")
+    if about.select_by not in SCORES:
+        raise ValueError(f"select_by is {about.select_by[:40]!r}")
+    names = [block.name for block in about.blocks]
+    if len(set(names)) < len(names):
+        raise ValueError("a block is named twice")
+    for name in (about.name, *names, *(x for block in about.blocks for x in (block.table, block.drawing, block.file))):
+        if not re.fullmatch(_NAME, name):
+            raise ValueError(f"{name[:40]!r} is not the name of a study, a block or a file")
+    for block in about.blocks:
+        _check_block(about, block)
+
+
+def _check_block(about: About, block: AboutBlock) -> None:
+    """Raise ValueError where a block does not go with its study."""
+    if {len(row) for row in (*block.rows, about.base)} != {len(about.identity)}:
+        raise ValueError(f"a row of the block {block.name} has not a value for each of {', '.join(about.identity)}")
+    if not block.columns or not set(block.columns) <= set(about.identity):
+        raise ValueError(f"columns of the block {block.name}")
+    if not 0 <= block.reference < len(block.rows):
+        raise ValueError(f"reference of the block {block.name}")
+    if len(set(block.rows)) < len(block.rows):
+        raise ValueError(f"the block {block.name} has a row twice")
+    places = [about.identity.index(column) for column in PAIR]
+    known = [row[i] for row in block.rows for i in places if row[i] is not None]
+    if any(type(k) is not int or k < 1 for k in known):
+        raise ValueError(f"K in the block {block.name} is not a whole number of at least 1")
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of a frame as JSON has it: None for what is missing, Python's own numbers."""
+    if pd.isna(value):
+        return None
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _complete(present: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], ...]:

@@ -9,15 +9,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from cemobam_core.config import PROFILES
-from cemobam_core.corpora import CORPORA
 from cemobam_core.errors import InputError
 from cemobam_core.files import written_atomically
-from study.commands.arguments import grid_parser
-from study.commands.request import SETTINGS
-from study.design import Design, readings
-from study.findings.results import ABOUT, About, read_about
-from study.output.report import PLOT_FILES, RESULT_FILES, link
+from study.design.block import shown
+from study.design.design import Design
+from study.findings.results import ABOUT, About, AboutBlock, read_about
+from study.output.report import link, plot_files, result_files
+from study.papers.cemobam import paper
+from study.papers.cemobam.profiles import PROFILES
 
 _LONGEST = 100
 """Characters of a folder's name."""
@@ -26,8 +25,8 @@ _LONGEST = 100
 def set_aside(new: About, results: Path, plots: Path) -> str:
     """Move the report that lies in ``results`` and ``plots`` into a folder of its settings, unless ``new`` covers it.
 
-    A report covers another of the same settings when it shows at least the same K and the same seeds, and has a K pair
-    if the other has one.
+    A report covers another of the same settings when it shows at least the same configurations and the same seeds, and
+    has a K pair if the other has one.
 
     What is moved last is the file by which a report is known, so that a move that was cut off goes on the next time.
 
@@ -49,11 +48,11 @@ def set_aside(new: About, results: Path, plots: Path) -> str:
     older = results / name / ABOUT
     if older.exists():  # an older report of the same settings
         older.unlink(missing_ok=True)
-        for folder, files in ((results / name, RESULT_FILES), (plots / name, PLOT_FILES)):
+        for folder, files in ((results / name, result_files(old)), (plots / name, plot_files(old))):
             _remove(_files(folder, files), folder)
     _link_again(results / "report.md", link(plots, results), link(plots / name, results / name))
-    about_last = tuple(sorted(RESULT_FILES, key=lambda file: file == ABOUT))
-    for source, files in ((plots, PLOT_FILES), (results, about_last)):
+    about_last = sorted(result_files(old), key=lambda file: file == ABOUT)
+    for source, files in ((plots, plot_files(old)), (results, about_last)):
         for path in _files(source, files):
             (source / name).mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(FileNotFoundError):  # another run of the study has moved it
@@ -65,8 +64,8 @@ def drop_covered(new: About, results: Path, plots: Path) -> None:
     """Remove the reports that were set aside before and that ``new``, which is written now, covers."""
     for folder in sorted(path.parent for path in results.glob(f"*/{ABOUT}")):
         if (old := _about(folder)) and folder.name == label(old) and covers(new, old):
-            _remove(_files(folder, RESULT_FILES), folder)
-            _remove(_files(plots / folder.name, PLOT_FILES), plots / folder.name)
+            _remove(_files(folder, result_files(old)), folder)
+            _remove(_files(plots / folder.name, plot_files(old)), plots / folder.name)
 
 
 def figures_folder(new: About, results: Path, plots: Path) -> Path:
@@ -79,35 +78,42 @@ def covers(new: About, old: About) -> bool:
     """Return whether a report shows all that another one of the same settings does."""
     if _identity(new) != _identity(old) or (old.pair is not None and new.pair is None):
         return False
-    pairs = ((new.k_audio, old.k_audio), (new.k_text, old.k_text), (new.seeds, old.seeds))
-    return all(set(less) <= set(more) for more, less in pairs)
+    rows = {block.name: set(_told(new, block)) for block in new.blocks}
+    blocks = all(set(_told(old, block)) <= rows.get(block.name, set()) for block in old.blocks)
+    return blocks and set(old.seeds) <= set(new.seeds)
+
+
+def _told(about: About, block: AboutBlock) -> list[tuple[Any, ...]]:
+    """Return what a block's configurations are, without the pair that was chosen for all of them."""
+    places = [about.identity.index(column) for column in block.columns]
+    return [tuple(row[place] for place in places) for row in block.rows]
 
 
 def label(about: About) -> str:
     """Return the settings of a report that are not the defaults, as a folder's name; ``defaults`` where all are."""
     if about.profile not in PROFILES:  # of another release
         return _shortened(f"profile={about.profile}")
-    corpus = CORPORA.get(about.dataset)
-    parser = grid_parser()
-    default = Design(
-        readings=readings(**(corpus.settings if corpus else {})),
-        profile=about.profile,
-        k_audio=parser.get_default("k_audio"),
-        k_text=parser.get_default("k_text"),
-        seeds=parser.get_default("seeds"),
-    )
-    usual = {
-        "profile": "paper",
-        **{name: default.settings()[name] for name in SETTINGS},
-        "fusion": parser.get_default("fusion"),
-        "select_by": PROFILES[about.profile].select_by,
-        "at": None,
-        "k_audio": default.k_audio,
-        "k_text": default.k_text,
-        "seeds": default.seeds,
-    }
-    ours = {**_identity(about), "k_audio": about.k_audio, "k_text": about.k_text, "seeds": about.seeds}
-    parts = [f"{name}={_shown(ours[name])}" for name, value in usual.items() if ours[name] != value]
+    try:
+        usual = Design(blocks={}, profile=about.profile, dataset=about.dataset).shared()
+    except InputError:
+        usual = {}
+    seeds = tuple(range(5))
+    named = {block.name: block for block in paper.blocks}
+    ours = _identity(about)
+    parts = [f"{name}={shown(value)}" for name, value in about.settings.items() if usual.get(name) != value]
+    if about.profile != "paper":
+        parts.insert(0, f"profile={about.profile}")
+    for name, default in (("fusion", "min"), ("select_by", PROFILES[about.profile].select_by), ("at", None)):
+        if ours[name] not in (default, None):
+            parts.append(f"{name}={_shown(ours[name])}")
+    for block in about.blocks:
+        for column in block.columns if block.chooses else ():
+            values = about.values(column)
+            factors = named[block.name].factors if block.name in named else ()
+            if values and not any(factor.name == column and factor.values == values for factor in factors):
+                parts.append(f"{column}={_shown(values)}")
+    if about.seeds != seeds:
+        parts.append(f"seeds={_shown(about.seeds)}")
     return _shortened(",".join(parts) or "defaults")
 
 
@@ -117,11 +123,12 @@ def _shortened(name: str) -> str:
 
 
 def _identity(about: About) -> dict[str, Any]:
-    """What two reports of the same settings have in common."""
+    """Return what two reports of the same settings have in common."""
     return {
         "dataset": about.dataset,
+        **about.settings,
         "profile": about.profile,
-        **{name: about.settings.get(name) for name in SETTINGS},
+        "system": about.system,
         "fusion": about.fusion,
         "select_by": about.select_by,
         "at": about.pair if about.given else None,

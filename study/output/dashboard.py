@@ -18,8 +18,8 @@ from optuna_dashboard._note import note_str_key_prefix, note_ver_key
 from waitress.server import create_server
 
 from cemobam_core.errors import InputError
-from study.design import BLOCKS
-from study.ledger.ledger import FACTS, OPTIONS, taken_apart
+from cemobam_core.metrics import METRICS as SCORES
+from study.ledger.ledger import BLOCK, FACTS, OPTIONS, taken_apart
 
 _PORTS = range(8080, 8100)
 """Tried in turn where the user names none."""
@@ -64,9 +64,9 @@ class LeanStorage(_CachedStorage):
 def for_readers(storage: BaseStorage, studies: Iterable[FrozenStudy]) -> list[FrozenStudy]:
     """Return the studies as the dashboard's pages need them; the ledger stays as it is.
 
-    The home page shows the studies in the opposite order, so the grid comes last here. A trial's page begins with its
-    note and ends with its metrics, so a trial without a note gets one that says them. Attributes that only commands
-    read are left out, so that the one that explains the "Best Trial" stands beside it.
+    The home page shows the studies in the opposite order, so the first block comes last here. A trial's page begins
+    with its note and ends with its metrics, so a trial without a note gets one that says them. Attributes that only
+    commands read are left out, so that the one that explains the "Best Trial" stands beside it.
 
     Args:
         storage: the ledger.
@@ -76,11 +76,13 @@ def for_readers(storage: BaseStorage, studies: Iterable[FrozenStudy]) -> list[Fr
     for study in studies:
         if FACTS not in study.user_attrs:  # somebody else's, in the same storage
             continue
-        study.user_attrs = {name: value for name, value in study.user_attrs.items() if name not in (FACTS, OPTIONS)}
+        study.user_attrs = {
+            name: value for name, value in study.user_attrs.items() if name not in (FACTS, OPTIONS, BLOCK)
+        }
         trials = storage.get_all_trials(study._study_id, deepcopy=False)
         if len(trials) <= _MANY:
             study.system_attrs = {**_notes(trials), **study.system_attrs}
-    return _grid_last(studies)
+    return _last_first(studies)
 
 
 def serve(storage: BaseStorage, *, host: str, port: int | None) -> None:
@@ -120,19 +122,13 @@ def serve(storage: BaseStorage, *, host: str, port: int | None) -> None:
         server.close()
 
 
-def _grid_last(studies: Iterable[FrozenStudy]) -> list[FrozenStudy]:
-    """The studies of a name and a tag together, oldest first, and their blocks from the last to the grid."""
+def _last_first(studies: Iterable[FrozenStudy]) -> list[FrozenStudy]:
+    """Return the studies of a name and a tag together, oldest first, and their blocks from the last to the first."""
     groups: dict[tuple[str, str], list[FrozenStudy]] = {}
     for study in sorted(studies, key=lambda study: study._study_id):
         name, _, tag = taken_apart(study.study_name)
         groups.setdefault((name, tag), []).append(study)
-    order = list(BLOCKS)
-
-    def place(study: FrozenStudy) -> int:
-        _, block, _ = taken_apart(study.study_name)
-        return -order.index(block) if block in order else -len(order)
-
-    return [study for group in groups.values() for study in sorted(group, key=place)]
+    return [study for group in groups.values() for study in reversed(group)]
 
 
 def _notes(trials: Iterable[FrozenTrial]) -> dict[str, Any]:
@@ -151,9 +147,11 @@ def _note(trial: FrozenTrial) -> str:
     reached = trial.user_attrs
     if trial.state != TrialState.COMPLETE:
         return f"{said}\n\nfailed: {reached.get('reason', 'no reason is recorded')}"
-    rows = ["| |&emsp;WA |&emsp;UA |&emsp;w-F1 |&emsp;loss |", "|---|--:|--:|--:|--:|"]  # the dashboard leaves no room
+    known = {name: metric.label for name, metric in SCORES.items() if f"test_{name}" in reached}
+    heads = "".join(f"&emsp;{label} |" for label in (*known.values(), "loss"))  # the dashboard leaves no room
+    rows = [f"| |{heads}", "|---|" + "--:|" * (len(known) + 1)]
     for split, name in (("test", "test"), ("val", "validation"), ("train", "train")):
-        cells = [f"{100 * reached[f'{split}_{measure}']:.2f}" for measure in ("wa", "ua", "wf1")]
+        cells = [f"{100 * reached[f'{split}_{measure}']:.2f}" for measure in known]
         cells.append(f"{reached[f'{split}_loss']:.3f}")
         rows.append(f"| {name} |" + "".join(f"&emsp;{cell} |" for cell in cells))
     return said + "\n\n" + "\n".join(rows)

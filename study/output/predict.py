@@ -9,18 +9,19 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from sklearn.metrics import f1_score
 from torch import Tensor
 
-from cemobam_core.config import RELEASED, Fusion, GraphConfig
 from cemobam_core.errors import InputError
 from cemobam_core.features import FeatureSet
 from cemobam_core.files import written_atomically
+from cemobam_core.graph import GraphConfig
+from cemobam_core.inputs import Inputs
+from cemobam_core.metrics import METRICS
 from cemobam_core.released import load_released_checkpoint
-from cemobam_core.systems.cemobam import CemoBAM
-from cemobam_core.training.loop import Batch
+from cemobam_core.systems.cemobam import Fusion
+from cemobam_core.training.batch import Batch
+from cemobam_core.training.loop import Classifier
 from cemobam_core.training.metrics import metrics_from_logits
-from study.design import Pair
 from study.engines.models import KeptModel, load_model
 
 _FEW = 0.75
@@ -28,7 +29,7 @@ _FEW = 0.75
 utterances at once WA was clearly lower, with three quarters it could not be told (docs/profiles.md)."""
 
 
-def predict(folder: Path, features_file: Path, *, to: Path) -> str:
+def predict(folder: Path, features_file: Path, *, to: Path, system: str | None = None) -> str:
     """Label the utterances of a file with a model that a study kept.
 
     A file much smaller than the test split that the model was measured on is warned of on standard error.
@@ -37,6 +38,7 @@ def predict(folder: Path, features_file: Path, *, to: Path) -> str:
         folder: of the model, as ``--keep-models`` writes it; it says K, fusion, modules and classes.
         features_file: ``.safetensors``, with labels or without, or the authors' ``.pkl``.
         to: a csv with ``id``, ``predicted`` and ``p_<class>`` for each class.
+        system: ``FILE.py:NAME``, for a model whose system is in a user's file.
 
     Returns:
         The metrics as a Markdown table where the file has labels; otherwise how many utterances were labelled.
@@ -44,19 +46,19 @@ def predict(folder: Path, features_file: Path, *, to: Path) -> str:
     Raises:
         InputError: files that cannot be read or do not fit together.
     """
-    kept = load_model(folder)
+    kept = load_model(folder, system)
     features = FeatureSet.load(features_file, kept.class_names, need_labels=False)
     if features.class_names != kept.class_names:  # the same in another order: as FeatureSet.load has seen to
         places = torch.tensor([kept.class_names.index(name) for name in features.class_names])
         features = replace(features, labels=places[features.labels], class_names=kept.class_names)
-    config = kept.model.config
-    for name, x, size in (("audio", features.audio, config.audio_dim), ("text", features.text, config.text_dim)):
+    sizes = kept.sizes
+    for name, x, size in (("audio", features.audio, sizes.audio_dim), ("text", features.text, sizes.text_dim)):
         if x.shape[-1] != size:
             raise InputError(
                 f"{features_file}: its {name} embeddings have {x.shape[-1]} numbers, the model in {folder} was trained "
                 f"on {size}; give features that were made as the model's were"
             )
-    logits = _label(kept.model, features, pair=kept.pair, graph=kept.graph, names=kept.class_names, to=to)
+    logits = _label(kept.model, features, graph=kept.graph, names=kept.class_names, to=to)
     _warn_of_few(kept, features)
     return _measured(logits, features, features_file, authors_names=False)
 
@@ -65,7 +67,7 @@ def predict_released(
     checkpoint: Path,
     features_file: Path,
     *,
-    pair: Pair,
+    graph: GraphConfig,
     fusion: Fusion,
     class_names: Sequence[str] | None,
     to: Path,
@@ -75,7 +77,7 @@ def predict_released(
     Args:
         checkpoint: their ``.pt``.
         features_file: ``.safetensors``, with labels or without, or their ``.pkl``.
-        pair: K of the graph that is built among these utterances.
+        graph: that is built among these utterances.
         fusion: which the checkpoint was trained with.
         class_names: the emotions, for a file that does not name them.
         to: a csv with ``id``, ``predicted`` and ``p_<class>`` for each class.
@@ -89,25 +91,26 @@ def predict_released(
     """
     model = load_released_checkpoint(checkpoint, fusion)
     features = FeatureSet.load(features_file, class_names, need_labels=False)
-    names = _class_names(features, model.config.num_classes, checkpoint)
-    logits = _label(model, features, pair=pair, graph=RELEASED.graph, names=names, to=to)
+    names = _class_names(features, model.sizes.num_classes, checkpoint)
+    logits = _label(model, features, graph=graph, names=names, to=to)
     return _measured(logits, features, features_file, authors_names=True)
 
 
 def _label(
-    model: CemoBAM, features: FeatureSet, *, pair: Pair, graph: GraphConfig, names: Sequence[str], to: Path
+    model: Classifier, features: FeatureSet, *, graph: GraphConfig | None, names: Sequence[str], to: Path
 ) -> Tensor:
     """Write a label and probabilities for every utterance; gives the (N, C) logits."""
-    largest = max(pair.k_audio, pair.k_text)
-    if len(features) <= largest:
-        raise InputError(
-            f"{features.source}: holds {len(features)} utterances, and a graph of K {pair} takes "
-            f"{largest + 1} at least; give more utterances at once"
-        )
-    ranking = features.rank(largest)
-    edges = ranking.edge_index(pair.k_audio, pair.k_text, gather_from=graph.gather_from)
+    edges = None
+    if graph:
+        largest = max(graph.k_audio, graph.k_text)
+        if len(features) <= largest:
+            raise InputError(
+                f"{features.source}: holds {len(features)} utterances, and a graph of K {graph.k_audio},{graph.k_text} "
+                f"takes {largest + 1} at least; give more utterances at once"
+            )
+        edges = features.rank(largest).edge_index(graph.k_audio, graph.k_text, gather_from=graph.gather_from)
     with torch.no_grad():
-        logits = Batch.from_features(features, edges).logits(model)
+        logits = model(Batch.from_features(features, edges).inputs)
     if not torch.isfinite(logits).all():
         raise InputError(
             f"{features.source}: the model gives NaN or infinity on these features; are they made as those that it was "
@@ -125,8 +128,8 @@ def _label(
 
 def _warn_of_few(kept: KeptModel, features: FeatureSet) -> None:
     """Say on standard error when the graph among these utterances is much thinner than the one that was measured."""
-    n, measured = len(features), kept.sizes["test"]
-    if kept.model.chgat is None or n >= _FEW * measured:
+    n, measured = len(features), kept.counts["test"]
+    if not _looks_around(kept, features) or n >= _FEW * measured:
         return
     print(
         f"cemobam predict: warning: {features.source}: holds {n} utterances, but the test split that the model was "
@@ -137,18 +140,28 @@ def _warn_of_few(kept: KeptModel, features: FeatureSet) -> None:
     )
 
 
+def _looks_around(kept: KeptModel, features: FeatureSet) -> bool:
+    """Return whether the graph matters to the model."""
+    if kept.graph is None:
+        return False
+    few = features.select(range(min(len(features), 8)), source=features.source)
+    loops = torch.arange(len(few)).expand(2, -1)
+    inputs = Batch.from_features(few, loops).inputs
+    with torch.no_grad():
+        ring = torch.stack([loops[0].roll(1), loops[1]])
+        alone, among = kept.model(inputs), kept.model(Inputs(inputs.audio, inputs.text, ring))
+    return not torch.equal(alone, among)
+
+
 def _measured(logits: Tensor, features: FeatureSet, features_file: Path, *, authors_names: bool) -> str:
     if not features.labelled:
         return f"{len(features)} utterances labelled; {features_file} has no labels to measure against"
     measured = metrics_from_logits(logits, features.labels)
-    macro_f1 = float(f1_score(features.labels, logits.argmax(dim=1), average="macro"))
-    rows = [
-        ("accuracy", "WA", "UA", measured.wa),
-        ("mean recall over classes", "UA", "WA", measured.ua),
-        ("F1 weighted by support", "w-F1", "w-F1", measured.wf1),
-        ("F1, mean over classes", "macro F1", "macro F1", macro_f1),
+    swapped = {"WA": "UA", "UA": "WA"}
+    cells = [
+        (metric.about, metric.label, swapped.get(metric.label, metric.label), f"{100 * measured.scores[name]:.2f}")
+        for name, metric in METRICS.items()
     ]
-    cells = [(what, field, authors, f"{100 * value:.2f}") for what, field, authors, value in rows]
     table = pd.DataFrame(cells, columns=["measure", "the field's name", "the authors' code's", "percent"])
     if not authors_names:
         table = table.drop(columns="the authors' code's").rename(columns={"the field's name": "name"})

@@ -18,13 +18,12 @@ import plotly.graph_objects as go
 from optuna_dashboard import get_note, save_note, save_plotly_graph_object
 from sqlalchemy.exc import SQLAlchemyError
 
-from cemobam_core.config import FUSIONS, MODULES
 from study.driver import StudyRun
+from study.findings.answers import Answer
 from study.findings.evidence import Evidence
-from study.output.figures import interactive, learning_curves
-from study.output.report import VERDICT_SIGNS, Report, chosen, counts, paper_tables
+from study.output.figures import head_of, in_order, interactive, learning_curves, nothing_to_draw, published_of
+from study.output.report import VERDICT_SIGNS, Report, block_tables, chosen, counts
 from study.output.tables import Table, plain_markdown
-from study.papers.cemobam import published
 from study.papers.cemobam.claims import Claim, about_what
 
 _EVERY = 30.0
@@ -36,19 +35,6 @@ _MARK = "*What is below is kept current by the study; what you write above this 
 
 _BEST, _ANSWER = "Best Trial", "the answer"
 """The attributes of an Optuna study that stand beside the dashboard's "Best Trial"."""
-
-_TITLES = {
-    "grid": "The K grid (Fig. 2)",
-    "fusion": "Fusion strategies (Table I)",
-    "ablation": "Ablation (Table II)",
-    "gaps": "Gaps between the paper's text and the released code",
-}
-_TABLES = {
-    "grid": ("variance", "selection"),
-    "fusion": ("table1", "table3", "table4"),
-    "ablation": ("table2",),
-    "gaps": ("gaps",),
-}
 
 _log = logging.getLogger(__name__)
 
@@ -76,25 +62,31 @@ class Publisher:
         if start < self._next:
             return
         evidence = Evidence.of(self._run, name=self._name, models=self._models)
-        publish(self._run, evidence, paper_tables(evidence), again=self._again)
+        publish(self._run, evidence, block_tables(evidence), again=self._again)
         end = time.monotonic()
         self._next = end + max(_EVERY, (end - start) / _SHARE)
 
 
 def publish_report(run: StudyRun, report: Report) -> None:
-    """Publish what a report says: all tables and, when every trial is done, the answers to the paper's claims.
+    """Publish what a report says: all tables and, when every trial is done, its answers and the paper's claims.
 
     Args:
         run: the study.
         report: of it.
     """
     evidence = report.evidence
-    answers = report.claims if evidence.asked == evidence.done else ()
-    publish(run, evidence, report.tables, again=report.again, answers=answers)
+    claims, answers = (report.claims, report.answers) if evidence.asked == evidence.done else ((), ())
+    publish(run, evidence, report.tables, again=report.again, claims=claims, answers=answers)
 
 
 def publish(
-    run: StudyRun, evidence: Evidence, tables: Mapping[str, Table], *, again: str, answers: Sequence[Claim] = ()
+    run: StudyRun,
+    evidence: Evidence,
+    tables: Mapping[str, Table],
+    *,
+    again: str,
+    claims: Sequence[Claim] = (),
+    answers: Sequence[Answer] = (),
 ) -> None:
     """Write note and figures onto the Optuna study of every block that has one; a storage that refuses is no error.
 
@@ -103,19 +95,20 @@ def publish(
         evidence: what it has to show.
         tables: by name, as :func:`study.output.report.make_tables` gives them.
         again: the command that makes the study again.
-        answers: to the paper's claims.
+        claims: the paper's, each with its verdict.
+        answers: of the blocks that no paper claims anything about.
     """
     try:
-        for block in evidence.blocks:
+        for block in (*evidence.blocks, *evidence.waiting):
             if (shown := run.ledger.optuna_study(block)) is None:
                 continue
-            for name, figure in _figures(evidence, block, tables).items():
+            for name, figure in _figures(evidence, block).items():
                 save_plotly_graph_object(shown, figure, graph_object_id=name)
             said_before = shown.user_attrs
             for key, value in _beside_the_best(evidence, block).items():
                 if said_before.get(key) != value:
                     shown.set_user_attr(key, value)
-            note = _note(run, evidence, block, tables, again=again, answers=answers)
+            note = _note(run, evidence, block, tables, again=again, claims=claims, answers=answers)
             before = get_note(shown)
             own = before.partition(_MARK)[0].rstrip()
             if before != (said := "\n\n".join(part for part in (own, _MARK, note) if part)):
@@ -125,47 +118,56 @@ def publish(
         _log.warning("the dashboard's figures and notes were not renewed: %s", str(error).partition("\n")[0])
 
 
-def _figures(evidence: Evidence, block: str, tables: Mapping[str, Table]) -> dict[str, go.Figure]:
-    """By the id under which the dashboard keeps each, so that it is replaced and not added."""
-    figures = {block: _figure(evidence, block, tables)}
-    if block != "gaps":
+def _figures(evidence: Evidence, block: str) -> dict[str, go.Figure]:
+    """Return figures by the id under which the dashboard keeps each, so that it is replaced and not added."""
+    figures = {block: _figure(evidence, block)}
+    if block in evidence.blocks and evidence.blocks[block].make_page is None:
         lines = learning_curves(evidence)
         if isinstance(lines, str) or block not in lines:
-            why = lines if isinstance(lines, str) else "no trial at the K pair is done"
-            figures["learning-curves"] = interactive.nothing_yet("Learning curves at the K pair", why)
+            why = lines if isinstance(lines, str) else nothing_to_draw(evidence)
+            figures["learning-curves"] = interactive.nothing_yet("Learning curves", why)
         else:
-            figures["learning-curves"] = interactive.curves(lines[block], title=_where(evidence))
+            about = evidence.about.block(block)
+            head = about.head if about and not about.chooses and head_of(about) else ""
+            figures["learning-curves"] = interactive.curves(lines[block], title=_where(evidence), head=head)
     return figures
 
 
-def _figure(evidence: Evidence, block: str, tables: Mapping[str, Table]) -> go.Figure:
-    """What the block is about."""
-    about, results = evidence.about, evidence.results
-    fusion = block == "fusion"
-    if block == "grid" and not results.grid.empty:
+def _figure(evidence: Evidence, name: str) -> go.Figure:
+    """Return what the block is about."""
+    about, results, block = evidence.about, evidence.results, evidence.about.block(name)
+    if block is None or not evidence.any_done(name):
+        return interactive.nothing_yet(block.title if block else name, f"no trial of the block {name} is done")
+    of = evidence.blocks[name]
+    if of.make_page:
+        page: go.Figure = of.make_page(evidence, _where(evidence))
+        return page
+    title = f"{_where(evidence) if block.needs_pair else about.title}: {block.title}"
+    frame = results.block(name)
+    if of.kind == "plane" and frame[list(block.columns)].notna().all(axis=None):
+        (x, y), keys = block.columns, results.keys(block)
         return interactive.heatmap(
-            results.grid, about.at, title=about.title, seeds=len(about.seeds), k_audio=about.k_audio,
-            k_text=about.k_text, how=about.how, first=about.select_by,
+            frame, (x, y), about.pair if block.chooses else None, title=title, seeds=len(about.seeds),
+            xs=list(dict.fromkeys(key[0] for key in keys)), ys=list(dict.fromkeys(key[1] for key in keys)),
+            how=about.how, first=about.select_by,
         )  # fmt: skip
-    if block == "gaps" and "gaps" in tables:
-        return interactive.gaps(tables["gaps"].frame, title=_where(evidence))
-    if block in ("fusion", "ablation") and not (results.fusion if fusion else results.ablation).empty:
-        key = "fusion" if fusion else "modules"
-        return interactive.variants(
-            results.per_seed(results.fusion_trials if fusion else results.ablation_trials, [key]),
-            results.fusion if fusion else results.ablation,
-            key,
-            FUSIONS if fusion else MODULES,
-            published=published("table1" if fusion else "table2", about.dataset),
-            title=_where(evidence),
-            first=about.select_by,
-        )
-    return interactive.nothing_yet(_TITLES[block], f"no trial of the block {block} is done")
+    keys, by_seed, summary = in_order(results, block)
+    return interactive.configurations(
+        by_seed,
+        summary,
+        [block.brief(key) for key in keys],
+        head=block.head if head_of(block) else "",
+        published=published_of(evidence, name),
+        title=title,
+        first=about.select_by,
+        joined=of.kind == "line",
+    )
 
 
 def _beside_the_best(evidence: Evidence, block: str) -> dict[str, str]:
-    """What the dashboard's "Best Trial" is, and what the study answers instead; short, for a narrow table."""
-    if block == "grid" and (pair := evidence.about.at) and not evidence.about.given:
+    """Return what the dashboard's "Best Trial" is, and what the study answers instead; short, for a narrow table."""
+    about = evidence.about.block(block)
+    if about and about.chooses and (pair := evidence.about.at) and not evidence.about.given:
         answer = f"K {pair}, by the mean over seeds: see the note"
     else:
         answer = "by means over seeds: see the note"
@@ -173,23 +175,38 @@ def _beside_the_best(evidence: Evidence, block: str) -> dict[str, str]:
 
 
 def _note(
-    run: StudyRun, evidence: Evidence, block: str, tables: Mapping[str, Table], *, again: str, answers: Sequence[Claim]
+    run: StudyRun,
+    evidence: Evidence,
+    block: str,
+    tables: Mapping[str, Table],
+    *,
+    again: str,
+    claims: Sequence[Claim],
+    answers: Sequence[Answer],
 ) -> str:
     """What the study is and how far, what it says, its settings, how to make it again."""
     about = evidence.about
     trials = run.trials(block)
     done = sum(outcome.status == "done" for outcome in run.known(trials).values())
-    far = f"**{done} of {len(trials)} trials of this block are done.**" if trials else "Waits for the grid's K pair."
+    far = f"**{done} of {len(trials)} trials of this block are done.**" if trials else "Waits for the K pair."
+    of = evidence.about.block(block)
     parts = [
-        f"# {_TITLES[block]}",
+        f"# {plain_markdown(of.title if of else block)}",
+        *([plain_markdown(of.question)] if of and of.question != of.title else []),
         f"CemoBAM study {plain_markdown(about.name)}, profile {plain_markdown(about.profile)}. {far}",
-        "\n".join(f"- {plain_markdown(line)}" for line in [*counts(evidence), chosen(evidence)]),
+        "\n".join(f"- {plain_markdown(line)}" for line in [*counts(evidence), chosen(evidence)] if line),
     ]
-    if answers:
-        rows = [(f"{VERDICT_SIGNS[x.verdict]} **{x.verdict}**", x.claim, x.numbers) for x in answers]
+    for answer in answers:
+        if answer.block == block:
+            parts += ["## The answer", "\n".join(f"- {plain_markdown(line)}" for line in answer.lines)]
+    if claims:
+        rows = [(f"{VERDICT_SIGNS[x.verdict]} **{x.verdict}**", x.claim, x.numbers) for x in claims]
         table = pd.DataFrame(rows, columns=["Verdict", "Claim", "Numbers"]).map(_cell).to_markdown(index=False)
         parts += ["## The paper's claims", plain_markdown(about_what(about.dataset, about.title)), table]
-    shown = [_spaced(tables[name].markdown().rstrip()) for name in _TABLES[block] if name in tables]
+    wanted = [of.table] if of else []
+    wanted += ["variance", "selection"] if of and of.chooses else []
+    wanted += ["table3", "table4"] if of and "fusion" in of.columns else []
+    shown = [_spaced(tables[name].markdown().rstrip()) for name in wanted if name in tables]
     settings = {**about.settings, "seeds": ", ".join(map(str, about.seeds)), "folds": about.folds}
     parts += [
         *(["## Tables", *shown] if shown else []),

@@ -17,35 +17,48 @@ from jinja2 import Environment, PackageLoader
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
-from cemobam_core.config import FUSIONS, MODULES
 from cemobam_core.files import written_atomically
 from study.engines.execution import versions
 from study.findings.analysis import MEASURES
+from study.findings.answers import Answer, answers
 from study.findings.evidence import Evidence
-from study.findings.results import ABOUT, TRIALS
+from study.findings.results import ABOUT, TRIALS, About
 from study.findings.statistics import SEEDS_FOR_INTERVAL
+from study.findings.wording import seeds_in_words
 from study.output import figures
-from study.output.figures import DRAWINGS
+from study.output.figures import Drawing, drawings
 from study.output.tables import (
+    LONGEST,
     TABLE_FORMS,
     Table,
-    comparison,
+    block_table,
     comparisons_table,
-    gaps_table,
-    interval_words,
     plain_markdown,
     selection_table,
-    systems_table,
     variance_table,
 )
+from study.papers.cemobam import paper
 from study.papers.cemobam.claims import Claim, Verdict, about_what, claims, spread_sentence
+from study.papers.cemobam.systems import systems_table
 
-TABLES = ("table1", "table2", "table3", "table4", "gaps", "variance", "comparisons", "selection")
-OTHERS = ("grid.csv", "claims.csv", "report.md", "report.html")
+OTHERS = ("claims.csv", "report.md", "report.html")
 
-RESULT_FILES = (TRIALS, ABOUT, *OTHERS, *(f"{name}.{form}" for name in TABLES for form in TABLE_FORMS))
-PLOT_FILES = tuple(f"{drawing.file}.{form}" for drawing in DRAWINGS.values() for form in figures.FORMS)
-"""All that a report may write into its two folders."""
+ALWAYS = ("variance", "comparisons", "selection", "table3", "table4")
+"""Tables that no block names."""
+
+
+def result_files(about: About) -> list[str]:
+    """Return the name of every file that a report may write into the folder of results."""
+    tables = [*ALWAYS, *(block.table for block in about.blocks)]
+    return [TRIALS, ABOUT, *OTHERS, *(f"{name}.{form}" for name in dict.fromkeys(tables) for form in TABLE_FORMS)]
+
+
+def plot_files(about: About) -> list[str]:
+    """Return the name of every file that a report may write into the folder of figures."""
+    own = ("curves", "confusion", "embedding", "marginal")
+    figures_of = [file for block in about.blocks for file in (block.file, f"{block.file}_sd")]
+    return [f"{file}.{form}" for file in (*figures_of, *own) for form in figures.FORMS]
+
 
 _SHOWN = 50
 """Failed trials that are listed; the others are counted."""
@@ -67,22 +80,32 @@ class Report:
 
     Attributes:
         evidence: what the ledger knows.
-        tables: by name, of :data:`TABLES`.
-        figures: by name, of :data:`study.output.figures.DRAWINGS`.
+        tables: by name.
+        drawings: the figures that the study has, by name.
+        figures: those that can be drawn, by name.
         missing: by name of the figure, why it cannot be drawn.
         again: the command that makes the study again.
     """
 
     evidence: Evidence
     tables: dict[str, Table]
+    drawings: dict[str, Drawing]
     figures: dict[str, Figure]
     missing: dict[str, str]
     again: str
 
     @cached_property
     def claims(self) -> list[Claim]:
-        """The paper's, each with its verdict."""
-        return claims(self.evidence.analysis)
+        """The paper's, each with its verdict; none where none of its blocks is in the study."""
+        about = self.evidence.about
+        papers = {block.name for block in (*paper.blocks, *paper.optional)}
+        named = papers & {*self.evidence.waiting, *(block.name for block in about.blocks)}
+        return claims(self.evidence.analysis) if named and about.system == "cemobam" else []
+
+    @cached_property
+    def answers(self) -> list[Answer]:
+        """What each block that is not the paper's says to its question."""
+        return answers(self.evidence.analysis)
 
     @property
     def summary(self) -> tuple[str, ...]:
@@ -97,9 +120,10 @@ class Report:
         ]
         return (
             *counts(self.evidence),
-            chosen(self.evidence),
-            *(table.markdown().rstrip() for name, table in self.tables.items() if name in ("table1", "table2", "gaps")),
-            "\n".join([f"The paper's claims. {about_what(about.dataset, about.title)}", *said]),
+            *filter(None, [chosen(self.evidence)]),
+            *(table.markdown().rstrip() for name, table in self.tables.items() if name not in ALWAYS),
+            *("\n".join([answer.question, *(f"  {line}" for line in answer.lines)]) for answer in self.answers),
+            *(["\n".join([f"The paper's claims. {about_what(about.dataset, about.title)}", *said])] if said else []),
         )
 
     def write(self, results: Path, plots: Path) -> list[Path]:
@@ -110,32 +134,34 @@ class Report:
         Raises:
             OSError: a folder that cannot be written to, a full disk; files already written stay.
         """
-        made = self.evidence.results
+        made, about = self.evidence.results, self.evidence.about
         written = made.save(results)
-        if "grid" in self.evidence.blocks and not made.grid.empty:
-            written.append(_write_csv(made.grid, results / "grid.csv"))
-        written.append(_write_csv(pd.DataFrame(map(asdict, self.claims)), results / "claims.csv"))
+        for block in about.blocks:
+            if block.table not in self.tables and not made.block(block.name).empty:
+                written.append(_write_csv(made.block(block.name), results / f"{block.table}.csv"))
+        if self.claims:
+            written.append(_write_csv(pd.DataFrame(map(asdict, self.claims)), results / "claims.csv"))
         for table in self.tables.values():
             written += table.write(results)
         for name, figure in self.figures.items():
-            written += figures.save(figure, plots / DRAWINGS[name].file)
+            written += figures.save(figure, plots / self.drawings[name].file)
         for name, text in (("report.md", self._markdown(results, plots)), ("report.html", self._html(plots))):
             with written_atomically(results / name) as temporary:
                 temporary.write_text(text, encoding="utf-8")
             written.append(results / name)
-        possible = [results / name for name in RESULT_FILES] + [plots / name for name in PLOT_FILES]
+        possible = [results / name for name in result_files(about)] + [plots / name for name in plot_files(about)]
         for path in set(possible) - set(written):
             path.unlink(missing_ok=True)
         return written
 
     @property
     def _captions(self) -> dict[str, str]:
-        return {name: DRAWINGS[name].shows for name in self.figures}
+        return {name: self.drawings[name].shows for name in self.figures}
 
     @property
     def _spread(self) -> str:
         analysis = self.evidence.analysis
-        if "grid" not in self.evidence.blocks or analysis.metric not in analysis.variance:
+        if analysis.metric not in analysis.variance:
             return ""
         sentence = spread_sentence(analysis)
         return f"{sentence[0].upper()}{sentence[1:]} ({MEASURES[analysis.metric]} on test.)"
@@ -146,7 +172,7 @@ class Report:
         )
         environment.filters["words"] = _subscripted
         images = {
-            name: base64.b64encode((plots / f"{DRAWINGS[name].file}.png").read_bytes()).decode()
+            name: base64.b64encode((plots / f"{self.drawings[name].file}.png").read_bytes()).decode()
             for name in self.figures
         }
         return environment.get_template("report.html").render(
@@ -161,13 +187,14 @@ class Report:
             "about": about,
             "about_what": about_what(about.dataset, about.title),
             "claims": self.claims,
+            "answers": self.answers,
             "counts": counts(evidence),
             "chosen": chosen(evidence),
             "spread": self._spread,
             "captions": self._captions,
-            "missing": {DRAWINGS[name].shows: why for name, why in self.missing.items()},
+            "missing": {self.drawings[name].shows: why for name, why in self.missing.items()},
             "failed": [
-                (", ".join(f"{n} {value}" for n, value in trial.parameters.items()), outcome.reason, outcome.log)
+                (", ".join(f"{n} {value}" for n, value in evidence.told(trial).items()), outcome.reason, outcome.log)
                 for trial, outcome in list(evidence.failed.items())[:_SHOWN]
             ],
             "failed_more": max(0, len(evidence.failed) - _SHOWN),
@@ -187,13 +214,15 @@ class Report:
             )
             for claim in self.claims
         ]
-        table = pd.DataFrame(rows, columns=["Verdict", "Claim", "Where", "Numbers"]).to_markdown(index=False)
-        parts = [
-            f"# CemoBAM study: {plain_markdown(about.title)}",
-            plain_markdown(content["about_what"]),
-            "## The paper's claims",
-            table,
-        ]
+        parts = [f"# CemoBAM study: {plain_markdown(about.title)}"]
+        if self.claims:
+            table = pd.DataFrame(rows, columns=["Verdict", "Claim", "Where", "Numbers"]).to_markdown(index=False)
+            parts += [plain_markdown(content["about_what"]), "## The paper's claims", table]
+        if self.answers:
+            parts.append("## Questions")
+            for answer in self.answers:
+                lines = "\n".join(f"- {plain_markdown(line)}" for line in answer.lines)
+                parts.append(f"**{plain_markdown(answer.question)}**\n\n{lines}")
         parts += [
             plain_markdown(content["chosen"]),
             plain_markdown(content["spread"]),
@@ -201,21 +230,23 @@ class Report:
             "## Figures",
         ]
         for name in self.figures:
-            parts.append(f"![{plain_markdown(DRAWINGS[name].shows)}]({link(plots, results)}/{DRAWINGS[name].file}.png)")
+            parts.append(
+                f"![{plain_markdown(self.drawings[name].shows)}]({link(plots, results)}/{self.drawings[name].file}.png)"
+            )
         parts += [
-            f"Not drawn: {plain_markdown(DRAWINGS[name].shows)}: {plain_markdown(why)}."
+            f"Not drawn: {plain_markdown(self.drawings[name].shows)}: {plain_markdown(why)}."
             for name, why in self.missing.items()
         ]
         parts += ["## Tables", *(table.markdown().rstrip() for table in self.tables.values())]
         settings = {**about.settings, "seeds": ", ".join(map(str, about.seeds)), "folds": about.folds}
         parts += ["## Settings", *_md_lists(settings, about.made_with)]
         if self.evidence.failed:
-            lines = [
+            failed = [
                 f"- {plain_markdown(what)}: {plain_markdown(why)}{f' (`{log}`)' if log else ''}"
                 for what, why, log in content["failed"]  # type: ignore[attr-defined]
             ]
             more = [f"- and {content['failed_more']} more"] if content["failed_more"] else []
-            parts += ["## Failed trials", "\n".join(lines + more)]
+            parts += ["## Failed trials", "\n".join(failed + more)]
         parts += ["## Again", f"    {self.again}"]
         return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -227,59 +258,47 @@ def make_report(evidence: Evidence, *, again: str) -> Report:
         evidence: it.
         again: the command that makes the study again.
     """
-    drawn = {name: drawing.draw(evidence) for name, drawing in DRAWINGS.items()}
-    # gaps are the one block that is not run unless asked for: nobody misses it
-    asked = {name: x for name, x in drawn.items() if name != "gaps" or isinstance(x, Figure)}
+    made = drawings(evidence)
+    drawn = {name: drawing.draw(evidence) for name, drawing in made.items()}
     return Report(
         evidence=evidence,
         tables=make_tables(evidence),
-        figures={name: figure for name, figure in asked.items() if isinstance(figure, Figure)},
-        missing={name: why for name, why in asked.items() if isinstance(why, str)},
+        drawings=made,
+        figures={name: figure for name, figure in drawn.items() if isinstance(figure, Figure)},
+        missing={name: why for name, why in drawn.items() if isinstance(why, str)},
         again=again,
     )
 
 
 def make_tables(evidence: Evidence) -> dict[str, Table]:
-    """Every table that there is something to show in, by name."""
+    """Return every table that there is something to show in, by name."""
     analysis = evidence.analysis
-    tables: dict[str, Table | None] = {**paper_tables(evidence), "comparisons": comparisons_table(analysis)}
-    if "grid" in evidence.blocks:
-        tables |= {"variance": variance_table(analysis), "selection": selection_table(analysis)}
-    return {name: table for name in TABLES if (table := tables.get(name))}
+    others = (variance_table(analysis), comparisons_table(analysis), selection_table(analysis))
+    return {**block_tables(evidence), **{table.name: table for table in others if table}}
 
 
-def paper_tables(evidence: Evidence) -> dict[str, Table]:
-    """The paper's Tables I to IV and what the gaps cost, as far as there is something to show: made in a moment."""
-    about, analysis, results = evidence.about, evidence.analysis, evidence.results
-    seeds, pair = len(about.seeds), about.at
-    where = f"{about.title}, K_audio = {pair.k_audio}, K_text = {pair.k_text}" if pair else ""
-    over = f"over {seeds} seed{'s' if seeds > 1 else ''}"
-    what = f"test split, percent, mean {over}"
+def block_tables(evidence: Evidence) -> dict[str, Table]:
+    """Return the blocks' tables and the systems that the paper compares with, made in a moment.
+
+    A block of many configurations has no table but a csv: its figure shows it.
+    """
     tables: dict[str, Table] = {}
-    if "fusion" in evidence.blocks and not results.fusion.empty:
-        tables["table1"] = comparison(
-            results.fusion, "fusion", FUSIONS, name="table1", dataset=about.dataset, seeds=seeds,
-            caption=f"Fusion strategies ({where}): {what}{interval_words(results.fusion)}", comparisons=analysis.fusion,
-        )  # fmt: skip
-    if "ablation" in evidence.blocks and not results.ablation.empty:
-        tables["table2"] = comparison(
-            results.ablation, "modules", MODULES, name="table2", dataset=about.dataset, seeds=seeds,
-            caption=f"Ablation ({where}): {what}{interval_words(results.ablation)}", comparisons=analysis.ablation,
-        )  # fmt: skip
-    if systems := systems_table(analysis):
+    for name, block in evidence.blocks.items():
+        about = evidence.about.block(name)
+        if about is None or not evidence.any_done(name):
+            continue
+        if block.make_table:
+            tables[about.table] = block.make_table(evidence)
+        elif not block.chooses and len(about.rows) <= LONGEST:
+            published = block.published(evidence.about.dataset) if block.published else None
+            tables[about.table] = block_table(evidence.analysis, about, published)
+    if systems := systems_table(evidence.analysis):
         tables[systems.name] = systems
-    if "gaps" in evidence.blocks and (results.gaps_trials["status"] == "done").any():
-        tables["gaps"] = gaps_table(
-            results.gaps_trials,
-            caption=f"What each gap between text and code costs ({where}): test split, percent, mean {over}",
-            seeds=seeds,
-            folds=about.folds,
-        )
     return tables
 
 
 def counts(evidence: Evidence) -> list[str]:
-    """How many trials are done, and what became of the others."""
+    """Return how many trials are done, and what became of the others."""
     asked, done, failed = evidence.asked, evidence.done, evidence.failed
     line = f"{evidence.about.title}: {done} of {asked} trials done"
     if failed:
@@ -291,21 +310,25 @@ def counts(evidence: Evidence) -> list[str]:
 
 
 def chosen(evidence: Evidence) -> str:
-    """The pair, how it was come by, and what it does on test."""
-    about, grid = evidence.about, evidence.results.grid
-    pair = about.at
-    if pair is None:
+    """Return the pair, how it was come by, and what the study's own configuration does on test at it.
+
+    Where no block needs a pair, and the study's own configuration was not run, there is nothing to say.
+    """
+    about, own, pair = evidence.about, evidence.results.own, evidence.about.at
+    if evidence.waits_for_pair:
         return "No K pair is chosen yet: that takes every seed of at least one pair, and all of the grid run."
-    how = about.how if about.given else f"{about.how} by {MEASURES[about.select_by]}"
-    line = f"K_audio = {pair.k_audio}, K_text = {pair.k_text} ({how})"
-    row = grid[(grid["k_audio"] == pair.k_audio) & (grid["k_text"] == pair.k_text)]
-    if row.empty:
-        return line
-    record = row.iloc[0]
-    shown = ", ".join(_figure(record, f"test_{measure}", label) for measure, label in MEASURES.items())
+    if pair is None or about.value("k_audio") is None:
+        line = f"{about.system}, which uses no graph"
+    else:
+        how = about.how if about.given else f"{about.how} by {MEASURES[about.select_by]}"
+        line = f"K_audio = {pair.k_audio}, K_text = {pair.k_text} ({how})"
+    if own.empty:
+        return line if any(block.needs_pair or block.chooses for block in about.blocks) else ""
+    record = own.iloc[0]
+    shown = ", ".join(_figure(record, f"test_{measure}", label) for measure, label in evidence.results.measures.items())
     n = int(record["n_seeds"])
     interval = " (95% interval)" if n >= SEEDS_FOR_INTERVAL else ""
-    return f"{line}: test {shown} over {n} seed{'s' if n > 1 else ''}{interval}"
+    return f"{line}: test {shown} over {seeds_in_words(n)}{interval}"
 
 
 def _figure(record: pd.Series, metric: str, label: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,19 +11,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from cemobam_core.config import Metric
 from cemobam_core.files import written_atomically
-from study.design import GAPS
-from study.findings.analysis import MEASURES, REFERENCES, Analysis, Comparison
-from study.findings.statistics import LEVEL, SEEDS_FOR_INTERVAL, holm, paired
-from study.papers.cemobam import SWAP_NOTE, published
-from study.papers.cemobam.claims import LABELS, points, signed
+from study.findings.analysis import MEASURES, Analysis, Comparison
+from study.findings.results import About, AboutBlock
+from study.findings.statistics import LEVEL, SEEDS_FOR_INTERVAL, holm
+from study.findings.wording import listed, p_value, points, seeds_in_words, signed
+from study.papers.cemobam.claims import PAIR_LABELS
+from study.papers.cemobam.published import SWAP_NOTE
 
 TABLE_FORMS = ("csv", "md", "tex")
 
-_MANY = 6  # columns that a column of a paper takes in footnotesize
+LONGEST = 40
+"""Rows of a table that is written for readers; a longer one is a csv alone."""
 
-_HEADS = {"fusion": "Fusion", "modules": "Model"}
+_MANY = 6  # columns that a column of a paper takes in footnotesize
 
 
 class Cell(NamedTuple):
@@ -142,84 +143,87 @@ class Table:
         return paths
 
 
-def comparison(
-    summary: pd.DataFrame,
-    key: str,
-    variants: Sequence[str],
-    *,
-    name: str,
-    caption: str,
-    dataset: str,
-    seeds: int,
-    comparisons: Mapping[Metric, Sequence[Comparison]] | None = None,
-) -> Table:
-    """A table of variants: what was measured on the test split beside what was published.
+def block_table(analysis: Analysis, block: AboutBlock, published: pd.DataFrame | None = None) -> Table:
+    """Return a block's configurations on the test split, beside what was published of them.
 
     Args:
-        summary: aggregated by ``key``, fractions.
-        key: ``fusion`` or ``modules``.
-        variants: the rows, in order.
-        name: of the files and of the published data: ``table1``.
-        caption: what it shows, in one sentence.
-        dataset: whose published figures stand beside.
-        seeds: how many were asked for; a row with fewer is noted.
-        comparisons: of the variants with the paper's choice, by metric: a difference that is more than noise is marked.
+        analysis: of the study.
+        block: of it.
+        published: figures in percent, a row for each value of the block's only column; None or empty: there are none.
     """
-    ours = summary.set_index(key).reindex(list(variants))
-    frame = pd.DataFrame({key: list(variants), "n_seeds": ours["n_seeds"].fillna(0).astype(int).to_numpy()})
-    for measure in MEASURES:
+    results, about = analysis.results, analysis.results.about
+    measures = results.measures
+    columns, keys, seeds = list(block.columns), results.keys(block), len(about.seeds)
+    summary = results.block(block.name)
+    ours = summary.set_index(columns).reindex(
+        pd.MultiIndex.from_tuples(keys) if len(columns) > 1 else [k[0] for k in keys]
+    )
+    frame = pd.DataFrame(keys, columns=columns)
+    frame["n_seeds"] = ours["n_seeds"].fillna(0).astype(int).to_numpy()
+    for measure in measures:
         for figure in ("mean", "std"):
             frame[f"{measure}_{figure}"] = 100 * ours[f"test_{measure}_{figure}"].to_numpy()
-    theirs = published(name, dataset)
-    groups = [("Ours", tuple(MEASURES.values()))]
-    if len(theirs):
-        theirs = theirs.set_index(key).reindex(list(variants))
-        for measure in MEASURES:
+    beside, printed_of = published is not None and len(published) > 0, list[str]()
+    groups = [("Ours" if beside else "", tuple(measures.values()))]
+    if published is not None and beside:
+        theirs = published.set_index(columns[0]).reindex([key[0] for key in keys])
+        printed_of = [measure for measure in measures if measure in theirs]
+        for measure in printed_of:
             frame[f"{measure}_published"] = theirs[measure].to_numpy()
-        groups.append(("Paper", tuple(MEASURES.values())))
-    for measure in MEASURES:
+        groups.append(("Paper", tuple(measures[measure] for measure in printed_of)))
+    for measure in measures:
         for figure in ("low", "high"):
             frame[f"{measure}_{figure}"] = 100 * ours[f"test_{measure}_{figure}"].to_numpy()
-    differing = {(metric, c.second): c.p_holm < LEVEL for metric, made in (comparisons or {}).items() for c in made}
+    differing = {(metric, c.second): c.p_holm < LEVEL for metric, made in analysis.of(block.name).items() for c in made}
     cells: list[tuple[str | Cell, ...]] = []
-    for row in frame.to_dict("records"):
+    for key, row in zip(keys, frame.to_dict("records"), strict=True):
         measured = [
             mean_cell(
                 *(row[f"{m}_{x}"] for x in ("mean", "low", "high")),
-                bold=_is_best(row[f"{m}_mean"], frame[f"{m}_mean"]),
-                mark="*" if differing.get((m, row[key])) else "",
+                bold=is_best(row[f"{m}_mean"], frame[f"{m}_mean"]),
+                mark="*" if differing.get((m, block.name_of(key))) else "",
             )
-            for m in MEASURES
+            for m in measures
         ]
         printed = [
             Cell(
-                _number(row[f"{m}_published"]),
-                bold=_is_best(row[f"{m}_published"], frame[f"{m}_published"]),
+                number(row[f"{m}_published"]),
+                bold=is_best(row[f"{m}_published"], frame[f"{m}_published"]),
                 mark="†" if _outside(row[f"{m}_published"], row[f"{m}_low"], row[f"{m}_high"]) else "",
             )
-            for m in (MEASURES if len(theirs) else ())
+            for m in printed_of
         ]
-        cells.append((LABELS[row[key]], *measured, *printed))
+        cells.append((block.brief(key), *measured, *printed))
     marks = {cell.mark for cells_ in cells for cell in cells_ if isinstance(cell, Cell)}
+    over = f"over {seeds_in_words(seeds)}{interval_words(summary)}"
     return Table(
-        name=name,
-        caption=caption,
-        notes=(*interval_notes(frame), *_variant_notes(frame, key, seeds, marks, beside_published=len(theirs) > 0)),
+        name=block.table,
+        caption=f"{block.title} ({where(about, block)}): test split, percent, mean {over}",
+        notes=(*interval_notes(frame), *_block_notes(frame, block, keys, seeds, marks, beside_published=beside)),
         frame=frame,
-        head=_HEADS[key],
+        head=block.head,
         groups=tuple(groups),
         cells=tuple(cells),
+        wide=len(measures) + len(printed_of) > _MANY,
     )
 
 
-def _variant_notes(frame: pd.DataFrame, key: str, seeds: int, marks: set[str], *, beside_published: bool) -> list[str]:
+def _block_notes(
+    frame: pd.DataFrame,
+    block: AboutBlock,
+    keys: Sequence[tuple[Any, ...]],
+    seeds: int,
+    marks: set[str],
+    *,
+    beside_published: bool,
+) -> list[str]:
     notes = []
-    short = frame[frame["n_seeds"] < seeds]
-    if len(short):
-        counts = ", ".join(f"{LABELS[row[key]]} {row['n_seeds']}" for row in short.to_dict("records"))
+    short = [(key, n) for key, n in zip(keys, frame["n_seeds"], strict=True) if n < seeds]
+    if short:
+        counts = (", " if len(block.columns) == 1 else "; ").join(f"{block.brief(key)} {n}" for key, n in short)
         notes.append(f"Fewer than {seeds} seeds are done: {counts}.")
     if "*" in marks:
-        reference = LABELS[REFERENCES[key]]
+        reference = block.told(keys[block.reference])
         notes.append(f"* differs from {reference} by more than noise (paired by seed, 95%, Holm's correction).")
     if "†" in marks:
         notes.append("† outside the 95% interval of ours.")
@@ -228,55 +232,10 @@ def _variant_notes(frame: pd.DataFrame, key: str, seeds: int, marks: set[str], *
     return notes
 
 
-def systems_table(analysis: Analysis) -> Table | None:
-    """Table III or IV: the systems that the paper compares with, and our row; None: the paper has none for this data.
-
-    Ours is the study's fusion with both modules at its K pair.
-    """
-    about, results = analysis.results.about, analysis.results
-    names = [name for name in ("table3", "table4") if len(published(name, about.dataset))]
-    ours = results.fusion[results.fusion["fusion"] == about.fusion]
-    if not names or ours.empty:
-        return None
-    (name,), row = names, ours.iloc[0]
-    theirs = published(name, about.dataset)
-    records = [
-        {"system": x["system"], "year": str(x["year"]), "modalities": x["modalities"], "wa": x["wa"], "ua": x["ua"]}
-        for x in theirs.to_dict("records")
-    ]
-    own: dict[str, Any] = {"system": "CemoBAM, this study", "year": "", "modalities": "A+T", "n_seeds": row["n_seeds"]}
-    for measure in ("wa", "ua"):
-        own |= {measure: 100 * row[f"test_{measure}_mean"]}
-        own |= {f"{measure}_{x}": 100 * row[f"test_{measure}_{x}"] for x in ("std", "low", "high")}
-    frame = pd.DataFrame([*records, own])
-    noted = {x["system"]: x["note"] for x in theirs.to_dict("records") if isinstance(x["note"], str)}
-    letters = {system: "abcdefgh"[i] for i, system in enumerate(noted)}
-    cells: list[tuple[str | Cell, ...]] = [
-        (
-            Cell(x["system"], mark=letters.get(x["system"], "")),
-            x["year"],
-            x["modalities"],
-            *(mean_cell(x[m], x[f"{m}_low"], x[f"{m}_high"], bold=_is_best(x[m], frame[m])) for m in ("wa", "ua")),
-        )
-        for x in frame.to_dict("records")
-    ]
-    notes = [*interval_notes(frame.tail(1)), *(f"{letters[system]} {note}." for system, note in noted.items())]
-    if row["n_seeds"] < len(about.seeds):
-        notes.append(f"Ours rests on {row['n_seeds']:.0f} of {len(about.seeds)} seeds.")
-    notes.append(
-        "The systems were not measured under one protocol: splits, folds and sometimes classes are each one's own, and "
-        "the others' figures are as the paper prints them, so a difference between rows is no test."
-    )
-    return Table(
-        name=name,
-        caption=f"Other systems on {about.title}, and this study ({_where(analysis)}): percent, ours a mean over "
-        f"{row['n_seeds']:.0f} seeds{interval_words(frame)}",
-        notes=(*notes, SWAP_NOTE),
-        frame=frame,
-        head="System",
-        groups=(("", ("Year", "Input", "WA", "UA")),),
-        cells=tuple(cells),
-    )
+def where(about: About, block: AboutBlock) -> str:
+    """Return on what data, and at which pair if it needs one, a block was run."""
+    pair = about.at if block.needs_pair else None
+    return f"{about.title}, K_audio = {pair.k_audio}, K_text = {pair.k_text}" if pair else about.title
 
 
 def variance_table(analysis: Analysis) -> Table | None:
@@ -300,8 +259,8 @@ def variance_table(analysis: Analysis) -> Table | None:
             f"{x['omega2']:.3f}",
             f"{x['f']:.2f}",
             f"{x['epsilon']:.2f}",
-            _p(x["p"]),
-            _p(x["p_holm"]),
+            p_value(x["p"]),
+            p_value(x["p_holm"]),
         )
         for x in shown.to_dict("records")
     ]
@@ -324,7 +283,7 @@ def variance_table(analysis: Analysis) -> Table | None:
 
 def comparisons_table(analysis: Analysis) -> Table | None:
     """Every pair of configurations that was compared; None: there is none."""
-    made = [analysis.pairs, analysis.fusion, analysis.ablation]
+    made = [analysis.pairs, *(analysis.of(block.name) for block in analysis.results.about.blocks)]
     every = [c for family in made for comparisons in family.values() for c in comparisons]
     if not every:
         return None
@@ -339,16 +298,16 @@ def comparisons_table(analysis: Analysis) -> Table | None:
                 **{"d_z": d.d_z, "p": d.p, "p_holm": c.p_holm, "n_seeds": d.n},
             }
         )
-    shown = [c for c in every if c.metric == analysis.metric]
+    shown, left_out = _most_telling([c for c in every if c.metric == analysis.metric])
     both = any(c.corrected for c in shown)
     cells: list[tuple[str | Cell, ...]] = [
         (
-            f"{_compared(analysis, c.first)} less {_compared(analysis, c.second)}",
+            f"{_compared(analysis, c.family, c.first)} less {_compared(analysis, c.family, c.second)}",
             *([signed(100 * c.raw) if c.corrected else points(c.difference)] if both else []),
             points(c.difference) if c.corrected or not both else "",
-            _number(c.difference.d_z),
-            _p(c.difference.p),
-            Cell(_p(c.p_holm), bold=c.p_holm < LEVEL),
+            number(c.difference.d_z),
+            p_value(c.difference.p),
+            Cell(p_value(c.p_holm), bold=c.p_holm < LEVEL),
             str(c.difference.n),
         )
         for c in shown
@@ -363,9 +322,9 @@ def comparisons_table(analysis: Analysis) -> Table | None:
         )
     else:
         notes.append(f"The mean of the first less that of the second, over the seeds that both have{interval}.")
-    notes.append(
-        "d: the mean over the deviation of the differences. Holm within pairs, fusion and modules; bold below 0.05."
-    )
+    families = listed(list(dict.fromkeys(c.family for c in shown)))
+    notes.append(f"d: the mean over the deviation of the differences. Holm within {families}; bold below 0.05.")
+    notes += left_out
     if analysis.pairs and analysis.grid and analysis.grid.left_out:
         notes.append(f"Pairs of K without what is not complete: {analysis.grid.left_out}.")
     return Table(
@@ -380,10 +339,29 @@ def comparisons_table(analysis: Analysis) -> Table | None:
     )
 
 
-def _compared(analysis: Analysis, name: str) -> str:
-    """One side of a comparison; a pair of K with its numbers."""
-    pair = analysis.compared.get(name)
-    return f"{LABELS[name]} (K {pair})" if pair else LABELS[name]
+def _most_telling(comparisons: Sequence[Comparison]) -> tuple[list[Comparison], list[str]]:
+    """Return the comparisons that a table shows, at most :data:`LONGEST` of a family, and notes on the others."""
+    kept: list[Comparison] = []
+    notes = []
+    for family in dict.fromkeys(c.family for c in comparisons):
+        ours = [c for c in comparisons if c.family == family]
+        if len(ours) > LONGEST:
+            notes.append(f"Of the {len(ours)} of {family} those with the smallest p are shown; the csv has all.")
+            first = np.argsort([c.difference.p for c in ours], kind="stable")[:LONGEST]  # NaN comes last
+            ours = [ours[i] for i in sorted(first)]
+        kept += ours
+    return kept, notes
+
+
+def _compared(analysis: Analysis, family: str, name: str) -> str:
+    """Return one side of a comparison; a pair of K with its numbers."""
+    if family == "pairs":
+        pair = analysis.compared.get(name)
+        return f"{PAIR_LABELS[name]} (K {pair})" if pair else PAIR_LABELS[name]
+    block = analysis.results.about.block(family)
+    keys = analysis.results.keys(block) if block else []
+    shown = {block.name_of(key): block.told(key) if len(key) == 1 else block.brief(key) for key in keys if block}
+    return shown.get(name, name)
 
 
 def selection_table(analysis: Analysis) -> Table | None:
@@ -411,10 +389,10 @@ def selection_table(analysis: Analysis) -> Table | None:
             (
                 f"{'validation' if split == 'val' else 'test'}, by {MEASURES[metric]}",
                 str(pair),
-                _number(100 * chosen.reported),
+                number(100 * chosen.reported),
                 signed(gap) if split == "test" else "",
-                _number(100 * fresh.mean),
-                _with_interval(*(100 * x for x in (optimism.mean, optimism.low, optimism.high))),
+                number(100 * fresh.mean),
+                with_interval(*(100 * x for x in (optimism.mean, optimism.low, optimism.high))),
                 f"{chosen.same} of {len(grid.seeds)}",
             )
         )
@@ -438,72 +416,6 @@ def selection_table(analysis: Analysis) -> Table | None:
     )
 
 
-def gaps_table(trials: pd.DataFrame, *, caption: str, seeds: int, folds: int) -> Table:
-    """What each gap between the paper's text and the released code costs or brings, from either side.
-
-    A difference is the mean over seeds of (with the other's choice) - (without), on the test split, each seed against
-    itself, with its 95% interval by Student's t for paired samples (Student, 1908). The intervals are each by itself:
-    of twenty, one is expected to miss zero by chance.
-
-    Args:
-        trials: the block's rows of ``trials.csv``.
-        caption: what it shows, in one sentence.
-        seeds: how many were asked for; where fewer are shared by both sides, it is noted.
-        folds: how many folds a complete seed has.
-    """
-    done = trials[trials["status"] == "done"]
-    means = done.groupby(["profile", "seed"])[[f"test_{m}" for m in MEASURES]].agg("mean")
-    means = means[done.groupby(["profile", "seed"]).size() == folds]
-    starts = ("paper", "released")
-    rows = {
-        (start, gap): _mean_and_difference(means, f"{start}+{gap}" if gap else start, start)
-        for start in starts
-        for gap in ("", *GAPS)
-    }
-    frame = pd.DataFrame([{"start": start, "switched": gap, **row} for (start, gap), row in rows.items()])
-    cells: list[tuple[str, ...]] = []
-    for gap in ("", *GAPS):
-        sides = [(rows[start, gap], m) for start in starts for m in ("wa", "ua")]
-        if gap:
-            printed = [_with_interval(*(row[f"{m}_{x}"] for x in ("difference", "low", "high"))) for row, m in sides]
-        else:
-            printed = [_with_deviation(row[f"{m}_mean"], row[f"{m}_std"]) for row, m in sides]
-        cells.append((gap or "as it is", *printed))
-    interval = ", with its 95% interval" if (frame["n_seeds"] >= SEEDS_FOR_INTERVAL).any() else ""
-    notes = [f"First row: mean ± standard deviation; the others: the difference to it{interval}."]
-    if (frame["n_seeds"] < seeds).any():
-        notes.append(f"Some rows rest on fewer than {seeds} seeds; the csv says which.")
-    return Table(
-        name="gaps",
-        caption=caption,
-        notes=tuple(notes),
-        frame=frame,
-        head="Switched to the other's",
-        groups=(("From paper", ("WA", "UA")), ("From released", ("WA", "UA"))),
-        cells=tuple(cells),
-        wide=True,
-    )
-
-
-def _mean_and_difference(means: pd.DataFrame, label: str, start: str) -> dict[str, float]:
-    """One configuration against another, seed by seed, in percent; NaN where there are not enough of them."""
-    empty = means.iloc[:0].droplevel(0)
-    mine = means.loc[label] if label in means.index.get_level_values(0) else empty
-    base = means.loc[start] if start in means.index.get_level_values(0) else empty
-    shared = mine.index.intersection(base.index)
-    row: dict[str, float] = {"n_seeds": len(shared)}
-    for m in MEASURES:
-        x, y = mine.loc[shared, f"test_{m}"].to_numpy(), base.loc[shared, f"test_{m}"].to_numpy()
-        row[f"{m}_mean"] = 100 * x.mean() if len(x) else np.nan
-        row[f"{m}_std"] = 100 * x.std(ddof=1) if len(x) > 1 else np.nan
-        if label == start:
-            continue
-        difference = paired(x, y)
-        row[f"{m}_difference"] = 100 * difference.mean
-        row[f"{m}_low"], row[f"{m}_high"] = 100 * difference.low, 100 * difference.high
-    return row
-
-
 def plain_markdown(text: object) -> str:
     """Text that Markdown leaves as it is, on one line; an underscore within a word, as in K_audio, means nothing."""
     return re.sub(r"([\\`*\[\]<>|#!])", r"\\\1", " ".join(str(text).split()))
@@ -513,12 +425,8 @@ def _cell(cell: str | Cell) -> Cell:
     return cell if isinstance(cell, Cell) else Cell(cell)
 
 
-def _where(analysis: Analysis) -> str:
-    pair = analysis.results.about.at
-    return f"K_audio = {pair.k_audio}, K_text = {pair.k_text}" if pair else "no pair yet"
-
-
-def _is_best(value: float, column: pd.Series) -> bool:
+def is_best(value: float, column: pd.Series) -> bool:
+    """Return whether a figure is the highest of its column, which must have another."""
     return bool(pd.notna(value) and column.notna().sum() > 1 and np.isclose(value, column.max(), rtol=0, atol=1e-9))
 
 
@@ -526,15 +434,16 @@ def _outside(value: float, low: float, high: float) -> bool:
     return bool(value < low or value > high)
 
 
-def _with_deviation(mean: float, std: float) -> str:
-    return f"{_number(mean)} ± {_number(std)}" if pd.notna(std) else _number(mean)
+def with_deviation(mean: float, std: float) -> str:
+    """Return a mean ± a deviation, or the mean alone where there is none."""
+    return f"{number(mean)} ± {number(std)}" if pd.notna(std) else number(mean)
 
 
 def mean_cell(mean: float, low: float, high: float, *, bold: bool = False, mark: str = "") -> Cell:
     """Return a mean ± half of its interval, or with both ends of an interval that is cut at 0 or 100%."""
     if _cut(mean, low, high):
-        return Cell(f"{_number(mean)} [{_number(low)}, {_number(high)}]", bold, mark)
-    return Cell(_with_deviation(mean, high - mean), bold, mark)
+        return Cell(f"{number(mean)} [{number(low)}, {number(high)}]", bold, mark)
+    return Cell(with_deviation(mean, high - mean), bold, mark)
 
 
 def interval_words(frame: pd.DataFrame) -> str:
@@ -568,17 +477,15 @@ def _cut(mean: float, low: float, high: float) -> bool:
     return bool(abs((high - mean) - (mean - low)) > 1e-6)
 
 
-def _with_interval(difference: float, low: float, high: float) -> str:
+def with_interval(difference: float, low: float, high: float) -> str:
+    """Return a difference with the ends of its interval, or alone where there is none."""
     interval = f" [{signed(low)}, {signed(high)}]" if pd.notna(low) else ""
     return signed(difference) + interval
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Return a number with two decimals; a dash for what is not known."""
     return f"{value:.2f}".replace("-", "−") if pd.notna(value) else "–"
-
-
-def _p(value: float) -> str:
-    return "–" if pd.isna(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 _LATEX = {

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
-from cemobam_core.config import FUSIONS, MODULES
-from study.commands.arguments import DRAWINGS as SHOWN
+from study.design.block import Block, shown
 from study.engines.models import load_embedding
 from study.output.figures.confusion import confusion_figure
 from study.output.figures.curves import curves_figure
 from study.output.figures.embedding import embedding_figure
-from study.output.figures.gaps import gaps_figure
 from study.output.figures.marginal import marginal_figure
-from study.output.figures.style import FORMS, plain, save
-from study.output.figures.topk import topk_heatmap
-from study.output.figures.variants import variants_figure
-from study.output.tables import gaps_table
-from study.papers.cemobam import published
-from study.papers.cemobam.claims import LABELS
+from study.output.figures.names import line_figure, names_figure
+from study.output.figures.plane import plane_figure
+from study.output.figures.style import FORMS, math_text, plain, save
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from study.findings.evidence import Evidence
+    from study.findings.results import AboutBlock, Results
 
-__all__ = ["DRAWINGS", "FORMS", "Drawing", "learning_curves", "save"]
+__all__ = ["FORMS", "Drawing", "all_files", "drawings", "learning_curves", "save"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,77 +40,186 @@ class Drawing:
 
     file: str
     draw: Callable[[Evidence], Figure | str]
-    shows: str = ""
+    shows: str
 
 
-def _topk(evidence: Evidence, figure_of: Literal["mean", "std"] = "mean") -> Figure | str:
-    about, grid = evidence.about, evidence.results.grid
-    if "grid" not in evidence.blocks or grid.empty:
-        return "no trial of the grid is done"
-    if figure_of == "std" and (grid["n_seeds"] < 2).all():
+def drawings(evidence: Evidence) -> dict[str, Drawing]:
+    """Return the figures of a study by name: each block's, then those of its own configuration."""
+    made: dict[str, Drawing] = {}
+    for name in (*evidence.blocks, *evidence.waiting):
+        made |= _of_block(name, evidence.blocks.get(name), evidence.about.block(name))
+    made["curves"] = Drawing(file="curves", draw=_curves, shows="Learning curves")
+    made["confusion"] = Drawing(file="confusion", draw=_confusion, shows="Confusion matrix")
+    made["embedding"] = Drawing(file="embedding", draw=_embedding, shows="t-SNE of the embedding of a kept model")
+    return made
+
+
+def _of_block(name: str, block: Block | None, about: AboutBlock | None) -> dict[str, Drawing]:
+    if block is None or about is None:
+        return {name: Drawing(file=name, draw=lambda _: "no K pair is chosen yet", shows=name)}
+    title, drawing, file = about.title, about.drawing, about.file
+    if block.make_figure:
+        draw: Callable[[Evidence], Figure | str] = partial(_made, block)
+        return {drawing: Drawing(file=file, draw=draw, shows=title)}
+    if block.kind != "plane":
+        return {drawing: Drawing(file=file, draw=partial(_configurations, name), shows=_shows(title, "every seed"))}
+    made = {
+        drawing: Drawing(file=file, draw=partial(_plane, name), shows=_shows(title, "mean over seeds")),
+        f"{drawing}-sd": Drawing(
+            file=f"{file}_sd", draw=partial(_plane, name, figure_of="std"), shows=_shows(title, "standard deviation")
+        ),
+    }
+    if block.chooses:
+        made["marginal"] = Drawing(file="marginal", draw=_marginal, shows="Each K whatever the other")
+    return made
+
+
+def _shows(title: str, what: str) -> str:
+    """Return what a figure shows; a title may be a question."""
+    return f"{title} ({what})" if title.endswith(("?", ".", "!")) else f"{title}, {what}"
+
+
+def all_files(evidence: Evidence) -> Iterable[str]:
+    """Yield the name of every file that the figures of a study may be written to."""
+    for drawing in drawings(evidence).values():
+        yield from (f"{drawing.file}.{form}" for form in FORMS)
+
+
+def _made(block: Block, evidence: Evidence) -> Figure | str:
+    assert block.make_figure
+    if not evidence.any_done(block.name):
+        return f"no trial of the block {block.name} is done"
+    figure: Figure = block.make_figure(evidence)
+    return figure
+
+
+def _plane(name: str, evidence: Evidence, figure_of: Literal["mean", "std"] = "mean") -> Figure | str:
+    about, block, frame = evidence.about, evidence.about.block(name), evidence.results.block(name)
+    if block is None or frame.empty:
+        return f"no trial of the block {name} is done"
+    if frame[list(block.columns)].isna().any(axis=None):
+        return f"{about.system} has no such settings"
+    if figure_of == "std" and (frame["n_seeds"] < 2).all():
         return "one seed has no standard deviation"
-    return topk_heatmap(
-        grid, about.at, title=plain(about.title), seeds=len(about.seeds), k_audio=about.k_audio, k_text=about.k_text,
-        how=about.how, figure_of=figure_of,
+    x, y = block.columns
+    keys = evidence.results.keys(block)
+    return plane_figure(
+        frame, (x, y), about.pair if block.chooses else None, title=_where(evidence, block), seeds=len(about.seeds),
+        xs=list(dict.fromkeys(key[0] for key in keys)), ys=list(dict.fromkeys(key[1] for key in keys)), how=about.how,
+        figure_of=figure_of,
     )  # fmt: skip
 
 
 def _marginal(evidence: Evidence) -> Figure | str:
-    scores = evidence.results.scores if "grid" in evidence.blocks else None
+    scores = evidence.results.scores
     if scores is None or scores.values["test_wa"][0].size < 2:
         return "the grid has no two pairs that are complete for a seed"
     return marginal_figure(scores, metric=evidence.analysis.metric, title=plain(evidence.about.title))
 
 
-def _variants(evidence: Evidence, block: str) -> Figure | str:
-    results, about = evidence.results, evidence.about
-    fusion = block == "fusion"
-    summary = results.fusion if fusion else results.ablation
-    if block not in evidence.blocks or summary.empty:
-        return f"no trial of the block {block} is done"
-    key = "fusion" if fusion else "modules"
-    return variants_figure(
-        results.per_seed(results.fusion_trials if fusion else results.ablation_trials, [key]),
+def _configurations(name: str, evidence: Evidence) -> Figure | str:
+    block = evidence.about.block(name)
+    if block is None or evidence.results.block(name).empty:
+        return f"no trial of the block {name} is done"
+    keys, by_seed, summary = in_order(evidence.results, block)
+    title = _where(evidence, block)
+    if evidence.blocks[name].kind == "line":
+        values, factor = [key[0] for key in keys], math_text(block.columns[0])
+        return line_figure(by_seed, summary, values, factor=factor, title=title, seeds=len(evidence.about.seeds))
+    return names_figure(
+        by_seed,
         summary,
-        key,
-        FUSIONS if fusion else MODULES,
-        published=published("table1" if fusion else "table2", about.dataset),
-        title=_where(evidence),
-        seeds=len(about.seeds),
+        [plain(block.brief(key)) for key in keys],
+        head=head_of(block),
+        published=published_of(evidence, name),
+        title=title,
+        seeds=len(evidence.about.seeds),
     )
+
+
+def head_of(block: AboutBlock) -> str:
+    """Return what must stand beside the names of a block's configurations; empty: they say themselves what they are."""
+    if block.labels or block.columns in (("system",), ("profile",)):
+        return ""
+    return ", ".join(map(math_text, block.columns))
+
+
+def in_order(
+    results: Results, block: AboutBlock
+) -> tuple[list[tuple[Any, ...]], dict[str, pd.DataFrame], pd.DataFrame]:
+    """Return a block's configurations in its order: their values, seeds by measure, and means.
+
+    Returns:
+        The values in the block's columns; by measure, a frame with a row per seed and a column per configuration; a
+        row per configuration with ``n_seeds`` and the figures, NaN where no seed is done.
+    """
+    keys, frame = results.keys(block), results.block(block.name)
+    known = {
+        tuple(_known(x) for x in key): i for i, key in enumerate(frame[list(block.columns)].itertuples(index=False))
+    }
+    summary = frame.reindex([known.get(key, -1) for key in keys]).reset_index(drop=True)
+    return keys, {measure: results.by_seed(block, f"test_{measure}") for measure in results.measures}, summary
+
+
+def _known(value: Any) -> Any:
+    return None if pd.isna(value) else value.item() if isinstance(value, np.generic) else value
+
+
+def published_of(evidence: Evidence, name: str) -> pd.DataFrame | None:
+    """Return what a paper reports of a block's configurations, in its order, in percent; None: nothing."""
+    read, block = evidence.blocks[name].published, evidence.about.block(name)
+    theirs = read(evidence.about.dataset) if read and block else None
+    if theirs is None or block is None or theirs.empty:
+        return None
+    frame: pd.DataFrame = theirs.set_index(block.columns[0]).reindex([key[0] for key in evidence.results.keys(block)])
+    return frame
 
 
 def _curves(evidence: Evidence) -> Figure | str:
     panels = learning_curves(evidence)
-    return panels if isinstance(panels, str) else curves_figure(panels, title=_where(evidence))
+    if isinstance(panels, str):
+        return panels
+    heads = {name: head_of(block) for name in panels if (block := evidence.about.block(name)) and not block.chooses}
+    return curves_figure(panels, heads, title=_at_pair(evidence))
 
 
 def learning_curves(evidence: Evidence) -> dict[str, dict[str, pd.DataFrame]] | str:
-    """By block, then by the line's label, as :meth:`Evidence.curves` gives them; or why there are none yet."""
-    pair = evidence.about.at
-    if pair is None:
-        return "no K pair is chosen yet"
-    asked = {
-        "grid": {f"K {pair}": evidence.done_trials(pair=pair)},
-        "fusion": {LABELS[x]: evidence.done_trials(pair=pair, fusion=x) for x in FUSIONS},
-        "ablation": {LABELS[x]: evidence.done_trials(pair=pair, modules=x) for x in MODULES},
-    }
-    panels = {
-        block: lines
-        for block, trials in asked.items()
-        if block in evidence.blocks
-        and (lines := {label: f for label, x in trials.items() if not (f := evidence.curves(x)).empty})
-    }
-    return panels or "no trial at the K pair is done"
+    """Return learning curves by block, then by the line's label, or why there are none yet.
+
+    Of a plane there is the study's own configuration, of other blocks every one, up to as many as can be told apart.
+    """
+    about = evidence.about
+    panels: dict[str, dict[str, pd.DataFrame]] = {}
+    for name, of in evidence.blocks.items():
+        block = about.block(name)
+        if of.make_figure or block is None:
+            continue
+        if of.kind == "plane":
+            pair = f"K {about.at}" if about.at else about.system
+            lines = {pair if block.chooses else "the study's own": about.base}
+        else:
+            lines = {
+                plain(block.brief(key)): row for key, row in zip(evidence.results.keys(block), block.rows, strict=True)
+            }
+        drawn = {
+            label: f for label, row in lines.items() if not (f := evidence.curves(evidence.done_trials(row))).empty
+        }
+        if drawn and (of.kind != "plane" or about.base in block.rows):
+            panels[name] = drawn
+    return panels or nothing_to_draw(evidence)
+
+
+def nothing_to_draw(evidence: Evidence) -> str:
+    """Return why there is nothing to draw of the study's own configuration."""
+    return "no K pair is chosen yet" if evidence.waits_for_pair else "no trial of it is done"
 
 
 def _confusion(evidence: Evidence) -> Figure | str:
-    if evidence.about.at is None:
-        return "no K pair is chosen yet"
     if (confusion := evidence.confusion()) is None:
-        return "the ledger has no confusion matrix there: no trial is done, or they are from before it was kept"
+        done = evidence.done_trials(evidence.about.base)
+        return "no trial of the study's own configuration has a confusion matrix" if done else nothing_to_draw(evidence)
     counts, trials = confusion
-    return confusion_figure(counts, _class_names(evidence, len(counts)), title=_where(evidence), trials=trials)
+    return confusion_figure(counts, _class_names(evidence, len(counts)), title=_at_pair(evidence), trials=trials)
 
 
 def _embedding(evidence: Evidence) -> Figure | str:
@@ -125,42 +231,24 @@ def _embedding(evidence: Evidence) -> Figure | str:
         return f"{folder} has no embedding of the test split that can be used"
     vectors, labels = embedding
     names = _class_names(evidence, max(int(labels.max()) + 1, len(evidence.about.class_names)))
-    title = f"{_where(evidence)}, seed {trial.seed}\nt-SNE of the fused embedding, test split"
+    title = f"{_at_pair(evidence)}, seed {trial.seed}\nt-SNE of what the classifier sees, test split"
     return embedding_figure(vectors.numpy(), labels.numpy(), names, title=title)
 
 
-def _gaps(evidence: Evidence) -> Figure | str:
-    trials = evidence.results.gaps_trials
-    if "gaps" not in evidence.blocks or not (trials["status"] == "done").any():
-        return "no trial of the block gaps is done"
-    table = gaps_table(trials, caption="", seeds=len(evidence.about.seeds), folds=evidence.about.folds)
-    return gaps_figure(table.frame, title=plain(evidence.about.title))
+def _where(evidence: Evidence, block: AboutBlock) -> str:
+    """Return the data set, and the pair of a block that needs one."""
+    return _at_pair(evidence) if block.needs_pair else plain(evidence.about.title)
 
 
-def _where(evidence: Evidence) -> str:
-    """The data set and the pair."""
-    pair = evidence.about.at
-    assert pair
-    return f"{plain(evidence.about.title)}, $K_{{audio}}$={pair.k_audio}, $K_{{text}}$={pair.k_text}"
+def _at_pair(evidence: Evidence) -> str:
+    """Return the data set and the pair, if the study has one."""
+    pair, title = evidence.about.at, plain(evidence.about.title)
+    if pair is None:
+        return title
+    return f"{title}, {math_text('k_audio')}={shown(pair.k_audio)}, {math_text('k_text')}={shown(pair.k_text)}"
 
 
 def _class_names(evidence: Evidence, num_classes: int) -> list[str]:
-    """The ledger's, or numbers where it has none."""
+    """Return the ledger's, or numbers where it has none."""
     names = evidence.about.class_names
     return [plain(name) for name in names] if len(names) == num_classes else [f"class {i}" for i in range(num_classes)]
-
-
-_DRAWINGS = {
-    "topk": Drawing(file="fig2_topk", draw=_topk),
-    "topk-sd": Drawing(file="fig2_topk_sd", draw=lambda evidence: _topk(evidence, "std")),
-    "marginal": Drawing(file="marginal", draw=_marginal),
-    "fusion": Drawing(file="fusion", draw=lambda evidence: _variants(evidence, "fusion")),
-    "ablation": Drawing(file="ablation", draw=lambda evidence: _variants(evidence, "ablation")),
-    "curves": Drawing(file="curves", draw=_curves),
-    "confusion": Drawing(file="confusion", draw=_confusion),
-    "embedding": Drawing(file="embedding", draw=_embedding),
-    "gaps": Drawing(file="gaps", draw=_gaps),
-}
-
-DRAWINGS = {name: replace(_DRAWINGS[name], shows=shows) for name, shows in SHOWN.items()}
-"""By the name that ``cemobam figures --only`` takes."""

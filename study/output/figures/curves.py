@@ -2,45 +2,83 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from textwrap import fill
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import ScaledTranslation
 
 from study.findings.statistics import SEEDS_FOR_INTERVAL, SHARES, Array, interval_ends
 from study.output.figures.style import COLOURS, MARKERS, TEXT_WIDTH, keep_within, style
 
+_SIDE_BY_SIDE = 3
+"""Panels in a row."""
 
-def curves_figure(panels: Mapping[str, Mapping[str, pd.DataFrame]], *, title: str) -> Figure:
+_FOLDED = 40
+"""Characters of a line of a legend's label."""
+
+
+def curves_figure(
+    panels: Mapping[str, Mapping[str, pd.DataFrame]], heads: Mapping[str, str] | None = None, *, title: str
+) -> Figure:
     """Validation WA by epoch, mean and 95% interval over seeds, a panel for each question; a lone line with its seeds.
+
+    A panel shows as many lines as there are colours, and says where it leaves some out.
 
     Args:
         panels: by title, then by the line's label: a frame with a row per seed and a column per epoch, fractions.
+        heads: by title, what the labels are values of; missing or empty: they say so themselves.
         title: the data set and the pair, as figures show them.
     """
+    rows = math.ceil(len(panels) / _SIDE_BY_SIDE)
+    tallest = max(_legend_height(lines, (heads or {}).get(name)) for name, lines in panels.items())
+    height = 3.2 if rows == 1 and tallest < 0.7 else rows * (2.2 + tallest) + 0.2
     with style():
-        figure = Figure(figsize=(TEXT_WIDTH, 3.2), layout="constrained")
-        axes = np.atleast_1d(figure.subplots(1, len(panels), sharey=True))
-        for ax, (name, lines) in zip(axes, panels.items(), strict=True):
+        figure = Figure(figsize=(TEXT_WIDTH, height), layout="constrained")
+        axes = figure.subplots(rows, min(len(panels), _SIDE_BY_SIDE), sharey=True, squeeze=False).ravel()
+        for ax in axes[len(panels) :]:
+            ax.set_axis_off()
+        for ax, (name, lines) in zip(axes, panels.items(), strict=False):
             for (label, frame), colour, marker in zip(lines.items(), COLOURS, MARKERS, strict=False):
                 epochs = frame.columns.to_numpy(float)
                 values = 100 * frame.to_numpy(float)
                 mean, n = values.mean(axis=0), len(values)
                 if len(lines) == 1:
                     ax.plot(epochs, values.T, color="0.75", linewidth=0.6, zorder=1)
-                ax.plot(epochs, mean, marker=marker, color=colour, markersize=3, linewidth=1, label=f"{label} (n={n})")
+                text = _labelled(label, frame)
+                ax.plot(epochs, mean, marker=marker, color=colour, markersize=3, linewidth=1, label=text)
                 if n >= SEEDS_FOR_INTERVAL:
                     low, high = (100 * end for end in curve_interval(frame))
                     ax.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
-            ax.set(title=name, xlabel="epoch")
+            left_out = f" (the first {len(COLOURS)} of {len(lines)})" if len(lines) > len(COLOURS) else ""
+            ax.set(title=f"{name}{left_out}", xlabel="epoch")
+            ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
             ax.grid(linewidth=0.3)
-            ax.legend(frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.2))  # over no curve
-        keep_within(list(axes), 0, 100)
-        axes[0].set_ylabel("validation WA (%)")
+            below = ScaledTranslation(0, -28 / 72, figure.dpi_scale_trans)  # the epochs, so over no curve
+            ax.legend(
+                frameon=False, loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=ax.transAxes + below,
+                title=(heads or {}).get(name),
+            )  # fmt: skip
+        keep_within(list(axes[: len(panels)]), 0, 100)
+        for ax in axes[: len(panels) : _SIDE_BY_SIDE]:
+            ax.set_ylabel("validation WA (%)")
         most = max(len(frame) for lines in panels.values() for frame in lines.values())
         figure.suptitle(f"{title}: learning curves, {curve_words(most)} over n seeds", fontsize=8)
     return figure
+
+
+def _labelled(label: str, frame: pd.DataFrame) -> str:
+    return fill(f"{label} (n={len(frame)})", _FOLDED)
+
+
+def _legend_height(lines: Mapping[str, pd.DataFrame], head: str | None) -> float:
+    """Return a legend's height in inches."""
+    drawn = list(lines.items())[: len(COLOURS)]
+    return 0.155 * (sum(_labelled(*item).count("\n") + 1 for item in drawn) + bool(head))
 
 
 def curve_interval(frame: pd.DataFrame) -> tuple[Array, Array]:

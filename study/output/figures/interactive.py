@@ -6,6 +6,7 @@ each figure half of a window, so measures that stand side by side on paper are c
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,21 +15,22 @@ import pandas as pd
 import plotly.graph_objects as go
 from matplotlib.colors import rgb2hex
 
-from cemobam_core.config import Metric
-from study.design import GAPS, Pair
+from study.design.block import shown
+from study.design.factors import displayed
 from study.findings.analysis import MEASURES
 from study.findings.statistics import SEEDS_FOR_INTERVAL, Array
+from study.ledger.outcomes import Metric
 from study.output.figures.curves import curve_interval, curve_words
 from study.output.figures.heat import FRAME, colour_span, ground, ink
 from study.output.figures.style import COLOURS
-from study.papers.cemobam.claims import LABELS
 
-_SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x", "star")
+SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x", "star")
 _SEEDS_SHOWN = 20  # a browser is not to draw hundreds of lines, nor a ledger to hold them
 _MANY, _MANY_ROWS = 12, 20  # cells in a row and in a column in which a number can still be read
+_ROOM, _LONGEST = 45, 40  # characters of all labels below their places, and of one at the side
 # plotly's own cividis is not matplotlib's; between these stops either interpolates alike
 _COLOUR_SCALE = [[i / 32, rgb2hex(ground(i / 32, (0, 1)))] for i in range(33)]
-_LAYOUT: dict[str, Any] = {
+LAYOUT: dict[str, Any] = {
     # plotly's own template is longer than the figures are
     "template": "none",
     "font": {"size": 12},
@@ -39,52 +41,56 @@ _LAYOUT: dict[str, Any] = {
 
 
 def heatmap(
-    grid: pd.DataFrame,
-    chosen: Pair | None,
+    frame: pd.DataFrame,
+    columns: tuple[str, str],
+    chosen: tuple[float, float] | None,
     *,
     title: str,
     seeds: int,
-    k_audio: Sequence[int],
-    k_text: Sequence[int],
+    xs: Sequence[float],
+    ys: Sequence[float],
     how: str,
     first: Metric,
 ) -> go.Figure:
-    """Fig. 2, a button for each measure: the mean over seeds on the test split; the chosen cell framed.
+    """Draw a plane, a button for each measure: the mean over seeds on the test split; the chosen cell framed.
 
     Args:
-        grid: aggregated by pair, fractions.
-        chosen: the pair to frame.
-        title: the data set.
+        frame: aggregated by both factors, fractions.
+        columns: the names of the factors, across and upwards.
+        chosen: the cell to frame, by the values of both.
+        title: what it shows.
         seeds: how many each cell should have.
-        k_audio: the columns.
-        k_text: the rows, from below.
-        how: how the pair was chosen.
+        xs: values of the first factor.
+        ys: values of the second, from below.
+        how: how the cell was chosen.
         first: the measure that is shown first.
     """
-    columns, rows = sorted(k_audio), sorted(k_text)
+    (x_name, y_name), across, upwards = columns, sorted(xs), sorted(ys)
 
     def on_the_grid(column: pd.Series) -> list[list[Any]]:
         """By rows from below; None where no trial is done."""
-        shaped = grid.assign(shown=column).pivot(index="k_text", columns="k_audio", values="shown")
-        shaped = shaped.reindex(index=rows, columns=columns).astype(object)
+        shaped = frame.assign(shown=column).pivot(index=y_name, columns=x_name, values="shown")
+        shaped = shaped.reindex(index=upwards, columns=across).astype(object)
         return shaped.where(shaped.notna(), None).to_numpy().tolist()
 
+    measures = {name: label for name, label in MEASURES.items() if frame[f"test_{name}_mean"].notna().any()}
     figure = go.Figure()
-    for measure, label in MEASURES.items():
-        mean, std = (100 * grid[f"test_{measure}_{x}"] for x in ("mean", "std"))
+    for measure, label in measures.items():
+        mean, std = (100 * frame[f"test_{measure}_{x}"] for x in ("mean", "std"))
         best = np.isclose(mean, mean.max(), rtol=0, atol=1e-9)
         low, high = colour_span(mean.round(2))
         said = [
             f"{m:.2f}{f' ± {s:.2f}' if pd.notna(s) else ''}, {_seeds(n)}"
-            for m, s, n in zip(mean, std, grid["n_seeds"], strict=True)
+            for m, s, n in zip(mean, std, frame["n_seeds"], strict=True)
         ]
         figure.add_heatmap(
             # not as numbers of the axis: the grid may leave some K out
-            x=[str(k) for k in columns],
-            y=[str(k) for k in rows],
+            x=[shown(value) for value in across],
+            y=[shown(value) for value in upwards],
             z=on_the_grid(mean.round(2)),
-            customdata=on_the_grid(pd.Series(said, index=grid.index)),
-            hovertemplate=f"K %{{x}},%{{y}}<br>{label} %{{customdata}}<extra></extra>",
+            customdata=on_the_grid(pd.Series(said, index=frame.index)),
+            hovertemplate=f"{_subscripted(x_name)} %{{x}}, {_subscripted(y_name)} %{{y}}<br>{label} "
+            "%{customdata}<extra></extra>",
             hoverongaps=False,
             colorscale=_COLOUR_SCALE,
             zmin=low,
@@ -95,10 +101,10 @@ def heatmap(
             visible=measure == first,
         )
         # in a trace of their own, where each number can have its own ink; a heatmap has one for all
-        readable = len(columns) <= _MANY and len(rows) <= _MANY_ROWS
+        readable = len(across) <= _MANY and len(upwards) <= _MANY_ROWS
         figure.add_scatter(
-            x=[str(k) for k in grid["k_audio"]],
-            y=[str(k) for k in grid["k_text"]],
+            x=[shown(value) for value in frame[x_name]],
+            y=[shown(value) for value in frame[y_name]],
             text=[f"{m:.1f}{'★' if b else ''}" if readable else "" for m, b in zip(mean, best, strict=True)],
             mode="text",
             textfont={"color": [ink(ground(m, (low, high))) for m in mean.round(2)], "size": 11},
@@ -106,33 +112,37 @@ def heatmap(
             showlegend=False,
             visible=measure == first,
         )
-    done, asked = grid["n_seeds"].sum(), len(columns) * len(rows) * seeds
+    done, asked = frame["n_seeds"].sum(), len(across) * len(upwards) * seeds
     legend = [f"{done} of {asked} so far"] if done < asked else []
-    if chosen and chosen.k_audio in columns and chosen.k_text in rows:
-        x, y = columns.index(chosen.k_audio), rows.index(chosen.k_text)
+    if chosen and chosen[0] in across and chosen[1] in upwards:
+        x, y = across.index(chosen[0]), upwards.index(chosen[1])
         for colour, width in (("white", 5), (FRAME, 3)):
             figure.add_shape(x0=x - 0.5, x1=x + 0.5, y0=y - 0.5, y1=y + 0.5, line={"color": colour, "width": width})
-        legend.append(f'<span style="color:{FRAME}">□</span> {how}: {chosen}')
+        legend.append(f'<span style="color:{FRAME}">□</span> {how}: {shown(chosen[0])},{shown(chosen[1])}')
     legend.append("★ highest")
     figure.update_layout(
-        **_LAYOUT,
-        title=_title(f"{title}: the K grid (Fig. 2)", "test split, mean over seeds", legend),
-        xaxis={"title": {"text": "K<sub>audio</sub>"}, "type": "category", "showgrid": False, "zeroline": False},
-        yaxis={"title": {"text": "K<sub>text</sub>"}, "type": "category", "showgrid": False, "zeroline": False},
-        updatemenus=[_buttons(first, traces=2)],
+        **LAYOUT,
+        title=titled(title, "test split, mean over seeds", legend),
+        xaxis={"title": {"text": _subscripted(x_name)}, "type": "category", "showgrid": False, "zeroline": False},
+        yaxis={
+            **{"type": "category", "showgrid": False, "zeroline": False},
+            **{"title": {"text": _subscripted(y_name), "standoff": 12}, "automargin": True},
+        },
+        updatemenus=[_buttons(list(measures), first, traces=2)],
     )
     return figure
 
 
-def curves(lines: Mapping[str, pd.DataFrame], *, title: str) -> go.Figure:
+def curves(lines: Mapping[str, pd.DataFrame], *, title: str, head: str = "") -> go.Figure:
     """Validation WA by epoch, mean and 95% interval over seeds; a lone line with its seeds.
 
     Args:
         lines: by label, a frame with a row per seed and a column per epoch, fractions.
         title: the data set and the pair.
+        head: what the labels are values of; empty: they say so themselves.
     """
     figure = go.Figure()
-    for (label, frame), colour, symbol in zip(lines.items(), COLOURS, _SYMBOLS, strict=False):
+    for (label, frame), colour, symbol in zip(lines.items(), COLOURS, SYMBOLS, strict=False):
         epochs = [int(epoch) for epoch in frame.columns]
         values = 100 * frame.to_numpy(float)
         mean, n = values.mean(axis=0), len(values)
@@ -153,107 +163,101 @@ def curves(lines: Mapping[str, pd.DataFrame], *, title: str) -> go.Figure:
             line={"color": colour, "width": 2}, marker={"symbol": symbol, "size": 6},
             hovertemplate="epoch %{x}: %{y:.1f}<extra>%{fullData.name}</extra>",
         )  # fmt: skip
+    room = sum(len(label) + 14 for label in lines) < _ROOM * 1.5
     figure.update_layout(
-        **_LAYOUT,
-        title=_title(f"{title}: learning curves", f"{curve_words(max(map(len, lines.values())))} over seeds"),
+        **LAYOUT,
+        title=titled(f"{title}: learning curves", f"{curve_words(max(map(len, lines.values())))} over seeds"),
         xaxis={"title": {"text": "epoch"}},
-        yaxis={"title": {"text": "validation WA (%)"}, **_between(0, 100)},
-        legend={"orientation": "h", "y": 1, "yanchor": "bottom", "x": 0},
+        yaxis={"title": {"text": "validation WA (%)"}, **between(0, 100)},
+        legend={
+            **{"orientation": "h", "x": 0, "title": {"text": _text(head)}},
+            # below, where there is room, if they are more than stand in a row
+            **({"y": 1, "yanchor": "bottom"} if room else {"y": -0.3, "yanchor": "top"}),
+        },
     )
     return figure
 
 
-def variants(
-    per_seed: pd.DataFrame,
+def configurations(
+    by_seed: Mapping[str, pd.DataFrame],
     summary: pd.DataFrame,
-    key: str,
-    names: Sequence[str],
+    labels: Sequence[str],
     *,
-    published: pd.DataFrame,
+    published: pd.DataFrame | None,
     title: str,
     first: Metric,
+    head: str = "",
+    joined: bool = False,
 ) -> go.Figure:
-    """Fusion strategies or ablations on the test split: seeds, mean with 95% interval, published; a button a measure.
+    """Draw a block's configurations on the test split: seeds, mean with 95% interval, published; a button a measure.
 
     Args:
-        per_seed: every seed's figures, fractions.
-        summary: aggregated by ``key``, fractions.
-        key: ``fusion`` or ``modules``.
-        names: the variants from left to right.
-        published: the paper's figures, in percent; empty where it has none.
-        title: the data set and the pair.
+        by_seed: by measure, a frame with a row per seed and a column per configuration, fractions.
+        summary: a row per configuration with ``n_seeds`` and the figures, fractions; NaN where there is none.
+        labels: of the configurations, from left to right.
+        published: the paper's figures of each, in percent; None: there are none.
+        title: what it shows.
         first: the measure that is shown first.
+        head: what the labels are values of; empty: they say so themselves.
+        joined: whether a line joins the means, as over an ordered factor.
     """
     figure = go.Figure()
-    rows = summary.set_index(key).reindex(list(names))
-    places = list(range(len(names)))
-    for measure in MEASURES:
+    places = list(range(len(labels)))
+    upright = not joined and sum(map(len, labels)) > _ROOM
+    error_bar, value_of = ("error_x", "%{x:.2f}") if upright else ("error_y", "%{y:.2f}")
+
+    def at(shift: float, of: Sequence[int], values: Sequence[float | None]) -> dict[str, Sequence[float | None]]:
+        """Points beside their places: from left to right, or from above, where the axis is reversed."""
+        moved = [place + shift for place in of]
+        return {"x": values, "y": moved} if upright else {"x": moved, "y": values}
+
+    for measure in by_seed:
         shown = measure == first
-        some = per_seed[per_seed["seed"].isin(sorted(per_seed["seed"].unique())[:_SEEDS_SHOWN])]
+        some = (100 * by_seed[measure]).sort_index().iloc[:_SEEDS_SHOWN]
+        points = [
+            (place, seed, row[place])
+            for seed, row in zip(some.index, some.to_numpy(float), strict=True)
+            for place in places
+            if np.isfinite(row[place])
+        ]
         figure.add_scatter(
-            x=[list(names).index(name) - 0.12 for name in some[key]],
-            y=_list(100 * some[f"test_{measure}"].to_numpy(float)),
-            customdata=some["seed"].tolist(),
+            **at(-0.12, [place for place, _, _ in points], _list([value for _, _, value in points])),
+            customdata=[int(seed) for _, seed, _ in points],
             mode="markers", marker={"color": "#999999", "size": 5}, name="a seed", visible=shown, cliponaxis=False,
-            hovertemplate="seed %{customdata}: %{y:.2f}<extra></extra>",
+            hovertemplate=f"seed %{{customdata}}: {value_of}<extra></extra>",
         )  # fmt: skip
-        mean, low, high = (100 * rows[f"test_{measure}_{x}"].to_numpy(float) for x in ("mean", "low", "high"))
-        for y, error, name in _with_and_without(mean, low, high, width=6):
+        mean, low, high = (100 * summary[f"test_{measure}_{x}"].to_numpy(float) for x in ("mean", "low", "high"))
+        for centre, error, name in with_and_without(mean, low, high, width=6):
             figure.add_scatter(
-                x=places, y=y, error_y=error, name=name, mode="markers", marker={"color": COLOURS[0], "size": 9},
-                visible=shown, showlegend=any(value is not None for value in y), cliponaxis=False,
-                hovertemplate="%{y:.2f}<extra></extra>",
+                **at(0, places, centre), **{error_bar: error}, name=name,
+                mode="lines+markers" if joined else "markers", marker={"color": COLOURS[0], "size": 9}, visible=shown,
+                showlegend=any(value is not None for value in centre), cliponaxis=False,
+                hovertemplate=f"{value_of}<extra></extra>",
             )  # fmt: skip
-        theirs = published.set_index(key)[measure].reindex(list(names)).to_numpy(float) if len(published) else None
+        theirs = None if published is None or measure not in published else published[measure].to_numpy(float)
         figure.add_scatter(
-            x=[place + 0.12 for place in places], y=[None] * len(names) if theirs is None else _list(theirs),
+            **at(0.12, places, [None] * len(labels) if theirs is None else _list(theirs)),
             mode="markers", marker={"color": COLOURS[1], "size": 9, "symbol": "diamond-open", "line": {"width": 2}},
             name="published", showlegend=theirs is not None, visible=shown,
-            hovertemplate="published: %{y:.2f}<extra></extra>",
+            hovertemplate=f"published: {value_of}<extra></extra>",
         )  # fmt: skip
-    counts = rows["n_seeds"].fillna(0)
+    counts, apart = summary["n_seeds"].fillna(0), ", " if upright else "<br>"
+    named = {
+        "tickvals": places,
+        "ticktext": [f"{_text(_cut(name))}{apart}{_seeds(n)}" for name, n in zip(labels, counts, strict=True)],
+        "range": [len(labels) - 0.5, -0.5] if upright else [-0.5, len(labels) - 0.5],
+        "zeroline": False,
+        "title": {"text": _text(head), "standoff": 12},
+        "automargin": True,
+    }
+    percent = {"title": {"text": "percent"}, **between(0, 100)}
     figure.update_layout(
-        **_LAYOUT,
-        title=_title(f"{title}: {'fusion strategies' if key == 'fusion' else 'ablation'}", "test split"),
-        xaxis={
-            "tickvals": places,
-            "ticktext": [f"{LABELS[name]}<br>{_seeds(counts[name])}" for name in names],
-            "range": [-0.5, len(names) - 0.5],
-            "zeroline": False,
-        },
-        yaxis={"title": {"text": "percent"}, **_between(0, 100)},
+        **LAYOUT,
+        title={**titled(title, "test split"), **({"x": 0.02, "xref": "container"} if upright else {})},
+        xaxis=percent if upright else named,
+        yaxis=named if upright else percent,
         legend={"orientation": "h", "y": 1, "yanchor": "bottom", "x": 0},
-        updatemenus=[_buttons(first, traces=4)],
-    )
-    return figure
-
-
-def gaps(table: pd.DataFrame, *, title: str) -> go.Figure:
-    """Each gap's difference in test WA with its interval, from the paper's side and from the code's.
-
-    Args:
-        table: as :func:`study.output.tables.gaps_table` makes it, in percent.
-        title: the data set and the pair.
-    """
-    figure = go.Figure()
-    sides = {"paper": "paper, with the code's choice", "released": "released, with the paper's choice"}
-    for (start, label), colour, symbol, offset in zip(sides.items(), COLOURS, _SYMBOLS, (0.12, -0.12), strict=False):
-        rows = table[(table["start"] == start) & (table["switched"] != "")].set_index("switched").reindex(list(GAPS))
-        centre, low, high = (rows[f"wa_{x}"].to_numpy(float) for x in ("difference", "low", "high"))
-        parts = [part for part in _with_and_without(centre, low, high, width=4) if any(x is not None for x in part[0])]
-        for i, (x, error, _) in enumerate(parts):
-            figure.add_scatter(
-                x=x, y=[len(GAPS) - 1 - i + offset for i in range(len(GAPS))], error_x=error, name=label,
-                mode="markers", marker={"color": colour, "symbol": symbol, "size": 8}, showlegend=i == 0,
-                hovertemplate="%{x:+.2f} points<extra>%{fullData.name}</extra>",
-            )  # fmt: skip
-    interval = " and 95% interval" if table["wa_low"].notna().any() else ""
-    figure.update_layout(
-        **{**_LAYOUT, "margin": {**_LAYOUT["margin"], "l": 150}},
-        title=_title(f"{title}: one choice switched", f"test WA, mean over seeds{interval}"),
-        xaxis={"title": {"text": "difference (percentage points)"}, **_between(-100, 100)},
-        yaxis={"tickvals": list(range(len(GAPS))), "ticktext": list(reversed(GAPS)), "zeroline": False},
-        legend={"orientation": "h", "y": 1, "yanchor": "bottom", "x": 0},
+        updatemenus=[_buttons(list(by_seed), first, traces=4)],
     )
     return figure
 
@@ -266,16 +270,16 @@ def nothing_yet(what: str, why: str) -> go.Figure:
         why: it cannot be drawn.
     """
     figure = go.Figure()
-    figure.update_layout(**_LAYOUT, title=_title(what, why), xaxis={"visible": False}, yaxis={"visible": False})
+    figure.update_layout(**LAYOUT, title=titled(what, why), xaxis={"visible": False}, yaxis={"visible": False})
     return figure
 
 
-def _between(low: float, high: float) -> dict[str, Any]:
+def between(low: float, high: float) -> dict[str, Any]:
     """An axis that shows nothing beyond the range in which its figures can lie."""
     return {"autorangeoptions": {"clipmin": low, "clipmax": high}}
 
 
-def _with_and_without(
+def with_and_without(
     centre: Array, low: Array, high: Array, *, width: int
 ) -> list[tuple[list[float | None], dict[str, Any], str]]:
     """The points that have an interval with it, then the others: plotly caps a missing bar as one of no length."""
@@ -290,11 +294,21 @@ def _with_and_without(
     ]
 
 
-def _title(title: str, subtitle: str, legend: Sequence[str] = ()) -> dict[str, Any]:
+def titled(title: str, subtitle: str, legend: Sequence[str] = ()) -> dict[str, Any]:
     """The title, and under it in small a subtitle and the entries of a legend, which are plotly's HTML already."""
     under = "; ".join([_text(subtitle), *legend])
     said = {"text": _text(title), "subtitle": {"text": under, "font": {"size": 11}}}
     return {**said, "x": 0, "xref": "paper", "y": 0.97, "yanchor": "top", "font": {"size": 14}}
+
+
+def _subscripted(name: str) -> str:
+    """Return a setting's name, K_audio as it is read."""
+    return re.sub(r"^K_(\w+)$", r"K<sub>\1</sub>", displayed(name))
+
+
+def _cut(name: str) -> str:
+    """A name that leaves the figure room beside it."""
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
 
 
 def _text(text: str) -> str:
@@ -302,19 +316,19 @@ def _text(text: str) -> str:
     return text.replace("<", "&lt;")
 
 
-def _buttons(first: Metric, traces: int) -> dict[str, Any]:
+def _buttons(measures: Sequence[Metric], first: Metric, traces: int) -> dict[str, Any]:
     """One for each measure; ``traces`` of the figure belong to each."""
     buttons = [
         {
-            "label": label,
+            "label": MEASURES[measure],
             "method": "restyle",
-            "args": [{"visible": [measure == shown for shown in MEASURES for _ in range(traces)]}],
+            "args": [{"visible": [measure == shown for shown in measures for _ in range(traces)]}],
         }
-        for measure, label in MEASURES.items()
+        for measure in measures
     ]
     place = {"x": 1, "xanchor": "right", "y": -0.19, "yanchor": "top"}  # below, where no title is
     return {
-        "type": "buttons", "direction": "right", "active": list(MEASURES).index(first), "buttons": buttons, **place,
+        "type": "buttons", "direction": "right", "active": measures.index(first), "buttons": buttons, **place,
         "font": {"size": 11},
     }  # fmt: skip
 

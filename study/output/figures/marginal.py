@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from cemobam_core.config import Metric
 from study.findings.analysis import MEASURES
 from study.findings.results import GridScores
 from study.findings.statistics import SEEDS_FOR_INTERVAL, marginal
+from study.ledger.outcomes import Metric
 from study.output.figures.style import COLOURS, TEXT_WIDTH, keep_within, style
 
 _FEW = 12  # labels side by side at most

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -13,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from cemobam_core.files import written_atomically
+from study.design.factors import displayed
 
 _STYLE: Any = {
     "font.family": "sans-serif",
@@ -38,13 +40,33 @@ FORMS = ("png", "pdf")
 
 
 def style() -> AbstractContextManager[None]:
-    """Within it, what is drawn and saved looks as it should."""
+    """Return a context in which what is drawn and saved looks as it should."""
     return mpl.rc_context(_STYLE)
 
 
+def math_text(name: str) -> str:
+    """Return a setting's name as figures show it: K_audio as a formula."""
+    return re.sub(r"^K_(\w+)$", r"$K_{\1}$", displayed(name))
+
+
 def plain(text: str) -> str:
-    """A name from outside, as a figure may show it: no formula, nothing that cannot be printed."""
+    """Return a name from outside, as a figure may show it: no formula, nothing that cannot be printed."""
     return "".join(character for character in text if character.isprintable()).replace("$", r"\$")
+
+
+def panels_across(n: int) -> int:
+    """Return how many of ``n`` panels stand side by side: two where there are four, else three."""
+    return 2 if n == 4 else min(3, n)
+
+
+def panels(figure: Figure, n: int) -> list[Axes]:
+    """Add ``n`` panels to a figure, row by row, and return them."""
+    across = panels_across(n)
+    grid = figure.subplots(-(-n // across), across, squeeze=False)
+    axes: list[Axes] = list(grid.ravel())
+    for empty in axes[n:]:
+        empty.remove()
+    return axes[:n]
 
 
 def keep_within(panels: Sequence[Axes], low: float, high: float, axis: Literal["x", "y"] = "y") -> None:

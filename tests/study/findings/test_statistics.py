@@ -7,6 +7,7 @@ from hypothesis import given, strategies
 from scipy import stats
 from simulated import NOISES, NOTHING, Noise, claimed, hill, luck, study, worse
 
+from cemobam_core.metrics import METRICS
 from study.findings.analysis import Analysis
 from study.findings.statistics import (
     DIFFERENCES,
@@ -238,7 +239,7 @@ def test_the_answer_is_the_same_every_time() -> None:
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """One metric and fewer draws."""
     monkeypatch.setattr("study.findings.statistics.DRAWS", 200)
-    monkeypatch.setattr("study.findings.analysis.MEASURES", {"wa": "WA"})
+    monkeypatch.setattr("study.findings.results.SCORES", {"wa": METRICS["wa"]})
 
 
 @pytest.mark.usefixtures("quick")

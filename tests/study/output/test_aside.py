@@ -77,3 +77,31 @@ def test_a_report_of_another_release_is_kept_by_its_profile(tmp_path: Path) -> N
     old = report(tmp_path, profile="of/the future")
     assert aside.label(old) == "profile=of_the_future"
     assert "is kept: profile=of_the_future" in move(replace(old, profile="paper"), tmp_path)
+
+
+def test_a_report_with_a_block_more_covers_one_without(tmp_path: Path) -> None:
+    old = report(tmp_path)
+    grid, fusion, ablation = old.blocks
+    column = old.identity.index("fusion")
+    mine = replace(fusion, name="mine", table="mine", drawing="mine", file="mine")
+    more = replace(old, blocks=(*old.blocks, mine))
+    assert aside.covers(more, old)
+    assert not aside.covers(old, more)
+    fewer = replace(mine, rows=tuple(row for row in mine.rows if row[column] != "cls"))
+    assert aside.covers(more, replace(old, blocks=(*old.blocks, fewer)))
+    assert not aside.covers(replace(old, blocks=(*old.blocks, fewer)), more)
+    # at another pair that was chosen a block is of the same configurations, but for a pair that was given
+    elsewhere = tuple((*row[:2], 1, 1, *row[4:]) for row in fusion.rows)
+    moved = replace(old, pair=(1, 1), blocks=(grid, replace(fusion, rows=elsewhere), ablation))
+    assert aside.covers(moved, old)
+    assert not aside.covers(replace(moved, pair_from="given"), old)
+    for other in ({"system": "gcn"}, {"profile": "released"}, {"settings": {**old.settings, "gat_layers": 2}}):
+        assert not aside.covers(replace(more, **other), old)
+    assert move(more, tmp_path) == ""
+    (tmp_path / "results" / "mine.csv").write_text("of a block of mine")
+    Results(about=more, trials=study(np.random.default_rng(0), Noise(), size=(2, 2), seeds=2).trials).save(
+        tmp_path / "results"
+    )
+    name = aside.label(more)
+    assert name in move(replace(old, settings={"epochs": 3}), tmp_path)
+    assert (tmp_path / "results" / name / "mine.csv").exists()

@@ -24,7 +24,8 @@ from optuna_dashboard._note import get_note_from_system_attrs, save_note_with_ve
 from runs import PATIENCE_S, ended, start_cemobam
 
 from study.commands import cemobam
-from study.commands.arguments import dashboard_as_typed, grid_parser
+from study.commands.grid import build_parser as grid_parser
+from study.commands.retyped import dashboard_as_typed
 from study.driver import Plan, StudyRun
 from study.findings.evidence import Evidence
 from study.ledger.ledger import Ledger
@@ -32,7 +33,7 @@ from study.ledger.outcomes import StudyFacts
 from study.output import dashboard, publishing
 from study.output.figures.heat import contrast
 from study.output.publishing import Publisher, publish, publish_report
-from study.output.report import make_report, paper_tables
+from study.output.report import block_tables, make_report
 
 Make = Callable[..., Ledger]
 PLOTS = {
@@ -144,11 +145,11 @@ def test_a_study_that_has_begun_shows_how_far_it_is(
     make_ledger: Make, plan: Plan, facts: StudyFacts, tmp_path: Path, keep: int
 ) -> None:
     for trial in StudyRun(plan, make_ledger(), facts).trials("grid")[:keep]:
-        make_ledger().record("grid", trial, invented(trial))
+        make_ledger().record(plan.design.blocks["grid"], trial, invented(trial))
     ledger = make_ledger()
     run = StudyRun(plan, ledger, facts)
     evidence = Evidence.of(run, name="demo", models=tmp_path)
-    publish(run, evidence, paper_tables(evidence), again="again")
+    publish(run, evidence, block_tables(evidence), again="again")
     if keep == 0:
         assert ledger.optuna_study("grid") is None
         return

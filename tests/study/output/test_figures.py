@@ -15,10 +15,9 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from simulated import Noise, study, worse
 
-from cemobam_core.config import FUSIONS
-from study.commands.arguments import DRAWINGS as SHOWN
-from study.commands.arguments import figures_parser
-from study.design import Pair
+from study.commands.figures import build_parser as figures_parser
+from study.design.factors import Pair
+from study.findings.analysis import MEASURES
 from study.findings.results import Results
 from study.ledger.outcomes import METRICS
 from study.output import figures
@@ -28,10 +27,16 @@ from study.output.figures.curves import curves_figure
 from study.output.figures.embedding import embedding_figure
 from study.output.figures.heat import contrast, ground, ink
 from study.output.figures.marginal import marginal_figure
+from study.output.figures.names import line_figure, names_figure
+from study.output.figures.plane import plane_figure
 from study.output.figures.style import plain
-from study.output.figures.topk import topk_heatmap
-from study.output.figures.variants import variants_figure
-from study.papers.cemobam import published
+from study.papers.cemobam.paper import FUSIONS, LABELS
+from study.papers.cemobam.published import published
+
+PAIR = ("k_audio", "k_text")
+
+
+SHOWN = ["WA", "UA", "w-F1", "macro F1"]
 
 
 def grid(k_audio: range, k_text: range) -> pd.DataFrame:
@@ -44,13 +49,14 @@ def grid(k_audio: range, k_text: range) -> pd.DataFrame:
 
 
 def draw(made: pd.DataFrame, chosen: Pair | None = None, seeds: int = 5, k_audio: list[int] | None = None) -> Figure:
-    figure = topk_heatmap(
+    figure = plane_figure(
         made,
-        chosen,
+        PAIR,
+        (chosen.k_audio, chosen.k_text) if chosen else None,
         title="demo (synthetic)",
         seeds=seeds,
-        k_audio=k_audio or sorted(set(made["k_audio"])),
-        k_text=sorted(set(made["k_text"])),
+        xs=k_audio or sorted(set(made["k_audio"])),
+        ys=sorted(set(made["k_text"])),
     )
     FigureCanvasAgg(figure).draw()
     return figure
@@ -62,9 +68,9 @@ def legend_of(figure: Figure) -> list[str]:
 
 def test_the_full_grid_has_every_cell_the_chosen_framed_and_the_best_starred() -> None:
     figure = draw(grid(range(1, 11), range(1, 11)), Pair(8, 7))
-    panels = figure.axes[:3]
-    assert [ax.get_title() for ax in panels] == ["WA", "UA", "w-F1"]
-    assert len(figure.axes) == 6  # a colour bar each
+    panels = figure.axes[: len(SHOWN)]
+    assert [ax.get_title() for ax in panels] == SHOWN
+    assert len(figure.axes) == 2 * len(SHOWN)  # a colour bar each
     assert "synthetic" in figure.get_suptitle()
     for ax in panels:
         texts = [text.get_text() for text in ax.texts]
@@ -181,16 +187,24 @@ def test_the_confusion_matrix_is_in_percent_of_the_label() -> None:
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["a\n(n=20)", "b\n(n=10)"]
 
 
+def fusion_figure(results: Results, *, dataset: str, title: str, seeds: int) -> Figure:
+    block = results.about.block("fusion")
+    assert block
+    _, by_seed, summary = figures.in_order(results, block)
+    theirs = published("table1", dataset).set_index("fusion").reindex(list(FUSIONS))
+    labels = [LABELS[name] for name in FUSIONS]
+    return names_figure(
+        by_seed, summary, labels, published=theirs if theirs["wa"].notna().any() else None, title=title, seeds=seeds
+    )
+
+
 @pytest.mark.parametrize("missing", [(), ("max",), ("cls", "min", "max")])
 def test_variants_show_every_seed_and_what_is_missing(missing: tuple[str, ...]) -> None:
     results = study(np.random.default_rng(0), Noise(), size=(2, 2), variants=worse(1.0))
     trials = results.trials[~results.trials["fusion"].isin(missing)].copy()
     trials.loc[(trials["fusion"] == "mean") & (trials["seed"] == 3), "status"] = "failed"
     holed = Results(about=results.about, trials=trials)
-    figure = variants_figure(
-        holed.per_seed(holed.fusion_trials, ["fusion"]), holed.fusion, "fusion", FUSIONS,
-        published=published("table1", "iemocap"), title="demo (synthetic)", seeds=5,
-    )  # fmt: skip
+    figure = fusion_figure(holed, dataset="iemocap", title="demo (synthetic)", seeds=5)
     no_text_collides(figure)
     labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     assert labels[-1] == "MEAN\n4 of 5"
@@ -211,8 +225,8 @@ def test_learning_curves(panels: int) -> None:
 
 def test_the_deviation_has_its_own_heatmap_without_a_best() -> None:
     results = study(np.random.default_rng(0), Noise(), size=(3, 7))
-    figure = topk_heatmap(
-        results.grid, Pair(1, 1), title="x", seeds=5, k_audio=range(1, 4), k_text=range(1, 8), figure_of="std"
+    figure = plane_figure(
+        results.grid, PAIR, (1, 1), title="x", seeds=5, xs=range(1, 4), ys=range(1, 8), figure_of="std"
     )
     FigureCanvasAgg(figure).draw()
     assert "standard deviation over 5 seeds" in figure.get_suptitle()
@@ -225,12 +239,12 @@ def test_the_bar_says_what_its_colours_are() -> None:
     results = study(np.random.default_rng(0), Noise(), size=(3, 3))
     bars = {}
     for figure_of in ("mean", "std"):
-        figure = topk_heatmap(
-            results.grid, Pair(1, 1), title="x", seeds=5, k_audio=range(1, 4), k_text=range(1, 4), figure_of=figure_of
+        figure = plane_figure(
+            results.grid, PAIR, (1, 1), title="x", seeds=5, xs=range(1, 4), ys=range(1, 4), figure_of=figure_of
         )  # fmt: skip
-        bars[figure_of] = [ax.get_xlabel() for ax in figure.axes[3:]]
-    assert bars["mean"] == ["WA (%)", "UA (%)", "w-F1 (%)"]
-    assert bars["std"] == [f"standard deviation of {label} (points)" for label in ("WA", "UA", "w-F1")]
+        bars[figure_of] = [ax.get_xlabel() for ax in figure.axes[len(SHOWN) :]]
+    assert bars["mean"] == [f"{label} (%)" for label in SHOWN]
+    assert bars["std"] == [f"standard deviation of {label} (points)" for label in SHOWN]
 
 
 def test_the_legends_square_has_the_frames_colour() -> None:
@@ -267,8 +281,8 @@ def test_every_number_on_a_heatmap_can_be_read() -> None:
     results = study(np.random.default_rng(0), Noise(), size=(10, 10))
     about = results.about
     made = [
-        topk_heatmap(
-            results.grid, Pair(1, 1), title="x", seeds=5, k_audio=about.k_audio, k_text=about.k_text, figure_of=shown
+        plane_figure(
+            results.grid, PAIR, (1, 1), title="x", seeds=5, xs=about.k_audio, ys=about.k_text, figure_of=shown
         )
         for shown in ("mean", "std")
     ]  # fmt: skip
@@ -288,10 +302,7 @@ def test_axes_of_shares_end_at_100_percent() -> None:
     for column in [c for c in top if c.startswith("test_") and not c.endswith("loss")]:
         top[column] = np.minimum(1.0, top[column] + 0.3)
     high = Results(about=results.about, trials=top)
-    figure = variants_figure(
-        high.per_seed(high.fusion_trials, ["fusion"]), high.fusion, "fusion", FUSIONS,
-        published=published("table1", "iemocap"), title="x", seeds=5,
-    )  # fmt: skip
+    figure = fusion_figure(high, dataset="iemocap", title="x", seeds=5)
     curve = pd.DataFrame([[0.0, 0.5, 1.0], [0.0, 0.7, 1.0], [0.1, 0.9, 1.0]], columns=[1, 2, 3])
     for drawn in (figure, curves_figure({"grid": {"a": curve}, "fusion": {"b": curve * 0.5}}, title="x")):
         no_text_collides(drawn)
@@ -303,7 +314,7 @@ def test_axes_of_shares_end_at_100_percent() -> None:
                 for path in collection.get_paths():
                     assert path.vertices[:, 1].max() <= 100 + 1e-9
     flat = grid(range(1, 3), range(1, 3)).assign(**{f"{m}_mean": 1.0 for m in METRICS})
-    for ax in draw(flat).axes[3:]:
+    for ax in draw(flat).axes[len(SHOWN) :]:
         assert ax.get_xlim() == (99, 100)
     extreme = study(np.random.default_rng(0), Noise(), size=(1, 2), seeds=3, point=0.0).scores
     assert extreme
@@ -315,10 +326,7 @@ def test_axes_of_shares_end_at_100_percent() -> None:
 
 def test_two_seeds_are_drawn_without_intervals() -> None:
     results = study(np.random.default_rng(0), Noise(), size=(2, 2), seeds=2, variants=worse(1.0))
-    figure = variants_figure(
-        results.per_seed(results.fusion_trials, ["fusion"]), results.fusion, "fusion", FUSIONS,
-        published=published("table1", "demo"), title="x", seeds=2,
-    )  # fmt: skip
+    figure = fusion_figure(results, dataset="demo", title="x", seeds=2)
     assert legend_of(figure) == ["a seed", "mean"]
     assert all(not ax.collections for ax in figure.axes)
     curve = pd.DataFrame([[0.2, 0.5], [0.4, 0.9]], columns=[1, 2])
@@ -338,8 +346,109 @@ def test_fonts_are_embedded_as_such_and_names_are_no_formulas(tmp_path: Path) ->
     assert b"/FontFile2" in pdf  # TrueType, Type 42
 
 
-def test_every_figure_has_a_name_and_help_tells_them() -> None:
-    assert list(figures.DRAWINGS) == list(SHOWN)
+LABELS_OF = {
+    "short": ["a", "b"],
+    "fusions": ["CLS", "MIN", "MAX", "MEAN"],
+    "systems": ["cemobam", "concat_mlp", "gcn", "logistic", "a_very_long_file_name.py:MyLateFusionBaselineModel"],
+    "factors": [f"{f}, {m}, {d}" for f in ("min", "max", "mean") for m in ("full", "no_chgat") for d in (8, 16)],
+    "many": [f"configuration number {i}" for i in range(40)],
+    "sentences": ["what happens where the label of a configuration is a sentence of its own"] * 3,
+    "one": ["alone"],
+}
+
+
+def scores(n: int, seeds: int = 5) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
+    """Scores of n configurations, and their means."""
+    rng = np.random.default_rng(0)
+    by_seed = {m: pd.DataFrame(0.6 + 0.1 * rng.random((seeds, n))) for m in MEASURES}
+    summary = pd.DataFrame({"n_seeds": [seeds] * n})
+    for measure, frame in by_seed.items():
+        for figure, shift in (("mean", 0.0), ("low", -0.05), ("high", 0.05)):
+            summary[f"test_{measure}_{figure}"] = frame.mean() + shift
+    return by_seed, summary
+
+
+@pytest.mark.parametrize("short", [False, True])
+@pytest.mark.parametrize("name", LABELS_OF)
+def test_names_of_any_length_and_number_do_not_collide(name: str, short: bool) -> None:
+    labels = LABELS_OF[name]
+    by_seed, summary = scores(len(labels))
+    if short:
+        summary.loc[0, "n_seeds"] = 4
+    figure = names_figure(by_seed, summary, labels, head="Fusion, Model, hidden_dim", title="demo", seeds=5)
+    no_text_collides(figure)
+    ticks = [text for ax in figure.axes for text in (*ax.get_xticklabels(), *ax.get_yticklabels())]
+    shown = {"".join(text.get_text().split()) for text in ticks}  # long ones are folded, anywhere if need be
+    assert {"".join(label.split()) for label in labels[1:]} <= shown
+    assert ("".join(f"{labels[0]} 4 of 5".split()) in shown) == short
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ([8, 16, 32, 64], ["8", "16", "32", "64"]),
+        ([1e-4, 3e-4, 1e-3, 3e-3, 1e-2], ["0.0001", "0.0003", "0.001", "0.003", "0.01"]),
+        ([0.0, 0.1, 0.5], ["0", "0.1", "0.5"]),
+        ([64, 8], ["8", "64"]),
+        ([5], ["5"]),
+        ([100, 101, 900], ["100", "", "900"]),
+        ([2**i for i in range(20)], None),
+        (list(range(1, 101)), None),
+        ([1e-7, 1e-6, 1e-5, 3e-5, 4e-5, 5e-5, 6e-5], None),
+    ],
+)
+def test_a_line_names_its_values_where_they_find_room(values: list[float], shown: list[str] | None) -> None:
+    by_seed, summary = scores(len(values))
+    figure = line_figure(by_seed, summary, values, factor="hidden_dim", title="demo", seeds=5)
+    no_text_collides(figure)
+    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert labels == shown or shown is None
+    assert labels[0]
+    drawn = figure.axes[0].lines[0].get_xdata()
+    assert list(drawn) == sorted(values)
+    assert figure.axes[0].get_xscale() == ("log" if min(values) > 0 and max(values) >= 8 * min(values) else "linear")
+
+
+def test_a_line_says_where_seeds_are_missing() -> None:
+    by_seed, summary = scores(3)
+    summary.loc[1, "n_seeds"] = 2
+    figure = line_figure(by_seed, summary, [1, 2, 3], factor="layers", title="demo", seeds=5)
+    no_text_collides(figure)
+    assert [label.get_text() for label in figure.axes[0].get_xticklabels()] == ["1", "2\n2 of 5", "3"]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 4), (9, 12)])
+def test_learning_curves_of_many_blocks_have_room(size: tuple[int, int]) -> None:
+    panels, lines = size
+    frame = pd.DataFrame(0.5 + 0.01 * np.arange(30.0).reshape(3, 10), columns=range(2, 22, 2))
+    labels = [f"a configuration whose name is as long as number {i}" for i in range(lines)]
+    blocks = {f"block {i}": dict.fromkeys(labels, frame) for i in range(panels)}
+    figure = curves_figure(blocks, dict.fromkeys(blocks, "Fusion, Model, hidden_dim"), title="demo (synthetic)")
+    no_text_collides(figure)
+    titles = [ax.get_title() for ax in figure.axes if ax.axison]
+    assert len(titles) == panels
+    assert all(title.endswith("(the first 9 of 12)") == (lines > 9) for title in titles)
+
+
+def test_a_plane_of_other_factors_says_which() -> None:
+    rows = [
+        {"hidden_dim": d, "lr": r, "n_seeds": 5, **{f"{m}_mean": 0.5 + r for m in METRICS}}
+        for d in (8, 16, 1024)
+        for r in (1e-4, 3e-4)
+    ]
+    figure = plane_figure(
+        pd.DataFrame(rows), ("hidden_dim", "lr"), title="demo", seeds=5, xs=[8, 16, 1024], ys=[1e-4, 3e-4]
+    )
+    no_text_collides(figure)
+    ax = figure.axes[0]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("hidden_dim", "learning rate")
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["8", "16", "1024"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["0.0003", "0.0001"]
+    assert legend_of(figure) == ["highest in the panel"]
+
+
+def test_help_tells_every_figure() -> None:
     text = "".join(figures_parser().format_help().split())  # lines break anywhere, at hyphens too
-    assert all(name in text for name in SHOWN)
+    names = ("topk", "topk-sd", "marginal", "fusion", "ablation", "gaps", "curves", "confusion", "embedding")
+    assert all(name in text for name in names)
     assert "--workers" not in text

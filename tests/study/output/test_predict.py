@@ -9,9 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cemobam_core import CemoBAM, FeatureSet
-from cemobam_core.config import RELEASED
-from cemobam_core.released import _NAMES, our_name
+from cemobam_core import FeatureSet, Sizes
+from cemobam_core.released import _NAMES, RELEASED, our_name
 from study.commands import cemobam
 
 Make = Callable[..., FeatureSet]
@@ -21,8 +20,8 @@ Make = Callable[..., FeatureSet]
 def checkpoint(tmp_path: Path) -> Path:
     """A checkpoint under the authors' names, with weights of ours."""
     torch.manual_seed(0)
-    config = replace(RELEASED.model, audio_dim=12, text_dim=12, hidden_dim=16, fusion="max", gat_layers=4)
-    ours = CemoBAM(config).state_dict()
+    system = replace(RELEASED, hidden_dim=16, fusion="max", gat_layers=4)
+    ours = system.build(Sizes(audio_dim=12, text_dim=12, num_classes=4)).state_dict()
     theirs = {name: ours[our] for name in candidates() if (our := our_name(name)) in ours}
     torch.save(theirs, tmp_path / "best.pt")
     return tmp_path / "best.pt"
@@ -111,7 +110,7 @@ def test_the_installed_command_says_what_it_knows(capsys: pytest.CaptureFixture[
     assert "predict" in capsys.readouterr().out
     assert cemobam(["train"]) == 2
     assert (
-        "unknown command 'train'; choose from grid, features, figures, dashboard, compare, predict"
+        "unknown command 'train'; choose from grid, features, figures, dashboard, compare, systems, predict"
         in capsys.readouterr().err
     )
     assert cemobam([]) == 2

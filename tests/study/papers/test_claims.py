@@ -8,15 +8,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from runs import ROOT
-from simulated import Noise, hill, row, study, worse
+from simulated import Noise, about, hill, row, study, worse
 
-from cemobam_core.config import FUSIONS, MODULES
-from study.findings.aggregate import COLUMNS
+from study.design.factors import Pair
+from study.findings.aggregate import columns
 from study.findings.analysis import Analysis
 from study.findings.results import About, Results
+from study.findings.wording import points
 from study.output.report import VERDICT_SIGNS
-from study.output.tables import comparison, comparisons_table
-from study.papers.cemobam.claims import LABELS, Claim, Verdict, about_what, claims, points
+from study.output.tables import block_table, comparisons_table
+from study.papers.cemobam.claims import Claim, Verdict, about_what, claims
+from study.papers.cemobam.paper import LABELS
 
 Change = Callable[[Results], Results]
 
@@ -66,12 +68,11 @@ def test_one_seed_tests_nothing(rng: np.random.Generator) -> None:
     assert "--seeds 5" in made[0].numbers
 
 
-def level(rng: np.random.Generator, wa: float, std: float) -> Claim:
-    results = study(rng, Noise(), size=(1, 1))
+def level(wa: float, std: float) -> Claim:
     figures = wa + std * np.array([-1.2, -0.6, 0.0, 0.6, 1.2])
-    trials = pd.DataFrame([row(8, 7, seed, 0.8, x / 100) for seed, x in enumerate(figures)], columns=list(COLUMNS))
-    about = replace(results.about, dataset="iemocap", title="IEMOCAP", pair=(8, 7), k_audio=(8,), k_text=(7,))
-    return next(claim for claim in claims(Analysis(Results(about=about, trials=trials))) if claim.id == "level")
+    trials = pd.DataFrame([row(8, 7, seed, 0.8, x / 100) for seed, x in enumerate(figures)], columns=list(columns()))
+    results = Results(about=replace(about((8, 7), 5, Pair(8, 7)), title="IEMOCAP"), trials=trials)
+    return next(claim for claim in claims(Analysis(results)) if claim.id == "level")
 
 
 @pytest.mark.parametrize(
@@ -84,10 +85,8 @@ def level(rng: np.random.Generator, wa: float, std: float) -> Claim:
         (85.0, 0.3, "higher than published"),
     ],
 )
-def test_the_published_level_is_reproduced_or_not(
-    rng: np.random.Generator, wa: float, std: float, verdict: str
-) -> None:
-    claim = level(rng, wa, std)
+def test_the_published_level_is_reproduced_or_not(wa: float, std: float, verdict: str) -> None:
+    claim = level(wa, std)
     assert claim.verdict == verdict, claim.numbers
     assert "published 82.17" in claim.numbers
     assert claim.claim == "The published level is reproduced: the study reaches 82.17 WA and 81.85 UA"
@@ -124,11 +123,11 @@ def test_the_raw_difference_is_that_of_the_tables_cells(name: str) -> None:
     """Claims once gave a corrected difference as if it were the table's: 81.11 against 78.78 became -0.8."""
     results = picked_by_luck()
     analysis = Analysis(results)
-    key, table, variants = ("fusion", "table1", FUSIONS) if name == "fusion" else ("modules", "table2", MODULES)
-    frame = getattr(results, name)
-    cells = comparison(frame, key, variants, name=table, caption="", dataset="iemocap", seeds=5).frame.set_index(key)
+    block = results.about.block(name)
+    assert block
+    cells = block_table(analysis, block).frame.set_index(block.columns[0])
     told = " ".join(claim.numbers for claim in claims(analysis))
-    for c in getattr(analysis, name)["wa"]:
+    for c in analysis.of(name)["wa"]:
         raw = cells.loc[c.first, "wa_mean"] - cells.loc[c.second, "wa_mean"]
         assert 100 * c.raw == pytest.approx(raw)
         assert c.corrected
@@ -160,9 +159,10 @@ def test_the_raw_difference_of_pairs_is_that_of_their_means() -> None:
 
 @pytest.mark.usefixtures("few_draws")
 def test_where_nothing_was_chosen_one_difference_is_shown() -> None:
-    given = Analysis(at(picked_by_luck(), given=True, pair=(1, 1)))
+    given = Analysis(at(picked_by_luck(), pair_from="given", pair=(1, 1)))
     assert not given.chosen_here
-    made = [*given.fusion["wa"], *given.ablation["wa"]]
+    made = [*given.of("fusion")["wa"], *given.of("ablation")["wa"]]
+    assert len(made) == 5
     assert all(not c.corrected and c.raw == c.difference.mean for c in made)
     told = {claim.id: claim.numbers for claim in claims(given)}
     for name in ("min_wins", "xcbam_needed", "chgat_needed"):
@@ -195,8 +195,8 @@ def test_where_the_paper_names_no_pair_none_is_tested(dataset: str) -> None:
 
 def test_a_pair_that_was_given_took_part_in_no_choice(rng: np.random.Generator) -> None:
     results = study(rng, Noise(val_test=1.0), variants=worse(1.0))
-    free, given = Analysis(results), Analysis(at(results, given=True))
-    for one, other in zip(free.fusion["wa"], given.fusion["wa"], strict=True):
+    free, given = Analysis(results), Analysis(at(results, pair_from="given"))
+    for one, other in zip(free.of("fusion")["wa"], given.of("fusion")["wa"], strict=True):
         assert other.difference.mean == one.difference.mean
         assert other.difference.p <= one.difference.p
     assert {(c.first, c.second) for c in given.pairs["wa"]} == {
@@ -290,12 +290,14 @@ def test_a_k_that_does_nothing_at_all_has_no_effect(rng: np.random.Generator) ->
 @pytest.mark.slow
 def test_to_give_the_pair_that_the_grid_chose_is_to_choose_it(rng: np.random.Generator) -> None:
     results = study(rng, Noise(smooth=1.0, val_test=0.3), variants=worse(0.0))
-    given = at(results, given=True)
+    given = at(results, pair_from="given")
     assert Analysis(given).chosen_here
-    for family in ("pairs", "fusion", "ablation"):
-        ours, theirs = (getattr(Analysis(r), family)["wa"] for r in (given, results))
-        assert [c.p_holm for c in ours] == [c.p_holm for c in theirs]
-    elsewhere = at(results, given=True, pair=(1, 1) if results.about.pair != (1, 1) else (2, 2))
+    ours, theirs = (Analysis(r) for r in (given, results))
+    for mine, their in (
+        (ours.pairs, theirs.pairs), *((ours.of(name), theirs.of(name)) for name in ("fusion", "ablation"))
+    ):  # fmt: skip
+        assert [c.p_holm for c in mine["wa"]] == [c.p_holm for c in their["wa"]]
+    elsewhere = at(results, pair_from="given", pair=(1, 1) if results.about.pair != (1, 1) else (2, 2))
     assert not Analysis(elsewhere).chosen_here
 
 
