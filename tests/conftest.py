@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -38,6 +39,7 @@ settings.load_profile("quick")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a shell's background, and whatever is started inherits that
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+gc.freeze()  # statsmodels collects garbage at every correction, and what was imported so far is none
 torch.set_num_threads(1)
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported: it runs the GPU's kernels here
@@ -128,7 +130,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 @pytest.fixture
 def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw no figure: half of the time of a small run goes into them."""
-    monkeypatch.setattr("study.output.report.DRAWINGS", {})
+    monkeypatch.setattr("study.output.report.drawings", lambda _: {})
 
 
 @pytest.fixture

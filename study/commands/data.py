@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from cemobam_core.corpora import CORPORA
 from cemobam_core.corpora.corpus import Corpus
 from cemobam_core.errors import InputError
-from study.commands.arguments import MAKING
+from study.commands.machine import device_type
+from study.commands.options import MAKING
 
 # torch is imported where it is used: a typing error answers at once.
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def raw_corpus(args: argparse.Namespace) -> RawCorpus | None:
-    """The corpus that ``--data-root`` or ``--manifest`` names, parsed; None: neither is given.
+    """Read the corpus that ``--data-root`` or ``--manifest`` names; return None if neither is given.
 
     Raises:
         InputError: two sources of data, a data set that ``--data-root`` does not know, a corpus that cannot be read.
@@ -50,7 +51,7 @@ def _readable() -> list[str]:
 
 
 def recipe(args: argparse.Namespace, raw: RawCorpus) -> Recipe:
-    """What the options make of a raw corpus.
+    """Return how the options say that features are made of a raw corpus.
 
     Raises:
         InputError: options that do not fit, an encoder that is not to be had.
@@ -58,7 +59,8 @@ def recipe(args: argparse.Namespace, raw: RawCorpus) -> Recipe:
     from cemobam_core.corpora.splits import DEFAULT_PROTOCOL
     from cemobam_core.encoders.settings import FeatureSettings, Recipe
 
-    given = {name: value for name in MAKING if name != "max_bad" and (value := getattr(args, name)) is not None}
+    names = [option.name for option in MAKING.options if option.name != "max_bad"]
+    given = {name: value for name in names if (value := getattr(args, name)) is not None}
     says = args.manifest and any(utterance.split for utterance in raw.utterances)
     protocol = args.split_protocol or ("manifest" if says else DEFAULT_PROTOCOL)
     if args.split_seed is not None and protocol in {"session", "manifest"}:
@@ -72,11 +74,11 @@ def make(args: argparse.Namespace, recipe: Recipe, out: Path) -> None:
     from cemobam_core.encoders.extract import make_features
 
     max_bad = {} if args.max_bad is None else {"max_bad": args.max_bad}
-    make_features(recipe, out, device=device(args), **max_bad)
+    make_features(recipe, out, device=device_type(args), **max_bad)
 
 
 def folds(args: argparse.Namespace, corpus: Corpus) -> tuple[Fold, ...]:
-    """The features that ``--features`` names, or the demo's; says what leaks, as far as they tell.
+    """Load the features that ``--features`` names, or the demo's, and print what leaks, as far as they tell.
 
     Raises:
         InputError: none named, files that cannot be used, options without effect.
@@ -116,19 +118,6 @@ def folds(args: argparse.Namespace, corpus: Corpus) -> tuple[Fold, ...]:
 
 
 def _refuse_idle(args: argparse.Namespace, why: str) -> None:
-    for option in MAKING:
-        if getattr(args, option) is not None:
-            raise InputError(f"--{option.replace('_', '-')}: has no effect {why}")
-
-
-def device(args: argparse.Namespace) -> str:
-    """``cpu`` or ``cuda``, as ``--device`` says.
-
-    Raises:
-        InputError: ``cuda`` is asked for and there is none.
-    """
-    import torch
-
-    if args.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: no CUDA device is available here; use --device cpu or auto")
-    return "cuda" if args.device != "cpu" and torch.cuda.is_available() else "cpu"
+    for option in MAKING.options:
+        if getattr(args, option.name) is not None:
+            raise InputError(f"{option.flag}: has no effect {why}")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cemobam_core.progress import progress_bar
-from study.design import Pair, Trial
+from study.design.configuration import Configuration, Trial
+from study.design.design import ANY_PAIR
 from study.ledger.outcomes import Outcome
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class Progress:
     """A progress bar: trials done, time left, and the best mean so far.
 
-    Means are compared among the K pairs with the most seeds done. They fall as seeds come in: the best of few seeds is
-    partly luck.
+    Means are compared among the configurations of the choosing block with the most seeds done. They fall as seeds come
+    in: the best of few seeds is partly luck.
 
     Args:
         run: the study that is run.
@@ -28,13 +28,15 @@ class Progress:
     def __init__(self, run: StudyRun) -> None:
         asked, done = run.counts()
         self._bar = progress_bar(total=asked, initial=done, unit="trial")
-        self._base = run.plan.design.base
+        self._run = run
+        design = run.plan.design
+        self._choosing = set(design.configurations(design.choosing, ANY_PAIR)) if design.choosing else set()
         self._metric = f"{run.plan.select_on}_{run.plan.select_by}"
         self._label = f"{run.plan.select_on} {run.plan.select_by.upper().replace('WF1', 'w-F1')}"
-        self._scores: dict[Pair, list[float]] = defaultdict(list)  # of every seed and fold
+        self._scores: dict[Configuration, list[float]] = defaultdict(list)  # of every seed and fold
         self._folds = run.facts.folds
         self._failed = 0
-        for trial, outcome in run.known(run.trials("grid")).items():
+        for trial, outcome in run.known(run.trials(design.choosing) if design.choosing else ()).items():
             self._count(trial, outcome)
 
     def __enter__(self) -> Progress:  # noqa: D105
@@ -47,7 +49,7 @@ class Progress:
         """Count one more trial."""
         if outcome.status == "failed":
             self._failed += 1
-            self._bar.write(f"failed: {described(trial)}: {outcome.reason}", file=sys.stderr)
+            self._bar.write(f"failed: {described(self._run, trial)}: {outcome.reason}", file=sys.stderr)
         self._count(trial, outcome)
         self._bar.set_postfix_str(self.words(), refresh=False)
         self._bar.update()
@@ -56,21 +58,26 @@ class Progress:
         """Return the best mean so far, with its K pair and how many seeds it is over, and how many trials failed."""
         words = []
         if self._scores:
-            pair, scores = max(self._scores.items(), key=lambda item: (len(item[1]), sum(item[1])))
+            best, scores = max(self._scores.items(), key=lambda item: (len(item[1]), sum(item[1])))
             seeds = len(scores) // self._folds
             over = f"{seeds} seed{'s' if seeds > 1 else ''}" if seeds else "no seed on every fold yet"
             mean = sum(scores) / len(scores)
-            words.append(f"best mean so far: {self._label} {100 * mean:.1f} at K {pair} ({over})")
+            words.append(f"best mean so far: {self._label} {100 * mean:.1f} at K {best.pair} ({over})")
         if self._failed:
             words.append(f"{self._failed} failed")
         return ", ".join(words)
 
     def _count(self, trial: Trial, outcome: Outcome) -> None:
         configuration = trial.configuration
-        if outcome.status == "done" and replace(configuration, pair=self._base.pair) == self._base:
-            self._scores[configuration.pair].append(outcome.metrics[self._metric])
+        if outcome.status == "done" and configuration.pair and configuration in self._choosing:
+            self._scores[configuration].append(outcome.metrics[self._metric])
 
 
-def described(trial: Trial) -> str:
+def described(run: StudyRun, trial: Trial) -> str:
     """Return what tells the trial from the others of its study, in words."""
-    return ", ".join(f"{name} {value}" for name, value in trial.parameters.items())
+    told = run.told(trial)
+    if run.plan.design.profile == told["profile"]:
+        del told["profile"]
+    if run.plan.design.system == told["system"]:
+        del told["system"]
+    return ", ".join(f"{name} {value}" for name, value in told.items())

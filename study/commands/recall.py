@@ -1,4 +1,4 @@
-"""Which recorded study a command means, and the options that it was last run with: nobody types them twice."""
+"""Find the recorded study that a command means, with the options that it was last run with: nobody types them twice."""
 
 from __future__ import annotations
 
@@ -8,12 +8,17 @@ import io
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cemobam_core.errors import InputError
-from study.commands.arguments import as_asked, option
-from study.commands.request import SETTINGS, Request
+from study.commands.options import CONFIGURED
+from study.commands.request import Request
+from study.commands.retyped import as_asked, option
 from study.ledger.ledger import Ledger, Recorded
 from study.ledger.storages import ledger_file, masked
+
+if TYPE_CHECKING:
+    from study.driver import StudyRun
 
 
 def recalled(parser: argparse.ArgumentParser, words: Sequence[str], args: argparse.Namespace) -> argparse.Namespace:
@@ -35,8 +40,16 @@ def recalled(parser: argparse.ArgumentParser, words: Sequence[str], args: argpar
     if name is None or not _is_there(storage):
         return args
     there = [study for study in Ledger(storage, name=name).recorded() if study.name == name]
-    full = [_completed(parser, words, study) for study in there]
-    meant = [x for study, x in zip(there, full, strict=True) if Request.of(x).tag == study.tag]
+    meant, refused = [], []
+    for study in there:
+        try:
+            full = _completed(parser, words, args, study)
+            if Request.of(full).tag == study.tag:
+                meant.append(full)
+        except InputError as error:  # another study's options need not go with these
+            refused.append(error)
+    if refused and not meant:
+        raise refused[0]
     if len(meant) == 1 or not there:
         return meant[0] if meant else args
     listed = "; ".join(_choice(study, there) for study in there)
@@ -44,6 +57,36 @@ def recalled(parser: argparse.ArgumentParser, words: Sequence[str], args: argpar
     if meant:
         raise InputError(f"{where}: has several studies named {name!r}; choose one by its settings: {listed}")
     raise InputError(f"{where}: has no study {name!r} with these settings; it has: {listed}")
+
+
+def recorded(request: Request) -> StudyRun:
+    """Return what the ledger holds of the trials asked for.
+
+    Raises:
+        InputError: there is no such ledger, or no such study or none of the trials in it.
+    """
+    from study.driver import StudyRun
+
+    if request.database and not request.database.exists():
+        raise InputError(f"{request.database}: no ledger there; run the study first, without --report-only")
+    ledger = request.ledger()
+    facts = ledger.facts()
+    if facts is None:
+        tagged = f" with {request.tag}" if request.tag else ""
+        raise InputError(
+            f"the ledger {masked(request.storage)} has no study {request.name!r}{tagged}; give the --name and the "
+            "settings (--epochs, --hidden-dim, --lr …) that it was run with"
+        )
+    if facts.dataset != request.corpus.name:
+        raise InputError(f"the ledger's trials are of the data set {facts.dataset}; give --dataset {facts.dataset}")
+    request.set_folds(facts.folds)
+    run = StudyRun(request.plan(ledger), ledger, facts)
+    if not run.knows_any():
+        raise InputError(
+            f"the ledger {masked(request.storage)} has none of the trials asked for; give the settings (--k-audio, "
+            "--k-text, --seeds, --fusion …) that it was run with"
+        )
+    return run
 
 
 def only_name(args: argparse.Namespace) -> str | None:
@@ -87,26 +130,44 @@ def _is_there(storage: str) -> bool:
     return file is None or file.exists()
 
 
-def _completed(parser: argparse.ArgumentParser, words: Sequence[str], study: Recorded) -> argparse.Namespace:
-    """Parse the recorded options and then the given ones, so that these win."""
+def _completed(
+    parser: argparse.ArgumentParser, words: Sequence[str], given: argparse.Namespace, study: Recorded
+) -> argparse.Namespace:
+    """Parse the recorded options and then the given ones, so that these win.
+
+    Options that may be repeated add up when they are parsed: a ``--set`` that is given replaces that of its setting,
+    and ``--vary`` all of them.
+    """
     asked = study.asked or ("--dataset", study.facts.dataset)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
-            args = parser.parse_args([*asked, *words])
+            args, before = parser.parse_args([*asked, *words]), parser.parse_args(asked)
     except SystemExit:
         raise InputError(
             f"the ledger's study {study.name!r} was run with {shlex.join(asked)}, which does not go with these options "
             f"or with this version ({said.getvalue().strip()})"
         ) from None
+    if given.set:
+        named = {name for name, _ in given.set}
+        args.set = [*(one for one in before.set or [] if one[0] not in named), *given.set]
+    if given.vary:
+        args.vary = given.vary
+    elif given.study or given.systems:
+        args.vary = None
     if study.name != (args.dataset or "demo"):
         args.name = study.name
     return args
 
 
 def _choice(study: Recorded, among: Sequence[Recorded]) -> str:
-    """What a user types to choose one of the studies of one name."""
-    known = ("profile", *SETTINGS)
-    tags = [{part.partition("=")[0] for part in other.tag.split(",")} for other in among]
-    apart = [name for name in known if name in study.facts.settings and any(name in tag for tag in tags)]
-    return " ".join(" ".join(option(name, study.facts.settings[name])) for name in apart) or "the default settings"
+    """Return what a user types to choose one of the studies of one name."""
+    tags = [part.partition("=")[0] for other in among for part in other.tag.split(",")]
+    apart = [name for name in dict.fromkeys(tags) if name in study.facts.settings]
+    own = {"profile", "system", *(configured.name for configured in CONFIGURED)}
+    words = [
+        " ".join(option(name, value) if name in own else ["--set", f"{name}={value}"])
+        for name in apart
+        for value in [study.facts.settings[name]]
+    ]
+    return " ".join(words) or "the default settings"

@@ -3,30 +3,36 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import re
-import shutil
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from cemobam_core.config import PROFILES
 from cemobam_core.corpora import CORPORA
 from cemobam_core.corpora.corpus import Corpus
 from cemobam_core.errors import InputError
-from study.design import Design, Pair, Trial, distinct, largest_k, readings
+from study.commands.options import CONFIGURED, FUSION
+from study.commands.values import Setting
+from study.design.block import Block
+from study.design.factors import PAIR, Factor, Pair, Value
 from study.ledger.ledger import Ledger
 from study.ledger.outcomes import StudyFacts
 from study.ledger.storages import ledger_file
-from study.papers.cemobam import paper_pair
+from study.papers.cemobam import paper
+from study.papers.cemobam.published import paper_pair
 
 # What imports torch or pandas is imported where it is used: a typing error answers at once.
 if TYPE_CHECKING:
     from cemobam_core.features import Fold
+    from cemobam_core.inputs import Sizes
+    from study.design.configuration import Configuration
+    from study.design.design import Design
     from study.driver import Plan, StudyRun
-    from study.engines.models import Keeping
 
-SETTINGS = ("epochs", "hidden_dim", "lr", "precision")
-"""The options, beside the profile, by which one name's studies in a ledger differ."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -37,19 +43,19 @@ class Request:
         args: as they were given.
         corpus: the data set that they name.
         name: of the study.
-        settings: of model and training, where they are not the profile's.
-        tag: what of these differs from the data set's defaults; it tells the studies of one name apart.
-        at: the pair for the blocks after the grid; None: the one that the grid chooses.
-        blocks: the blocks to run.
+        at: the pair for the blocks that need one; None: the one that is chosen.
+        settings: of system, graph and training, that the user changes.
+        available: every block that the options know, by name.
+        blocks: the names of those to run.
         folds: how many folds the features come in.
     """
 
     args: argparse.Namespace
     corpus: Corpus
     name: str
-    settings: dict[str, Any]
-    tag: str
     at: Pair | None
+    settings: dict[str, Value]
+    available: dict[str, Block]
     blocks: tuple[str, ...]
     folds: int = 1
 
@@ -58,77 +64,165 @@ class Request:
         """Resolve the arguments.
 
         Raises:
-            InputError: data without a name, settings out of range, a pair that is none.
+            InputError: data without a name, options that do not go together, an unknown block, a pair that is none.
         """
         dataset = args.dataset or "demo"
         for option in ("features", "data_root", "manifest"):
             if args.dataset is None and getattr(args, option) is not None:
                 flag = "--" + option.replace("_", "-")
                 raise InputError(f"{flag} without --dataset: say what it is (iemocap, esd, or a name of yours)")
-        corpus = CORPORA.get(dataset) or Corpus(name=dataset, title=dataset, class_names=(), about="")
-        given = {name: getattr(args, name) for name in SETTINGS}
-        chosen = {name: value for name, value in given.items() if value is not None}
-        default, wanted = readings(**corpus.settings)["paper"], readings(**{**corpus.settings, **chosen})["paper"]
-        differing = {
-            name: value
-            for name, value in chosen.items()
-            if getattr(wanted.training, name, None) != getattr(default.training, name, None)
-            or getattr(wanted.model, name, None) != getattr(default.model, name, None)
-        }
-        if args.profile != "paper":
-            differing = {"profile": args.profile, **differing}
+        available, asked = _blocks(args)
         return cls(
             args=args,
-            corpus=corpus,
+            corpus=CORPORA.get(dataset) or Corpus(name=dataset, title=dataset, class_names=(), about=""),
             name=args.name or dataset,
-            settings={**corpus.settings, **chosen, "fusion": args.fusion},
-            tag=",".join(f"{name}={value}" for name, value in differing.items()),
             at=_pair(args.at, dataset),
-            blocks=args.blocks,
+            settings=_settings(args),
+            available=available,
+            blocks=asked,
         )
 
-    @property
+    @cached_property
+    def tag(self) -> str:
+        """What of the settings differs from the data set's defaults; it tells the studies of one name apart.
+
+        Raises:
+            InputError: a setting that no system of the study has, a value out of range.
+        """
+        from cemobam_core.systems import name_of
+        from study.design.configuration import check_known
+        from study.design.design import Design
+
+        wanted = self._design(self.available)
+        usual = Design(blocks=self.available, system=self.args.system, dataset=self.corpus.name)
+        ours, theirs = self._used(wanted), self._used(usual)
+        for name in self.settings:
+            own = any(option.name == name for option in CONFIGURED)
+            check_known([name], ours, f"--{name.replace('_', '-')}" if own else "--set")
+        differing = {
+            name: value
+            for name, value in self.settings.items()
+            if name != FUSION.name and {one.get(name) for one in ours} != {one.get(name) for one in theirs}
+        }
+        start = {} if self.args.profile == "paper" else {"profile": self.args.profile}
+        if self.args.system != "cemobam":
+            start["system"] = name_of(wanted.base.system)
+        return ",".join(f"{name}={value}" for name, value in {**start, **differing}.items())
+
+    def _used(self, design: Design) -> list[Configuration]:
+        """Return the design's own configuration and those of the blocks to run, whatever their pair."""
+        from study.design.design import ANY_PAIR
+
+        return [design.base, *(one for block in self.blocks for one in design.configurations(block, ANY_PAIR))]
+
+    def check_settings(self) -> None:
+        """Check that some system of the study has each setting that is changed.
+
+        Raises:
+            InputError: none has it, or its value is out of range.
+        """
+        _ = self.tag
+
+    @cached_property
     def design(self) -> Design:
-        """The configurations to draw on."""
+        """Every block that the options know, over what all trials share."""
+        return self._design(self.available)
+
+    def _design(self, blocks: Mapping[str, Block]) -> Design:
+        from study.design.design import Design
+
         args = self.args
         return Design(
-            readings=readings(**self.settings),
+            blocks=blocks,
             profile=args.profile,
-            k_audio=args.k_audio,
-            k_text=args.k_text,
+            system=args.system,
+            settings=self.settings,
+            dataset=self.corpus.name,
             seeds=args.seeds,
             folds=self.folds,
         )
 
-    def plan(self) -> Plan:
-        """Return what the driver is to do."""
+    def plan(self, ledger: Ledger) -> Plan:
+        """Return what the driver is to do; what the ledger has of other blocks stays part of the study."""
         from study.driver import Plan
+        from study.papers.cemobam.profiles import PROFILES
 
         profile = PROFILES[self.args.profile]
+        from study.design.design import with_values
+
+        blocks = dict(self.available)
+        for name, data in ledger.blocks().items():
+            if name not in blocks:
+                if block := self._recorded(name, data):
+                    blocks[name] = block
+            elif blocks[name].chooses and name not in self.blocks and not (self.args.k_audio or self.args.k_text):
+                # The choice that was made stays, whatever the grid usually is.
+                blocks[name] = with_values(blocks[name], {factor: tuple(of) for factor, of in data.get("factors", ())})
+        design = self._design(blocks)
+        design.check_names()
         return Plan(
-            design=self.design,
+            design=design,
             blocks=self.blocks,
             at=self.at,
+            otherwise=self.otherwise,
             select_by=self.args.select_by or profile.select_by,
             select_on=profile.select_on,
         )
+
+    def _recorded(self, name: str, data: Mapping[str, object]) -> Block | None:
+        """Return a block that an earlier command has run; None: it cannot be made any more, as the log says."""
+        from study.design.design import ANY_PAIR
+        from study.ledger.ledger import block_of
+
+        try:
+            block = block_of(name, data)
+            self._design({name: block}).configurations(name, ANY_PAIR)
+        except InputError as error:
+            _log.warning("the recorded block %s is left out: %s", name, error)
+            return None
+        return block
 
     def facts(self, folds: tuple[Fold, ...]) -> StudyFacts:
         """Return what the ledger keeps of a study on these features."""
         from cemobam_core.features import fingerprint
         from study.engines.execution import versions
 
-        self.folds = len(folds)
+        self.set_folds(len(folds))
         return StudyFacts(
             dataset=self.corpus.name,
             title=self.corpus.title,
             fingerprint=fingerprint(folds),
             folds=len(folds),
-            settings=self.design.settings(),
+            settings=self.design.shared(),
             class_names=folds[0].train.class_names,
             made_with=versions(),
             recipe=folds[0].train.provenance.get("signature", ""),
         )
+
+    def set_folds(self, folds: int) -> None:
+        """Say how many folds the features come in."""
+        self.folds = folds
+        self.__dict__.pop("design", None)
+
+    def try_systems(self, sizes: Sizes, *, sequence: bool) -> None:
+        """Try every system that is in a user's file, in a process of its own, before this one loads it.
+
+        Args:
+            sizes: of the features.
+            sequence: whether they have several steps an utterance.
+
+        Raises:
+            InputError: one does not work; says why.
+        """
+        from cemobam_core.systems.files import is_in_file
+
+        changes = [dict(one) for name in self.blocks for _, one in self.available[name].changes()]
+        for name in sorted({self.args.system, *(str(one["system"]) for one in changes if "system" in one)}):
+            if is_in_file(name):
+                from cemobam_core.systems.tryout import try_system
+
+                print(f"trying {name} …", flush=True)
+                try_system(name, sizes=sizes, sequence=sequence)
 
     @property
     def results(self) -> Path:
@@ -147,40 +241,6 @@ class Request:
         """The folder of kept models."""
         return self.results / "models"
 
-    def keeping(self, facts: StudyFacts) -> Keeping:
-        """Return where and how trained models are kept."""
-        from study.engines.models import Keeping
-
-        return Keeping(folder=self.models, dataset=facts.dataset, fingerprint=facts.fingerprint)
-
-    def wanted(self, run: StudyRun) -> list[Trial]:
-        """The trials whose models are to be kept: every one, or those of the chosen configuration."""
-        if self.args.keep_models == "all":
-            return distinct(trial for block in self.blocks for trial in run.trials(block))
-        pair = run.pair()
-        at_pair = self.design.trials("ablation", pair) if pair else []
-        return [trial for trial in at_pair if trial.configuration.model.modules == "full"]
-
-    def check_room(self, run: StudyRun, folds: tuple[Fold, ...]) -> None:
-        """See that the disk takes the models that are to be kept."""
-        from study.engines.models import size_in_bytes
-
-        design, train = self.design, folds[0].train
-        count = run.counts()[0] if self.args.keep_models == "all" else len(design.seeds) * design.folds
-        config = replace(
-            design.base.model,
-            num_classes=train.num_classes,
-            audio_dim=train.audio.shape[-1],
-            text_dim=train.text.shape[-1],
-        )
-        needed = count * size_in_bytes(config)
-        free = shutil.disk_usage(self.results).free
-        if needed > free:
-            raise InputError(
-                f"--keep-models {self.args.keep_models}: {count} models take {needed / 1e9:.1f} GB and {self.results} "
-                f"has {free / 1e9:.1f} GB left; make room, give other --results, or keep fewer"
-            )
-
     @property
     def storage(self) -> str:
         """The URL of the ledger."""
@@ -191,13 +251,39 @@ class Request:
         """The file of a ledger that is one."""
         return ledger_file(self.storage)
 
+    def k_max(self, pair: Pair | None = None) -> int:
+        """Return the largest K that must be ranked; 0: no block to run uses a graph.
+
+        Args:
+            pair: that is known for the blocks that need one; None: it is still to be chosen.
+        """
+        from study.design.design import ANY_PAIR
+
+        waiting = [name for name in self.blocks if self.design.needs_pair(name)]
+        if waiting and pair is None:
+            pair = self.at or (None if self.design.choosing in self.blocks else self.otherwise)
+        at = pair if waiting and pair else ANY_PAIR
+        pairs = [one.pair for name in self.blocks for one in self.design.configurations(name, at)]
+        return max((k for one in pairs if one for k in (one.k_audio, one.k_text)), default=0)
+
     @property
-    def k_max(self) -> int:
-        """The largest K that must be ranked."""
-        return largest_k(self.design, [self.at] if self.at else [])
+    def otherwise(self) -> Pair | None:
+        """The pair where nothing chooses one; None: a block to run waits for a choice."""
+        waits = any(self.available[name].after_choice for name in self.blocks)
+        return None if waits else self.usual_pair
+
+    @property
+    def usual_pair(self) -> Pair:
+        """The pair of blocks of the user's, where nothing chooses one."""
+        return paper_pair(self.corpus.name) or _USUAL_PAIR
 
     def ledger(self, facts: StudyFacts | None = None, *, new: str | None = None) -> Ledger:
-        """The ledger, checked against the features; ``new`` is the storage to use if there is no file of it yet."""
+        """Open the ledger.
+
+        Args:
+            facts: what the ledger keeps of the study, checked against what it has; None: nothing is checked or written.
+            new: the storage to use instead if the ledger is a file that is not there yet.
+        """
         missing = self.database is not None and not self.database.exists()
         ledger = Ledger(new if new and missing else self.storage, name=self.name, tag=self.tag)
         if facts:
@@ -205,13 +291,108 @@ class Request:
         return ledger
 
     def check_pair(self, run: StudyRun) -> None:
-        """Blocks after the grid need a pair: from the grid, run before or now, or from the user."""
-        waiting = [block for block in self.blocks if block != "grid"]
-        if waiting and "grid" not in self.blocks and run.pair() is None:
+        """Check that blocks that need a chosen pair have one: chosen before or now, or from the user.
+
+        Raises:
+            InputError: there is none.
+        """
+        design = run.plan.design
+        waiting = [name for name in self.blocks if design.needs_pair(name)]
+        if waiting and design.choosing not in self.blocks and run.pair() is None:
             raise InputError(
                 f"--blocks {','.join(self.blocks)}: {waiting[0]} needs a K pair, and the grid that would choose it is "
                 "not in the ledger; add grid to --blocks, or give the pair with --at 8,7"
             )
+
+
+_USUAL_PAIR = Pair(5, 5)
+"""Where the paper names none for the data set."""
+
+
+def _blocks(args: argparse.Namespace) -> tuple[dict[str, Block], tuple[str, ...]]:
+    """Return every block that the options know, by name, and the names of those to run."""
+    if args.study:
+        from study.design.study_file import load_study
+
+        listed = load_study(args.study)
+        usual = [block.name for block in listed]
+    else:
+        listed = [*paper.blocks, *paper.optional]
+        usual = [block.name for block in paper.blocks]
+        if args.system != "cemobam":
+            listed = [block for block in listed if block.chooses]
+            usual = [block.name for block in listed]
+    own: list[Block] = []
+    if args.vary:
+        factors = [Factor(name, values) for name, values in args.vary]
+        name = "-".join(factor.name for factor in factors)[:36]
+        taken = {block.name for block in listed}
+        own.append(Block(f"vary-{name}" if name in taken else name, factors=factors))  # type: ignore[arg-type]
+    if args.systems:
+        own.append(Block("systems", question="Which system is best?", systems=args.systems, title="Systems"))
+    known = {block.name: block for block in listed}
+    for block in own:
+        if block.name in known:
+            raise InputError(
+                f"--vary or --systems: the study has a block {block.name!r} already; run that with --blocks "
+                f"{block.name}, or give yours another name in a study file"
+            )
+        known[block.name] = block
+    _check_files(known.values())
+    values = {name: getattr(args, name) for name in PAIR if getattr(args, name)}
+    if values:
+        from study.design.design import with_values
+
+        known = {name: with_values(block, values) if block.chooses else block for name, block in known.items()}
+    if args.blocks is None:
+        asked = [block.name for block in own] or usual
+    else:
+        for name in args.blocks:
+            if name not in known:
+                raise InputError(f"--blocks: unknown block {name!r}; choose from {', '.join(known)}")
+        asked = [name for name in known if name in {*args.blocks, *(block.name for block in own)}]
+    return known, tuple(asked)
+
+
+_FILES = frozenset(
+    {
+        *("trials", "study", "claims", "report", "variance", "comparisons", "selection", "table3", "table4"),
+        *("curves", "confusion", "embedding", "marginal"),
+    }
+)
+"""What a report calls files of its own."""
+
+
+def _check_files(blocks: Iterable[Block]) -> None:
+    """Raise InputError where two blocks, or a block and the report, would write the same file."""
+    taken = dict.fromkeys(_FILES, "the report")
+    for block in blocks:
+        drawing = block.drawing or block.name
+        file = block.file or drawing
+        sd = {f"{drawing}-sd", f"{file}_sd"} if block.kind == "plane" else set()
+        ours = {name.lower() for name in {block.table or block.name, drawing, file, *sd}}
+        if twice := sorted(ours & taken.keys()):
+            raise InputError(
+                f"block {block.name!r}: {taken[twice[0]]} has a file called {twice[0]!r} already; give the block "
+                "another name"
+            )
+        taken |= dict.fromkeys(ours, f"block {block.name!r}")
+
+
+def _settings(args: argparse.Namespace) -> dict[str, Value]:
+    """Return what the options change of the settings, by name."""
+    given = {option.name: getattr(args, option.name) for option in CONFIGURED}
+    settings: dict[str, Value] = {
+        option.name: given[option.name] for option in CONFIGURED if given[option.name] != option.default
+    }
+    changes: list[Setting] = args.set or []
+    for name, value in changes:
+        if name in settings:
+            raise InputError(f"--set {name}={value}: {name} is given twice; give it once")
+        if name in PAIR:
+            raise InputError(f"--set {name}={value}: give the pair with --at, or vary it with --k-audio and --k-text")
+        settings[name] = value
+    return settings
 
 
 def _pair(text: str | None, dataset: str) -> Pair | None:

@@ -65,9 +65,9 @@ def test_a_study_shows_trials_figures_and_note(
         until("document.querySelector('[id=\"user-defined-plot:grid\"] .heatmaplayer image') !== null")
         # a button shows another measure: its colours and its numbers
         shown = "document.querySelector('[id=\"user-defined-plot:grid\"]').data.map(t => t.visible)"
-        assert browser.execute_script(f"return {shown}") == [True, True, False, False, False, False]
+        assert browser.execute_script(f"return {shown}") == [True, True, *[False] * 6]
         browser.find_elements("css selector", '[id="user-defined-plot:grid"] .updatemenu-button')[1].click()
-        until(f"JSON.stringify({shown}) === '[false,false,true,true,false,false]'")
+        until(f"JSON.stringify({shown}) === '[false,false,true,true,false,false,false,false]'")
     browser.get(f"{page}/trials")
     until(f"document.body.innerText.includes('{trials} Trials')")
     until("document.body.innerText.includes('k_audio')")

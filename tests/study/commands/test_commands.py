@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from runs import ended, start_python
 
 from cemobam_core import FeatureSet
 from study import load_results
-from study.commands import cemobam, main
-from study.commands.arguments import as_asked, as_typed, grid_parser
-from study.design import Pair
+from study.commands import COMMANDS, cemobam, main
+from study.commands.grid import build_parser as grid_parser
+from study.commands.retyped import as_asked, as_typed
+from study.design.factors import Pair
 
 QUICK = ["--k-audio", "1", "--k-text", "1,2", "--seeds", "1", "--epochs", "1", "--workers", "1"]
 
@@ -39,7 +41,7 @@ def said(arguments: list[str], capsys: pytest.CaptureFixture[str], status: int =
     [
         (["--k-audio", "0:10"], "argument --k-audio: '0:10' is not whole numbers of at least 1; write 1:10"),
         (["--k-text", "5:4"], "--k-text: '5:4' runs backwards; write 4:5"),
-        (["--k-audio", "1,3,1"], "--k-audio: '1,3,1' names 1 twice; write each number once"),
+        (["--k-audio", "1,3,1"], "--k-audio: '1,3,1' names 1 twice; write each once"),
         (["--seeds", "1,1"], "--seeds: '1,1' names 1 twice"),
         (["--k-text", "1,x"], "--k-text: '1,x'"),
         (["--k-text", "-3"], "--k-text"),
@@ -305,7 +307,10 @@ def test_figures_are_drawn_alone_from_the_ledger(in_folder: Path, capsys: pytest
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--only", "heatmap"], "unknown figure 'heatmap'; choose from topk, topk-sd, marginal"),
+        (
+            ["--only", "heatmap", "--name", "made"],
+            "--only heatmap: no such figure; choose from topk, topk-sd, marginal",
+        ),
         (["--only", "topk"], "no ledger there"),
         (["--only", "topk-sd", "--name", "made"], "--only topk-sd: one seed has no standard deviation"),
     ],
@@ -419,6 +424,33 @@ def test_cemobam_grid_calls_itself_so(capsys: pytest.CaptureFixture[str]) -> Non
     assert "run_grid" not in text
     assert cemobam(["grid", "--at", "8"]) == 2
     assert capsys.readouterr().err.startswith("cemobam grid: error: --at 8")
+
+
+@pytest.mark.process
+def test_help_waits_for_nothing_that_is_slow_to_import() -> None:
+    code = """
+import sys
+from importlib import import_module
+from study.commands import COMMANDS, cemobam
+cemobam(["--help"])
+for name in COMMANDS:
+    import_module(f"study.commands.{name}").build_parser().format_help()
+print(*sorted({"torch", "numpy", "pandas", "matplotlib", "optuna", "ray"} & set(sys.modules)))
+"""
+    out, _ = ended(start_python("-c", code))
+    assert out.splitlines()[-1] == ""
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_calls_itself_as_it_was_called(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cemobam([name, "--help"])
+    assert capsys.readouterr().out.startswith(f"usage: cemobam {name} ")
+    with pytest.raises(SystemExit):
+        cemobam([name, "--helpp"])
+    assert capsys.readouterr().err.startswith(f"cemobam {name}: error: ")
+    assert cemobam(["--help"]) == 0
+    assert f"\n  {name:<9} {COMMANDS[name]}\n" in capsys.readouterr().out
 
 
 def test_an_unknown_command_is_told_what_it_is_like(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ import pytest
 from invented import invented
 
 from study.commands.progress import Progress
-from study.design import Pair
+from study.design.factors import Pair
 from study.driver import Plan, StudyRun
 from study.ledger.ledger import Ledger
 from study.ledger.outcomes import Outcome, StudyFacts

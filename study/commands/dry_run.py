@@ -1,0 +1,111 @@
+"""``--dry-run``: the plan of a study, and how long it will take."""
+
+from __future__ import annotations
+
+import textwrap
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import psutil
+
+from study.commands.machine import cores, engine_of
+from study.commands.request import Request
+from study.commands.wording import duration, rounded
+from study.design.factors import Pair
+from study.ledger.outcomes import StudyFacts
+
+# What imports torch is imported where it is used: the local engine's server starts before.
+if TYPE_CHECKING:
+    from cemobam_core.corpora.splits import Assignment
+    from cemobam_core.encoders.settings import Recipe
+    from cemobam_core.features import Fold
+    from study.driver import StudyRun
+
+_ANSWER_S, _LEAST_TIMED_S = 16.0, 5.0
+"""Seconds after which ``--dry-run`` is to have timed what it can, and that it times in any case."""
+
+
+def dry_run(request: Request, folds: tuple[Fold, ...], facts: StudyFacts, devices: Sequence[str]) -> None:
+    """Print how many trials there are and how many are done, and time some epochs to tell how long the rest takes."""
+    from study.driver import StudyRun
+
+    ledger = request.ledger(facts, new="sqlite:///:memory:")
+    run = StudyRun(request.plan(ledger), ledger, facts)
+    request.check_pair(run)
+    asked, done = run.counts()
+    print(f"{facts.title}: {asked} trials, {done} done, {asked - done} to run")
+    _print_plan(request, {name: len(features) for name, features in folds[0].splits.items()}, run.pair())
+    if asked == done:
+        print("  time        none: every trial is done")
+    else:
+        print("  time        is being measured, in about 15 s …", flush=True)
+        _print_time(request, run, folds[0], devices, unfinished=asked - done)
+
+
+def dry_run_before_features(request: Request, recipe: Recipe, folds: Sequence[Assignment]) -> None:
+    """Print the plan of a study whose features are still to be made."""
+    from cemobam_core.corpora.leaks import leaks
+    from study.driver import first_pair
+
+    raw = recipe.corpus
+    design = request.design
+    asked = sum(len(design.trials(block, first_pair(design))) for block in request.blocks)
+    print(
+        f"{raw.title}: {asked} trials at most (blocks share some); the features are made first", *raw.notes, sep="\n  "
+    )
+    _print_plan(request, {name: len(utterances) for name, utterances in folds[0].splits.items()}, request.at)
+    for modality, layers in zip(("audio", "text"), recipe.tuned, strict=True):
+        tuned = f"the upper {layers} layers tuned" if layers else "as it comes"
+        print(f"  {modality:<11} {getattr(recipe, modality).name}, {tuned}")
+    print(*(f"  leaks       {leak}" for leak in leaks(*folds)), sep="\n")
+    print("  time        known when the features are made: run without --dry-run, or cemobam features")
+
+
+def _print_plan(request: Request, sizes: Mapping[str, int], pair: Pair | None) -> None:
+    from study.driver import first_pair
+
+    design = request.design
+    folds = f", {request.folds} folds" if request.folds > 1 else ""
+    print(f"  features    {', '.join(f'{name} {n}' for name, n in sizes.items())} utterances{folds}")
+    for block in request.blocks:
+        trials = design.trials(block, pair or first_pair(design))
+        at = f" at K {pair}" if pair else f" at the K pair that {design.choosing or 'the user'} chooses"
+        print(f"  {block:<11} {len(trials)} trials{at if design.needs_pair(block) else ''}")
+    settings = ", ".join(f"{name} {value}" for name, value in design.shared().items())
+    print(textwrap.fill(settings, 100, initial_indent="  settings    ", subsequent_indent=" " * 14), flush=True)
+
+
+def _print_time(request: Request, run: StudyRun, fold: Fold, devices: Sequence[str], *, unfinished: int) -> None:
+    from study.commands.estimate import parts, time_trials, typical
+    from study.engines.execution import StudyData, at_once
+
+    # More workers than cores or trials bring nothing; a GPU's share is the user's word.
+    gpu, here = devices[0] != "cpu", devices[0] == "cpu" and not request.args.ray_address
+    side_by_side = max(1, min(len(devices), unfinished, cores() if here else len(devices)))
+    trial = typical(run)
+    k_max = max(trial.pair.k_audio, trial.pair.k_text) if trial.pair else 0
+    timed = parts(fold, k_max)
+    with engine_of(request.args, StudyData.prepare(timed, k_max), devices[:side_by_side]) as engine:
+        one = time_trials(
+            trial,
+            fold,
+            timed,
+            engine,
+            side_by_side=side_by_side * at_once(devices[0]),
+            budget=max(_LEAST_TIMED_S, _ANSWER_S - (time.time() - psutil.Process().create_time())),
+            gpu=gpu,
+        )
+    rounds = unfinished / side_by_side
+    whole, low, high = (duration(seconds * rounds) for seconds in (one.seconds, one.low, one.high))
+    print(
+        f"  time        about {whole}, between {low} and {high}: {rounded(one.seconds)} s a trial, "
+        f"{side_by_side} side by side"
+    )
+    if one.timed_on == one.of:
+        print(f"              (epochs timed on the train split, {one.of} utterances, on {devices[0]})")
+    else:
+        print(
+            f"              (extrapolated: epochs timed on {one.timed_on} of {one.of} utterances of the train split, "
+            f"on {devices[0]})"
+        )

@@ -1,0 +1,57 @@
+"""``cemobam features``: make features of a raw corpus."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from cemobam_core.corpora import CORPORA
+from cemobam_core.errors import InputError
+from study.commands.options import CORPUS, DATASET, DEVICE, MAKING
+from study.commands.parsing import parser_with_examples
+
+_EXAMPLES = """
+examples:
+  cemobam features --dataset iemocap --data-root IEMOCAP_full_release --out features/iemocap
+  cemobam features --dataset esd --data-root ESD --out features/esd-sequences --level sequence --tune-layers 0
+  cemobam features --dataset mine --manifest metadata.csv --out features/mine --split-protocol speaker
+  python run_grid.py --dataset iemocap --features features/iemocap
+"""
+
+
+def build_parser(prog: str = "cemobam features") -> argparse.ArgumentParser:
+    """Return the parser of the command."""
+    parser = parser_with_examples(
+        prog,
+        description="Make features of a raw corpus: wav2vec 2.0 on the audio, BERT on the transcripts, the upper "
+        "layers of both tuned on the train split. What is made is kept: an interrupted run goes on where it stopped, "
+        "and the same command again does nothing.",
+        epilog=_EXAMPLES,
+    )
+    corpus = parser.add_argument_group("the corpus")
+    DATASET.add_to(corpus, required=True, help="iemocap, esd, or with --manifest a name of yours")
+    for option in CORPUS:
+        option.add_to(corpus)
+    MAKING.add_to(parser, title="how features are made")
+    machine = parser.add_argument_group("the machine")
+    DEVICE.add_to(machine)
+    machine.add_argument(
+        "--out", metavar="DIR", type=Path, required=True, help="where they are kept; run_grid.py --features takes it"
+    )
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make the features and return the exit status."""
+    from study.commands.data import make, raw_corpus, recipe
+
+    raw = raw_corpus(args)
+    if raw is None:
+        known = CORPORA.get(args.dataset)
+        about = f" ({known.about})" if known else ""
+        raise InputError(
+            f"--dataset {args.dataset}: no corpus given; give --data-root DIR, the corpus as it was unpacked{about}, "
+            "or --manifest FILE, any corpus as a CSV or JSONL"
+        )
+    make(args, recipe(args, raw), args.out)
+    return 0

@@ -1,0 +1,99 @@
+"""``--keep-models``: train what is to be kept and is not, and keep it."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
+
+from cemobam_core.errors import InputError
+from study.commands.machine import engine_of
+from study.commands.progress import described
+from study.commands.request import Request
+from study.design.configuration import Trial
+from study.design.design import ANY_PAIR, distinct
+from study.ledger.outcomes import StudyFacts
+
+# What imports torch is imported where it is used: the local engine's server starts before.
+if TYPE_CHECKING:
+    from cemobam_core.features import Fold
+    from study.driver import StudyRun
+    from study.engines.models import Keeping
+
+
+def keeping_of(request: Request, facts: StudyFacts) -> Keeping:
+    """Return where and how the study's trained models are kept."""
+    from study.engines.models import Keeping
+
+    return Keeping(folder=request.models, dataset=facts.dataset, fingerprint=facts.fingerprint)
+
+
+def check_room(request: Request, run: StudyRun, folds: tuple[Fold, ...]) -> None:
+    """Check that the disk takes the models that are to be kept.
+
+    Raises:
+        InputError: it does not.
+    """
+    from cemobam_core.training.batch import Batch
+    from study.engines.models import size_in_bytes
+
+    design, which = request.design, request.args.keep_models
+    count = run.counts()[0] if which == "all" else len(design.seeds) * design.folds
+    needed = count * size_in_bytes(design.base.system, Batch.from_features(folds[0].train).sizes)
+    free = shutil.disk_usage(request.results).free
+    if needed > free:
+        raise InputError(
+            f"--keep-models {which}: {count} models take {needed / 1e9:.1f} GB and {request.results} "
+            f"has {free / 1e9:.1f} GB left; make room, give other --results, or keep fewer"
+        )
+
+
+def keep_models(request: Request, run: StudyRun, folds: tuple[Fold, ...], devices: Sequence[str]) -> bool:
+    """Train again what is to be kept and is not: on one CPU the weights are those that the ledger's figures are of.
+
+    Returns:
+        Whether all of it is kept.
+    """
+    from study.engines.execution import StudyData
+
+    keeping = keeping_of(request, run.facts)
+    known = run.known(_wanted(request, run))
+    missing = [trial for trial, outcome in known.items() if outcome.status == "done" and not keeping.has(trial)]
+    if missing:
+        prepared = StudyData.prepare(folds, request.k_max(run.pair()), keeping=keeping)
+        with (
+            engine_of(request.args, prepared, devices) as engine,
+            tqdm(total=len(missing), unit="model", desc="keeping") as bar,
+        ):
+            for trial, outcome in engine.run(missing):
+                bar.update()
+                if outcome.status == "failed":
+                    bar.write(f"not kept: {described(run, trial)}: {outcome.reason}", file=sys.stderr)
+                elif outcome.metrics != known[trial].metrics:
+                    bar.write(
+                        f"{described(run, trial)}: trained again for its weights, and not the same to the last bit as "
+                        "in the ledger (another device, or other versions?); config.json has the figures of these "
+                        "weights",
+                        file=sys.stderr,
+                    )
+    kept = [trial for trial in known if keeping.has(trial)]
+    complete = all(keeping.has(trial) for trial, outcome in known.items() if outcome.status == "done")
+    if kept:
+        print(f"\n{len(kept)} models are kept, such as {keeping.place(kept[0])}")
+    else:
+        print("\nno model is kept: no trial of the chosen configuration is done")
+    return complete
+
+
+def _wanted(request: Request, run: StudyRun) -> list[Trial]:
+    """Return the trials whose models are to be kept: every one, or those of the chosen configuration."""
+    if request.args.keep_models == "all":
+        return distinct(trial for block in request.blocks for trial in run.trials(block))
+    design, pair = request.design, run.pair()
+    own = design.configuration({}, pair or ANY_PAIR)
+    if own.graph and pair is None:
+        return []
+    return [Trial(configuration=own, seed=seed, fold=fold) for seed in design.seeds for fold in range(design.folds)]

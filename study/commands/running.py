@@ -1,0 +1,213 @@
+"""Run the study: make its features if needed, run the trials that are missing, and write its report."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock, Timeout
+
+from cemobam_core.errors import InputError
+from cemobam_core.files import written_atomically
+from study.commands import data
+from study.commands.dry_run import dry_run, dry_run_before_features
+from study.commands.keeping import check_room, keep_models, keeping_of
+from study.commands.logs import logged
+from study.commands.machine import devices_of, engine_of
+from study.commands.progress import Progress
+from study.commands.recall import recorded
+from study.commands.report import write_report
+from study.commands.request import Request
+from study.commands.retyped import as_asked, as_typed, dashboard_as_typed
+from study.design.configuration import Trial
+from study.ledger.outcomes import Outcome, StudyFacts
+
+# What imports torch is imported where it is used: the local engine's server starts before.
+if TYPE_CHECKING:
+    from cemobam_core.corpora.splits import Assignment
+    from cemobam_core.corpora.utterances import RawCorpus
+    from cemobam_core.encoders.settings import Recipe
+    from cemobam_core.features import Fold
+    from study.driver import StudyRun
+    from study.output.publishing import Publisher
+
+_log = logging.getLogger(__name__)
+
+_SLOW = ("study.output.publishing", "statsmodels.stats.multitest", "matplotlib.backends.backend_pdf")
+"""What a report needs and takes seconds to import."""
+
+
+def run_study(args: argparse.Namespace) -> int:
+    """Run the study, tell its plan or write its report again, as the options say, and return the exit status."""
+    request = Request.of(args)
+    if args.dry_run:
+        print(f"planning the study {request.name} …", flush=True)
+    if args.engine == "local" and not args.report_only:
+        from study.engines.server import start_server
+
+        start_server()  # first of all: it takes longer than what follows
+    import torch
+
+    from cemobam_core.corpora.blanks import blanks
+    from study.engines.execution import check_k
+
+    if args.dry_run:
+        torch.set_num_threads(1)  # there is little to compute here, and on a busy machine threads wait for one another
+    if args.keep_models and (args.report_only or args.dry_run):
+        raise InputError("--keep-models: models are kept by running; leave out --report-only and --dry-run")
+    if args.report_only:
+        write_report(request, recorded(request))
+        return 0
+    devices = devices_of(args)
+    raw = data.raw_corpus(args)
+    folds = data.folds(args, request.corpus) if raw is None else _folds_of_corpus(request, raw)
+    if folds is None:
+        return 0
+    from cemobam_core.training.batch import Batch
+
+    sizes = Batch.from_features(folds[0].train).sizes
+    request.try_systems(sizes, sequence=folds[0].train.audio.ndim == 3 or folds[0].train.text.ndim == 3)
+    request.check_settings()
+    facts = request.facts(folds)
+    check_k(folds, request.k_max())
+    for line in blanks(*folds):
+        print(f"warning: {line}", file=sys.stderr)
+    if args.dry_run:
+        dry_run(request, folds, facts, devices)
+        return 0
+    _refuse_unwritable(request)
+    with _alone(request), logged(request.results / "logs", verbose=args.verbose) as log:
+        return _run_trials(request, folds, facts, devices, log)
+
+
+def _folds_of_corpus(request: Request, raw: RawCorpus) -> tuple[Fold, ...] | None:
+    """Make the features of a raw corpus, if they are not there, and load them.
+
+    Returns:
+        The folds; None: only the plan is asked for and the features are not there, so that the plan is already told.
+    """
+    from cemobam_core.corpora.splits import load_folds
+    from cemobam_core.encoders.extract import made_before
+
+    args = request.args
+    recipe = data.recipe(args, raw)
+    store = args.results / request.corpus.name / "features" / recipe.signature
+    if made_before(recipe, store) is None:
+        assigned = _refuse_before_features(request, recipe)
+        if args.dry_run:
+            dry_run_before_features(request, recipe, assigned)
+            return None
+        _refuse_unwritable(request)
+    data.make(args, recipe, store)
+    return load_folds(store)
+
+
+def _refuse_before_features(request: Request, recipe: Recipe) -> tuple[Assignment, ...]:
+    """Refuse what would be refused after hours of making features; return who goes where."""
+    from cemobam_core.corpora.splits import split_utterances
+    from cemobam_core.inputs import Sizes
+    from study.driver import StudyRun
+    from study.engines.execution import check_k
+
+    settings = recipe.settings
+    folds = split_utterances(recipe.corpus, settings.protocol, settings.split_seed)
+    request.set_folds(len(folds))
+    request.try_systems(
+        Sizes(audio_dim=768, text_dim=768, num_classes=len(recipe.corpus.class_names)),
+        sequence=settings.level == "sequence",
+    )
+    check_k(folds, request.k_max())
+    ledger = request.ledger(new="sqlite:///:memory:")
+    facts = ledger.facts() or StudyFacts(dataset="", title="", fingerprint="", folds=len(folds), settings={})
+    if facts.recipe not in {"", recipe.signature}:
+        raise InputError(
+            f"the ledger's study {request.name!r} was made from other features (signature {facts.recipe}, now "
+            f"{recipe.signature}); give these another --name or other --results"
+        )
+    request.check_pair(StudyRun(request.plan(ledger), ledger, facts))
+    return folds
+
+
+def _refuse_unwritable(request: Request) -> None:
+    """Refuse folders that cannot be written to: better now than after hours."""
+    for folder in (request.results, request.plots):
+        with written_atomically(folder / "probe"):
+            pass
+        (folder / "probe").unlink()
+
+
+@contextmanager
+def _alone(request: Request) -> Iterator[None]:
+    """Let only one run at a time use a ledger in SQLite; the other storages are for several."""
+    if not request.storage.startswith("sqlite"):
+        yield
+        return
+    lock = (request.database or request.results / "study").with_suffix(".lock")
+    try:
+        with FileLock(lock, timeout=0):
+            yield
+    except Timeout:
+        raise InputError(
+            f"{lock}: another run is writing to this ledger; wait for it, give this one another --name, or share the "
+            "work: --storage journal:///PATH or postgresql://… lets several runs at one study"
+        ) from None
+
+
+def _run_trials(request: Request, folds: tuple[Fold, ...], facts: StudyFacts, devices: Sequence[str], log: Path) -> int:
+    from study.driver import StudyRun
+    from study.engines.execution import versions
+
+    ledger = request.ledger(facts)
+    run = StudyRun(request.plan(ledger), ledger, facts)
+    request.check_pair(run)
+    asked, done = run.counts()
+    print(f"{facts.title}: {asked} trials, {done} done, {asked - done} to run", flush=True)
+    about = {"command": as_typed(request.args), "ledger": request.storage, "devices": devices, **versions()}
+    _log.info("%d trials, %d done, %d to run", asked, done, asked - done, extra=about)
+    keep = request.args.keep_models
+    if keep:
+        check_room(request, run, folds)
+    run.ledger.keep_options(as_asked(request.args))
+    if done < asked:
+        _run_missing(request, run, folds, devices, log)
+    else:
+        run.share()  # a kill may have come between a trial and its copy
+    kept = keep_models(request, run, folds, devices) if keep else True
+    write_report(request, run)
+    print(f"\nbrowse every trial:\n  {dashboard_as_typed(request.args)}")
+    print(f"\nlog of this run:\n  {log}")
+    asked, done = run.counts()
+    _log.info("ended: %d of %d trials done", done, asked)
+    return 0 if done == asked and kept else 1
+
+
+def _run_missing(request: Request, run: StudyRun, folds: tuple[Fold, ...], devices: Sequence[str], log: Path) -> None:
+    """Run the trials that the ledger does not have, and keep the dashboard current."""
+    from study.engines.execution import StudyData
+
+    keeping = keeping_of(request, run.facts) if request.args.keep_models == "all" else None
+    prepared = StudyData.prepare(folds, request.k_max(run.pair()), keeping=keeping)
+    print(f"watch it in a browser: {dashboard_as_typed(request.args)}", flush=True)
+    # Figures and statistics are slow to import: while the first trials run, there is time.
+    threading.Thread(target=lambda: [import_module(name) for name in _SLOW], daemon=True).start()
+
+    @cache
+    def publisher() -> Publisher:
+        from study.output.publishing import Publisher
+
+        return Publisher(run, name=request.name, models=request.models, again=as_typed(request.args))
+
+    def on_outcome(trial: Trial, outcome: Outcome) -> None:
+        progress.on_outcome(trial, outcome)
+        publisher().on_outcome()
+
+    with engine_of(request.args, prepared, devices) as engine, Progress(run) as progress:
+        run.run(engine, on_outcome, log=str(log))

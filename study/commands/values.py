@@ -1,0 +1,168 @@
+"""What the value of an option may be. Each function reads one, or says in a line why it cannot be taken."""
+
+from __future__ import annotations
+
+import re
+from argparse import ArgumentTypeError
+from typing import TypeVar
+
+from cemobam_core.corpora import CORPORA
+from study.design.factors import Value
+
+T = TypeVar("T")
+
+_LARGEST_SEED = 2**32 - 1
+
+
+def whole_numbers(text: str) -> tuple[int, ...]:
+    """Parse ``1:10`` or ``1,4,8``: whole numbers of at least 1, each once; return them in order."""
+    numbers: list[int] = []
+    if span := re.fullmatch(r"(\d+):(\d+)", text):
+        first, last = map(int, span.groups())
+        if first > last:
+            raise ArgumentTypeError(f"{text!r} runs backwards; write {last}:{first}")
+        numbers = list(range(first, last + 1)) if last - first < 10_000 else []
+    elif re.fullmatch(r"\d+(,\d+)*", text):
+        numbers = _each_once(text, [int(part) for part in text.split(",")])
+    if not numbers or min(numbers) < 1:
+        raise ArgumentTypeError(
+            f"{text!r} is not whole numbers of at least 1; write 1:10 for 1 to 10, or a list as 1,4,8"
+        )
+    return tuple(sorted(numbers))
+
+
+def seeds(text: str) -> tuple[int, ...]:
+    """Parse ``5`` for seeds 0 to 4, or ``0,1,7`` for these (``7,`` for one)."""
+    if re.fullmatch(r"\d+", text) and 0 < int(text) <= 10_000:
+        return tuple(range(int(text)))
+    if re.fullmatch(r"\d+(,\d+)*,?", text) and "," in text:
+        numbers = _each_once(text, [int(part) for part in text.rstrip(",").split(",")])
+        if max(numbers) <= _LARGEST_SEED:
+            return tuple(sorted(numbers))
+    raise ArgumentTypeError(f"{text!r} is not seeds; write how many, at least 1 (5 is seeds 0 to 4), or which (0,1,7)")
+
+
+def seed(text: str) -> int:
+    """Parse one seed."""
+    if not re.fullmatch(r"\d+", text) or int(text) > _LARGEST_SEED:
+        raise ArgumentTypeError(f"{text!r} is not a seed: a whole number from 0 to {_LARGEST_SEED}")
+    return int(text)
+
+
+def blocks(text: str) -> tuple[str, ...]:
+    """Parse ``grid,fusion``: names of blocks."""
+    return tuple(dict.fromkeys(text.split(",")))
+
+
+Setting = tuple[str, Value]
+
+
+def setting(text: str) -> Setting:
+    """Parse ``gat_layers=2``: the name of a setting and its value."""
+    name, told, value = text.partition("=")
+    if not told or not value or not re.fullmatch(r"[A-Za-z_]\w*", name):
+        raise ArgumentTypeError(f"{text!r} is not a setting; write KEY=VALUE, as gat_layers=2")
+    return name, plain_value(value)
+
+
+def variation(text: str) -> tuple[str, tuple[Value, ...]]:
+    """Parse ``hidden_dim=128,256``: the name of a setting and its values."""
+    name, told, listed = text.partition("=")
+    if not told or not listed or not re.fullmatch(r"[A-Za-z_]\w*", name) or "" in listed.split(","):
+        raise ArgumentTypeError(f"{text!r} is not a variation; write KEY=V1,V2, as hidden_dim=128,256")
+    return name, tuple(map(plain_value, _each_once(text, listed.split(","))))
+
+
+def plain_value(text: str) -> Value:
+    """Parse a whole number, a number, ``true`` or ``false``, or a name."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def systems(text: str) -> tuple[str, ...]:
+    """Parse ``cemobam,concat_mlp,mine.py:MyModel``: systems to compare."""
+    return tuple(map(system, _each_once(text, text.split(","))))
+
+
+def system(text: str) -> str:
+    """Parse the name of a system of the tool's, or ``FILE.py:NAME``."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]*|.+\.py:[A-Za-z_]\w*", text):
+        raise ArgumentTypeError(
+            f"{text!r} is not a system; write a name that cemobam systems lists, or FILE.py:NAME, as mine.py:MyModel"
+        )
+    return text
+
+
+def whole_number(text: str) -> int:
+    """Parse a whole number of at least 0."""
+    if not re.fullmatch(r"\d{1,7}", text):
+        raise ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def at_least_one(text: str) -> int:
+    """Parse a whole number of at least 1."""
+    if not re.fullmatch(r"\d{1,7}", text) or int(text) < 1:
+        raise ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def at_least_three(text: str) -> int:
+    """Parse a number of tokens: at least the three of a transcript of one token."""
+    if not re.fullmatch(r"\d{1,7}", text) or int(text) < 3:
+        raise ArgumentTypeError(f"{text!r} is not a whole number of at least 3: [CLS], a token and [SEP]")
+    return int(text)
+
+
+def positive(text: str) -> float:
+    """Parse a finite number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
+def share(text: str) -> float:
+    """Parse ``1%`` or ``0.01``."""
+    matched = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)(%?)", text)
+    value = float(matched[1]) / (100 if matched[2] else 1) if matched else -1.0
+    if not 0 <= value <= 1:
+        raise ArgumentTypeError(f"{text!r} is not a share; write 1%, or 0.01 for the same")
+    return value
+
+
+def port(text: str) -> int:
+    """Parse the number of a TCP port; 0 is any free one."""
+    if not re.fullmatch(r"\d{1,5}", text) or int(text) > 65535:
+        raise ArgumentTypeError(f"{text!r} is not a port: a whole number from 1024 to 65535 (0: any free one)")
+    return int(text)
+
+
+def address(text: str) -> str:
+    """Parse the address of a Ray cluster: ``HOST:6379``, ``ray://HOST:10001`` or ``auto``."""
+    if text != "auto" and not re.fullmatch(r"(ray://)?[\w.\[\]:-]+:\d{1,5}", text):
+        raise ArgumentTypeError(f"{text!r} is not the address of a Ray cluster; write HOST:6379, or auto")
+    return text
+
+
+def name(text: str) -> str:
+    """Parse the name of a data set or a study; the known data sets are found in upper case too."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", text):
+        raise ArgumentTypeError(f"{text!r}: a name is letters, digits and ._-, and starts with one of the first two")
+    return text.lower() if text.lower() in CORPORA else text
+
+
+def _each_once(text: str, values: list[T]) -> list[T]:
+    twice = [value for i, value in enumerate(values) if value in values[:i]]
+    if twice:
+        raise ArgumentTypeError(f"{text!r} names {twice[0]} twice; write each once")
+    return values
