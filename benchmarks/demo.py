@@ -1,4 +1,4 @@
-"""The demo study in all, and one trial of it by the plain torch-geometric model and by the fast pass.
+"""The demo study in all, and one trial of it by the plain torch-geometric network and by ours.
 
     python benchmarks/demo.py [TRIALS]
 
@@ -19,18 +19,19 @@ _ROOT = Path(__file__).resolve().parent.parent
 _ALONE = """
 import sys, time, torch
 torch.set_num_threads(1)
-from cemobam_core import fast
-from cemobam_core.training import loop as training
-from cemobam_core.corpora import CORPORA
 from cemobam_core.corpora.synthetic import demo_fold
-from study.design import Design, Pair, readings
+from cemobam_core.systems.cemobam import CemoBAM
+from cemobam_core.training.memory import keep_freed_memory
+from study.design.design import ANY_PAIR, Design
 from study.engines.execution import StudyData, execute
+from study.papers.cemobam import paper
 if sys.argv[1] == "plain":
-    fast.applies = lambda *_: False
-    training.keep_freed_memory = lambda: None
-k = tuple(range(1, 11))
-design = Design(readings=readings(**CORPORA["demo"].settings), profile="paper", k_audio=k, k_text=k, seeds=range(5))
-trials = design.trials("grid", Pair(1, 1))
+    from epoch import Plain
+    build = CemoBAM.build
+    CemoBAM.build = lambda system, sizes: Plain(build(system, sizes))
+else:
+    keep_freed_memory()
+trials = Design(blocks={"grid": paper.grid}).trials("grid", ANY_PAIR)
 trials = trials[:: len(trials) // int(sys.argv[2])][: int(sys.argv[2])]
 data = StudyData.prepare((demo_fold(),), 10)
 execute((trials[0],), data, "cpu")
@@ -44,7 +45,7 @@ print((time.perf_counter() - start) / len(trials))
 def alone(side: str, trials: int) -> float:
     """Seconds a trial, of one side."""
     command = [sys.executable, "-c", _ALONE, side, str(trials)]
-    done = subprocess.run(command, cwd=_ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=_ROOT / "benchmarks", capture_output=True, text=True, check=True)
     return float(done.stdout)
 
 

@@ -19,15 +19,19 @@ from pathlib import Path
 import optuna
 
 from study.commands.progress import Progress
-from study.design import Design, Trial, readings
+from study.design.configuration import Trial
+from study.design.design import Design
 from study.driver import Plan, StudyRun
 from study.ledger.ledger import Ledger
 from study.ledger.outcomes import METRICS, Outcome, StudyFacts
 from study.ledger.storages import open_storage
+from study.papers.cemobam import paper
 
 
 class Inventing:
     """An engine that takes no time: outcomes as large as real ones, out of thin air."""
+
+    stacks = False
 
     def __enter__(self) -> Inventing:
         """Nothing to start."""
@@ -51,9 +55,8 @@ class Inventing:
 
 def plan(seeds: int) -> Plan:
     """The paper's study with so many seeds."""
-    k = tuple(range(1, 11))
-    design = Design(readings=readings(), profile="paper", k_audio=k, k_text=k, seeds=tuple(range(seeds)))
-    return Plan(design=design, blocks=("grid", "fusion", "ablation"), at=None, select_by="wa", select_on="val")
+    design = Design(blocks={block.name: block for block in paper.blocks}, seeds=tuple(range(seeds)))
+    return Plan(design=design, blocks=tuple(design.blocks), at=None, select_by="wa", select_on="val")
 
 
 def study(storage: str, seeds: int) -> StudyRun:

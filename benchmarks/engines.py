@@ -11,13 +11,14 @@ from __future__ import annotations
 import sys
 import time
 
-from cemobam_core.corpora import CORPORA
 from cemobam_core.corpora.synthetic import demo_fold
-from study.design import Design, Pair, Trial, readings
+from study.design.configuration import Trial
+from study.design.design import ANY_PAIR, Design
 from study.engines import Engine
 from study.engines.execution import StudyData
 from study.engines.local import LocalEngine
 from study.engines.ray import RayEngine
+from study.papers.cemobam import paper
 
 
 def throughput(name: str, engine: Engine, workers: int, trials: list[Trial]) -> float:
@@ -38,15 +39,8 @@ def throughput(name: str, engine: Engine, workers: int, trials: list[Trial]) -> 
 
 def main(trials: int) -> None:
     """Print each engine's throughput and their ratios."""
-    pairs = tuple(range(1, 11))
-    design = Design(
-        readings=readings(**CORPORA["demo"].settings),
-        profile="paper",
-        k_audio=pairs,
-        k_text=pairs,
-        seeds=tuple(range(1 + trials // 100)),
-    )
-    asked = design.trials("grid", Pair(1, 1))[:trials]
+    design = Design(blocks={"grid": paper.grid}, seeds=tuple(range(1 + trials // 100)))
+    asked = design.trials("grid", ANY_PAIR)[:trials]
     data = StudyData.prepare((demo_fold(),), 10)
     one = throughput("local, 1 worker", LocalEngine(data, ["cpu"]), 1, asked)
     two = throughput("local, 2 workers", LocalEngine(data, ["cpu"] * 2), 2, asked)

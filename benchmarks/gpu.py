@@ -20,14 +20,17 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from cemobam_core.config import PRECISIONS
 from cemobam_core.corpora.demo import DEMO
 from cemobam_core.features import FeatureSet, Fold
 from cemobam_core.systems.cemobam import CemoBAM
-from cemobam_core.training.loop import Batch, train_epoch
-from study.design import BLOCKS, Design, Pair, Trial, readings
-from study.engines.execution import STACKED, Attempts, StudyData, batches_of, config_of
+from cemobam_core.training.config import PRECISIONS
+from cemobam_core.training.loop import train_epoch
+from study.design.configuration import Trial
+from study.design.design import Design, distinct
+from study.design.factors import Pair
+from study.engines.execution import STACKED, Attempts, StudyData, batches_of, by_stack
 from study.engines.local import LocalEngine
+from study.papers.cemobam import paper
 
 
 def features(n: int, seed: int) -> FeatureSet:
@@ -60,14 +63,14 @@ class Watch(threading.Thread):
 
 def products(trial: Trial, data: StudyData) -> float:
     """Floating-point operations of one epoch's matrix products, counted on some utterances."""
-    batch, few = batches_of(trial, data)["train"], 64
-    loops = torch.arange(few).repeat(2, 1)
-    sample = Batch(batch.audio[:few], batch.text[:few], batch.labels[:few], loops)
-    model = CemoBAM(config_of(trial, data.folds[0])).train()
+    batch = batches_of(trial, data)["train"]
+    sample, system = batch.few(64), trial.configuration.system
+    assert isinstance(system, CemoBAM)
+    model = system.build(batch.sizes).train()
     optimizer = torch.optim.Adam(model.parameters())
     with FlopCounterMode(display=False) as counter:
         train_epoch(model, sample, optimizer)
-    return float(counter.get_total_flops()) * len(batch.labels) / few
+    return float(counter.get_total_flops()) * len(batch.labels) / len(sample.labels)
 
 
 def rate(device: str, precision: str, n: int, width: int) -> float:
@@ -96,14 +99,10 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=100, metavar="N")
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     arguments = parser.parse_args()
-    k = tuple(range(1, 11))
-    design = Design(
-        readings=readings(precision=arguments.precision, epochs=arguments.epochs),
-        profile="paper", k_audio=k, k_text=k, seeds=tuple(range(5)),
-    )  # fmt: skip
-    blocks = [name for name in BLOCKS if name != "gaps"]
-    asked = list(dict.fromkeys(trial for block in blocks for trial in design.trials(block, Pair(8, 7))))
-    asked = asked[: arguments.trials]
+    settings = {"precision": arguments.precision, "epochs": arguments.epochs}
+    design = Design(blocks={block.name: block for block in paper.blocks}, settings=settings, dataset="random")
+    asked = distinct(trial for block in design.blocks for trial in design.trials(block, Pair(8, 7)))
+    asked = by_stack(asked[: arguments.trials])
     train, val, test = (features(n, seed) for seed, n in enumerate(arguments.utterances))
     start = time.perf_counter()
     data = StudyData.prepare((Fold(train=train, val=val, test=test),), 10)
@@ -112,7 +111,9 @@ def main() -> None:
     on_gpu = arguments.device == "cuda"
     devices = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if on_gpu else ["cpu"]
     stacked = min(STACKED, Attempts(data, devices[0]).room(tuple(asked[:STACKED]))) if on_gpu else 1
-    reached = rate(devices[0], arguments.precision, arguments.utterances[0] * stacked, 4 * design.base.model.hidden_dim)
+    reached = rate(
+        devices[0], arguments.precision, arguments.utterances[0] * stacked, 4 * int(design.base.get("hidden_dim") or 0)
+    )
     watch = Watch()
     if on_gpu:
         torch.cuda.empty_cache()

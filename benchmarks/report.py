@@ -18,10 +18,12 @@ from pathlib import Path
 import numpy as np
 import optuna
 
-from cemobam_core.corpora import CORPORA
-from study.design import Design, Pair, Trial, readings
+from study.design.configuration import Trial
+from study.design.design import Design
+from study.design.factors import Pair
 from study.ledger.ledger import Ledger
 from study.ledger.outcomes import METRICS, Outcome, StudyFacts
+from study.papers.cemobam import paper
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -36,31 +38,20 @@ def invented(trial: Trial, rng: np.random.Generator) -> Outcome:
 
 def fill(storage: str, seeds: int) -> int:
     """Record every trial; gives how many."""
-    settings = CORPORA["demo"].settings
-    design = Design(
-        readings=readings(**settings),
-        profile="paper",
-        k_audio=tuple(range(1, 11)),
-        k_text=tuple(range(1, 11)),
-        seeds=tuple(range(seeds)),
-    )
+    design = Design(blocks={block.name: block for block in paper.blocks}, seeds=tuple(range(seeds)))
     facts = StudyFacts(dataset="demo", title="demo (synthetic)", fingerprint="invented", folds=1, settings={})
     ledger = Ledger(storage, name="demo")
     ledger.open(facts)
     rng = np.random.default_rng(0)
-    made = {
-        trial: invented(trial, rng)
-        for block in ("grid", "fusion", "ablation")
-        for trial in design.trials(block, Pair(3, 3))
-    }
+    made = {trial: invented(trial, rng) for block in design.blocks for trial in design.trials(block, Pair(3, 3))}
     best = {
         trial: replace(o, metrics={**o.metrics, "val_wa": 0.9})
         for trial, o in made.items()
         if trial.configuration.pair == Pair(3, 3)
     }
     made |= best
-    for block in ("grid", "fusion", "ablation"):
-        for trial in design.trials(block, Pair(3, 3)):
+    for name, block in design.blocks.items():
+        for trial in design.trials(name, Pair(3, 3)):
             ledger.record(block, trial, made[trial])
     return len(made)
 

@@ -18,11 +18,14 @@ import numpy as np
 import torch
 from scipy import stats
 
-from cemobam_core.config import Precision
-from cemobam_core.corpora import CORPORA
+from cemobam_core.corpora.demo import DEMO
 from cemobam_core.corpora.splits import load_folds
 from cemobam_core.corpora.synthetic import demo_fold
-from study.design import Design, Pair, Trial, readings
+from cemobam_core.training.config import Precision
+from study.design.block import Block
+from study.design.configuration import Trial
+from study.design.design import Design
+from study.design.factors import Factor, Pair
 from study.engines.execution import StudyData, execute
 
 MEASURES = ("test_wa", "test_ua", "test_wf1")
@@ -33,12 +36,7 @@ def figures(trials: Sequence[Trial], data: StudyData, at_once: int, precision: P
     rows = []
     for first in range(0, len(trials), at_once):
         group = tuple(
-            replace(
-                trial,
-                configuration=replace(
-                    trial.configuration, training=replace(trial.configuration.training, precision=precision)
-                ),
-            )
+            replace(trial, configuration=trial.configuration.having({"precision": precision}))
             for trial in trials[first : first + at_once]
         )
         rows += [[100 * outcome.metrics[name] for name in MEASURES] for outcome in execute(group, data, "cpu")]
@@ -54,15 +52,14 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, metavar="N")
     parser.add_argument("--pair", default="8,7", metavar="K,K")
     arguments = parser.parse_args()
-    settings = {} if arguments.features else dict(CORPORA["demo"].settings)
-    settings |= {n: v for n in ("hidden_dim", "epochs") if (v := getattr(arguments, n)) is not None}
+    settings = {n: v for n in ("hidden_dim", "epochs") if (v := getattr(arguments, n)) is not None}
     fold = load_folds(arguments.features)[0] if arguments.features else demo_fold()
     pair = Pair(*map(int, arguments.pair.split(",")))
-    design = Design(
-        readings=readings(**settings), profile="paper",
-        k_audio=(pair.k_audio,), k_text=(pair.k_text,), seeds=tuple(range(arguments.trials)),
-    )  # fmt: skip
-    trials, data = design.trials("grid", pair), StudyData.prepare((fold,), max(pair.k_audio, pair.k_text))
+    pairs = Block("pair", factors=(Factor("k_audio", [pair.k_audio]), Factor("k_text", [pair.k_text])))
+    dataset = "features" if arguments.features else DEMO.name
+    seeds = tuple(range(arguments.trials))
+    design = Design(blocks={"pair": pairs}, settings=settings, dataset=dataset, seeds=seeds)
+    trials, data = design.trials("pair", pair), StudyData.prepare((fold,), max(pair.k_audio, pair.k_text))
     torch.set_num_threads(1)
     alone = figures(trials, data, 1, "fp32")
     print(f"{len(trials)} trials at K {pair}, {settings}; WA, UA, w-F1 in points")

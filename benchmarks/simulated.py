@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,16 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.ndimage import gaussian_filter
 
-from study.findings.aggregate import COLUMNS
+from study.design.design import Design, with_values
+from study.design.factors import Pair
+from study.driver import Plan
+from study.findings.aggregate import columns
 from study.findings.analysis import Analysis
+from study.findings.evidence import about_study
 from study.findings.results import About, Results
 from study.findings.statistics import holm
-from study.ledger.outcomes import METRICS
+from study.ledger.outcomes import METRICS, StudyFacts
+from study.papers.cemobam import paper
 
 Array = npt.NDArray[np.float64]
 
@@ -108,12 +114,25 @@ def study(
             own = test[seed].mean() + 0.5 * at_pair + point * (brought + 0.87 * rng.standard_normal())
             where: dict[str, Any] = {"fusion" if name in ("cls", "max", "mean") else "modules": name}
             rows.append(row(*pair, seed, own, own, **where))
-    about = About(
-        name="sim", dataset=dataset, title="simulated", profile="paper", fusion="min", settings={"profile": "paper"},
-        k_audio=tuple(range(1, a + 1)), k_text=tuple(range(1, b + 1)), seeds=tuple(range(seeds)), folds=1,
-        select_by="wa", select_on="val", pair=pair, given=False, class_names=(), made_with={},
-    )  # fmt: skip
-    return Results(about=about, trials=pd.DataFrame(rows, columns=list(COLUMNS)))
+    return Results(about=about(size, seeds, Pair(*pair), dataset), trials=pd.DataFrame(rows, columns=list(columns())))
+
+
+@cache
+def about(size: tuple[int, int], seeds: int, pair: Pair, dataset: str = "iemocap") -> About:
+    """What a study of the paper's blocks is.
+
+    Args:
+        size: how many K_audio and K_text the grid has, from 1.
+        seeds: how many.
+        pair: that was chosen.
+        dataset: its name.
+    """
+    grid = {name: tuple(range(1, n + 1)) for name, n in zip(("k_audio", "k_text"), size, strict=True)}
+    blocks = {block.name: with_values(block, grid) for block in paper.blocks}
+    design = Design(blocks=blocks, dataset=dataset, seeds=tuple(range(seeds)))
+    plan = Plan(design=design, blocks=tuple(blocks), at=None, select_by="wa", select_on="val")
+    facts = StudyFacts(dataset=dataset, title="simulated", fingerprint="", folds=1, settings={})
+    return about_study(plan, facts, name="sim", blocks=blocks, pair=pair, pair_from="chosen")
 
 
 NOTHING = dict.fromkeys(("cls", "max", "mean", "no_xcbam", "no_chgat"), 0.0)
@@ -134,7 +153,7 @@ def hill(height: float) -> Array:
 def claimed(analysis: Analysis) -> dict[str, bool]:
     """Which of the families of tests that claims rest on finds anything."""
     found = {"variance": min(holm([effect.p for effect in analysis.variance["wa"].effects])) < 0.05}
-    families = {"pairs": analysis.pairs, "fusion": analysis.fusion, "ablation": analysis.ablation}
+    families = {"pairs": analysis.pairs, **{name: analysis.of(name) for name in ("fusion", "ablation")}}
     for name, comparisons in families.items():
         found[name] = min(comparison.p_holm for comparison in comparisons["wa"]) < 0.05
     return found
@@ -144,7 +163,7 @@ def row(k_audio: int, k_text: int, seed: int, val: float, test: float, **changes
     """One row of ``trials.csv``."""
     figures = {name: {"val": val, "test": test, "train": 0.9}[name.partition("_")[0]] for name in METRICS}
     return {
-        "dataset": "sim", "profile": "paper", "k_audio": k_audio, "k_text": k_text, "fusion": "min", "modules": "full",
-        "fold": 0, "seed": seed, "status": "done", "epochs": 1, "seconds": 1.0, "device": "cpu", **figures,
-        "reason": "", **changes,
+        "dataset": "sim", "profile": "paper", "system": "cemobam", "k_audio": k_audio, "k_text": k_text,
+        "fusion": "min", "modules": "full", "fold": 0, "seed": seed, "status": "done", "epochs": 1,
+        "seconds": 1.0, "device": "cpu", **figures, "reason": "", **changes,
     }  # fmt: skip

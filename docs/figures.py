@@ -21,8 +21,8 @@ from study.commands import main as run_study
 from study.findings.analysis import Analysis
 from study.findings.results import ABOUT, TRIALS, Results
 from study.findings.statistics import Array
+from study.output.figures.plane import plane_figure
 from study.output.figures.style import plain, save
-from study.output.figures.topk import topk_heatmap
 from study.output.tables import plain_markdown
 from study.papers.cemobam.claims import claims
 
@@ -63,9 +63,9 @@ def draw(results: Results, path: Path) -> None:
         path: of the picture, without its ending.
     """
     about = results.about
-    figure = topk_heatmap(
-        results.grid, about.at, title=plain(about.title), seeds=len(about.seeds), k_audio=about.k_audio,
-        k_text=about.k_text, how=about.how,
+    figure = plane_figure(
+        results.grid, ("k_audio", "k_text"), about.pair, title=plain(about.title), seeds=len(about.seeds),
+        xs=about.k_audio, ys=about.k_text, how=about.how,
     )  # fmt: skip
     save(figure, path, forms=("png",))
 

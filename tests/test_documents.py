@@ -6,6 +6,7 @@ import argparse
 import re
 import shlex
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 
 import figures
@@ -16,16 +17,11 @@ from matplotlib.image import imread
 from runs import run_here
 
 from study import load_results
-from study.commands import arguments
+from study.commands import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent
 PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
-    "grid": arguments.grid_parser,
-    "features": arguments.features_parser,
-    "figures": arguments.figures_parser,
-    "dashboard": arguments.dashboard_parser,
-    "compare": arguments.compare_parser,
-    "predict": arguments.predict_parser,
+    name: import_module(f"study.commands.{name}").build_parser for name in COMMANDS
 }
 PAGES = [
     page.relative_to(ROOT).as_posix()
@@ -67,9 +63,9 @@ def ours(command: str) -> tuple[argparse.ArgumentParser, list[str]] | None:
     except ValueError:  # prose with an apostrophe
         return None
     if len(typed) > 1 and re.fullmatch(r"(.*/)?python3?", typed[0]) and typed[1] == "run_grid.py":
-        return arguments.grid_parser(), typed[2:]
+        return PARSERS["grid"](), typed[2:]
     if typed[:1] == ["sbatch"] and "docs/cemobam.sbatch" in typed:
-        return arguments.grid_parser(), typed[typed.index("docs/cemobam.sbatch") + 1 :]
+        return PARSERS["grid"](), typed[typed.index("docs/cemobam.sbatch") + 1 :]
     if len(typed) > 1 and typed[0] in ("cemobam", ".venv/bin/cemobam"):
         return PARSERS[typed[1]](), typed[2:]
     return None

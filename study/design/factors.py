@@ -53,7 +53,7 @@ class Factor:
     values: tuple[Value, ...]
 
     def __init__(self, name: str, values: Iterable[Value]) -> None:
-        if not re.fullmatch(r"[A-Za-z_]\w*", str(name)):
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z_]\w*", name):
             raise InputError(f"factor {name!r}: give the name of a setting, as hidden_dim or lr")
         if isinstance(values, str) or not isinstance(values, Iterable):
             raise InputError(f"factor {name}: its values must be a list, not {values!r}")
