@@ -62,6 +62,7 @@ def params(study: str, name: str = "demo") -> list[dict[str, object]]:
     return [one.params for one in recorded_trials(study, name)]
 
 
+@pytest.mark.slow
 def test_a_study_file_from_nothing_to_tables_and_again(study: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     out, _ = run_here(*study)
     assert "trying studies/gru.py:GRU" in out

@@ -13,6 +13,7 @@ from runs import SMALL, alive, ended, interrupt, recorded, run_here, start, tria
 pytestmark = [pytest.mark.ray, pytest.mark.process]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_figures")
 def test_ray_gives_the_local_engines_numbers_and_the_local_engines_words(in_folder: Path) -> None:
     arguments = [*SMALL, "--blocks", "grid"]
