@@ -144,12 +144,11 @@ class Request:
 
     def plan(self, ledger: Ledger) -> Plan:
         """Return what the driver is to do; what the ledger has of other blocks stays part of the study."""
+        from study.design.design import with_values
         from study.driver import Plan
         from study.papers.cemobam.profiles import PROFILES
 
         profile = PROFILES[self.args.profile]
-        from study.design.design import with_values
-
         blocks = dict(self.available)
         for name, data in ledger.blocks().items():
             if name not in blocks:
@@ -327,7 +326,7 @@ def _blocks(args: argparse.Namespace) -> tuple[dict[str, Block], tuple[str, ...]
         factors = [Factor(name, values) for name, values in args.vary]
         name = "-".join(factor.name for factor in factors)[:36]
         taken = {block.name for block in listed}
-        own.append(Block(f"vary-{name}" if name in taken else name, factors=factors))  # type: ignore[arg-type]
+        own.append(Block(f"vary-{name}" if name in taken else name, factors=tuple(factors)))
     if args.systems:
         own.append(Block("systems", question="Which system is best?", systems=args.systems, title="Systems"))
     known = {block.name: block for block in listed}

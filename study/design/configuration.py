@@ -12,6 +12,7 @@ from typing import Any, get_type_hints
 from cemobam_core.errors import InputError
 from cemobam_core.graph import GraphConfig
 from cemobam_core.systems import System, name_of, version_of
+from cemobam_core.systems.files import did_you_mean
 from cemobam_core.training.config import METHOD_VERSION, TrainingConfig
 from study.design.factors import Pair, Value
 
@@ -142,9 +143,6 @@ def check_known(names: Iterable[str], configurations: Iterable[Configuration], w
     known = {name for one in configurations for name in one.settings()} | {f.name for f in fields(GraphConfig)}
     for name in names:
         if name not in known and name not in {"system", "profile"}:
-            import difflib  # noqa: PLC0415
-
-            like = difflib.get_close_matches(name, known, 1)
             systems = ", ".join(dict.fromkeys(name_of(one.system) for one in configurations))
-            hint = f"; did you mean {like[0]}?" if like else f"; there are {', '.join(sorted(known))}"
+            hint = did_you_mean(name, known) or f"; there are {', '.join(sorted(known))}"
             raise InputError(f"{what}: {systems} has no setting {name!r}{hint}")

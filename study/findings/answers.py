@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from study.findings.analysis import MEASURES, Analysis, Comparison
-from study.findings.results import AboutBlock
+from study.findings.results import AboutBlock, plain_value
 from study.findings.statistics import LEVEL
 from study.findings.wording import ends, in_words, listed, p_value, points, seeds_in_words, signed
 
@@ -111,8 +111,7 @@ def _best(analysis: Analysis, block: AboutBlock, frame: pd.DataFrame) -> str:
 
 def _told(block: AboutBlock, row: pd.Series) -> str:
     """Return the name of the configuration of a row of a block's frame."""
-    key = [row[column] for column in block.columns]
-    return _name(block, [value.item() if isinstance(value, np.generic) else value for value in key])
+    return _name(block, [plain_value(row[column]) for column in block.columns])
 
 
 def _on_test(analysis: Analysis, row: pd.Series) -> str:

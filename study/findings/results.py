@@ -257,7 +257,7 @@ class Results:
             if about:
                 places = [self.about.identity.index(column) for column in columns]
                 order = {tuple(row[i] for i in places): place for place, row in enumerate(about.rows)}
-                keys = [tuple(_plain(x) for x in key) for key in frame[columns].itertuples(index=False)]
+                keys = [tuple(map(plain_value, key)) for key in frame[columns].itertuples(index=False)]
                 frame = frame.iloc[np.argsort([order[key] for key in keys], kind="stable")].reset_index(drop=True)
             self._frames[name] = frame
         return self._frames[name]
@@ -280,7 +280,7 @@ class Results:
     def _rows(self) -> list[tuple[Any, ...]]:
         """The configuration of each trial, as :attr:`AboutBlock.rows` has it."""
         keys = self.trials[list(self.about.identity)].itertuples(index=False, name=None)
-        return [tuple(map(_plain, key)) for key in keys]
+        return [tuple(map(plain_value, key)) for key in keys]
 
     def keys(self, block: AboutBlock) -> list[tuple[Any, ...]]:
         """Return each configuration's values in the block's columns, in its order."""
@@ -291,7 +291,9 @@ class Results:
         """Return a metric with a row per seed and a column per configuration, numbered in the block's order."""
         known = self.per_seed(self.trials_of(block.name), block.columns)
         keys = self.keys(block)
-        numbers = [keys.index(tuple(map(_plain, key))) for key in known[list(block.columns)].itertuples(index=False)]
+        numbers = [
+            keys.index(tuple(map(plain_value, key))) for key in known[list(block.columns)].itertuples(index=False)
+        ]
         shaped = known.assign(configuration=numbers).pivot(index="seed", columns="configuration", values=metric)
         return shaped.reindex(columns=range(len(keys)))
 
@@ -401,8 +403,8 @@ def _unsound(trials: pd.DataFrame, about: About) -> str:
         return f"row {strange.index[0] + 2} has status {str(strange.iloc[0])[:40]!r}"
     known = {about.base, *(row for block in about.blocks for row in block.rows)}
     for place, key in zip(trials.index, trials[list(about.identity)].itertuples(index=False, name=None), strict=True):
-        if tuple(map(_plain, key)) not in known:
-            told = ", ".join(f"{n} {_plain(value)!r}" for n, value in zip(about.identity, key, strict=True))
+        if tuple(map(plain_value, key)) not in known:
+            told = ", ".join(f"{n} {plain_value(value)!r}" for n, value in zip(about.identity, key, strict=True))
             return f"row {place + 2} is of no block of {ABOUT} ({told[:160]})"
     done = trials[trials["status"] == "done"]
     metrics = [metric for metric in METRICS if not done[metric].isna().all()]
@@ -495,7 +497,7 @@ def _check_block(about: About, block: AboutBlock) -> None:
         raise ValueError(f"K in the block {block.name} is not a whole number of at least 1")
 
 
-def _plain(value: Any) -> Any:
+def plain_value(value: Any) -> Any:
     """Return a value of a frame as JSON has it: None for what is missing, Python's own numbers."""
     if pd.isna(value):
         return None

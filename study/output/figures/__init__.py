@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
 from study.design.block import Block, shown
 from study.engines.models import load_embedding
+from study.findings.results import plain_value
 from study.output.figures.confusion import confusion_figure
 from study.output.figures.curves import curves_figure
 from study.output.figures.embedding import embedding_figure
@@ -155,14 +155,10 @@ def in_order(
     """
     keys, frame = results.keys(block), results.block(block.name)
     known = {
-        tuple(_known(x) for x in key): i for i, key in enumerate(frame[list(block.columns)].itertuples(index=False))
+        tuple(map(plain_value, key)): i for i, key in enumerate(frame[list(block.columns)].itertuples(index=False))
     }
     summary = frame.reindex([known.get(key, -1) for key in keys]).reset_index(drop=True)
     return keys, {measure: results.by_seed(block, f"test_{measure}") for measure in results.measures}, summary
-
-
-def _known(value: Any) -> Any:
-    return None if pd.isna(value) else value.item() if isinstance(value, np.generic) else value
 
 
 def published_of(evidence: Evidence, name: str) -> pd.DataFrame | None:
