@@ -10,9 +10,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from study.design.configuration import Trial
+from study.design.configuration import Configuration, Trial
 from study.design.design import ANY_PAIR, Design
 from study.design.factors import Pair
+from study.design.seeds import LOOKS, fresh_seeds, more_seeds
 from study.engines import Engine
 from study.engines.execution import by_stack
 from study.findings.aggregate import IDENTITY, PAIR, aggregate, chosen_pair, trials_frame
@@ -40,6 +41,8 @@ class Plan:
         otherwise: the pair where no block to run chooses one, and none was chosen before; None: there is none.
         select_by: the metric that chooses.
         select_on: the split that chooses.
+        rope: points within which two configurations count as practically the same.
+        until_clear: whether configurations get more seeds until their differences are clear.
     """
 
     design: Design
@@ -48,6 +51,8 @@ class Plan:
     otherwise: Pair | None = None
     select_by: Metric
     select_on: Split
+    rope: float = 1.0
+    until_clear: bool = False
 
 
 class StudyRun:
@@ -69,6 +74,7 @@ class StudyRun:
         self._awaited: dict[str, Trial] = {}  # what this run has asked for and not heard of yet
         self._told: set[str] = set()  # what this run knew as done when it began, or has been told of since
         self._on_outcome: Callable[[Trial, Outcome], None] = lambda *_: None
+        self._looks: dict[tuple[str, Configuration], int] = {}  # how many looks a configuration has gone beyond
         self.listen()
 
     @property
@@ -127,7 +133,45 @@ class StudyRun:
     def trials(self, block: str) -> list[Trial]:
         """The trials of a block; none while the pair that it needs is not known."""
         pair = self.pair() if self.plan.design.needs_pair(block) else ANY_PAIR
-        return self.plan.design.trials(block, pair) if pair else []
+        return self._trials_at(block, pair) if pair else []
+
+    def planned(self, block: str) -> list[Trial]:
+        """The trials of a block; while the pair that it needs is not known, those at the first pair of the grid."""
+        return self._trials_at(block, self.pair() or first_pair(self.plan.design))
+
+    def _trials_at(self, block: str, pair: Pair) -> list[Trial]:
+        configurations = self.plan.design.configurations(block, pair)
+        return self.plan.design.trials(block, pair, {one: self.seeds_of(block, one) for one in configurations})
+
+    def confirms(self, block: str) -> bool:
+        """Return whether a block runs with fresh seeds: it is at a pair of K, and this study's grid chooses pairs.
+
+        That holds for a pair that the user gives as well: whoever has seen the grid may have chosen it there.
+        """
+        design = self.plan.design
+        return design.choosing is not None and self.concerns(design.choosing) and design.needs_pair(block)
+
+    def seeds_of(self, block: str, configuration: Configuration | None = None) -> tuple[int, ...]:
+        """Return the seeds of a configuration of a block; of None: those of the configuration with the most."""
+        design, confirms = self.plan.design, self.confirms(block)
+        if not (self.plan.until_clear and design.blocks[block].compared):
+            return design.fresh_seeds if confirms else design.seeds
+        of = [n for (name, one), n in self._looks.items() if name == block and configuration in (None, one)]
+        n = LOOKS[max(of, default=0)]
+        return fresh_seeds(design.seeds, n) if confirms else more_seeds(design.seeds, n)
+
+    def look_at(self, block: str, configuration: Configuration) -> int:
+        """Return how many looks have given a configuration of a block more seeds."""
+        return self._looks.get((block, configuration), 0)
+
+    def forget_looks(self, block: str, before: Mapping[Configuration, int]) -> None:
+        """Take looks at some configurations of a block back, to as many as they had before."""
+        self._looks.update({(block, one): n for one, n in before.items()})
+
+    def look_again(self, block: str, configurations: Iterable[Configuration]) -> None:
+        """Give some configurations of a block the seeds of the next look."""
+        for one in configurations:
+            self._looks[block, one] = self.look_at(block, one) + 1
 
     def concerns(self, block: str) -> bool:
         """Whether the block is asked for now or has been run before."""
@@ -161,9 +205,7 @@ class StudyRun:
 
         Before a pair is chosen, the blocks that wait for it count as if it were the first.
         """
-        design = self.plan.design
-        pair = self.pair() or first_pair(design)
-        asked = self._distinct(trial for block in self.plan.blocks for trial in design.trials(block, pair))
+        asked = self._distinct(trial for block in self.plan.blocks for trial in self.planned(block))
         known = self._distinct(trial for block in self.plan.blocks for trial in self.trials(block))
         return len(asked), len(known) - len(self.missing(known))
 

@@ -11,8 +11,7 @@ import psutil
 
 from study.commands.machine import cores, engine_of
 from study.commands.request import Request
-from study.commands.wording import duration, rounded
-from study.design.factors import Pair
+from study.commands.wording import duration, rounded, spanned
 from study.ledger.outcomes import StudyFacts
 
 # What imports torch is imported where it is used: the local engine's server starts before.
@@ -29,13 +28,15 @@ _ANSWER_S, _LEAST_TIMED_S = 16.0, 5.0
 def dry_run(request: Request, folds: tuple[Fold, ...], facts: StudyFacts, devices: Sequence[str]) -> None:
     """Print how many trials there are and how many are done, and time some epochs to tell how long the rest takes."""
     from study.driver import StudyRun
+    from study.findings.looks import catch_up
 
     ledger = request.ledger(facts, new="sqlite:///:memory:")
     run = StudyRun(request.plan(ledger), ledger, facts)
+    catch_up(run, name=request.name)
     request.check_pair(run)
     asked, done = run.counts()
     print(f"{facts.title}: {asked} trials, {done} done, {asked - done} to run")
-    _print_plan(request, {name: len(features) for name, features in folds[0].splits.items()}, run.pair())
+    _print_plan(request, run, {name: len(features) for name, features in folds[0].splits.items()})
     if asked == done:
         print("  time        none: every trial is done")
     else:
@@ -43,18 +44,16 @@ def dry_run(request: Request, folds: tuple[Fold, ...], facts: StudyFacts, device
         _print_time(request, run, folds[0], devices, unfinished=asked - done)
 
 
-def dry_run_before_features(request: Request, recipe: Recipe, folds: Sequence[Assignment]) -> None:
+def dry_run_before_features(request: Request, run: StudyRun, recipe: Recipe, folds: Sequence[Assignment]) -> None:
     """Print the plan of a study whose features are still to be made."""
     from cemobam_core.corpora.leaks import leaks
-    from study.driver import first_pair
 
     raw = recipe.corpus
-    design = request.design
-    asked = sum(len(design.trials(block, first_pair(design))) for block in request.blocks)
+    asked = sum(len(run.planned(block)) for block in request.blocks)
     print(
         f"{raw.title}: {asked} trials at most (blocks share some); the features are made first", *raw.notes, sep="\n  "
     )
-    _print_plan(request, {name: len(utterances) for name, utterances in folds[0].splits.items()}, request.at)
+    _print_plan(request, run, {name: len(utterances) for name, utterances in folds[0].splits.items()})
     for modality, layers in zip(("audio", "text"), recipe.tuned, strict=True):
         tuned = f"the upper {layers} layers tuned" if layers else "as it comes"
         print(f"  {modality:<11} {getattr(recipe, modality).name}, {tuned}")
@@ -62,16 +61,15 @@ def dry_run_before_features(request: Request, recipe: Recipe, folds: Sequence[As
     print("  time        known when the features are made: run without --dry-run, or cemobam features")
 
 
-def _print_plan(request: Request, sizes: Mapping[str, int], pair: Pair | None) -> None:
-    from study.driver import first_pair
-
-    design = request.design
+def _print_plan(request: Request, run: StudyRun, sizes: Mapping[str, int]) -> None:
+    design, pair = request.design, run.pair()
     folds = f", {request.folds} folds" if request.folds > 1 else ""
     print(f"  features    {', '.join(f'{name} {n}' for name, n in sizes.items())} utterances{folds}")
     for block in request.blocks:
-        trials = design.trials(block, pair or first_pair(design))
+        trials = run.planned(block)
         at = f" at K {pair}" if pair else f" at the K pair that {design.choosing or 'the user'} chooses"
-        print(f"  {block:<11} {len(trials)} trials{at if design.needs_pair(block) else ''}")
+        fresh = f", seeds {spanned(run.seeds_of(block))}" if run.confirms(block) else ""
+        print(f"  {block:<11} {len(trials)} trials{at if design.needs_pair(block) else ''}{fresh}")
     settings = ", ".join(f"{name} {value}" for name, value in design.shared().items())
     print(textwrap.fill(settings, 100, initial_indent="  settings    ", subsequent_indent=" " * 14), flush=True)
 

@@ -41,7 +41,7 @@ def check_room(request: Request, run: StudyRun, folds: tuple[Fold, ...]) -> None
     from study.engines.models import size_in_bytes
 
     design, which = request.design, request.args.keep_models
-    count = run.counts()[0] if which == "all" else len(design.seeds) * design.folds
+    count = run.counts()[0] if which == "all" else len(_wanted(request, run)) or len(design.fresh_seeds) * design.folds
     needed = count * size_in_bytes(design.base.system, Batch.from_features(folds[0].train).sizes)
     free = shutil.disk_usage(request.results).free
     if needed > free:
@@ -96,4 +96,7 @@ def _wanted(request: Request, run: StudyRun) -> list[Trial]:
     own = design.configuration({}, pair or ANY_PAIR)
     if own.graph and pair is None:
         return []
-    return [Trial(configuration=own, seed=seed, fold=fold) for seed in design.seeds for fold in range(design.folds)]
+    fresh = dict.fromkeys(seed for block in request.blocks if run.confirms(block) for seed in run.seeds_of(block))
+    return [
+        Trial(configuration=own, seed=seed, fold=fold) for seed in fresh or design.seeds for fold in range(design.folds)
+    ]

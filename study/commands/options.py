@@ -175,7 +175,28 @@ TRIALS = Group(
             metavar="S",
             type=values.seeds,
             default=tuple(range(5)),
-            help="how many (default 5: seeds 0 to 4), or which: 0,1,7",
+            help="how many (default 5: seeds 0 to 4), or which: 0,1,7; where a pair is chosen, these seeds choose it",
+        ),
+        Option(
+            "--confirm",
+            metavar="N",
+            type=values.at_least_one,
+            help="the blocks at the chosen pair run with N fresh seeds, which took no part in choosing it (default: as "
+            "many as --seeds, so 5 to 9)",
+        ),
+        Option(
+            "--until-clear",
+            action="store_true",
+            default=False,
+            help="compare after 5, 10 and 20 fresh seeds, and give more seeds only to configurations that are not "
+            "clearly better, worse or equivalent",
+        ),
+        Option(
+            "--rope",
+            metavar="POINTS",
+            type=values.points,
+            default=1.0,
+            help="two configurations that differ by less are practically the same (default 1.0)",
         ),
         Option(
             "--at",

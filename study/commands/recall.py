@@ -66,6 +66,7 @@ def recorded(request: Request) -> StudyRun:
         InputError: there is no such ledger, or no such study or none of the trials in it.
     """
     from study.driver import StudyRun
+    from study.findings.looks import catch_up
 
     if request.database and not request.database.exists():
         raise InputError(f"{request.database}: no ledger there; run the study first, without --report-only")
@@ -81,6 +82,7 @@ def recorded(request: Request) -> StudyRun:
         raise InputError(f"the ledger's trials are of the data set {facts.dataset}; give --dataset {facts.dataset}")
     request.set_folds(facts.folds)
     run = StudyRun(request.plan(ledger), ledger, facts)
+    catch_up(run, name=request.name)
     if not run.knows_any():
         raise InputError(
             f"the ledger {masked(request.storage)} has none of the trials asked for; give the settings (--k-audio, "

@@ -15,9 +15,10 @@ from cemobam_core.corpora import CORPORA
 from cemobam_core.corpora.corpus import Corpus
 from cemobam_core.errors import InputError
 from study.commands.options import CONFIGURED, FUSION
-from study.commands.values import Setting
+from study.commands.values import LARGEST_SEED, Setting
 from study.design.block import Block
 from study.design.factors import PAIR, Factor, Pair, Value
+from study.design.seeds import LOOKS
 from study.ledger.ledger import Ledger
 from study.ledger.outcomes import StudyFacts
 from study.ledger.storages import ledger_file
@@ -71,7 +72,11 @@ class Request:
             if args.dataset is None and getattr(args, option) is not None:
                 flag = "--" + option.replace("_", "-")
                 raise InputError(f"{flag} without --dataset: say what it is (iemocap, esd, or a name of yours)")
-        available, asked = _blocks(args)
+        if args.confirm and args.until_clear:
+            raise InputError("--confirm and --until-clear: the latter adds seeds as they are needed; leave one out")
+        if max(args.seeds) + max(args.confirm or len(args.seeds), *LOOKS) > LARGEST_SEED:
+            raise InputError(f"--seeds: {max(args.seeds)} leaves no room for fresh seeds after it; give smaller ones")
+        available, asked = _blocks(args, dataset)
         return cls(
             args=args,
             corpus=CORPORA.get(dataset) or Corpus(name=dataset, title=dataset, class_names=(), about=""),
@@ -139,6 +144,7 @@ class Request:
             settings=self.settings,
             dataset=self.corpus.name,
             seeds=args.seeds,
+            confirm=args.confirm or 0,
             folds=self.folds,
         )
 
@@ -166,6 +172,8 @@ class Request:
             otherwise=self.otherwise,
             select_by=self.args.select_by or profile.select_by,
             select_on=profile.select_on,
+            rope=self.args.rope,
+            until_clear=self.args.until_clear,
         )
 
     def _recorded(self, name: str, data: Mapping[str, object]) -> Block | None:
@@ -308,7 +316,7 @@ _USUAL_PAIR = Pair(5, 5)
 """Where the paper names none for the data set."""
 
 
-def _blocks(args: argparse.Namespace) -> tuple[dict[str, Block], tuple[str, ...]]:
+def _blocks(args: argparse.Namespace, dataset: str) -> tuple[dict[str, Block], tuple[str, ...]]:
     """Return every block that the options know, by name, and the names of those to run."""
     if args.study:
         from study.design.study_file import load_study
@@ -316,11 +324,14 @@ def _blocks(args: argparse.Namespace) -> tuple[dict[str, Block], tuple[str, ...]
         listed = load_study(args.study)
         usual = [block.name for block in listed]
     else:
-        listed = [*paper.blocks, *paper.optional]
-        usual = [block.name for block in paper.blocks]
+        usual_blocks = [*paper.blocks]
         if args.system != "cemobam":
-            listed = [block for block in listed if block.chooses]
-            usual = [block.name for block in listed]
+            usual_blocks = [block for block in usual_blocks if block.chooses]
+        pair = paper_pair(dataset) if args.system == "cemobam" else None
+        if pair or args.system != "cemobam":
+            usual_blocks.insert(1, paper.confirm(args.profile, pair))
+        listed = [*usual_blocks, *(paper.optional if args.system == "cemobam" else [])]
+        usual = [block.name for block in usual_blocks]
     own: list[Block] = []
     if args.vary:
         factors = [Factor(name, values) for name, values in args.vary]
@@ -338,11 +349,11 @@ def _blocks(args: argparse.Namespace) -> tuple[dict[str, Block], tuple[str, ...]
             )
         known[block.name] = block
     _check_files(known.values())
-    values = {name: getattr(args, name) for name in PAIR if getattr(args, name)}
-    if values:
+    given = {name: getattr(args, name) for name in PAIR if getattr(args, name)}
+    if given:
         from study.design.design import with_values
 
-        known = {name: with_values(block, values) if block.chooses else block for name, block in known.items()}
+        known = {name: with_values(block, given) if block.chooses else block for name, block in known.items()}
     if args.blocks is None:
         asked = [block.name for block in own] or usual
     else:
@@ -355,7 +366,18 @@ def _blocks(args: argparse.Namespace) -> tuple[dict[str, Block], tuple[str, ...]
 
 _FILES = frozenset(
     {
-        *("trials", "study", "claims", "report", "variance", "comparisons", "selection", "table3", "table4"),
+        *(
+            "trials",
+            "study",
+            "claims",
+            "report",
+            "variance",
+            "comparisons",
+            "agreement",
+            "selection",
+            "table3",
+            "table4",
+        ),
         *("curves", "confusion", "embedding", "marginal"),
     }
 )

@@ -101,17 +101,17 @@ def _folds_of_corpus(request: Request, raw: RawCorpus) -> tuple[Fold, ...] | Non
     recipe = data.recipe(args, raw)
     store = args.results / request.corpus.name / "features" / recipe.signature
     if made_before(recipe, store) is None:
-        assigned = _refuse_before_features(request, recipe)
+        assigned, run = _refuse_before_features(request, recipe)
         if args.dry_run:
-            dry_run_before_features(request, recipe, assigned)
+            dry_run_before_features(request, run, recipe, assigned)
             return None
         _refuse_unwritable(request)
     data.make(args, recipe, store)
     return load_folds(store)
 
 
-def _refuse_before_features(request: Request, recipe: Recipe) -> tuple[Assignment, ...]:
-    """Refuse what would be refused after hours of making features; return who goes where."""
+def _refuse_before_features(request: Request, recipe: Recipe) -> tuple[tuple[Assignment, ...], StudyRun]:
+    """Refuse what would be refused after hours of making features; return who goes where, and the study so far."""
     from cemobam_core.corpora.splits import split_utterances
     from cemobam_core.inputs import Sizes
     from study.driver import StudyRun
@@ -132,8 +132,9 @@ def _refuse_before_features(request: Request, recipe: Recipe) -> tuple[Assignmen
             f"the ledger's study {request.name!r} was made from other features (signature {facts.recipe}, now "
             f"{recipe.signature}); give these another --name or other --results"
         )
-    request.check_pair(StudyRun(request.plan(ledger), ledger, facts))
-    return folds
+    run = StudyRun(request.plan(ledger), ledger, facts)
+    request.check_pair(run)
+    return folds, run
 
 
 def _refuse_unwritable(request: Request) -> None:
@@ -164,10 +165,12 @@ def _alone(request: Request) -> Iterator[None]:
 def _run_trials(request: Request, folds: tuple[Fold, ...], facts: StudyFacts, devices: Sequence[str], log: Path) -> int:
     from study.driver import StudyRun
     from study.engines.execution import versions
+    from study.findings.looks import catch_up
 
     ledger = request.ledger(facts)
     run = StudyRun(request.plan(ledger), ledger, facts)
     request.check_pair(run)
+    catch_up(run, name=request.name)
     asked, done = run.counts()
     print(f"{facts.title}: {asked} trials, {done} done, {asked - done} to run", flush=True)
     about = {"command": as_typed(request.args), "ledger": request.storage, "devices": devices, **versions()}
@@ -192,6 +195,7 @@ def _run_trials(request: Request, folds: tuple[Fold, ...], facts: StudyFacts, de
 def _run_missing(request: Request, run: StudyRun, folds: tuple[Fold, ...], devices: Sequence[str], log: Path) -> None:
     """Run the trials that the ledger does not have, and keep the dashboard current."""
     from study.engines.execution import StudyData
+    from study.findings.looks import look
 
     keeping = keeping_of(request, run.facts) if request.args.keep_models == "all" else None
     prepared = StudyData.prepare(folds, request.k_max(run.pair()), keeping=keeping)
@@ -205,9 +209,16 @@ def _run_missing(request: Request, run: StudyRun, folds: tuple[Fold, ...], devic
 
         return Publisher(run, name=request.name, models=request.models, again=as_typed(request.args))
 
-    def on_outcome(trial: Trial, outcome: Outcome) -> None:
-        progress.on_outcome(trial, outcome)
-        publisher().on_outcome()
+    with engine_of(request.args, prepared, devices) as engine:
+        unfinished = True
+        while unfinished:
+            with Progress(run) as progress:
 
-    with engine_of(request.args, prepared, devices) as engine, Progress(run) as progress:
-        run.run(engine, on_outcome, log=str(log))
+                def on_outcome(trial: Trial, outcome: Outcome, progress: Progress = progress) -> None:
+                    progress.on_outcome(trial, outcome)
+                    publisher().on_outcome()
+
+                run.run(engine, on_outcome, log=str(log))
+            if unfinished := look(run, name=request.name):
+                asked, done = run.counts()
+                print(f"{asked - done} more trials, for differences that are not clear yet", flush=True)

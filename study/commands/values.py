@@ -11,7 +11,7 @@ from study.design.factors import Value
 
 T = TypeVar("T")
 
-_LARGEST_SEED = 2**32 - 1
+LARGEST_SEED = 2**32 - 1
 
 
 def whole_numbers(text: str) -> tuple[int, ...]:
@@ -37,15 +37,15 @@ def seeds(text: str) -> tuple[int, ...]:
         return tuple(range(int(text)))
     if re.fullmatch(r"\d+(,\d+)*,?", text) and "," in text:
         numbers = _each_once(text, [int(part) for part in text.rstrip(",").split(",")])
-        if max(numbers) <= _LARGEST_SEED:
+        if max(numbers) <= LARGEST_SEED:
             return tuple(sorted(numbers))
     raise ArgumentTypeError(f"{text!r} is not seeds; write how many, at least 1 (5 is seeds 0 to 4), or which (0,1,7)")
 
 
 def seed(text: str) -> int:
     """Parse one seed."""
-    if not re.fullmatch(r"\d+", text) or int(text) > _LARGEST_SEED:
-        raise ArgumentTypeError(f"{text!r} is not a seed: a whole number from 0 to {_LARGEST_SEED}")
+    if not re.fullmatch(r"\d+", text) or int(text) > LARGEST_SEED:
+        raise ArgumentTypeError(f"{text!r} is not a seed: a whole number from 0 to {LARGEST_SEED}")
     return int(text)
 
 
@@ -128,6 +128,14 @@ def positive(text: str) -> float:
         value = 0.0
     if not 0 < value < float("inf"):
         raise ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
+def points(text: str) -> float:
+    """Parse percentage points above 0 and below 100."""
+    value = positive(text)
+    if value >= 100:
+        raise ArgumentTypeError(f"{text!r} is not below 100 percentage points")
     return value
 
 

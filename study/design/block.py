@@ -129,6 +129,11 @@ class Block:
         return "names"
 
     @property
+    def compared(self) -> bool:
+        """Whether each of its configurations is compared with its reference."""
+        return self.make_table is None and not self.chooses
+
+    @property
     def varies_pair(self) -> bool:
         """Whether it varies both K, so that no pair has to be chosen for it."""
         return set(PAIR) <= set(self.columns)

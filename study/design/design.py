@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
@@ -15,6 +15,7 @@ from cemobam_core.training.config import TrainingConfig
 from study.design.block import Block
 from study.design.configuration import Configuration, Trial, check_known
 from study.design.factors import Factor, Pair, Value
+from study.design.seeds import fresh_seeds
 from study.papers.cemobam.profiles import PROFILES
 
 ANY_PAIR, _OTHER_PAIR = Pair(1, 1), Pair(2, 2)
@@ -28,13 +29,16 @@ _UNSHARED = ("k_audio", "k_text", "fusion", "modules")
 class Design:
     """What a user asks for: blocks, the settings that all trials share, seeds and folds.
 
+    Seeds that choose are not those that confirm: what was best on some seeds is partly their luck.
+
     Attributes:
         blocks: by name.
         profile: the reading of the method that trials start from.
         system: the name of the system that the blocks vary.
         settings: of system, graph and training, where they are not the profile's.
         dataset: whose own settings come before these.
-        seeds: one trial of each configuration for each.
+        seeds: one trial of each configuration for each; those that choose the pair, where one is chosen.
+        confirm: how many fresh seeds run at a pair that was chosen; 0: as many as ``seeds``.
         folds: how many assignments to train, val and test the features come in.
     """
 
@@ -44,6 +48,7 @@ class Design:
     settings: Mapping[str, Value] = field(default_factory=dict)
     dataset: str = "demo"
     seeds: tuple[int, ...] = tuple(range(5))
+    confirm: int = 0
     folds: int = 1
     _made: dict[tuple[str, Pair], list[Configuration]] = field(
         default_factory=dict, init=False, compare=False, repr=False
@@ -79,7 +84,7 @@ class Design:
             system = profile.system
         else:
             system = kind()  # type: ignore[assignment]
-            given = {name: value for name, value in given.items() if name in _TRAINING}
+            given = {name: value for name, value in given.items() if name in TRAINING}
         made = Configuration(
             profile=name or start,
             system=system,
@@ -120,19 +125,30 @@ class Design:
                     f"block {block.name!r}: {other} and {value} have the same name; rename one of the classes or files"
                 )
 
-    def trials(self, block: str, at: Pair) -> list[Trial]:
+    @property
+    def fresh_seeds(self) -> tuple[int, ...]:
+        """The seeds that run at a pair that was chosen: those that follow the largest of :attr:`seeds`."""
+        return fresh_seeds(self.seeds, self.confirm or len(self.seeds))
+
+    def trials(
+        self, block: str, at: Pair, seeds: Mapping[Configuration, Sequence[int]] | Sequence[int] | None = None
+    ) -> list[Trial]:
         """Return the trials of a block, seed by seed, so that an early stop leaves all configurations with few seeds.
 
         Args:
             block: its name.
             at: the pair for a block that does not vary it.
+            seeds: of all of its configurations, or of each; None: :attr:`seeds`.
         """
         configurations = self.configurations(block, at)
+        given = self.seeds if seeds is None else seeds
+        of = given if isinstance(given, Mapping) else dict.fromkeys(configurations, given)
         return [
             Trial(configuration=configuration, seed=seed, fold=fold)
-            for seed in self.seeds
+            for seed in dict.fromkeys(seed for one in configurations for seed in of[one])
             for fold in range(self.folds)
             for configuration in configurations
+            if seed in of[configuration]
         ]
 
     def needs_pair(self, block: str) -> bool:
@@ -175,7 +191,8 @@ class Design:
         return {name: value for name, value in shared.items() if name not in _UNSHARED}
 
 
-_TRAINING = {f.name for f in fields(TrainingConfig)} | {f.name for f in fields(GraphConfig)}
+TRAINING = {f.name for f in fields(TrainingConfig)} | {f.name for f in fields(GraphConfig)}
+"""Settings of the training and the graph; all others are a system's own."""
 
 
 def distinct(trials: Iterable[Trial]) -> list[Trial]:

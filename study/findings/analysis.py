@@ -5,26 +5,43 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
+import pandas as pd
 
 from cemobam_core.metrics import METRICS
 from study.design.factors import Pair
+from study.design.seeds import LOOKS, SPENT
+from study.findings.luck import (
+    Components,
+    Level,
+    agreement,
+    agreement_between,
+    cluster_by,
+    components,
+    contributions,
+    crossed,
+    equivalence,
+    level,
+    mcnemar,
+    probabilities,
+    seeds_needed,
+    vote,
+)
 from study.findings.results import AboutBlock, GridScores, Results
 from study.findings.statistics import (
+    LEVEL,
     Array,
     Difference,
     GridVariance,
-    Rule,
+    Indices,
     Selection,
-    compare_pairs,
     grid_variance,
-    held_out,
     holm,
     paired,
-    pick,
     selection,
-    weaker,
 )
 from study.ledger.outcomes import Metric
 from study.papers.cemobam.published import paper_pair
@@ -33,30 +50,112 @@ MEASURES: dict[Metric, str] = {name: metric.label for name, metric in METRICS.it
 """The metrics by name, and how they are shown."""
 
 
+Row = tuple[Any, ...]
+"""A configuration, as blocks have it."""
+
+Verdict = Literal["better", "worse", "equivalent", "undecided", "not tested"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One configuration against another on the test split, paired by seed.
+    """One configuration against another on the test split, each seed against itself.
 
     Attributes:
-        family: ``pairs``, or the name of a block: the comparisons that are corrected together.
+        family: the name of a block: the comparisons that are corrected together.
         metric: of which the figures are.
-        first: what the difference is of.
-        second: what it is to.
-        raw: the first's mean less the second's, over the seeds that both have: the difference that the tables show.
-        difference: what is tested, in fractions: corrected for the choice of K where these seeds chose it, and else
-            with ``raw`` as its mean.
-        corrected: whether it is corrected.
-        p_holm: its p-value after Holm's correction over the family.
+        first: the reference.
+        second: the configuration that it is compared with.
+        seed: the first less the second, and what another seed would give on these utterances.
+        utterances: the same, and what another seed would give on other utterances; None: predictions are not kept.
+        decided_by: which of the two decides.
+        level: of the test; lower than 0.05 where a study looks several times.
+        components: where the variance of the difference comes from; None: one seed does not say.
+        rope: points within which the two are practically the same.
+        p_holm: :attr:`p` after Holm's correction over the family.
+        p_same: :attr:`p_equivalent` likewise.
+        verdict: on the first.
     """
 
     family: str
     metric: Metric
     first: str
     second: str
-    raw: float
-    difference: Difference
-    corrected: bool
+    seed: Difference
+    utterances: Difference | None
+    decided_by: Literal["seed", "utterances"]
+    level: float
+    components: Components | None
+    rope: float
     p_holm: float = np.nan
+    p_same: float = np.nan
+    verdict: Verdict = "not tested"
+
+    @property
+    def difference(self) -> Difference:
+        """The difference that decides."""
+        return self.utterances if self.utterances and self.decided_by == "utterances" else self.seed
+
+    @property
+    def other(self) -> Difference | None:
+        """The same difference with the other kind of interval; None: there is none."""
+        return self.seed if self.utterances and self.decided_by == "utterances" else self.utterances
+
+    @property
+    def p(self) -> float:
+        """The deciding p-value for all looks together, not corrected for the family."""
+        return _over_looks(self.difference.p, self.level)
+
+    @property
+    def p_equivalent(self) -> float:
+        """That of the two one-sided tests for practical equivalence, likewise."""
+        return _over_looks(equivalence(self.difference, self.rope / 100), self.level)
+
+    @cached_property
+    def chances(self) -> tuple[float, float, float]:
+        """The probabilities that the first is better by more than the rope, practically the same, and worse."""
+        return probabilities(self.difference, self.rope / 100)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """How alike two configurations label the test utterances.
+
+    Attributes:
+        family: the name of a block.
+        first: the reference.
+        second: the configuration that it is compared with.
+        within_first: the share of utterances that two seeds of the first label alike, mean over pairs of seeds.
+        within_second: of the second.
+        between: of a seed of the first and a seed of the second.
+        only_first: utterances that only the vote of the first's seeds has right.
+        only_second: only that of the second's.
+        p_mcnemar: of McNemar's test of the two votes: over other utterances, with these very trainings.
+    """
+
+    family: str
+    first: str
+    second: str
+    within_first: float
+    within_second: float
+    between: float
+    only_first: int
+    only_second: int
+    p_mcnemar: float
+
+
+@dataclass(frozen=True, eq=False)
+class Sampling:
+    """How other utterances would be drawn.
+
+    Attributes:
+        by: what is drawn: single utterances, speakers with all of theirs, or the folds of a cross-validation.
+        clusters: (U,), which of them each utterance belongs to; None: to none but itself.
+        fold_ratio: of folds, the test utterances over the training utterances.
+    """
+
+    by: Literal["utterance", "speaker", "fold"] = "utterance"
+    clusters: Indices | None = None
+    fold_ratio: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,82 +203,8 @@ class Analysis:
         """The pair that the paper reports as best on this data set; None where it names none."""
         return paper_pair(self.results.about.dataset)
 
-    @cached_property
-    def chosen_here(self) -> bool:
-        """Whether these seeds chose the pair: by the rule, or by a user who gives what their grid shows as best."""
-        about, grid = self.results.about, self.grid
-        if not about.given:
-            return True
-        if grid is None:
-            return False
-        columns = [f"{split}_{metric}" for split in ("val", "test") for metric in self.results.measures]
-        best = [int(pick(grid.values[column].mean(axis=0).ravel(), "best")) for column in columns]
-        return grid.index(about.at) in best
-
-    @cached_property
-    def _rules(self) -> dict[str, Rule]:
-        """How each pair that is compared is picked: ``chosen``, ``paper``, ``middle``, as far as the grid has it."""
-        grid, about = self.grid, self.results.about
-        if grid is None:
-            return {}
-        chosen: Rule | None = "best" if self.chosen_here else grid.index(about.at)
-        rules = {"chosen": chosen, "paper": grid.index(self.paper_pair), "middle": "middle"}
-        return {name: rule for name, rule in rules.items() if rule is not None}
-
-    @property
-    def _choosing(self) -> Array:
-        """(S, A, B): the figures that choose the pair."""
-        about = self.results.about
-        assert self.grid
-        return self.grid.values[f"{about.select_on}_{about.select_by}"]
-
-    @cached_property
-    def _places(self) -> dict[str, int]:
-        """Where on the grid each pair is that is compared, as all of the grid's seeds together pick it."""
-        means: Array = self._choosing.mean(axis=0).ravel()
-        return {name: int(pick(means, rule)) for name, rule in self._rules.items()}
-
-    @property
-    def compared(self) -> dict[str, Pair]:
-        """The pairs that are compared, by name, as all of the grid's seeds together pick them."""
-        return {name: self.grid.pair(place) for name, place in self._places.items()} if self.grid else {}
-
-    @cached_property
-    def pairs(self) -> dict[Metric, list[Comparison]]:
-        """The chosen pair, the paper's and the middle one against each other, corrected for having been picked."""
-        grid, rules = self.grid, self._rules
-        if grid is None or grid.values["test_wa"][0].size < 2 or len(grid.seeds) < 2:
-            return {}
-        names = list(rules)
-        made: dict[Metric, list[Comparison]] = {}
-        for metric in self.results.measures:
-            measured = grid.values[f"test_{metric}"]
-            means = {name: float(measured.mean(axis=0).ravel()[place]) for name, place in self._places.items()}
-            made[metric] = _corrected(
-                [
-                    Comparison(
-                        family="pairs",
-                        metric=metric,
-                        first=a,
-                        second=b,
-                        raw=means[a] - means[b],
-                        difference=compare_pairs(self._choosing, measured, rules[a], rules[b]),
-                        corrected=not (isinstance(rules[a], int) and isinstance(rules[b], int)),
-                    )
-                    for i, a in enumerate(names)
-                    for b in names[i + 1 :]
-                    if rules[a] != rules[b]
-                ]
-            )
-        return made
-
     def of(self, name: str) -> dict[Metric, list[Comparison]]:
         """Return a block's reference against each of its other configurations, by metric; a family by itself.
-
-        The study's own configuration took part in choosing the pair: it was best there, and its seeds' luck helped it
-        to be. Beside others that were not picked it looks too good. So its figures are taken once as they are, and
-        once at the pair that the other seeds choose, which is a little too low; a difference counts when both show it
-        (:func:`weaker`).
 
         Args:
             name: of the block; none that compares nothing, or that the study has not got, has any.
@@ -197,44 +222,190 @@ class Analysis:
         return {}
 
     def _compared(self, block: AboutBlock, metric: Metric) -> list[Comparison]:
-        results, reference = self.results, block.reference
-        figures = results.by_seed(block, f"test_{metric}")
-        keys = results.keys(block)
-        fresh = self._at_others_choice(metric) if block.needs_pair else {}
-        picked = block.rows.index(results.about.base) if results.about.base in block.rows else None
-        made = []
-        for other in range(len(block.rows)):
-            if other == reference or figures[[reference, other]].isna().all().any():
-                continue
-            both = figures[[reference, other]].dropna()
-            difference = paired(both[reference].to_numpy(), both[other].to_numpy())
-            raw, corrected = difference.mean, bool(fresh) and picked in (reference, other)
-            if corrected:
-                shared = both[both.index.isin(list(fresh))].copy()
-                shared[picked] = [fresh[seed] for seed in shared.index]
-                difference = weaker(difference, paired(shared[reference].to_numpy(), shared[other].to_numpy()))
-            made.append(
-                Comparison(
-                    family=block.name,
-                    metric=metric,
-                    first=block.name_of(keys[reference]),
-                    second=block.name_of(keys[other]),
-                    raw=raw,
-                    difference=difference,
-                    corrected=corrected,
+        others = [place for place in range(len(block.rows)) if place != block.reference]
+        made = [self._compare(block, block.reference, other, metric) for other in others]
+        return _judged([comparison for comparison in made if comparison])
+
+    def between(self, block: AboutBlock, first: str, second: str) -> Comparison | None:
+        """Return the comparison of two configurations of a block, as a family by itself; None: they are not there.
+
+        Args:
+            block: of the study.
+            first: the name of the one, as csv files have it.
+            second: of the other.
+        """
+        names = [block.name_of(key) for key in self.results.keys(block)]
+        if not {first, second} <= set(names):
+            return None
+        made = self._compare(block, names.index(first), names.index(second), self.metric)
+        return _judged([made])[0] if made else None
+
+    def _compare(self, block: AboutBlock, first: int, second: int, metric: Metric) -> Comparison | None:
+        """Return the comparison of two configurations, by their places; None: they have no seed in common."""
+        about, keys = self.results.about, self.results.keys(block)
+        seeds = block.seeds[: min(block.n_seeds[first], block.n_seeds[second])]
+        figures = self._by_seed(block, metric)
+        both = figures[figures.index.isin(seeds)][[first, second]].dropna()
+        if both.empty:
+            return None
+        level = SPENT[LOOKS.index(len(seeds))] if about.looks else LEVEL
+        differences = self._differences((block.rows[first], block.rows[second]), metric, both.index)
+        utterances = None if differences is None else self._crossed(differences, level)
+        return Comparison(
+            family=block.name,
+            metric=metric,
+            first=block.name_of(keys[first]),
+            second=block.name_of(keys[second]),
+            seed=paired(both[first].to_numpy(), both[second].to_numpy(), level),
+            utterances=utterances,
+            decided_by="seed" if utterances is None else block.decided_by,
+            level=level,
+            components=self._components(differences, both[first] - both[second]),
+            rope=about.rope,
+        )
+
+    def _by_seed(self, block: AboutBlock, metric: Metric) -> pd.DataFrame:
+        if (block.name, metric) not in self._figures:
+            self._figures[block.name, metric] = self.results.by_seed(block, f"test_{metric}")
+        return self._figures[block.name, metric]
+
+    @cached_property
+    def _figures(self) -> dict[tuple[str, Metric], pd.DataFrame]:
+        return {}
+
+    def _differences(self, rows: tuple[Row, Row], metric: Metric, seeds: pd.Index[int]) -> Array | None:
+        """Return what each test utterance adds to the difference of two configurations, (S, U); None: not known."""
+        first, second = (self._contributions(row, metric) for row in rows)
+        if first is None or second is None or not (seeds.isin(first.index) & seeds.isin(second.index)).all():
+            return None
+        return np.asarray(first.loc[seeds].to_numpy() - second.loc[seeds].to_numpy())
+
+    def _contributions(self, row: Row, metric: Metric) -> pd.DataFrame | None:
+        """Return what each test utterance contributes to a configuration's metric, a row a seed; None: not known."""
+        if (row, metric) not in self._contributed:
+            results, kept = self.results, self.results.kept
+            made = None
+            if kept is not None and len(matrix := kept.matrix(results.of_row(row), results.about.folds)):
+                values = contributions(
+                    matrix.to_numpy(),
+                    kept.labels,
+                    metric,
+                    len(results.about.class_names),
+                    kept.folds if results.about.folds > 1 else None,
                 )
-            )
-        return _corrected(made)
+                made = pd.DataFrame(values, index=matrix.index)
+            self._contributed[row, metric] = made
+        return self._contributed[row, metric]
 
-    def _at_others_choice(self, metric: Metric) -> dict[int, float]:
-        """Each seed's figure at the pair that the other seeds choose; none where nothing was chosen on these seeds."""
-        grid = self.grid
-        if not self.chosen_here or grid is None or len(grid.seeds) < 2 or self._choosing[0].size < 2:
-            return {}
-        figures: Array = held_out(self._choosing, grid.values[f"test_{metric}"], "best")
-        return dict(zip(grid.seeds, figures.tolist(), strict=True))
+    @cached_property
+    def _contributed(self) -> dict[tuple[Row, Metric], pd.DataFrame | None]:
+        return {}
+
+    @cached_property
+    def sampling(self) -> Sampling:
+        """How other utterances would be drawn: by fold, by speaker, or each for itself."""
+        kept, folds = self.results.kept, self.results.about.folds
+        if kept is None:
+            return Sampling()
+        if folds > 1:
+            return Sampling("fold", kept.folds, len(kept.folds) / sum(kept.train_sizes))
+        speakers = cluster_by(kept.speakers)
+        return Sampling() if speakers is None else Sampling("speaker", speakers)
+
+    def _crossed(self, differences: Array, level: float) -> Difference:
+        sampling = self.sampling
+        return crossed(differences, clusters=sampling.clusters, fold_ratio=sampling.fold_ratio, level=level)
+
+    def _components(self, differences: Array | None, by_seed: pd.Series) -> Components | None:
+        """Return where the variance of a difference comes from: of seeds alone where predictions are not known."""
+        if len(by_seed) < 2:
+            return None
+        if differences is None:
+            seed = float(by_seed.var(ddof=1))
+            return Components(seed=seed, utterance=0.0, error=0.0, seeds=len(by_seed), utterances=1, clusters=2)
+        sampling = self.sampling
+        return components(differences, clusters=sampling.clusters, fold_ratio=sampling.fold_ratio)
+
+    @cached_property
+    def agreements(self) -> list[Agreement]:
+        """Every compared pair of configurations whose predictions are kept: how alike they label."""
+        made, classes = [], len(self.results.about.class_names)
+        for block in self.results.about.blocks:
+            names = [block.name_of(key) for key in self.results.keys(block)]
+            for c in self.of(block.name).get(self.metric, []):
+                rows = [block.rows[names.index(name)] for name in (c.first, c.second)]
+                first, second = (self._predicted(row, block.seeds) for row in rows)
+                if not len(first) or not len(second):
+                    continue
+                votes = [vote(predicted, classes) for predicted in (first, second)]
+                assert self.results.kept
+                p, only_first, only_second = mcnemar(*votes, self.results.kept.labels)
+                made.append(
+                    Agreement(
+                        family=block.name,
+                        first=c.first,
+                        second=c.second,
+                        within_first=agreement(first, classes),
+                        within_second=agreement(second, classes),
+                        between=agreement_between(first, second, classes),
+                        only_first=only_first,
+                        only_second=only_second,
+                        p_mcnemar=p,
+                    )
+                )
+        return made
+
+    def _predicted(self, row: Row, seeds: Sequence[int]) -> npt.NDArray[np.int16]:
+        """Return the classes that a configuration predicts, (S, U); no row where they are not kept."""
+        kept, results = self.results.kept, self.results
+        if kept is None:
+            return np.empty((0, 0), dtype=np.int16)
+        matrix = kept.matrix(results.of_row(row), results.about.folds)
+        return matrix[matrix.index.isin(seeds)].to_numpy()
+
+    def level(self, row: Row, metric: Metric, seeds: Sequence[int]) -> Level | None:
+        """Return a configuration's metric with both kinds of luck; None: its predictions are not kept.
+
+        Args:
+            row: of the configuration, as blocks have it.
+            metric: of which.
+            seeds: that count.
+        """
+        made = self._contributions(row, metric)
+        if made is None or not len(values := made[made.index.isin(seeds)]):
+            return None
+        return level(values.to_numpy(), clusters=self.sampling.clusters, fold_ratio=self.sampling.fold_ratio)
+
+    def seeds_needed(self, comparison: Comparison) -> int | None:
+        """Return with how many seeds a difference, if it stays as it is, would be told from 0; None: with no number.
+
+        Args:
+            comparison: that is undecided.
+        """
+        if (of := comparison.components) is None:
+            return None
+        of = of if comparison.decided_by == "utterances" else of.over_seeds
+        undecided = sum(c.verdict == "undecided" for c in self.of(comparison.family)[comparison.metric])
+        return seeds_needed(comparison.difference.mean, of, LEVEL / max(1, undecided))
 
 
-def _corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    corrected = holm([comparison.difference.p for comparison in comparisons])
-    return [replace(comparison, p_holm=p) for comparison, p in zip(comparisons, corrected, strict=True)]
+def _judged(made: Sequence[Comparison]) -> list[Comparison]:
+    """Return a family of comparisons with their corrected p-values and verdicts."""
+    p_values, same = holm([c.p for c in made]), holm([c.p_equivalent for c in made])
+    return [
+        replace(c, p_holm=p, p_same=p_same, verdict=_verdict(c.difference, p, p_same))
+        for c, p, p_same in zip(made, p_values, same, strict=True)
+    ]
+
+
+def _over_looks(p: float, level: float) -> float:
+    """Return a p-value that holds for all looks together: below 0.05 where it is below the look's own level."""
+    return min(1.0, p * LEVEL / level) if not np.isnan(p) else p
+
+
+def _verdict(difference: Difference, p: float, p_same: float) -> Verdict:
+    if np.isnan(p):
+        return "not tested"
+    if p < LEVEL:
+        return "better" if difference.mean > 0 else "worse"
+    return "equivalent" if p_same < LEVEL else "undecided"

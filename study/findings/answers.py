@@ -11,11 +11,22 @@ import pandas as pd
 
 from study.findings.analysis import MEASURES, Analysis, Comparison
 from study.findings.results import AboutBlock, plain_value
-from study.findings.statistics import LEVEL
-from study.findings.wording import ends, in_words, listed, p_value, points, seeds_in_words, signed
+from study.findings.wording import (
+    WHOSE,
+    chances_told,
+    difference_told,
+    in_words,
+    listed,
+    more_told,
+    p_value,
+    points,
+    points_of,
+    seeds_in_words,
+    turned,
+)
 
 _MANY = 10
-"""Differences within noise that are named; more are counted, and the table has them."""
+"""Differences of one verdict that are named; more are counted, and the table has them."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +85,16 @@ def _lines(analysis: Analysis, block: AboutBlock) -> list[str]:
         return [*lines, f"{_name(block, results.keys(block)[block.reference])}, the reference, is not done yet."]
     names = {block.name_of(key): _name(block, key) for key in results.keys(block)}
     short = {block.name_of(key): block.brief(key) for key in results.keys(block)}
-    first = names[made[0].first]
-    lines += [_differs(c, names) for c in made if c.p_holm < LEVEL]
-    if unsure := [c for c in made if c.p_holm >= LEVEL]:
-        holm = f", p after Holm's correction over {len(made)}" if len(made) > 1 else ""
-        lines.append(f"Within noise of {first} (points of {MEASURES[metric]}{holm}): {_row(unsure, short)}.")
-    if untested := [c for c in made if np.isnan(c.p_holm)]:
+    first, rope = names[made[0].first], points_of(results.about.rope)
+    lines += [_differs(c, names) for c in made if c.verdict in ("better", "worse")]
+    corrected = f", p after Holm's correction over {len(made)}" if len(made) > 1 else ""
+    of = f"points of {MEASURES[metric]}, 95% interval for {WHOSE[made[0].decided_by]}{corrected}"
+    if same := [c for c in made if c.verdict == "equivalent"]:
+        lines.append(f"Practically the same as {first}, within {rope} ({of}): {_row(same, short)}.")
+    if undecided := [c for c in made if c.verdict == "undecided"]:
+        more = more_told([(c, short[c.second]) for c in undecided], analysis)
+        lines.append(f"Undecided beside {first} ({of}): {_row(undecided, short)}.{more}")
+    if untested := [c for c in made if c.verdict == "not tested"]:
         lines.append(
             f"Beside {first} (points of {MEASURES[metric]}): {_row(untested, short)}. One seed cannot tell a "
             "difference from luck."
@@ -95,7 +110,8 @@ def _name(block: AboutBlock, key: Sequence[Any]) -> str:
 def _best(analysis: Analysis, block: AboutBlock, frame: pd.DataFrame) -> str:
     """Return which configuration the split that chooses says is best, and how the test split sees it."""
     about, metric = analysis.results.about, analysis.metric
-    full = frame[frame["n_seeds"] == frame["n_seeds"].max()]  # none is best by having fewer seeds
+    fewest = min(block.n_seeds) if about.looks else frame["n_seeds"].max()
+    full = frame[frame["n_seeds"] >= fewest]  # none is best by having fewer seeds
     best, highest = (
         full.iloc[int(full[f"{on}_{metric}_mean"].to_numpy().round(12).argmax())] for on in (about.select_on, "test")
     )
@@ -122,28 +138,21 @@ def _on_test(analysis: Analysis, row: pd.Series) -> str:
 
 
 def _differs(comparison: Comparison, names: dict[str, str]) -> str:
-    more = "more" if comparison.difference.mean < 0 else "less"
-    both = ends(comparison.difference, turned=True)
-    size = signed(-100 * comparison.difference.mean)
-    return (
-        f"{names[comparison.second]} scores {more} than {names[comparison.first]}: {size} points"
-        f"{f', 95% interval {both}' if both else ''} (p {p_value(comparison.p_holm)}, "
-        f"{seeds_in_words(comparison.difference.n)}{_corrected(comparison)})."
+    said = difference_told(
+        turned(comparison.difference),
+        names[comparison.second],
+        names[comparison.first],
+        WHOSE[comparison.decided_by],
+        comparison.p_holm,
+        turned(comparison.other) if comparison.other else None,
     )
+    return f"{said}. {chances_told(comparison, turned=True)}."
 
 
 def _row(comparisons: list[Comparison], names: dict[str, str]) -> str:
     told = [
-        f"{names[c.second]} ({points(c.difference, turned=True)}"
-        f"{'' if np.isnan(c.p_holm) else f', p {p_value(c.p_holm)}'}{_corrected(c)})"
+        f"{names[c.second]} ({points(turned(c.difference))}{'' if np.isnan(c.p_holm) else f', p {p_value(c.p_holm)}'})"
         for c in comparisons[:_MANY]
     ]
     more = [f"and {len(comparisons) - _MANY} more"] if len(comparisons) > _MANY else []
     return "; ".join([*told, *more])
-
-
-def _corrected(comparison: Comparison) -> str:
-    """Return what a reader must know of a difference that is not the table's."""
-    if not comparison.corrected:
-        return ""
-    return f"; corrected for having chosen K, {signed(-100 * comparison.raw)} in the table"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -15,15 +15,15 @@ import pandas as pd
 from cemobam_core.systems import name_of
 from study.design.block import Block, shown
 from study.design.configuration import Configuration, Trial
-from study.design.design import ANY_PAIR, distinct
+from study.design.design import ANY_PAIR, TRAINING, distinct
 from study.design.factors import PAIR, Pair
-from study.driver import PairFrom, Plan, StudyRun
+from study.driver import StudyRun
 from study.engines.models import model_folder
 from study.findings.aggregate import IDENTITY, trials_frame
 from study.findings.analysis import Analysis
 from study.findings.results import About, AboutBlock, Results
 from study.findings.wording import in_words, listed
-from study.ledger.outcomes import Outcome, StudyFacts
+from study.ledger.outcomes import Outcome
 
 Row = tuple[Any, ...]
 """What ``trials.csv`` has of a configuration in :attr:`About.identity`."""
@@ -68,7 +68,7 @@ class Evidence:
         concerned = {block: of for block, of in design.blocks.items() if run.concerns(block)}
         waiting = tuple(block for block in concerned if design.needs_pair(block) and pair is None)
         blocks = {block: of for block, of in concerned.items() if block not in waiting}
-        about = about_study(plan, facts, name=name, blocks=blocks, pair=pair, pair_from=run.pair_from)
+        about = about_study(run, name=name, blocks=blocks)
         # Trials of other blocks may look the same in the columns of these.
         known = run.known(distinct(trial for block in concerned for trial in run.trials(block)))
         frame = trials_frame(known, run.outcomes, facts, about.identity[len(IDENTITY) :])
@@ -115,14 +115,18 @@ class Evidence:
                 by_row.setdefault(_row(trial.configuration, self.about.identity), {})[trial] = outcome
         return by_row
 
-    def done_trials(self, row: Row) -> dict[Trial, Outcome]:
+    def done_trials(self, row: Row, seeds: Sequence[int]) -> dict[Trial, Outcome]:
         """Return the done trials of one configuration, as a row of a block or :attr:`About.base` names it."""
-        return self._done.get(row, {})
+        return {trial: outcome for trial, outcome in self._done.get(row, {}).items() if trial.seed in seeds}
+
+    def own_trials(self) -> dict[Trial, Outcome]:
+        """Return the done trials of the study's own configuration, of :attr:`Results.own_seeds`."""
+        return self.done_trials(self.about.base, self.results.own_seeds)
 
     def any_done(self, block: str) -> bool:
         """Return whether a trial of the block is done."""
         about = self.about.block(block)
-        return about is not None and any(row in self._done for row in about.rows)
+        return about is not None and any(self.done_trials(row, about.seeds) for row in about.rows)
 
     def curves(self, trials: dict[Trial, Outcome]) -> pd.DataFrame:
         """Return validation WA: a row per seed that has all folds, their mean; a column per epoch."""
@@ -136,36 +140,33 @@ class Evidence:
 
     def confusion(self) -> tuple[npt.NDArray[np.int64], int] | None:
         """Return the own configuration's (C, C) counts on test, and over how many trials; None: there are none."""
-        counts = [outcome.confusion for outcome in self.done_trials(self.about.base).values() if outcome.confusion]
+        counts = [outcome.confusion for outcome in self.own_trials().values() if outcome.confusion]
         return (np.sum(counts, axis=0, dtype=np.int64), len(counts)) if counts else None
 
     def model_folder(self) -> tuple[Trial, Path] | None:
         """Return the first trial of the study's own configuration and where its model is kept, if it is."""
-        for trial in sorted(self.done_trials(self.about.base), key=lambda t: (t.seed, t.fold)):
+        for trial in sorted(self.own_trials(), key=lambda t: (t.seed, t.fold)):
             folder = model_folder(self.models, trial, self.fingerprint)
             if (folder / "config.json").is_file():
                 return trial, folder
         return None
 
 
-def about_study(
-    plan: Plan, facts: StudyFacts, *, name: str, blocks: Mapping[str, Block], pair: Pair | None, pair_from: PairFrom
-) -> About:
+def about_study(run: StudyRun, *, name: str, blocks: Mapping[str, Block]) -> About:
     """Return what a study is.
 
     Args:
-        plan: what was asked for.
-        facts: what the ledger keeps of the study.
+        run: the study against its ledger.
         name: of the study.
         blocks: those of the plan's that are told of, by name; none that waits for a pair.
-        pair: of the blocks that need one; None: it is not known yet.
-        pair_from: how it was come by.
     """
-    design = plan.design
+    plan, facts, pair, design = run.plan, run.facts, run.pair(), run.plan.design
     identity = (*IDENTITY, *dict.fromkeys(c for of in blocks.values() for c in of.columns if c not in IDENTITY))
     base = _row(design.configuration({}, pair or ANY_PAIR), identity)
     if pair is None:
         base = tuple(None if c in PAIR else value for c, value in zip(identity, base, strict=True))
+    made = tuple(_about(run, of, pair or ANY_PAIR, identity, base) for of in blocks.values())
+    fresh = dict.fromkeys(seed for block in made if block.confirms for seed in block.seeds)
     return About(
         name=name,
         dataset=facts.dataset,
@@ -175,16 +176,16 @@ def about_study(
         settings=design.shared(),
         identity=identity,
         base=base,
-        blocks=tuple(
-            _about(of, design.configurations(block, pair or ANY_PAIR), identity, base, design.needs_pair(block))
-            for block, of in blocks.items()
-        ),
+        blocks=made,
         seeds=design.seeds,
+        confirm=tuple(sorted(fresh)),
         folds=facts.folds,
         select_by=plan.select_by,
         select_on=plan.select_on,
         pair=(pair.k_audio, pair.k_text) if pair else None,
-        pair_from=pair_from,
+        pair_from=run.pair_from,
+        rope=plan.rope,
+        looks=plan.until_clear,
         class_names=tuple(facts.class_names),
         made_with=dict(facts.made_with),
     )
@@ -195,11 +196,11 @@ def _row(configuration: Configuration, identity: tuple[str, ...]) -> Row:
     return tuple(configuration.get(name) for name in identity)
 
 
-def _about(
-    block: Block, configurations: list[Configuration], identity: tuple[str, ...], base: Row, needs_pair: bool
-) -> AboutBlock:
+def _about(run: StudyRun, block: Block, pair: Pair, identity: tuple[str, ...], base: Row) -> AboutBlock:
     """Return what a study keeps of a block."""
-    rows = tuple(dict.fromkeys(_row(configuration, identity) for configuration in configurations))
+    design = run.plan.design
+    made = {_row(one, identity): one for one in reversed(design.configurations(block.name, pair))}
+    rows = tuple(dict.fromkeys(_row(one, identity) for one in design.configurations(block.name, pair)))
     # a value and what the trials have of it: of a system in a file only the last part of its name
     place, named = identity.index(block.columns[0]), dict(zip(block.names, rows, strict=False))
     if len(rows) < len(block.names):  # some configurations are the same
@@ -216,8 +217,12 @@ def _about(
         rows=rows,
         reference=reference,
         chooses=block.chooses,
-        compared=block.make_table is None and not block.chooses,
-        needs_pair=needs_pair,
+        compared=block.compared,
+        needs_pair=design.needs_pair(block.name),
+        seeds=run.seeds_of(block.name),
+        n_seeds=tuple(len(run.seeds_of(block.name, made[row])) for row in rows),
+        confirms=run.confirms(block.name),
+        decided_by="seed" if {name for _, given in block.changes() for name in given} <= TRAINING else "utterances",
         labels={shown(row[place]): block.labels[value] for value, row in named.items() if value in block.labels},
         table=block.table or block.name,
         drawing=block.drawing or block.name,

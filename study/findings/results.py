@@ -47,6 +47,11 @@ class AboutBlock:
         chooses: whether the study's pair is chosen among them.
         compared: whether each of them is compared with the reference.
         needs_pair: whether they are at the study's pair.
+        seeds: that its configurations run with.
+        n_seeds: of each configuration, with how many of them.
+        confirms: whether these seeds took no part in choosing the pair.
+        decided_by: whose luck its intervals must hold for: that of another ``seed``, or of another seed and other
+            ``utterances``.
         labels: how values of its only column are shown, by how they are written.
         table: the name of its table's files.
         drawing: the name of its figure.
@@ -62,6 +67,10 @@ class AboutBlock:
     chooses: bool
     compared: bool
     needs_pair: bool
+    seeds: tuple[int, ...]
+    n_seeds: tuple[int, ...]
+    confirms: bool
+    decided_by: Literal["seed", "utterances"]
     labels: dict[str, str]
     table: str
     drawing: str
@@ -109,12 +118,15 @@ class About:
         identity: the columns of ``trials.csv`` that tell all configurations apart.
         base: what ``trials.csv`` has in these for the study's own configuration, at its pair where it has one.
         blocks: that were asked for or have been run before.
-        seeds: as asked for.
+        seeds: as asked for; those that choose the pair, where one is chosen.
+        confirm: the fresh seeds at the pair, which took no part in choosing it; empty: no block runs with any.
         folds: how many folds a complete seed has.
         select_by: the metric that chooses the K pair.
         select_on: the split that does.
         pair: K_audio and K_text of the blocks that need a pair; None: none is chosen yet.
         pair_from: whether that pair was ``chosen``, ``given`` by the user, or is the ``usual`` one.
+        rope: points within which two configurations are practically the same (the region of practical equivalence).
+        looks: whether configurations get more seeds until their differences are clear.
         class_names: the emotions, where the ledger knows them.
         made_with: versions of what ran the study's first trial, where the ledger knows them.
     """
@@ -129,11 +141,14 @@ class About:
     base: tuple[Any, ...]
     blocks: tuple[AboutBlock, ...]
     seeds: tuple[int, ...]
+    confirm: tuple[int, ...]
     folds: int
     select_by: Metric
     select_on: Split
     pair: tuple[int, int] | None
     pair_from: Literal["chosen", "given", "usual"]
+    rope: float
+    looks: bool
     class_names: tuple[str, ...]
     made_with: dict[str, str]
 
@@ -267,20 +282,25 @@ class Results:
         return {}
 
     def trials_of(self, name: str) -> pd.DataFrame:
-        """Return the trials of a block: those of its configurations, whatever block they were run for."""
+        """Return the trials of a block: of its configurations and its seeds, whatever block they were run for."""
         about = self.about.block(name)
-        rows = about.rows if about else ()
-        return self._of_rows(rows)
+        return self._of_rows(about.rows, about.seeds) if about else self._of_rows((), ())
 
-    def _of_rows(self, rows: Sequence[tuple[Any, ...]]) -> pd.DataFrame:
-        wanted = set(rows)
-        return self.trials[np.array([row in wanted for row in self._rows], dtype=bool)]
+    def of_row(self, row: tuple[Any, ...]) -> pd.DataFrame:
+        """Return the trials of one configuration, whatever their seeds."""
+        return self.trials.iloc[self._places.get(row, [])]
+
+    def _of_rows(self, rows: Sequence[tuple[Any, ...]], seeds: Sequence[int]) -> pd.DataFrame:
+        trials = self.trials.iloc[sorted(place for row in set(rows) for place in self._places.get(row, []))]
+        return trials[trials["seed"].isin(seeds)]
 
     @cached_property
-    def _rows(self) -> list[tuple[Any, ...]]:
-        """The configuration of each trial, as :attr:`AboutBlock.rows` has it."""
-        keys = self.trials[list(self.about.identity)].itertuples(index=False, name=None)
-        return [tuple(map(plain_value, key)) for key in keys]
+    def _places(self) -> dict[tuple[Any, ...], list[int]]:
+        """Where each configuration's trials are, by the configuration as :attr:`AboutBlock.rows` has it."""
+        places: dict[tuple[Any, ...], list[int]] = {}
+        for place, key in enumerate(self.trials[list(self.about.identity)].itertuples(index=False, name=None)):
+            places.setdefault(tuple(map(plain_value, key)), []).append(place)
+        return places
 
     def keys(self, block: AboutBlock) -> list[tuple[Any, ...]]:
         """Return each configuration's values in the block's columns, in its order."""
@@ -305,9 +325,15 @@ class Results:
         return {name: metric.label for name, metric in SCORES.items() if known[name]}
 
     @cached_property
+    def own_seeds(self) -> tuple[int, ...]:
+        """The seeds of the study's own configuration: fresh ones where any is done, else those that chose its pair."""
+        fresh = self.about.confirm
+        return fresh if fresh and len(self._of_rows([self.about.base], fresh)) else self.about.seeds
+
+    @cached_property
     def own(self) -> pd.DataFrame:
-        """The aggregate of the study's own configuration, at its pair: one row, or none."""
-        trials = self._of_rows([self.about.base])
+        """The aggregate of the study's own configuration, at its pair, over :attr:`own_seeds`: one row, or none."""
+        trials = self._of_rows([self.about.base], self.own_seeds)
         return aggregate(trials, list(self.about.identity), self.about.folds)
 
     def per_seed(self, trials: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
@@ -463,9 +489,10 @@ _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}"
 
 def _check_about(about: About) -> None:
     """Raise ValueError where values that are sound each for itself are not together."""
-    if about.folds < 1 or min(about.pair or (1,)) < 1:
-        raise ValueError("folds and K are at least 1")
-    if len(set(about.seeds)) < len(about.seeds) or len(set(about.class_names)) < len(about.class_names):
+    if about.folds < 1 or min(about.pair or (1,)) < 1 or not 0 < about.rope < 100:
+        raise ValueError("folds and K are at least 1, and rope is between 0 and 100 points")
+    seeds = (*about.seeds, *about.confirm)
+    if len(set(seeds)) < len(seeds) or len(set(about.class_names)) < len(about.class_names):
         raise ValueError("a seed or a class is named twice")
     if about.identity[: len(IDENTITY)] != IDENTITY or len(set(about.identity)) < len(about.identity):
         raise ValueError(f"identity is {str(about.identity)[:80]}")
@@ -489,6 +516,10 @@ def _check_block(about: About, block: AboutBlock) -> None:
         raise ValueError(f"columns of the block {block.name}")
     if not 0 <= block.reference < len(block.rows):
         raise ValueError(f"reference of the block {block.name}")
+    if len(block.n_seeds) != len(block.rows) or any(not 0 <= n <= len(block.seeds) for n in block.n_seeds):
+        raise ValueError(f"n_seeds of the block {block.name}")
+    if len(set(block.seeds)) < len(block.seeds):
+        raise ValueError(f"the block {block.name} has a seed twice")
     if len(set(block.rows)) < len(block.rows):
         raise ValueError(f"the block {block.name} has a row twice")
     places = [about.identity.index(column) for column in PAIR]

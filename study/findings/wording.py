@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
 
 from study.design.factors import displayed
 from study.findings.statistics import Difference
+
+if TYPE_CHECKING:
+    from study.findings.analysis import Analysis, Comparison
+
+WHOSE: dict[Literal["seed", "utterances"], str] = {
+    "seed": "another seed",
+    "utterances": "another seed and other utterances",
+}
+"""What an interval holds for."""
 
 
 def in_words(setting: str) -> str:
@@ -26,21 +37,111 @@ def seeds_in_words(n: int) -> str:
     return f"{n} seed{'' if n == 1 else 's'}"
 
 
-def points(difference: Difference, *, turned: bool = False) -> str:
-    """Return a difference of fractions in percentage points, with its interval where it has one.
+def points_of(value: float) -> str:
+    """Return a number of percentage points: 1 point, 0.5 points."""
+    return f"{value:g} point{'' if value == 1 else 's'}"
+
+
+def turned(difference: Difference) -> Difference:
+    """Return the difference the other way round: the second less the first."""
+    low, high = -difference.high, -difference.low
+    return replace(difference, mean=-difference.mean, low=low, high=high, d_z=-difference.d_z)
+
+
+def points(difference: Difference) -> str:
+    """Return a difference of fractions in percentage points, with its interval where it has one."""
+    return f"{signed(100 * difference.mean)} {ends(difference)}".rstrip()
+
+
+def ends(difference: Difference) -> str:
+    """Return both ends of a difference's interval in points; empty: it has none."""
+    low, high = difference.low, difference.high
+    return f"[{signed(100 * low)}, {signed(100 * high)}]" if pd.notna(low) else ""
+
+
+def difference_told(
+    difference: Difference, first: str, second: str, whose: str, p: float, other: Difference | None = None
+) -> str:
+    """Return a difference as a sentence without its full stop.
 
     Args:
-        difference: first less second.
-        turned: whether to say second less first.
+        difference: of the first less the second, that decides.
+        first: what the sentence is about.
+        second: what it is compared with.
+        whose: luck the interval holds for, as :data:`WHOSE` has it.
+        p: its p-value, corrected.
+        other: the same difference with the other kind of interval; None: there is none.
     """
-    mean = -difference.mean if turned else difference.mean
-    return f"{signed(100 * mean)} {ends(difference, turned=turned)}".rstrip()
+    size = f"{abs(100 * difference.mean):.1f}"
+    if float(size) == 0:
+        said = f"{first} scores as much as {second}"
+    else:
+        unit = "point" if size == "1.0" else "points"
+        said = f"{first} scores {size} {unit} {'more' if difference.mean > 0 else 'less'} than {second}"
+    parts = [f"95% interval {both}, {whose}" for both in [ends(difference)] if both]
+    if other is not None and (both := ends(other)):
+        alone = WHOSE["seed" if difference.utterances else "utterances"]
+        parts.append(f"{both}, {alone}{' alone' if difference.utterances else ''}")
+    parts.append(f"p {p_value(p)}, {seeds_in_words(difference.n)}")
+    return f"{said} ({'; '.join(parts)})"
 
 
-def ends(difference: Difference, *, turned: bool = False) -> str:
-    """Return both ends of a difference's interval in points; empty: it has none."""
-    low, high = (-difference.high, -difference.low) if turned else (difference.low, difference.high)
-    return f"[{signed(100 * low)}, {signed(100 * high)}]" if pd.notna(low) else ""
+def chances_told(comparison: Comparison, *, turned: bool = False) -> str:
+    """Return the probabilities that the first is better, practically the same and worse, without a full stop.
+
+    Args:
+        comparison: of the first with the second.
+        turned: whether the sentence is about the second.
+    """
+    better, same, worse = comparison.chances
+    if turned:
+        better, worse = worse, better
+    by = points_of(comparison.rope)
+    return (
+        f"Probability that it is better by more than {by} {_chance(better)}, practically the same {_chance(same)}, "
+        f"worse by more than {by} {_chance(worse)}"
+    )
+
+
+def _chance(probability: float) -> str:
+    """Return a probability with two decimals, never as 0 or 1, which no finite number of seeds can say."""
+    if pd.isna(probability):
+        return "–"
+    return "< 0.01" if probability < 0.005 else "> 0.99" if probability > 0.995 else f"{probability:.2f}"
+
+
+def more_told(undecided: Sequence[tuple[Comparison, str]], analysis: Analysis) -> str:
+    """Return how many seeds would tell undecided differences, with the command; empty: none is undecided.
+
+    Args:
+        undecided: with the name of what the reference is compared with.
+        analysis: of the study.
+    """
+    about = analysis.results.about
+    most, never, needed = 0, [], []
+    for comparison, name in undecided:
+        n = analysis.seeds_needed(comparison)
+        if n is None or n > MANY_SEEDS:
+            never.append(name)
+        else:
+            needed.append(f"{name} {n}")
+            most = max(most, n)
+    told = ""
+    if needed and about.looks:
+        told += f" It would take more seeds than the last look has: {', '.join(needed)}."
+    elif needed:
+        block = about.block(undecided[0][0].family)
+        command = f"--confirm {most}" if block is not None and block.confirms else f"--seeds {most}"
+        told += f" If differences stay as they are, so many seeds would tell them: {', '.join(needed)} ({command})."
+    if never:
+        of = undecided[0][0].difference
+        why = f" on these {of.utterances} test utterances" if of.utterances else ""
+        told += f" As small as it is, no {MANY_SEEDS} seeds would tell the difference to {listed(never)}{why}."
+    return told
+
+
+MANY_SEEDS = 100
+"""More seeds than these are not proposed."""
 
 
 def signed(value: float) -> str:

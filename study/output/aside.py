@@ -80,7 +80,7 @@ def covers(new: About, old: About) -> bool:
         return False
     rows = {block.name: set(_told(new, block)) for block in new.blocks}
     blocks = all(set(_told(old, block)) <= rows.get(block.name, set()) for block in old.blocks)
-    return blocks and set(old.seeds) <= set(new.seeds)
+    return blocks and set(old.seeds) <= set(new.seeds) and set(old.confirm) <= set(new.confirm)
 
 
 def _told(about: About, block: AboutBlock) -> list[tuple[Any, ...]]:

@@ -22,7 +22,7 @@ from study.driver import StudyRun
 from study.findings.answers import Answer
 from study.findings.evidence import Evidence
 from study.output.figures import head_of, in_order, interactive, learning_curves, nothing_to_draw, published_of
-from study.output.report import VERDICT_SIGNS, Report, block_tables, chosen, counts
+from study.output.report import VERDICT_SIGNS, Report, block_tables, chosen, counts, settings_of
 from study.output.tables import Table, plain_markdown
 from study.papers.cemobam.claims import Claim, about_what
 
@@ -147,7 +147,7 @@ def _figure(evidence: Evidence, name: str) -> go.Figure:
     if of.kind == "plane" and frame[list(block.columns)].notna().all(axis=None):
         (x, y), keys = block.columns, results.keys(block)
         return interactive.heatmap(
-            frame, (x, y), about.pair if block.chooses else None, title=title, seeds=len(about.seeds),
+            frame, (x, y), about.pair if block.chooses else None, title=title, seeds=len(block.seeds),
             xs=list(dict.fromkeys(key[0] for key in keys)), ys=list(dict.fromkeys(key[1] for key in keys)),
             how=about.how, first=about.select_by,
         )  # fmt: skip
@@ -207,7 +207,7 @@ def _note(
     wanted += ["variance", "selection"] if of and of.chooses else []
     wanted += ["table3", "table4"] if of and "fusion" in of.columns else []
     shown = [_spaced(tables[name].markdown().rstrip()) for name in wanted if name in tables]
-    settings = {**about.settings, "seeds": ", ".join(map(str, about.seeds)), "folds": about.folds}
+    settings = settings_of(about)
     parts += [
         *(["## Tables", *shown] if shown else []),
         "## Settings",

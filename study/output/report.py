@@ -31,6 +31,7 @@ from study.output.tables import (
     LONGEST,
     TABLE_FORMS,
     Table,
+    agreement_table,
     block_table,
     comparisons_table,
     plain_markdown,
@@ -43,7 +44,7 @@ from study.papers.cemobam.systems import systems_table
 
 OTHERS = ("claims.csv", "report.md", "report.html")
 
-ALWAYS = ("variance", "comparisons", "selection", "table3", "table4")
+ALWAYS = ("variance", "comparisons", "agreement", "selection", "table3", "table4")
 """Tables that no block names."""
 
 
@@ -65,7 +66,8 @@ _SHOWN = 50
 
 VERDICT_SIGNS: dict[Verdict, str] = {
     "confirmed": "✓",
-    "within noise": "≈",
+    "equivalent": "≈",
+    "undecided": "?",
     "contradicted": "✗",
     "higher than published": "↑",
     "not tested": "–",
@@ -163,8 +165,7 @@ class Report:
         analysis = self.evidence.analysis
         if analysis.metric not in analysis.variance:
             return ""
-        sentence = spread_sentence(analysis)
-        return f"{sentence[0].upper()}{sentence[1:]} ({MEASURES[analysis.metric]} on test.)"
+        return f"{spread_sentence(analysis)} ({MEASURES[analysis.metric]} on test.)"
 
     def _html(self, plots: Path) -> str:
         environment = Environment(
@@ -185,6 +186,7 @@ class Report:
         about = evidence.about
         return {
             "about": about,
+            "settings": settings_of(about),
             "about_what": about_what(about.dataset, about.title),
             "claims": self.claims,
             "answers": self.answers,
@@ -238,8 +240,7 @@ class Report:
             for name, why in self.missing.items()
         ]
         parts += ["## Tables", *(table.markdown().rstrip() for table in self.tables.values())]
-        settings = {**about.settings, "seeds": ", ".join(map(str, about.seeds)), "folds": about.folds}
-        parts += ["## Settings", *_md_lists(settings, about.made_with)]
+        parts += ["## Settings", *_md_lists(settings_of(about), about.made_with)]
         if self.evidence.failed:
             failed = [
                 f"- {plain_markdown(what)}: {plain_markdown(why)}{f' (`{log}`)' if log else ''}"
@@ -273,7 +274,12 @@ def make_report(evidence: Evidence, *, again: str) -> Report:
 def make_tables(evidence: Evidence) -> dict[str, Table]:
     """Return every table that there is something to show in, by name."""
     analysis = evidence.analysis
-    others = (variance_table(analysis), comparisons_table(analysis), selection_table(analysis))
+    others = (
+        variance_table(analysis),
+        comparisons_table(analysis),
+        agreement_table(analysis),
+        selection_table(analysis),
+    )
     return {**block_tables(evidence), **{table.name: table for table in others if table}}
 
 
@@ -327,13 +333,25 @@ def chosen(evidence: Evidence) -> str:
     record = own.iloc[0]
     shown = ", ".join(_figure(record, f"test_{measure}", label) for measure, label in evidence.results.measures.items())
     n = int(record["n_seeds"])
-    interval = " (95% interval)" if n >= SEEDS_FOR_INTERVAL else ""
-    return f"{line}: test {shown} over {seeds_in_words(n)}{interval}"
+    interval = " (95% interval, another seed)" if n >= SEEDS_FOR_INTERVAL else ""
+    whose = ""
+    if evidence.results.own_seeds == about.confirm:
+        whose = " that took no part in the choice"
+    elif not about.given and about.pair:
+        whose = " that also chose the pair, so a little too high"
+    return f"{line}: test {shown} over {seeds_in_words(n)}{whose}{interval}"
 
 
 def _figure(record: pd.Series, metric: str, label: str) -> str:
     mean, low, high = (100 * record[f"{metric}_{x}"] for x in ("mean", "low", "high"))
     return f"{label} {mean:.2f}" + (f" [{low:.2f}, {high:.2f}]" if pd.notna(low) else "")
+
+
+def settings_of(about: About) -> dict[str, object]:
+    """Return what all trials share, and their seeds and folds, as a report lists them."""
+    fresh = {"fresh seeds": ", ".join(map(str, about.confirm))} if about.confirm else {}
+    seeds = ", ".join(map(str, about.seeds))
+    return {**about.settings, "seeds": seeds, **fresh, "folds": about.folds, "rope": f"{about.rope:g} points"}
 
 
 def link(plots: Path, results: Path) -> str:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,8 +15,7 @@ from cemobam_core.files import written_atomically
 from study.findings.analysis import MEASURES, Analysis, Comparison
 from study.findings.results import About, AboutBlock
 from study.findings.statistics import LEVEL, SEEDS_FOR_INTERVAL, holm
-from study.findings.wording import listed, p_value, points, seeds_in_words, signed
-from study.papers.cemobam.claims import PAIR_LABELS
+from study.findings.wording import WHOSE, ends, listed, p_value, points_of, seeds_in_words, signed
 from study.papers.cemobam.published import SWAP_NOTE
 
 TABLE_FORMS = ("csv", "md", "tex")
@@ -153,7 +152,7 @@ def block_table(analysis: Analysis, block: AboutBlock, published: pd.DataFrame |
     """
     results, about = analysis.results, analysis.results.about
     measures = results.measures
-    columns, keys, seeds = list(block.columns), results.keys(block), len(about.seeds)
+    columns, keys, seeds = list(block.columns), results.keys(block), len(block.seeds)
     summary = results.block(block.name)
     ours = summary.set_index(columns).reindex(
         pd.MultiIndex.from_tuples(keys) if len(columns) > 1 else [k[0] for k in keys]
@@ -174,7 +173,8 @@ def block_table(analysis: Analysis, block: AboutBlock, published: pd.DataFrame |
     for measure in measures:
         for figure in ("low", "high"):
             frame[f"{measure}_{figure}"] = 100 * ours[f"test_{measure}_{figure}"].to_numpy()
-    differing = {(metric, c.second): c.p_holm < LEVEL for metric, made in analysis.of(block.name).items() for c in made}
+    made = [(metric, c) for metric, family in analysis.of(block.name).items() for c in family]
+    differing = {(metric, c.second): c.verdict in ("better", "worse") for metric, c in made}
     cells: list[tuple[str | Cell, ...]] = []
     for key, row in zip(keys, frame.to_dict("records"), strict=True):
         measured = [
@@ -195,11 +195,16 @@ def block_table(analysis: Analysis, block: AboutBlock, published: pd.DataFrame |
         ]
         cells.append((block.brief(key), *measured, *printed))
     marks = {cell.mark for cells_ in cells for cell in cells_ if isinstance(cell, Cell)}
-    over = f"over {seeds_in_words(seeds)}{interval_words(summary)}"
+    decided_by = next((c.decided_by for _, c in made), block.decided_by)
+    fresh = " that took no part in choosing K" if block.confirms else ""
+    over = f"over {seeds_in_words(seeds)}{fresh}{interval_words(summary)}"
     return Table(
         name=block.table,
         caption=f"{block.title} ({where(about, block)}): test split, percent, mean {over}",
-        notes=(*interval_notes(frame), *_block_notes(frame, block, keys, seeds, marks, beside_published=beside)),
+        notes=(
+            *interval_notes(frame),
+            *_block_notes(frame, block, keys, marks, beside_published=beside, decided_by=decided_by),
+        ),
         frame=frame,
         head=block.head,
         groups=tuple(groups),
@@ -212,21 +217,26 @@ def _block_notes(
     frame: pd.DataFrame,
     block: AboutBlock,
     keys: Sequence[tuple[Any, ...]],
-    seeds: int,
     marks: set[str],
     *,
     beside_published: bool,
+    decided_by: Literal["seed", "utterances"],
 ) -> list[str]:
     notes = []
-    short = [(key, n) for key, n in zip(keys, frame["n_seeds"], strict=True) if n < seeds]
+    several = len(set(block.n_seeds)) > 1
+    of = zip(keys, frame["n_seeds"], block.n_seeds, strict=True)
+    short = [(key, n) for key, n, wanted in of if several or n < wanted]
     if short:
         counts = (", " if len(block.columns) == 1 else "; ").join(f"{block.brief(key)} {n}" for key, n in short)
-        notes.append(f"Fewer than {seeds} seeds are done: {counts}.")
+        notes.append(f"Seeds: {counts}." if several else f"Fewer than {len(block.seeds)} seeds are done: {counts}.")
     if "*" in marks:
         reference = block.told(keys[block.reference])
-        notes.append(f"* differs from {reference} by more than noise (paired by seed, 95%, Holm's correction).")
+        notes.append(
+            f"* differs from {reference} (p < 0.05 after Holm's correction, {WHOSE[decided_by]}; comparisons.csv has "
+            "the difference)."
+        )
     if "†" in marks:
-        notes.append("† outside the 95% interval of ours.")
+        notes.append("† outside the 95% interval of ours (another seed on these utterances).")
     if beside_published:
         notes.append(SWAP_NOTE)
     return notes
@@ -283,57 +293,124 @@ def variance_table(analysis: Analysis) -> Table | None:
 
 def comparisons_table(analysis: Analysis) -> Table | None:
     """Every pair of configurations that was compared; None: there is none."""
-    made = [analysis.pairs, *(analysis.of(block.name) for block in analysis.results.about.blocks)]
-    every = [c for family in made for comparisons in family.values() for c in comparisons]
+    families = [analysis.of(block.name) for block in analysis.results.about.blocks]
+    every = [c for family in families for comparisons in family.values() for c in comparisons]
     if not every:
         return None
-    rows = []
-    for c in every:
-        d = c.difference
-        rows.append(
-            {
-                **{"family": c.family, "metric": c.metric, "first": c.first, "second": c.second},
-                **{"raw_difference": 100 * c.raw, "corrected_for": "choice of K" if c.corrected else "nothing"},
-                **{"corrected_difference": 100 * d.mean, "corrected_low": 100 * d.low, "corrected_high": 100 * d.high},
-                **{"d_z": d.d_z, "p": d.p, "p_holm": c.p_holm, "n_seeds": d.n},
-            }
-        )
     shown, left_out = _most_telling([c for c in every if c.metric == analysis.metric])
-    both = any(c.corrected for c in shown)
+    known = any(c.utterances for c in shown)
     cells: list[tuple[str | Cell, ...]] = [
         (
             f"{_compared(analysis, c.family, c.first)} less {_compared(analysis, c.family, c.second)}",
-            *([signed(100 * c.raw) if c.corrected else points(c.difference)] if both else []),
-            points(c.difference) if c.corrected or not both else "",
-            number(c.difference.d_z),
-            p_value(c.difference.p),
+            signed(100 * c.difference.mean),
+            Cell(ends(c.seed) or "–", mark="" if c.decided_by == "utterances" else "*"),
+            *([Cell(ends(c.utterances) or "–", mark="*" if c.decided_by == "utterances" else "")] if known else []),
             Cell(p_value(c.p_holm), bold=c.p_holm < LEVEL),
+            " / ".join(_percent(chance) for chance in c.chances),
+            c.verdict,
             str(c.difference.n),
         )
         for c in shown
     ]
-    interval = ", with its 95% interval" if any(c.difference.n >= SEEDS_FOR_INTERVAL for c in shown) else ""
-    notes = [f"{MEASURES[analysis.metric]} in points; the csv has the others."]
-    if both:
-        notes.append(
-            "Raw: the mean of the first less that of the second, over the seeds that both have, as the tables and the "
-            f"grid show them. Corrected: for the choice of K on these very seeds{interval}; pairs of K are measured by "
-            "seeds that did not choose them. d, p and n are of the corrected one; a row without it needs none."
-        )
-    else:
-        notes.append(f"The mean of the first less that of the second, over the seeds that both have{interval}.")
-    families = listed(list(dict.fromkeys(c.family for c in shown)))
-    notes.append(f"d: the mean over the deviation of the differences. Holm within {families}; bold below 0.05.")
-    notes += left_out
-    if analysis.pairs and analysis.grid and analysis.grid.left_out:
-        notes.append(f"Pairs of K without what is not complete: {analysis.grid.left_out}.")
+    rope = points_of(analysis.results.about.rope)
+    names = listed(list(dict.fromkeys(c.family for c in shown)))
+    notes = [
+        f"{MEASURES[analysis.metric]} in points: the mean of the first less that of the second, over the seeds that "
+        "both have; the csv has the other metrics.",
+        f"95% intervals for {WHOSE['seed']} on these utterances"
+        + (f", and for {WHOSE['utterances']}{_drawn(analysis)}" if known else "")
+        + f"; * decides. Holm within {names}; bold below 0.05.",
+        f"Chances, in percent: that the first is better by more than {rope}, practically the same, worse by more than "
+        f"{rope}. Equivalent: two one-sided tests find the difference within {rope}.",
+        *([_LOOKS_NOTE] if analysis.results.about.looks else []),
+        *left_out,
+    ]
+    columns = ("Points", "Another seed", *(("And other utterances",) if known else ()))
     return Table(
         name="comparisons",
         caption=f"Differences on {analysis.results.about.title}, test split, paired by seed",
         notes=tuple(notes),
-        frame=pd.DataFrame(rows),
+        frame=pd.DataFrame([_comparison_row(c) for c in every]),
         head="Difference",
-        groups=(("", (*(("Raw", "Corrected") if both else ("Points",)), "d", "p", "p (Holm)", "n")),),
+        groups=(("", (*columns, "p (Holm)", "Better / same / worse", "Verdict", "n")),),
+        cells=tuple(cells),
+        wide=True,
+    )
+
+
+_LOOKS_NOTE = (
+    "Differences were looked at after 5, 10 and 20 seeds: p-values and intervals hold for all looks together (each "
+    "look has its share of the 5%)."
+)
+
+
+def _drawn(analysis: Analysis) -> str:
+    """Return how other utterances would be drawn, if not each by itself."""
+    by = analysis.sampling.by
+    return {"utterance": "", "speaker": " of other speakers", "fold": " of other folds"}[by]
+
+
+def _percent(chance: float) -> str:
+    """Return a probability in percent, never as 0 or 100."""
+    if pd.isna(chance):
+        return "–"
+    return "<1" if chance < 0.005 else ">99" if chance > 0.995 else f"{100 * chance:.0f}"
+
+
+def _comparison_row(c: Comparison) -> dict[str, Any]:
+    """Return what the csv has of a comparison."""
+    other = c.utterances
+    better, same, worse = c.chances
+    return {
+        **{"family": c.family, "metric": c.metric, "first": c.first, "second": c.second},
+        **{"difference": 100 * c.difference.mean, "decided_by": WHOSE[c.decided_by]},
+        **{"seed_low": 100 * c.seed.low, "seed_high": 100 * c.seed.high, "seed_p": c.seed.p},
+        "utterances_low": 100 * other.low if other else np.nan,
+        "utterances_high": 100 * other.high if other else np.nan,
+        "utterances_p": other.p if other else np.nan,
+        **{"d_z": c.seed.d_z, "p": c.p, "p_holm": c.p_holm, "p_equivalent": c.p_same},
+        **{"chance_better": better, "chance_same": same, "chance_worse": worse, "verdict": c.verdict},
+        **{"level": c.level, "n_seeds": c.difference.n, "n_utterances": other.utterances if other else 0},
+    }
+
+
+def agreement_table(analysis: Analysis) -> Table | None:
+    """How alike seeds and configurations label the test utterances; None: no predictions are kept."""
+    made = analysis.agreements[:LONGEST]
+    if not made:
+        return None
+    frame = pd.DataFrame([asdict(one) for one in analysis.agreements])
+    shares = ["within_first", "within_second", "between"]
+    frame[shares] *= 100
+    cells: list[tuple[str | Cell, ...]] = [
+        (
+            f"{_compared(analysis, one.family, one.first)} and {_compared(analysis, one.family, one.second)}",
+            *(f"{100 * share:.1f}" if pd.notna(share) else "–" for share in (one.within_first, one.within_second)),
+            f"{100 * one.between:.1f}",
+            str(one.only_first),
+            str(one.only_second),
+            Cell(p_value(one.p_mcnemar), bold=one.p_mcnemar < LEVEL),
+        )
+        for one in made
+    ]
+    notes = (
+        "Agreement: the percent of test utterances that two seeds of the first, two seeds of the second, or a seed of "
+        "each label alike.",
+        "Only right: how many utterances only the vote of the first's seeds has right, and only that of the second's. "
+        "McNemar's test of the two votes is over other utterances, with these very trainings; it is not corrected for "
+        "being several.",
+    )
+    return Table(
+        name="agreement",
+        caption=f"Agreement of labels on {analysis.results.about.title}, test split",
+        notes=notes,
+        frame=frame,
+        head="Configurations",
+        groups=(
+            ("Agreement (percent)", ("First", "Second", "Each other")),
+            ("Only right", ("First", "Second")),
+            ("McNemar", ("p",)),
+        ),
         cells=tuple(cells),
         wide=True,
     )
@@ -354,10 +431,7 @@ def _most_telling(comparisons: Sequence[Comparison]) -> tuple[list[Comparison], 
 
 
 def _compared(analysis: Analysis, family: str, name: str) -> str:
-    """Return one side of a comparison; a pair of K with its numbers."""
-    if family == "pairs":
-        pair = analysis.compared.get(name)
-        return f"{PAIR_LABELS[name]} (K {pair})" if pair else PAIR_LABELS[name]
+    """Return one side of a comparison."""
     block = analysis.results.about.block(family)
     keys = analysis.results.keys(block) if block else []
     shown = {block.name_of(key): block.told(key) if len(key) == 1 else block.brief(key) for key in keys if block}
@@ -448,7 +522,7 @@ def mean_cell(mean: float, low: float, high: float, *, bold: bool = False, mark:
 
 def interval_words(frame: pd.DataFrame) -> str:
     """Return what a caption says of the intervals: nothing where no row has seeds enough for one."""
-    return " ± half its 95% interval" if (frame["n_seeds"] >= SEEDS_FOR_INTERVAL).any() else ""
+    return " ± half its 95% interval (another seed)" if (frame["n_seeds"] >= SEEDS_FOR_INTERVAL).any() else ""
 
 
 def interval_notes(frame: pd.DataFrame) -> list[str]:

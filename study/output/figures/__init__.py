@@ -104,7 +104,7 @@ def _plane(name: str, evidence: Evidence, figure_of: Literal["mean", "std"] = "m
     x, y = block.columns
     keys = evidence.results.keys(block)
     return plane_figure(
-        frame, (x, y), about.pair if block.chooses else None, title=_where(evidence, block), seeds=len(about.seeds),
+        frame, (x, y), about.pair if block.chooses else None, title=_where(evidence, block), seeds=len(block.seeds),
         xs=list(dict.fromkeys(key[0] for key in keys)), ys=list(dict.fromkeys(key[1] for key in keys)), how=about.how,
         figure_of=figure_of,
     )  # fmt: skip
@@ -125,7 +125,7 @@ def _configurations(name: str, evidence: Evidence) -> Figure | str:
     title = _where(evidence, block)
     if evidence.blocks[name].kind == "line":
         values, factor = [key[0] for key in keys], math_text(block.columns[0])
-        return line_figure(by_seed, summary, values, factor=factor, title=title, seeds=len(evidence.about.seeds))
+        return line_figure(by_seed, summary, values, factor=factor, title=title, seeds=len(block.seeds))
     return names_figure(
         by_seed,
         summary,
@@ -133,7 +133,7 @@ def _configurations(name: str, evidence: Evidence) -> Figure | str:
         head=head_of(block),
         published=published_of(evidence, name),
         title=title,
-        seeds=len(evidence.about.seeds),
+        seeds=len(block.seeds),
     )
 
 
@@ -198,7 +198,9 @@ def learning_curves(evidence: Evidence) -> dict[str, dict[str, pd.DataFrame]] | 
                 plain(block.brief(key)): row for key, row in zip(evidence.results.keys(block), block.rows, strict=True)
             }
         drawn = {
-            label: f for label, row in lines.items() if not (f := evidence.curves(evidence.done_trials(row))).empty
+            label: f
+            for label, row in lines.items()
+            if not (f := evidence.curves(evidence.done_trials(row, block.seeds))).empty
         }
         if drawn and (of.kind != "plane" or about.base in block.rows):
             panels[name] = drawn
@@ -212,7 +214,7 @@ def nothing_to_draw(evidence: Evidence) -> str:
 
 def _confusion(evidence: Evidence) -> Figure | str:
     if (confusion := evidence.confusion()) is None:
-        done = evidence.done_trials(evidence.about.base)
+        done = evidence.own_trials()
         return "no trial of the study's own configuration has a confusion matrix" if done else nothing_to_draw(evidence)
     counts, trials = confusion
     return confusion_figure(counts, _class_names(evidence, len(counts)), title=_at_pair(evidence), trials=trials)

@@ -27,7 +27,7 @@ def table(evidence: Evidence) -> Table:
     """Return the block's table."""
     about, block = evidence.about, evidence.about.block(NAME)
     assert block
-    seeds = len(about.seeds)
+    seeds = len(block.seeds)
     over = f"over {seeds} seed{'s' if seeds > 1 else ''}"
     caption = f"{block.title} ({where(about, block)}): test split, percent, mean {over}"
     return gaps_table(evidence.results.trials_of(NAME), caption=caption, seeds=seeds, folds=about.folds)

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from study.design.block import Block
-from study.design.factors import Factor, Value
+from study.design.factors import PAIR, Factor, Pair, Value
 
 FUSIONS = ("cls", "min", "max", "mean")
 MODULES = ("full", "no_xcbam", "no_chgat")
@@ -73,6 +73,26 @@ grid = Block(
     drawing="topk",
     file="fig2_topk",
 )
+
+
+def confirm(profile: str, pair: Pair | None) -> Block:
+    """Return the block that measures the chosen pair with fresh seeds, beside the paper's where it names one.
+
+    Args:
+        profile: of the study, by whose name its own configuration goes.
+        pair: that the paper reports as best on the data set; None: it reports none.
+    """
+    paper_s: dict[str, Choice] = {"the paper's pair": {name: getattr(pair, name) for name in PAIR}} if pair else {}
+    return Block(
+        "confirm",
+        question=f"Is the chosen pair better than {pair}, the paper's?" if pair else "Does the chosen pair hold?",
+        title="The chosen pair with fresh seeds",
+        configurations={profile: {}, **paper_s},
+        reference=profile,
+        labels={profile: "the chosen pair"},
+        after_choice=True,
+    )
+
 
 fusion = Block(
     "fusion",

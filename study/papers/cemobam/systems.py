@@ -49,8 +49,8 @@ def systems_table(analysis: Analysis) -> Table | None:
         for x in frame.to_dict("records")
     ]
     notes = [*interval_notes(frame.tail(1)), *(f"{letters[system]} {note}." for system, note in noted.items())]
-    if row["n_seeds"] < len(about.seeds):
-        notes.append(f"Ours rests on {row['n_seeds']:.0f} of {len(about.seeds)} seeds.")
+    if row["n_seeds"] < len(results.own_seeds):
+        notes.append(f"Ours rests on {row['n_seeds']:.0f} of {len(results.own_seeds)} seeds.")
     notes.append(
         "The systems were not measured under one protocol: splits, folds and sometimes classes are each one's own, and "
         "the others' figures are as the paper prints them, so a difference between rows is no test."

@@ -1,0 +1,95 @@
+"""As many seeds as it takes: which configurations a study that runs until its differences are clear gives more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from study.design.configuration import Configuration
+from study.design.design import ANY_PAIR
+from study.design.seeds import LOOKS
+from study.driver import StudyRun
+from study.findings.analysis import Analysis, Comparison
+from study.findings.evidence import Evidence
+from study.findings.results import AboutBlock
+
+_HOPE = 2.0
+"""Standard errors over seeds by which a difference may still move."""
+
+
+def look(run: StudyRun, *, name: str) -> bool:
+    """Look at every comparison whose seeds are done, and give those that are undecided the seeds of the next look.
+
+    What it decides depends on the recorded trials alone, so a run that is resumed, or that shares its work with others,
+    decides the same. A comparison is decided when the first is better, worse or equivalent, and given up when no
+    number of seeds would decide it on these test utterances.
+
+    Args:
+        run: the study against its ledger.
+        name: of the study.
+
+    Returns:
+        Whether anything has more seeds now than before.
+    """
+    if not run.plan.until_clear:
+        return False
+    evidence = Evidence.of(run, name=name, models=Path())
+    return any([_look_at(run, evidence.analysis, block) for block in evidence.about.blocks if block.compared])
+
+
+def catch_up(run: StudyRun, *, name: str) -> None:
+    """Look as often as the recorded trials allow: a resumed run is then where the earlier one was.
+
+    Args:
+        run: the study against its ledger.
+        name: of the study.
+    """
+    while look(run, name=name):
+        pass
+
+
+def _look_at(run: StudyRun, analysis: Analysis, block: AboutBlock) -> bool:
+    trials = run.trials(block.name)
+    if len(run.known(trials)) < len(trials):
+        return False
+    configurations = _by_name(run, analysis, block)
+    reference = block.name_of(analysis.results.keys(block)[block.reference])
+    unclear = [
+        c
+        for c in analysis.of(block.name).get(analysis.metric, [])
+        if c.verdict == "undecided" and run.look_at(block.name, configurations[c.second]) < len(LOOKS) - 1
+    ]
+    more = [configurations[c.second] for c in unclear if _worth(c, c.rope / 100)]
+    if not more:
+        return False
+    before = {one: run.look_at(block.name, one) for one in (*more, configurations[reference])}
+    run.look_again(block.name, more)
+    furthest = max(run.look_at(block.name, one) for one in more)
+    while run.look_at(block.name, configurations[reference]) < furthest:
+        run.look_again(block.name, [configurations[reference]])
+    if block.name not in run.plan.blocks and run.missing(run.trials(block.name)):
+        run.forget_looks(block.name, before)  # nobody is going to run them
+        return False
+    return True
+
+
+def _by_name(run: StudyRun, analysis: Analysis, block: AboutBlock) -> dict[str, Configuration]:
+    """Return a block's configurations by their names in csv files."""
+    identity = analysis.results.about.identity
+    rows = {}
+    for one in run.plan.design.configurations(block.name, run.pair() or ANY_PAIR):
+        rows.setdefault(tuple(one.get(column) for column in identity), one)
+    keys = analysis.results.keys(block)
+    return {block.name_of(key): rows[row] for key, row in zip(keys, block.rows, strict=True)}
+
+
+def _worth(comparison: Comparison, rope: float) -> bool:
+    """Return whether more seeds can decide a comparison: other utterances' luck stays, however many there are."""
+    of = comparison.components
+    if of is None or comparison.decided_by == "seed":
+        return True
+    left = 2.0 * np.sqrt(of.utterance / of.utterances)  # what the interval keeps to either side, about
+    moves = _HOPE * np.sqrt(of.seed / of.seeds + of.error / (of.seeds * of.utterances))
+    mean = abs(comparison.difference.mean)
+    return bool(mean + moves > left or rope - mean + moves > left)
