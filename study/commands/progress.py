@@ -69,7 +69,8 @@ class Progress:
 
     def _count(self, trial: Trial, outcome: Outcome) -> None:
         configuration = trial.configuration
-        if outcome.status == "done" and configuration.pair and configuration in self._choosing:
+        chooses = configuration in self._choosing and trial.seed in self._run.plan.design.seeds
+        if outcome.status == "done" and configuration.pair and chooses:
             self._scores[configuration].append(outcome.metrics[self._metric])
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from study.design.configuration import Configuration
     from study.design.design import Design
     from study.driver import Plan, StudyRun
+    from study.ledger.utterances import TestUtterances
 
 _log = logging.getLogger(__name__)
 
@@ -284,17 +285,24 @@ class Request:
         """The pair of blocks of the user's, where nothing chooses one."""
         return paper_pair(self.corpus.name) or _USUAL_PAIR
 
-    def ledger(self, facts: StudyFacts | None = None, *, new: str | None = None) -> Ledger:
+    def ledger(
+        self,
+        facts: StudyFacts | None = None,
+        *,
+        utterances: TestUtterances | None = None,
+        new: str | None = None,
+    ) -> Ledger:
         """Open the ledger.
 
         Args:
             facts: what the ledger keeps of the study, checked against what it has; None: nothing is checked or written.
+            utterances: that the study's trials are tested on, for the ledger to keep.
             new: the storage to use instead if the ledger is a file that is not there yet.
         """
         missing = self.database is not None and not self.database.exists()
         ledger = Ledger(new if new and missing else self.storage, name=self.name, tag=self.tag)
         if facts:
-            ledger.open(facts)
+            ledger.open(facts, utterances)
         return ledger
 
     def check_pair(self, run: StudyRun) -> None:
@@ -318,20 +326,7 @@ _USUAL_PAIR = Pair(5, 5)
 
 def _blocks(args: argparse.Namespace, dataset: str) -> tuple[dict[str, Block], tuple[str, ...]]:
     """Return every block that the options know, by name, and the names of those to run."""
-    if args.study:
-        from study.design.study_file import load_study
-
-        listed = load_study(args.study)
-        usual = [block.name for block in listed]
-    else:
-        usual_blocks = [*paper.blocks]
-        if args.system != "cemobam":
-            usual_blocks = [block for block in usual_blocks if block.chooses]
-        pair = paper_pair(dataset) if args.system == "cemobam" else None
-        if pair or args.system != "cemobam":
-            usual_blocks.insert(1, paper.confirm(args.profile, pair))
-        listed = [*usual_blocks, *(paper.optional if args.system == "cemobam" else [])]
-        usual = [block.name for block in usual_blocks]
+    listed, usual = _listed(args, dataset)
     own: list[Block] = []
     if args.vary:
         factors = [Factor(name, values) for name, values in args.vary]
@@ -364,20 +359,25 @@ def _blocks(args: argparse.Namespace, dataset: str) -> tuple[dict[str, Block], t
     return known, tuple(asked)
 
 
+def _listed(args: argparse.Namespace, dataset: str) -> tuple[list[Block], list[str]]:
+    """Return the blocks of the study file, or the paper's, and the names of those that are run unless others are."""
+    if args.study:
+        from study.design.study_file import load_study
+
+        blocks = load_study(args.study)
+        return blocks, [block.name for block in blocks]
+    own = args.system == "cemobam"
+    blocks = [block for block in paper.blocks if own or block.chooses]
+    pair = paper_pair(dataset) if own else None
+    if pair or not own:
+        blocks.insert(1, paper.confirm(args.profile, pair))
+    return [*blocks, *(paper.optional if own else ())], [block.name for block in blocks]
+
+
 _FILES = frozenset(
     {
-        *(
-            "trials",
-            "study",
-            "claims",
-            "report",
-            "variance",
-            "comparisons",
-            "agreement",
-            "selection",
-            "table3",
-            "table4",
-        ),
+        *("trials", "study", "predictions", "utterances", "claims", "report"),
+        *("variance", "comparisons", "agreement", "selection", "table3", "table4"),
         *("curves", "confusion", "embedding", "marginal"),
     }
 )

@@ -339,7 +339,7 @@ class Analysis:
                     continue
                 votes = [vote(predicted, classes) for predicted in (first, second)]
                 assert self.results.kept
-                p, only_first, only_second = mcnemar(*votes, self.results.kept.labels)
+                p, only_first, only_second = mcnemar(votes[0], votes[1], self.results.kept.labels)
                 made.append(
                     Agreement(
                         family=block.name,

@@ -142,9 +142,9 @@ def _differs(comparison: Comparison, names: dict[str, str]) -> str:
         turned(comparison.difference),
         names[comparison.second],
         names[comparison.first],
-        WHOSE[comparison.decided_by],
-        comparison.p_holm,
-        turned(comparison.other) if comparison.other else None,
+        whose=WHOSE[comparison.decided_by],
+        p=comparison.p_holm,
+        other=turned(comparison.other) if comparison.other else None,
     )
     return f"{said}. {chances_told(comparison, turned=True)}."
 

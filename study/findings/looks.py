@@ -10,7 +10,7 @@ from study.design.configuration import Configuration
 from study.design.design import ANY_PAIR
 from study.design.seeds import LOOKS
 from study.driver import StudyRun
-from study.findings.analysis import Analysis, Comparison
+from study.findings.analysis import Analysis, Comparison, Row
 from study.findings.evidence import Evidence
 from study.findings.results import AboutBlock
 
@@ -35,7 +35,8 @@ def look(run: StudyRun, *, name: str) -> bool:
     if not run.plan.until_clear:
         return False
     evidence = Evidence.of(run, name=name, models=Path())
-    return any([_look_at(run, evidence.analysis, block) for block in evidence.about.blocks if block.compared])
+    compared = [block for block in evidence.about.blocks if block.compared]
+    return sum(_look_at(run, evidence.analysis, block) for block in compared) > 0  # at all of them
 
 
 def catch_up(run: StudyRun, *, name: str) -> None:
@@ -77,7 +78,7 @@ def _look_at(run: StudyRun, analysis: Analysis, block: AboutBlock) -> bool:
 def _by_name(run: StudyRun, analysis: Analysis, block: AboutBlock) -> dict[str, Configuration]:
     """Return a block's configurations by their names in csv files."""
     identity = analysis.results.about.identity
-    rows = {}
+    rows: dict[Row, Configuration] = {}
     for one in run.plan.design.configurations(block.name, run.pair() or ANY_PAIR):
         rows.setdefault(tuple(one.get(column) for column in identity), one)
     keys = analysis.results.keys(block)

@@ -29,12 +29,6 @@ from study.findings.statistics import (
 ROPE = 0.01
 """A difference smaller than this, one point, is practically none (region of practical equivalence)."""
 
-LOOKS = (5, 10, 20)
-"""After how many fresh seeds a test that may look more than once looks."""
-
-SPENT = (0.01, 0.02, 0.02)
-"""The level of each look; their sum is :data:`LEVEL`, so that all looks together are wrong no more often."""
-
 FEWEST_CLUSTERS = 8
 """With fewer speakers their variance is not known well enough: utterances are then taken for independent."""
 
@@ -437,19 +431,6 @@ def utterances_needed(mean: float, of: Components, level: float = LEVEL) -> int 
 def _first(numbers: npt.NDArray[Any], mean: float, parts: Array, df: Array, level: float) -> int | None:
     told = np.abs(mean) > stats.t.ppf(1 - level / 2, df) * np.sqrt(parts.sum(axis=0))
     return int(numbers[told.argmax()]) if told.any() else None
-
-
-def scaled(p: float, look: int) -> float:
-    """Return a p-value of one look as it counts: below :data:`LEVEL` where the look's own level is reached.
-
-    The looks' levels sum to :data:`LEVEL`, so by Bonferroni's inequality an effect is claimed by mistake at any of
-    them no more often than that. The intervals of a look are of 1 - :data:`SPENT`: give that as ``level``.
-
-    Args:
-        p: of a test at this look.
-        look: 0 for the first of :data:`LOOKS`.
-    """
-    return float(np.minimum(1.0, p * LEVEL / SPENT[look]))
 
 
 def vote(predicted: npt.NDArray[Any], num_classes: int) -> Indices:

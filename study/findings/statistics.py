@@ -16,8 +16,6 @@ from scipy import linalg, stats
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
-Rule = Literal["best", "middle"] | int
-"""How a pair is picked: the ``best`` or the ``middle`` one by the means that choose, or this one, whatever they say."""
 
 LEVEL = 0.05
 """What is rarer than this under no effect is called an effect; intervals are of 1 - LEVEL."""
@@ -31,14 +29,6 @@ SHARES: Range = (0.0, 1.0)
 """Where WA, UA and w-F1 lie, and so do their means."""
 DIFFERENCES: Range = (-1.0, 1.0)
 """Where a difference of two shares lies."""
-
-DRAWS = 2000
-"""Of the reference distribution; their random numbers are fixed, so that the answer is the same every time."""
-
-_FEWEST, _IN_ALL = 400, 5_000_000
-"""A study of thousands of trials is content with fewer draws, so many numbers in all."""
-
-_AT_ONCE = 20_000_000  # numbers held of the draws
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,29 +143,6 @@ def paired(first: Array, second: Array, level: float = LEVEL) -> Difference:
         n=n,
         se=se,
         df=n - 1.0,
-    )
-
-
-def weaker(first: Difference, second: Difference) -> Difference:
-    """Of two tests of one difference that err to opposite sides, what both support.
-
-    The estimate is the one nearer to zero; the interval spans both, and the p-value is the larger, or 1 where the signs
-    differ: an effect is claimed only if either test alone would claim it (Berger, 1982, "Multiparameter hypothesis
-    testing").
-    """
-    if first.n < 2 or second.n < 2:
-        return min(first, second, key=lambda difference: difference.n)  # without a p-value
-    agree = first.mean * second.mean > 0
-    nearer = min(first, second, key=lambda difference: abs(difference.mean))
-    return Difference(
-        mean=nearer.mean,
-        low=float(np.minimum(first.low, second.low)),  # NaN where either is
-        high=float(np.maximum(first.high, second.high)),
-        d_z=nearer.d_z,
-        p=max(first.p, second.p) if agree else 1.0,
-        n=first.n,
-        se=nearer.se,
-        df=nearer.df,
     )
 
 
@@ -331,130 +298,40 @@ def marginal(values: Array, axis: Literal["k_audio", "k_text"]) -> list[Interval
     return [mean_interval(level, DIFFERENCES) for level in levels.T]
 
 
-def pick(choosing: Array, rule: Rule) -> Indices:
-    """The index of a pair by a rule; of equal ones the first is the better.
+def best(choosing: Array) -> Indices:
+    """Return the index of the best pair; of equal ones that of the first.
 
     Args:
         choosing: (…, pairs), the means that choose.
-        rule: see :data:`Rule`.
     """
-    if isinstance(rule, int):
-        return np.full(choosing.shape[:-1], rule)
     # rounded, so that equal counts of right utterances are equal, whatever the order of the sum
-    rounded = choosing.round(10)
-    if rule == "best":
-        return np.asarray(rounded.argmax(axis=-1))
-    return np.asarray(np.argsort(-rounded, axis=-1, kind="stable")[..., choosing.shape[-1] // 2])
+    return np.asarray(choosing.round(10).argmax(axis=-1))
 
 
-def held_out(choosing: Array, measured: Array, rule: Rule) -> Array:
-    """Each seed's figure at the pair that the other seeds pick: (S,).
+def held_out(choosing: Array, measured: Array) -> Array:
+    """Return each seed's figure at the pair that the other seeds choose: (S,).
 
-    A pair that was picked for its seeds' luck is not as good with others. Here no seed measures a pair that it helped
-    to pick, so the mean is unbiased for a pair picked with one seed less (cross-validation: Stone, 1974).
+    A pair that was chosen for its seeds' luck is not as good with others. Here no seed measures a pair that it helped
+    to choose, so the mean is unbiased for a pair chosen with one seed less (cross-validation: Stone, 1974).
 
     Args:
         choosing: (S, A, B), what chooses: usually the validation split's.
         measured: (S, A, B), what is reported.
-        rule: see :data:`Rule`.
     """
-    figures: Array = _held_out(_flat(choosing)[None], _flat(measured)[None], rule)[0]
+    chosen = best(_others(choosing))
+    figures: Array = np.take_along_axis(_flat(measured), chosen[:, None], axis=1)[:, 0]
     return figures
 
 
-def compare_pairs(choosing: Array, measured: Array, first: Rule, second: Rule) -> Difference:
-    """Two pairs of which at least one was picked on these very seeds, corrected for having picked.
-
-    The figures are :func:`held_out`'s, so that the difference is zero on average where K has no effect. They are not
-    independent, because the seeds pick for one another: so Student's t is referred not to its own distribution, but
-    to the one it has in draws without any effect of K, where the same picking is done. A draw takes the residuals
-    (figures less their pair's and their seed's mean) and shifts each seed's as a whole round the grid, mirrored or
-    not, choosing and measured alike (torus translation: Harms et al., 2001): that keeps how alike neighbouring pairs
-    are within a seed, and how luck on the one split goes with luck on the other. The maximum over the pairs is taken
-    anew in every draw, as Westfall and Young (1993) have it.
-
-    Args:
-        choosing: (S, A, B), what chooses.
-        measured: (S, A, B), what is reported.
-        first: see :data:`Rule`.
-        second: likewise.
-    """
-    seeds, a, b = measured.shape
-    draws = min(DRAWS, max(_FEWEST, _IN_ALL // measured.size))
-    flat_choosing, flat_measured = _flat(choosing), _flat(measured)
-
-    def differences(c: Array, m: Array) -> Array:
-        return _held_out(c, m, first) - _held_out(c, m, second)  # (draws, S)
-
-    observed = differences(flat_choosing[None], flat_measured[None])[0]
-    mean, n = float(observed.mean()), seeds
-    if seeds < 2 or a * b < 2:
-        return Difference(mean=mean, low=np.nan, high=np.nan, d_z=np.nan, p=np.nan, n=n, se=np.nan, df=np.nan)
-    generator = np.random.default_rng(0)
-    residuals = np.stack([_residuals(choosing), _residuals(measured)])
-    at_once = max(1, _AT_ONCE // residuals.size)
-    ratios = []
-    for start in range(0, draws, at_once):
-        shifted = _shifted(residuals, min(at_once, draws - start), generator)
-        ratios.append(np.abs(_t_ratio(differences(shifted[0], shifted[1]))))
-    under_none = np.concatenate(ratios)
-    ratio = abs(float(_t_ratio(observed[None])[0]))
-    spread = float(observed.std(ddof=1))
-    half = float(np.quantile(under_none, 1 - LEVEL, method="higher")) * spread / np.sqrt(seeds) if spread > 0 else 0.0
-    if seeds < SEEDS_FOR_INTERVAL:
-        half = np.nan
-    return Difference(
-        mean=mean,
-        low=float(np.maximum(mean - half, DIFFERENCES[0])),
-        high=float(np.minimum(mean + half, DIFFERENCES[1])),
-        d_z=mean / spread if spread > 0 else np.nan,
-        p=float((1 + (under_none >= ratio - 1e-12).sum()) / (1 + draws)),
-        n=n,
-        se=spread / np.sqrt(seeds),
-        df=np.nan,
-    )
+def _others(choosing: Array) -> Array:
+    """(S, pairs): for each seed, the mean of the others."""
+    flat = _flat(choosing)
+    others: Array = (flat.sum(axis=0) - flat) / max(1, len(flat) - 1)
+    return others
 
 
 def _flat(values: Array) -> Array:
     return values.reshape(len(values), -1)
-
-
-def _residuals(values: Array) -> Array:
-    centred = values - values.mean(axis=(1, 2), keepdims=True)
-    residuals: Array = centred - centred.mean(axis=0)
-    return residuals
-
-
-def _shifted(residuals: Array, draws: int, generator: np.random.Generator) -> Array:
-    """(2, draws, S, A B): every seed's grid moved round and mirrored at random, both of its splits alike."""
-    _, seeds, a, b = residuals.shape
-    shape = (draws, seeds, 1, 1)
-
-    def places(n: int, ahead: Indices) -> Indices:
-        moved = generator.integers(0, n, shape) + generator.choice([-1, 1], shape) * ahead
-        return np.asarray(moved % n, dtype=np.int64)
-
-    rows, columns = places(a, np.arange(a)[:, None]), places(b, np.arange(b)[None, :])
-    shifted: Array = residuals[:, np.arange(seeds)[:, None, None], rows, columns]
-    return shifted.reshape(2, draws, seeds, a * b)
-
-
-def _held_out(choosing: Array, measured: Array, rule: Rule) -> Array:
-    """(draws, S) from (draws, S, pairs): each seed measured where the sum of the others picks."""
-    if isinstance(rule, int):
-        return measured[..., rule]
-    seeds = choosing.shape[1]
-    others = (choosing.sum(axis=1, keepdims=True) - choosing) / max(1, seeds - 1)
-    chosen: Array = np.take_along_axis(measured, pick(others, rule)[..., None], axis=-1)[..., 0]
-    return chosen
-
-
-def _t_ratio(differences: Array) -> Array:
-    """Student's t of each row; 0 for no difference at all, infinite for the same one everywhere."""
-    mean, error = differences.mean(axis=1), differences.std(axis=1, ddof=1) / np.sqrt(differences.shape[1])
-    nothing, same = np.abs(mean) < 1e-12, error < 1e-12
-    ratio = np.where(same, np.inf * np.sign(np.where(nothing, 1, mean)), mean / np.where(same, 1, error))
-    return np.where(nothing, 0.0, ratio)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -483,15 +360,13 @@ def selection(choosing: Array, measured: Array) -> Selection:
         choosing: (S, A, B); the same as ``measured`` for the released code, which chooses on test.
         measured: (S, A, B).
     """
-    flat_choosing, flat_measured = _flat(choosing), _flat(measured)
-    means: Array = flat_choosing.mean(axis=0)
-    chosen = int(pick(means, "best"))
-    others: Array = flat_choosing.sum(axis=0) - flat_choosing
-    fresh, at_chosen = held_out(choosing, measured, "best"), flat_measured[:, chosen]
+    means: Array = _flat(choosing).mean(axis=0)
+    chosen = int(best(means))
+    fresh, at_chosen = held_out(choosing, measured), _flat(measured)[:, chosen]
     return Selection(
         chosen=chosen,
         reported=float(at_chosen.mean()),
         on_new_seed=mean_interval(fresh, SHARES),
         optimism=paired(at_chosen, fresh),
-        same=int((pick(others, "best") == chosen).sum()),
+        same=int((best(_others(choosing)) == chosen).sum()),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from math import isnan
 from typing import TYPE_CHECKING, Literal
 
 import pandas as pd
@@ -60,7 +61,7 @@ def ends(difference: Difference) -> str:
 
 
 def difference_told(
-    difference: Difference, first: str, second: str, whose: str, p: float, other: Difference | None = None
+    difference: Difference, first: str, second: str, *, whose: str, p: float, other: Difference | None = None
 ) -> str:
     """Return a difference as a sentence without its full stop.
 
@@ -105,7 +106,7 @@ def chances_told(comparison: Comparison, *, turned: bool = False) -> str:
 
 def _chance(probability: float) -> str:
     """Return a probability with two decimals, never as 0 or 1, which no finite number of seeds can say."""
-    if pd.isna(probability):
+    if isnan(probability):
         return "–"
     return "< 0.01" if probability < 0.005 else "> 0.99" if probability > 0.995 else f"{probability:.2f}"
 
@@ -136,7 +137,7 @@ def more_told(undecided: Sequence[tuple[Comparison, str]], analysis: Analysis) -
     if never:
         of = undecided[0][0].difference
         why = f" on these {of.utterances} test utterances" if of.utterances else ""
-        told += f" As small as it is, no {MANY_SEEDS} seeds would tell the difference to {listed(never)}{why}."
+        told += f" No number of seeds up to {MANY_SEEDS} would tell the difference to {listed(never)}{why}."
     return told
 
 

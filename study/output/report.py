@@ -22,6 +22,7 @@ from study.engines.execution import versions
 from study.findings.analysis import MEASURES
 from study.findings.answers import Answer, answers
 from study.findings.evidence import Evidence
+from study.findings.predictions import PREDICTIONS, UTTERANCES
 from study.findings.results import ABOUT, TRIALS, About
 from study.findings.statistics import SEEDS_FOR_INTERVAL
 from study.findings.wording import seeds_in_words
@@ -51,7 +52,8 @@ ALWAYS = ("variance", "comparisons", "agreement", "selection", "table3", "table4
 def result_files(about: About) -> list[str]:
     """Return the name of every file that a report may write into the folder of results."""
     tables = [*ALWAYS, *(block.table for block in about.blocks)]
-    return [TRIALS, ABOUT, *OTHERS, *(f"{name}.{form}" for name in dict.fromkeys(tables) for form in TABLE_FORMS)]
+    of_tables = [f"{name}.{form}" for name in dict.fromkeys(tables) for form in TABLE_FORMS]
+    return [TRIALS, ABOUT, PREDICTIONS, UTTERANCES, *OTHERS, *of_tables]
 
 
 def plot_files(about: About) -> list[str]:
@@ -117,8 +119,9 @@ class Report:
             "\n".join(
                 textwrap.fill(text, 110, initial_indent=first, subsequent_indent=" " * _INDENT)
                 for text, first in ((claim.claim, claim.verdict.ljust(_INDENT)), (claim.numbers, " " * _INDENT))
+                if claim.verdict != "not tested" or text == claim.claim  # the report says why
             )
-            for claim in self.claims
+            for claim in sorted(self.claims, key=lambda claim: claim.verdict == "not tested")
         ]
         return (
             *counts(self.evidence),

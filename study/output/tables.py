@@ -304,7 +304,11 @@ def comparisons_table(analysis: Analysis) -> Table | None:
             f"{_compared(analysis, c.family, c.first)} less {_compared(analysis, c.family, c.second)}",
             signed(100 * c.difference.mean),
             Cell(ends(c.seed) or "–", mark="" if c.decided_by == "utterances" else "*"),
-            *([Cell(ends(c.utterances) or "–", mark="*" if c.decided_by == "utterances" else "")] if known else []),
+            *(
+                [Cell((c.utterances and ends(c.utterances)) or "–", mark="*" if c.decided_by == "utterances" else "")]
+                if known
+                else []
+            ),
             Cell(p_value(c.p_holm), bold=c.p_holm < LEVEL),
             " / ".join(_percent(chance) for chance in c.chances),
             c.verdict,
@@ -352,7 +356,7 @@ def _drawn(analysis: Analysis) -> str:
 
 def _percent(chance: float) -> str:
     """Return a probability in percent, never as 0 or 100."""
-    if pd.isna(chance):
+    if np.isnan(chance):
         return "–"
     return "<1" if chance < 0.005 else ">99" if chance > 0.995 else f"{100 * chance:.0f}"
 

@@ -12,14 +12,13 @@ import pandas as pd
 
 from study.design.factors import Pair
 from study.findings.analysis import MEASURES, Analysis, Comparison
-from study.findings.luck import equivalence, reproduced
+from study.findings.luck import Level, equivalence, reproduced
 from study.findings.results import AboutBlock
 from study.findings.statistics import LEVEL, SEEDS_FOR_INTERVAL, Difference, paired
 from study.findings.wording import (
     WHOSE,
     chances_told,
     difference_told,
-    ends,
     more_told,
     p_value,
     points,
@@ -172,7 +171,9 @@ def _best_k(analysis: Analysis) -> Said:
     measured = grid.values[f"test_{analysis.metric}"]
     over_grid = paired(measured.reshape(len(measured), -1)[:, place], measured.mean(axis=(1, 2)))
     told = [
-        difference_told(over_grid, f"K {pair}, the paper's pair,", "the mean of the grid", WHOSE["seed"], over_grid.p)
+        difference_told(
+            over_grid, f"K {pair}, the paper's pair,", "the mean of the grid", whose=WHOSE["seed"], p=over_grid.p
+        )
         + "."
     ]
     if about.at == pair:
@@ -182,8 +183,8 @@ def _best_k(analysis: Analysis) -> Said:
         against = next(iter(analysis.of("confirm").get(analysis.metric, [])), None)
         if against is None or np.isnan(against.difference.p):
             return "not tested", (
-                f"{' '.join(told)} The pair chosen here, K {about.at}, was not measured beside it with fresh seeds: run "
-                "the block confirm."
+                f"{' '.join(told)} The pair chosen here, K {about.at}, was not measured beside it with fresh seeds: "
+                "run the block confirm."
             )
         told.append(_told(against, f"K {about.at}, the chosen pair,", f"K {pair}"))
     numbers = f"{_name(analysis)} on test. {' '.join(told)}{_left_out(analysis)}"
@@ -212,25 +213,23 @@ def _min_consistent(analysis: Analysis) -> Said:
     if "not tested" in verdicts:
         return next(said for said in every if said[0] == "not tested")
     of = ", ".join(f"{MEASURES[measure]} {verdict}" for measure, verdict in zip(measures, verdicts, strict=True))
-    lead = [
-        f"{MEASURES[measure]}: {', '.join(_short(c) for c in analysis.of('fusion')[measure])}" for measure in measures
-    ]
-    numbers = f"By metric: {of}. MIN less each other (points, 95% interval, {_whose(analysis)}): {'; '.join(lead)}."
-    for verdict in ("contradicted", "confirmed", "equivalent"):
+    made = [analysis.of("fusion")[measure] for measure in measures]
+    rows = [f"{MEASURES[measure]} {_row(of_one)}" for measure, of_one in zip(measures, made, strict=True)]
+    numbers = f"By metric: {of}. MIN less each other on test ({_of(made[0])}): {'; '.join(rows)}."
+    decisive: tuple[Verdict, ...] = ("contradicted", "confirmed", "equivalent")
+    for verdict in decisive:
         if (any if verdict == "contradicted" else all)(one == verdict for one in verdicts):
-            return verdict, numbers  # type: ignore[return-value]
+            return verdict, numbers
     return "undecided", numbers
 
 
-def _whose(analysis: Analysis) -> str:
-    made = analysis.of("fusion").get(analysis.metric, [])
-    return WHOSE[made[0].decided_by] if made else WHOSE["utterances"]
+def _of(made: Sequence[Comparison]) -> str:
+    """Return what the numbers of :func:`_row` are."""
+    return f"points, 95% interval, {WHOSE[made[0].decided_by]}"
 
 
-def _short(comparison: Comparison) -> str:
-    return f"{LABELS[comparison.second]} {100 * comparison.difference.mean:+.1f} {ends(comparison.difference)}".replace(
-        "-", "−"
-    )
+def _row(made: Sequence[Comparison]) -> str:
+    return ", ".join(f"{LABELS[c.second]} {points(c.difference)}" for c in made)
 
 
 def _xcbam(analysis: Analysis) -> Said:
@@ -242,7 +241,11 @@ def _chgat(analysis: Analysis) -> Said:
 
 
 def _synergy(analysis: Analysis) -> Said:
-    return _all_of(analysis, _ablation(analysis, "no_xcbam", "no_chgat"), 2)
+    made = _ablation(analysis, "no_xcbam", "no_chgat")
+    verdict, numbers = _all_of(analysis, made, 2)
+    if verdict == "not tested":
+        return verdict, numbers
+    return verdict, f"{_name(analysis)} on test, CemoBAM less each ablation ({_of(made)}): {_row(made)}."
 
 
 def _ablation(analysis: Analysis, *variants: str) -> list[Comparison]:
@@ -277,7 +280,12 @@ def _all_of(analysis: Analysis, made: Sequence[Comparison], wanted: int) -> Said
 def _told(comparison: Comparison, first: str, second: str) -> str:
     """Return a difference, its intervals and its probabilities in two sentences."""
     difference = difference_told(
-        comparison.difference, first, second, WHOSE[comparison.decided_by], comparison.p_holm, comparison.other
+        comparison.difference,
+        first,
+        second,
+        whose=WHOSE[comparison.decided_by],
+        p=comparison.p_holm,
+        other=comparison.other,
     )
     return f"{difference}. {chances_told(comparison)}."
 
@@ -329,29 +337,18 @@ def _reproduced(analysis: Analysis, name: str, values: Sequence[str], measures: 
     All figures must be equivalent for "confirmed", so each is tested at the whole level (Berger, 1982); any of them may
     differ, so each is tested at its share of it (Bonferroni).
     """
-    results, about = analysis.results, analysis.results.about
+    about = analysis.results.about
     table, column = ("table1", "fusion") if name == "fusion" else ("table2", "modules")
     theirs = published(table, about.dataset)
     if theirs.empty:
         return "not tested", f"The paper reports no figures for {about.title}."
-    block = about.block(name)
-    rows = {value: _row_of(block, value) for value in values} if block else {}
-    if "min" in values and about.fusion == "min":
-        rows["min"] = about.base
-    found: list[tuple[str, Difference, float, float]] = []
+    found = []
     for value in values:
-        row = rows.get(value)
         for measure in measures:
             label = f"{MEASURES[measure]}" + (f" of {LABELS[value]}" if len(values) > 1 else "")
-            seeds = results.own_seeds if row == about.base else block.seeds if block else ()
-            ours = analysis.level(row, measure, seeds) if row else None
-            if ours is None:
-                kept = results.kept is not None
-                return "not tested", (
-                    f"{label}: {'it has no trial that is done at the K pair of the study' if kept else _NOT_KEPT}."
-                )
-            if ours.n < SEEDS_FOR_INTERVAL:
-                return "not tested", f"{label}: {seeds_in_words(ours.n)} are too few; it takes {SEEDS_FOR_INTERVAL}."
+            ours = _our_level(analysis, name, value, measure)
+            if isinstance(ours, str):
+                return "not tested", f"{label}: {ours}."
             figure = float(theirs.loc[theirs[column] == value, measure].iloc[0])
             found.append((label, reproduced(ours, figure / 100), 100 * ours.mean, figure))
     rope = about.rope / 100
@@ -375,6 +372,23 @@ def _reproduced(analysis: Analysis, name: str, values: Sequence[str], measures: 
             f"{points_of(about.rope)} cannot be told."
         )
     return "undecided", numbers
+
+
+def _our_level(analysis: Analysis, name: str, value: str, measure: Metric) -> Level | str:
+    """Return the level of a configuration of a block, by the value of the block's only column, or why there is none."""
+    results, about = analysis.results, analysis.results.about
+    block = about.block(name)
+    row, seeds = (_row_of(block, value), block.seeds) if block else (None, ())
+    if value == about.fusion == "min":
+        row, seeds = about.base, results.own_seeds
+    if results.kept is None:
+        return _NOT_KEPT
+    ours = analysis.level(row, measure, seeds) if row else None
+    if ours is None:
+        return "it has no trial that is done at the K pair of the study"
+    if ours.n < SEEDS_FOR_INTERVAL:
+        return f"{seeds_in_words(ours.n)} are too few; it takes {SEEDS_FOR_INTERVAL}"
+    return ours
 
 
 _NOT_KEPT = "the ledger is from before predictions were kept, so the luck of the test split is not known"
@@ -402,8 +416,8 @@ def _best_system(analysis: Analysis) -> Said:
 
 def _balance(analysis: Analysis) -> Said:
     return "not tested", (
-        "One study has one data set, and IEMOCAP and ESD differ in much more than the balance of their classes: acted or "
-        "improvised speech, recording, speakers, and sentences that train and test share."
+        "One study has one data set, and IEMOCAP and ESD differ in much more than the balance of their classes: acted "
+        "or improvised speech, recording, speakers, and sentences that train and test share."
     )
 
 
