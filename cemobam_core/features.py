@@ -20,6 +20,7 @@ from cemobam_core.arrays import described, tensor_of
 from cemobam_core.errors import InputError
 from cemobam_core.files import written_atomically
 from cemobam_core.graph import TopKGraph
+from cemobam_core.neighbours import Pooled
 
 MODALITIES = ("audio", "text")
 _LISTS = ("utterance_ids", "speakers", "sessions", "seconds")
@@ -244,6 +245,10 @@ class FeatureSet:
             )
         except InputError as error:
             raise self._error(str(error)) from None
+
+    def pooled(self) -> Pooled:
+        """Return one embedding an utterance and modality: sequences are averaged over their valid steps."""
+        return Pooled.of(self.audio, self.text, self.audio_mask, self.text_mask)
 
     def fingerprint(self) -> str:
         """Return a hash of all that can change a trial's result: embeddings, masks, labels, classes; not names."""

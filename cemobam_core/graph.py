@@ -12,16 +12,10 @@ from torch import Tensor
 
 from cemobam_core.errors import InputError
 from cemobam_core.fields import check_fields
-from cemobam_core.operators.pooling import masked_mean
-
-_CHUNK_ELEMENTS = 2_000_000
-"""Similarities held at once: 16 MB of float64, and some three times that for their keys."""
-
-_RESOLUTION = 2.0**-33
-"""Cosines closer than this (1.2e-10) are a tie. Rounding errors of a float64 product are some 1e-15, so equal
-embeddings tie on every machine, whatever its matrix product does; unequal ones of float32 data do not."""
+from cemobam_core.neighbours import Links, Neighbours, Pooled, Ties, links_from, links_to, nearest
 
 GatherFrom = Literal["chosen", "choosers"]
+EvaluationGraph = Literal["own", "anchored", "joint"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +26,15 @@ class GraphConfig:
         k_audio: how many nearest by audio each utterance chooses.
         k_text: the same by text.
         gather_from: a node gathers from those it has ``chosen`` (Eq. 2), or from the ``choosers`` that chose it.
+        evaluation_graph: the graph that validation and test are labelled in. ``own``: each split among itself.
+            ``anchored``: each utterance is added alone to the train split's graph, so that its label does not depend on
+            the others that are labelled. ``joint``: a split and the train split are ranked together. That is
+            transductive: the test utterances change the graph of the training ones, though not the weights. Training
+            always uses the train split's own graph.
+        evaluation_size: with ``own``, a split is cut at random into parts of so many utterances, or a few more, and an
+            utterance has neighbours in its part alone; 0: the split is whole.
+        ties: equally similar neighbours rank by ``index``, at ``random`` (another order for each seed), or alike, so
+            that ``all`` that tie with the K-th nearest are linked.
 
     Raises:
         InputError: a value out of range.
@@ -40,9 +43,22 @@ class GraphConfig:
     k_audio: int = 5
     k_text: int = 5
     gather_from: GatherFrom = "chosen"
+    evaluation_graph: EvaluationGraph = "own"
+    evaluation_size: int = 0
+    ties: Ties = "index"
 
     def __post_init__(self) -> None:  # noqa: D105
         check_fields(self)
+        if self.evaluation_size and self.evaluation_graph != "own":
+            raise InputError(
+                f"evaluation_size={self.evaluation_size} cuts a split that has its own graph; leave it out with "
+                f"evaluation_graph={self.evaluation_graph}"
+            )
+        if 0 < self.evaluation_size <= max(self.k_audio, self.k_text):
+            raise InputError(
+                f"evaluation_size={self.evaluation_size} is too small for K {self.k_audio},{self.k_text}: it must be "
+                f"{max(self.k_audio, self.k_text) + 1} at least, for an utterance is not its own neighbour"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,15 +105,9 @@ class TopKGraph:
         n = len(audio)
         if len(text) != n:
             raise InputError(f"{n} audio embeddings but {len(text)} text embeddings: there must be one of each")
-        if not 1 <= k_max < n:
-            raise InputError(
-                f"K={k_max} neighbours were asked of {n} utterances: K must be between 1 and {n - 1} "
-                "(an utterance is not its own neighbour)"
-            )
-        return cls(
-            by_audio=_nearest(_pooled(audio, audio_mask), k_max),
-            by_text=_nearest(_pooled(text, text_mask), k_max),
-        )
+        _check(n, k_max)
+        pooled = Pooled.of(audio, text, audio_mask, text_mask)
+        return cls(by_audio=nearest(pooled.audio, k_max)[0], by_text=nearest(pooled.text, k_max)[0])
 
     @property
     def k_max(self) -> int:
@@ -119,72 +129,191 @@ class TopKGraph:
         Raises:
             InputError: a K below 1 or above ``k_max``.
         """
+        ranked = self._choosers_edges if gather_from == "choosers" else self._edges
+        return ranked.edge_index(k_audio, k_text)
+
+    @cached_property
+    def _edges(self) -> RankedGraph:
+        return self._ranked("chosen")
+
+    @cached_property
+    def _choosers_edges(self) -> RankedGraph:
+        return self._ranked("choosers")
+
+    def _ranked(self, gather_from: GatherFrom) -> RankedGraph:
+        audio, text = (Links.listed(by) for by in (self.by_audio, self.by_text))
+        return RankedGraph.of(len(self.by_audio), self.k_max, audio, text, gather_from)
+
+
+@dataclass(frozen=True, eq=False)
+class RankedGraph:
+    """The edges of the largest graph, with the ranks that tell which of them a smaller K keeps.
+
+    Attributes:
+        edges: row 0 the source, row 1 the target that gathers from it; sorted, without duplicates.
+        audio_rank: of each edge's neighbour by audio: with K_audio neighbours the edge is there if it is less than
+            K_audio. A self-loop ranks first; an edge that audio did not choose has the rank ``k_max``.
+        text_rank: the same by text.
+        k_max: the largest K that was ranked.
+    """
+
+    edges: Int64[Tensor, "2 e"]
+    audio_rank: Int64[Tensor, " e"]
+    text_rank: Int64[Tensor, " e"]
+    k_max: int
+
+    @classmethod
+    def of(cls, n: int, k_max: int, audio: Links, text: Links, gather_from: GatherFrom) -> RankedGraph:
+        """Return the graph of both modalities' links (Eq. 2), and of every utterance's with itself.
+
+        Args:
+            n: how many utterances there are.
+            k_max: the largest K that was ranked.
+            audio: links by audio.
+            text: links by text.
+            gather_from: whether an utterance gathers from those it has chosen or from its choosers.
+        """
+        loops = torch.arange(n, device=audio.chosen.device) * (n + 1)
+        ends = [
+            (chosen, chooser) if gather_from == "chosen" else (chooser, chosen) for chooser, chosen, _ in (audio, text)
+        ]
+        by_audio, by_text = (source * n + target for source, target in ends)
+        distinct, which = torch.unique(torch.cat([loops, by_audio, by_text]), return_inverse=True)  # sorted, each once
+        loop, in_audio, in_text = which.split([n, len(by_audio), len(by_text)])
+        ranks = []
+        for places, links in ((in_audio, audio), (in_text, text)):
+            rank = torch.full_like(distinct, k_max).scatter_reduce(0, places, links.rank, "amin")
+            rank[loop] = 0
+            ranks.append(rank)
+        return cls(torch.stack([distinct // n, distinct % n]), ranks[0], ranks[1], k_max)
+
+    def edge_index(self, k_audio: int, k_text: int) -> Int64[Tensor, "2 e"]:
+        """Return the graph for one pair of K, as :meth:`TopKGraph.edge_index` does.
+
+        Raises:
+            InputError: a K below 1 or above ``k_max``.
+        """
         for name, k in (("k_audio", k_audio), ("k_text", k_text)):
             if not 1 <= k <= self.k_max:
                 raise InputError(f"{name}={k} is not between 1 and the {self.k_max} neighbours that were ranked")
-        edges, audio_rank, text_rank = self._choosers_edges if gather_from == "choosers" else self._edges
-        return edges[:, (audio_rank < k_audio) | (text_rank < k_text)]
+        return self.edges[:, (self.audio_rank < k_audio) | (self.text_rank < k_text)]
 
-    @cached_property
-    def _edges(self) -> tuple[Tensor, Tensor, Tensor]:
-        return self._ranked_edges(turned=False)
-
-    @cached_property
-    def _choosers_edges(self) -> tuple[Tensor, Tensor, Tensor]:
-        return self._ranked_edges(turned=True)
-
-    def _ranked_edges(self, *, turned: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the edges of the largest graph, sorted, and the rank of each by audio and by text.
-
-        A smaller graph is those whose rank is below its K. A self-loop ranks first; what a modality did not choose has
-        the rank ``k_max``.
-        """
-        n, k = self.by_audio.shape
-        target = torch.arange(n, device=self.by_audio.device).unsqueeze(1)
-        source = torch.cat([target, self.by_audio, self.by_text], dim=1)  # (N, 1 + 2 K)
-        edges = target * n + source if turned else source * n + target
-        distinct, which = torch.unique(edges, return_inverse=True)  # one number an edge: sorted, each once
-        place = torch.arange(k, device=edges.device)
-        first, never = place.new_zeros(1), place.new_full((k,), k)
-        ranks = []
-        for rank in (torch.cat([first, place, never]), torch.cat([first, never, place])):
-            best = torch.full_like(distinct, k)
-            ranks.append(best.scatter_reduce(0, which.flatten(), rank.repeat(n), "amin"))
-        return torch.stack([distinct // n, distinct % n]), ranks[0], ranks[1]
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Return its tensors."""
+        return self.edges, self.audio_rank, self.text_rank
 
 
-def _pooled(x: Tensor, mask: Tensor | None) -> Float[Tensor, "n e"]:
-    x = x.detach().cpu()
-    if x.ndim == 2:
-        return x
-    valid = torch.ones(x.shape[:2], dtype=torch.bool) if mask is None else mask.cpu()
-    return masked_mean(x.double(), valid)
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """Utterances ranked among one another by either modality, for every graph up to ``k_max``.
 
-
-def _nearest(x: Float[Tensor, "n e"], k: int) -> Int64[Tensor, "n k"]:
-    """Return the indices of each row's ``k`` nearest others, best first.
-
-    A similarity is that of both its rows, so half of the matrix is enough: a block of rows is compared with itself and
-    what follows, and each block's best are merged into those known of either side.
+    Attributes:
+        pooled: their embeddings.
+        audio: each one's nearest by audio.
+        text: the same by text.
+        k_max: the largest K that was ranked.
+        ties: how equally similar ones rank.
+        seed: orders ties at random.
     """
-    n = len(x)
-    unit = torch.nn.functional.normalize(x.double(), dim=1)
-    # One integer a candidate, larger is nearer: the similarity in steps of the resolution, then the smaller index.
-    # All are distinct, so top-k has one answer on every machine.
-    precedence = torch.arange(n - 1, -1, -1)
-    best = torch.full((n, k), torch.iinfo(torch.int64).min)
-    for rows in torch.split(torch.arange(n), max(1, _CHUNK_ELEMENTS // n)):
-        first, beyond = int(rows[0]), int(rows[-1]) + 1
-        similarity = unit[first:beyond] @ unit[first:].T  # (rows, n - first)
-        similarity.diagonal().fill_(-2.0)  # of itself: below every cosine
-        steps = similarity.div_(_RESOLUTION).round_().to(torch.int64).mul_(n)
-        _merge(best[first:beyond], steps + precedence[first:])
-        _merge(best[beyond:], steps[:, beyond - first :].T + precedence[first:beyond])
-    return n - 1 - best.remainder(n)
+
+    pooled: Pooled
+    audio: Neighbours
+    text: Neighbours
+    k_max: int
+    ties: Ties
+    seed: int
+
+    @classmethod
+    def of(cls, pooled: Pooled, k_max: int, *, ties: Ties = "index", seed: int = 0) -> Ranking:
+        """Rank the ``k_max`` nearest of each.
+
+        Raises:
+            InputError: too few utterances, or too many ties to link all.
+        """
+        _check(len(pooled.audio), k_max)
+        audio, text = (Neighbours.among(x, k_max, ties=ties, seed=seed) for x in pooled)
+        return cls(pooled, audio, text, k_max, ties, seed)
+
+    def graph(self, gather_from: GatherFrom) -> RankedGraph:
+        """Return the graph among them."""
+        return RankedGraph.of(len(self.pooled.audio), self.k_max, self.audio.links, self.text.links, gather_from)
+
+    def anchored(self, new: Pooled, gather_from: GatherFrom) -> RankedGraph:
+        """Return the graph of these and of new utterances, each of which is added alone.
+
+        The nodes of the new ones follow these. The graph among these stays what it is.
+        """
+        n, m = len(self.pooled.audio), len(new.audio)
+        links = [
+            Links.all_of(
+                [own.links, anchored_links(x, own.nearness, of_new, gather_from, ties=self.ties, seed=self.seed)]
+            )
+            for x, own, of_new in zip(self.pooled, (self.audio, self.text), new, strict=True)
+        ]
+        return RankedGraph.of(n + m, self.k_max, links[0], links[1], gather_from)
 
 
-def _merge(best: Int64[Tensor, "rows k"], candidates: Int64[Tensor, "rows c"]) -> None:
-    """Replace each row's best by the best of them and the candidates."""
-    k = best.shape[1]
-    nearest = candidates.topk(min(k, candidates.shape[1]), dim=1).values
-    best.copy_(torch.cat([best, nearest], dim=1).topk(k, dim=1).values)
+def anchored_links(
+    x: Float[Tensor, "n e"],
+    nearness: Int64[Tensor, "n k"],
+    new: Float[Tensor, "m e"],
+    gather_from: GatherFrom,
+    *,
+    ties: Ties,
+    seed: int,
+) -> Links:
+    """Return the links between known utterances and new ones, each of which is there alone.
+
+    A new utterance that gathers from those it has ``chosen`` chooses its nearest among the known. One that gathers from
+    its ``choosers`` is chosen by the known that would have it among their nearest; it comes after one that is as near.
+
+    Args:
+        x: embeddings of the known.
+        nearness: theirs, as :class:`Neighbours` has it.
+        new: embeddings of the new; their nodes follow those of the known.
+        gather_from: see above.
+        ties: how equally similar ones rank.
+        seed: orders ties at random.
+    """
+    known, added = torch.arange(len(x)), len(x) + torch.arange(len(new))
+    if gather_from == "chosen":
+        return links_to(new, x, nearness.shape[1], ties=ties, seed=seed).between(added, known)
+    return links_from(new, x, nearness, ties=ties).between(known, added)
+
+
+def in_parts(
+    pooled: Pooled, k_max: int, size: int, gather_from: GatherFrom, *, ties: Ties = "index", seed: int = 0
+) -> RankedGraph:
+    """Return the graph of a split that is cut at random into parts, in which alone an utterance has neighbours.
+
+    The cut is the same for every seed. There are as many parts as hold ``size`` utterances, and the parts are as equal
+    as they can be; a split that is not large enough for two is whole.
+
+    Args:
+        pooled: the split.
+        k_max: the largest K.
+        size: of a part, at least.
+        gather_from: which way the edges point.
+        ties: how equally similar utterances rank.
+        seed: orders ties at random.
+
+    Raises:
+        InputError: too few utterances, or too many ties to link all.
+    """
+    n = len(pooled.audio)
+    shuffled = torch.randperm(n, generator=torch.Generator().manual_seed(0))
+    parts = [rows.sort().values for rows in shuffled.tensor_split(max(1, n // size))]
+    audio, text = [], []
+    for rows in parts:
+        ranking = Ranking.of(pooled.select(rows), k_max, ties=ties, seed=seed)
+        audio.append(ranking.audio.links.between(rows, rows))
+        text.append(ranking.text.links.between(rows, rows))
+    return RankedGraph.of(n, k_max, Links.all_of(audio), Links.all_of(text), gather_from)
+
+
+def _check(n: int, k_max: int) -> None:
+    if not 1 <= k_max < n:
+        raise InputError(
+            f"K={k_max} neighbours were asked of {n} utterances: K must be between 1 and {n - 1} "
+            "(an utterance is not its own neighbour)"
+        )

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+from torch.nn.functional import pad
 
 from cemobam_core.errors import InputError
 from cemobam_core.operators.pooling import masked_mean
@@ -108,6 +109,15 @@ class Steps(Tensor):
         moved = plain.to(device, dtype)
         return self if moved is plain else self._made(moved, self.mask.to(device), padded=self.padded)
 
+    @classmethod
+    def joined(cls, parts: Sequence[Steps]) -> Steps:
+        """Return the utterances of several; those with fewer steps are padded."""
+        most = max(one.shape[1] for one in parts)
+        x = torch.cat([pad(one.as_subclass(Tensor), (0, 0, 0, most - one.shape[1])) for one in parts])
+        mask = torch.cat([pad(one.mask, (0, most - one.shape[1])) for one in parts])
+        padded = any(one.padded or one.shape[1] < most for one in parts)
+        return cls._made(x, mask, padded=padded)
+
     def first(self, n: int) -> Steps:
         """Return the first ``n`` utterances; they count as padded if all of them together do."""
         return self._made(self[:n], self.mask[:n], padded=self.padded)
@@ -171,6 +181,12 @@ class Inputs:
         if edge_index is None:
             edge_index = torch.empty(2, 0, dtype=torch.int64, device=audio.device)
         return cls(Steps.of(audio, audio_mask), Steps.of(text, text_mask), edge_index)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Inputs]) -> Inputs:
+        """Return the utterances of several, one after another, without a graph."""
+        edges = parts[0].edge_index[:, :0]
+        return cls(Steps.joined([one.audio for one in parts]), Steps.joined([one.text for one in parts]), edges)
 
     @classmethod
     def together(cls, inputs: Sequence[Inputs]) -> Inputs:

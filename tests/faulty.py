@@ -33,9 +33,8 @@ class Faulty:
     def tensors(self) -> Any:
         return self.data.tensors()
 
-    @property
-    def rankings(self) -> Any:
-        return self.data.rankings
+    def graph(self, *arguments: Any) -> Any:
+        return self.data.graph(*arguments)
 
     def done(self, harm: str) -> int:
         """How many times."""

@@ -17,14 +17,16 @@ class Batch:
     """One split, ready for a system.
 
     Attributes:
-        inputs: of its N utterances.
+        inputs: of its N utterances, after those of the context.
         labels: (N,).
         num_classes: C.
+        context: how many utterances come first that are in the graph and are not labelled or measured.
     """
 
     inputs: Inputs
     labels: Tensor
     num_classes: int
+    context: int = 0
 
     @classmethod
     def from_features(cls, features: FeatureSet, edge_index: Tensor | None = None) -> Batch:
@@ -33,6 +35,19 @@ class Batch:
             features.audio, features.text, edge_index, features.audio_mask, features.text_mask
         )
         return cls(inputs, features.labels, features.num_classes)
+
+    @classmethod
+    def in_context(cls, train: FeatureSet, features: FeatureSet, edge_index: Tensor) -> Batch:
+        """Return the batch of a feature set in a graph that has training utterances too, which come first."""
+        inputs = [
+            Inputs.from_features(one.audio, one.text, None, one.audio_mask, one.text_mask) for one in (train, features)
+        ]
+        both = replace(Inputs.joined(inputs), edge_index=edge_index)
+        return cls(both, features.labels, features.num_classes, context=len(inputs[0]))
+
+    def measured(self, rows: Tensor) -> Tensor:
+        """Return, of what a model gives for each utterance, (..., N, width), that of the utterances to be measured."""
+        return rows[..., self.context :, :]
 
     @classmethod
     def together(cls, batches: Sequence[Batch]) -> Batch:
@@ -52,10 +67,10 @@ class Batch:
     def few(self, n: int) -> Batch:
         """Return the first utterances on the CPU, with a graph that has as many edges a node as this one."""
         n = min(n, len(self.labels))
-        degree = round(self.inputs.edge_index.shape[1] / len(self.labels))
+        degree = round(self.inputs.edge_index.shape[1] / len(self.inputs))
         target = torch.arange(n).repeat_interleave(degree)
         source = (target + torch.arange(degree).repeat(n)) % n
         inputs = Inputs(
             self.inputs.audio.first(n).on("cpu"), self.inputs.text.first(n).on("cpu"), torch.stack([source, target])
         )
-        return replace(self, inputs=inputs, labels=self.labels[:n].cpu())
+        return replace(self, inputs=inputs, labels=self.labels[:n].cpu(), context=0)

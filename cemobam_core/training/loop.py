@@ -79,7 +79,8 @@ def train(
 
     Args:
         system: with its choices.
-        batches: ``train``, ``val`` and any others to measure, each with its own graph.
+        batches: ``train``, ``val`` and any others to measure, each with its own graph; they may have training
+            utterances as their context, but ``train`` has none.
         training: how a neural system is trained; None: as the profile ``paper`` does.
         seed: initialises weights and dropout.
         device: where to compute.
@@ -342,18 +343,18 @@ def train_epoch(
 
 
 def _checked(logits: object, batch: Batch, model: Classifier) -> Tensor:
-    """Return the logits that a module gave.
+    """Return the logits that a module gave, of the utterances to be measured.
 
     Raises:
         InputError: they are not one for every utterance and class.
     """
-    wanted = (len(batch.labels), batch.num_classes)
+    wanted = (len(batch.inputs), batch.num_classes)
     if (
         isinstance(logits, Tensor)
         and logits.shape[-2:] == wanted
         and logits.ndim == (3 if isinstance(model, Stack) else 2)
     ):
-        return logits
+        return batch.measured(logits)
     given = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
     raise InputError(
         f"{type(model).__name__}: forward gave {given}; it must give logits {wanted}, one for each utterance and class"

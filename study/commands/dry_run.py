@@ -84,7 +84,8 @@ def _print_time(request: Request, run: StudyRun, fold: Fold, devices: Sequence[s
     trial = typical(run)
     k_max = max(trial.pair.k_audio, trial.pair.k_text) if trial.pair else 0
     timed = parts(fold, k_max)
-    with engine_of(request.args, StudyData.prepare(timed, k_max), devices[:side_by_side]) as engine:
+    prepared = StudyData.prepare(timed, k_max, graphs=[trial.graph] if trial.graph else [])
+    with engine_of(request.args, prepared, devices[:side_by_side]) as engine:
         one = time_trials(
             trial,
             fold,

@@ -63,7 +63,13 @@ def keep_models(request: Request, run: StudyRun, folds: tuple[Fold, ...], device
     known = run.known(_wanted(request, run))
     missing = [trial for trial, outcome in known.items() if outcome.status == "done" and not keeping.has(trial)]
     if missing:
-        prepared = StudyData.prepare(folds, request.k_max(run.pair()), keeping=keeping)
+        prepared = StudyData.prepare(
+            folds,
+            request.k_max(run.pair()),
+            graphs=[trial.configuration.graph for trial in missing if trial.configuration.graph],
+            seeds={trial.seed for trial in missing},
+            keeping=keeping,
+        )
         with (
             engine_of(request.args, prepared, devices) as engine,
             tqdm(total=len(missing), unit="model", desc="keeping") as bar,

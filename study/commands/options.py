@@ -228,6 +228,19 @@ CONFIGURED = (
     Option("--hidden-dim", metavar="D", type=values.at_least_one, help="512 in the paper's profile"),
     Option("--lr", metavar="R", type=values.positive, help="1e-4 in the paper's profile"),
     Option("--precision", choices=("fp32", "tf32", "bf16"), help="of matrix products (default fp32)"),
+    Option(
+        "--evaluation-graph",
+        choices=("own", "anchored", "joint"),
+        help="whom a validation or test utterance has as neighbours: own, those of its split, as the paper and its "
+        "code (default; a small split then has a poor graph); anchored, the training utterances nearest to it, so that "
+        "its label does not depend on which others are labelled; joint, both at once, which is transductive",
+    ),
+    Option(
+        "--ties",
+        choices=("index", "random", "all"),
+        help="which of equally similar neighbours are linked, as those who say the same sentence: the first in the "
+        "file (index, the default), a random choice with each seed, or all of them",
+    ),
 )
 """Settings that have an option of their own."""
 

@@ -28,6 +28,7 @@ from study.papers.cemobam.published import paper_pair
 # What imports torch or pandas is imported where it is used: a typing error answers at once.
 if TYPE_CHECKING:
     from cemobam_core.features import Fold
+    from cemobam_core.graph import GraphConfig
     from cemobam_core.inputs import Sizes
     from study.design.configuration import Configuration
     from study.design.design import Design
@@ -265,14 +266,22 @@ class Request:
         Args:
             pair: that is known for the blocks that need one; None: it is still to be chosen.
         """
+        return max((k for one in self.graphs(pair) for k in (one.k_audio, one.k_text)), default=0)
+
+    def graphs(self, pair: Pair | None = None) -> list[GraphConfig]:
+        """Return the graphs of the blocks to run, each once.
+
+        Args:
+            pair: that is known for the blocks that need one; None: it is still to be chosen.
+        """
         from study.design.design import ANY_PAIR
 
         waiting = [name for name in self.blocks if self.design.needs_pair(name)]
         if waiting and pair is None:
             pair = self.at or (None if self.design.choosing in self.blocks else self.otherwise)
         at = pair if waiting and pair else ANY_PAIR
-        pairs = [one.pair for name in self.blocks for one in self.design.configurations(name, at)]
-        return max((k for one in pairs if one for k in (one.k_audio, one.k_text)), default=0)
+        graphs = [one.graph for name in self.blocks for one in self.design.configurations(name, at)]
+        return list(dict.fromkeys(graph for graph in graphs if graph))
 
     @property
     def otherwise(self) -> Pair | None:

@@ -78,7 +78,7 @@ def run_study(args: argparse.Namespace) -> int:
     request.try_systems(sizes, sequence=folds[0].train.audio.ndim == 3 or folds[0].train.text.ndim == 3)
     request.check_settings()
     facts = request.facts(folds)
-    check_k(folds, request.k_max())
+    check_k(folds, request.k_max(), request.graphs())
     for line in blanks(*folds):
         print(f"warning: {line}", file=sys.stderr)
     if args.dry_run:
@@ -125,7 +125,7 @@ def _refuse_before_features(request: Request, recipe: Recipe) -> tuple[tuple[Ass
         Sizes(audio_dim=768, text_dim=768, num_classes=len(recipe.corpus.class_names)),
         sequence=settings.level == "sequence",
     )
-    check_k(folds, request.k_max())
+    check_k(folds, request.k_max(), request.graphs())
     ledger = request.ledger(new="sqlite:///:memory:")
     facts = ledger.facts() or StudyFacts(dataset="", title="", fingerprint="", folds=len(folds), settings={})
     if facts.recipe not in {"", recipe.signature}:
@@ -199,7 +199,13 @@ def _run_missing(request: Request, run: StudyRun, folds: tuple[Fold, ...], devic
     from study.findings.looks import look
 
     keeping = keeping_of(request, run.facts) if request.args.keep_models == "all" else None
-    prepared = StudyData.prepare(folds, request.k_max(run.pair()), keeping=keeping)
+    prepared = StudyData.prepare(
+        folds,
+        request.k_max(run.pair()),
+        graphs=request.graphs(run.pair()),
+        seeds=request.design.seeds,
+        keeping=keeping,
+    )
     print(f"watch it in a browser: {dashboard_as_typed(request.args)}", flush=True)
     # Figures and statistics are slow to import: while the first trials run, there is time.
     threading.Thread(target=lambda: [import_module(name) for name in _SLOW], daemon=True).start()

@@ -9,16 +9,18 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from itertools import product
 from traceback import format_exception
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from cemobam_core.corpora.splits import Assignment
+from cemobam_core.corpora.splits import SPLITS, Assignment
 from cemobam_core.errors import InputError
 from cemobam_core.features import FeatureSet, Fold
-from cemobam_core.graph import TopKGraph
+from cemobam_core.graph import EvaluationGraph, GatherFrom, GraphConfig, RankedGraph, Ranking, in_parts
+from cemobam_core.neighbours import Pooled, Ties
 from cemobam_core.systems import NeuralSystem
 from cemobam_core.training.config import METHOD_VERSION
 from study.design.configuration import Trial
@@ -43,56 +45,137 @@ TRIES = 2
 """A trial whose worker dies (killed, out of memory) is tried once more, then recorded as failed."""
 
 
+class Labelled(NamedTuple):
+    """What a split is labelled in: what of a trial its graph depends on, beside K.
+
+    Attributes:
+        split: its name.
+        gather_from: as :class:`GraphConfig` has it.
+        evaluation_graph: likewise; ``own`` for train.
+        evaluation_size: likewise; 0 for train.
+        ties: likewise.
+        seed: of the trial where it orders ties; else 0.
+    """
+
+    split: str
+    gather_from: GatherFrom
+    evaluation_graph: EvaluationGraph
+    evaluation_size: int
+    ties: Ties
+    seed: int
+
+    @classmethod
+    def of(cls, split: str, graph: GraphConfig, seed: int) -> Labelled:
+        """Return what a split of a trial is labelled in."""
+        seed = seed if graph.ties == "random" else 0
+        if split == "train":
+            return cls(split, graph.gather_from, "own", 0, graph.ties, seed)
+        return cls(split, graph.gather_from, graph.evaluation_graph, graph.evaluation_size, graph.ties, seed)
+
+
 @dataclass(frozen=True, eq=False)
 class StudyData:
-    """What all trials share, made once: the features of every fold and the ranking of every split.
+    """What all trials share, made once: the features of every fold and the graphs of every split.
 
     Attributes:
         folds: features by fold.
-        rankings: by fold, then split, each utterance's nearest.
+        graphs: by fold, then by what a split is labelled in, the ranked edges. A graph that is missing is made when a
+            trial needs it.
+        k_max: the largest K.
         keeping: where trained models are kept; None: they are not.
     """
 
     folds: tuple[Fold, ...]
-    rankings: tuple[dict[str, TopKGraph], ...]
+    graphs: tuple[dict[Labelled, RankedGraph], ...]
+    k_max: int
     keeping: Keeping | None = None
 
     def tensors(self) -> Iterator[Tensor]:
         """Every tensor of it, each once."""
-        for fold, rankings in zip(self.folds, self.rankings, strict=True):
-            for name, features in fold.splits.items():
+        for fold, graphs in zip(self.folds, self.graphs, strict=True):
+            for features in fold.splits.values():
                 yield from features.tensors().values()
-                if name in rankings:
-                    yield from (rankings[name].by_audio, rankings[name].by_text)
+            for graph in graphs.values():
+                yield from graph.tensors()
 
     @classmethod
-    def prepare(cls, folds: tuple[Fold, ...], k_max: int, *, keeping: Keeping | None = None) -> StudyData:
+    def prepare(
+        cls,
+        folds: tuple[Fold, ...],
+        k_max: int,
+        *,
+        graphs: Iterable[GraphConfig] = (GraphConfig(),),
+        seeds: Iterable[int] = (0,),
+        keeping: Keeping | None = None,
+    ) -> StudyData:
         """Rank the neighbours in every split, once for all graphs.
 
         Args:
             folds: the features.
             k_max: the largest K; 0: no trial uses a graph.
+            graphs: of the trials, whatever their K.
+            seeds: of the trials.
             keeping: where trained models are kept; None: they are not.
 
         Raises:
-            InputError: a split with too few utterances for ``k_max`` neighbours.
+            InputError: a split with too few utterances for ``k_max`` neighbours, or too many ties to link all.
         """
-        rankings = tuple({name: s.rank(k_max) for name, s in fold.splits.items() if k_max} for fold in folds)
-        return cls(folds, rankings, keeping)
+        wanted = product(SPLITS, list(graphs), list(seeds))
+        labelled = dict.fromkeys(Labelled.of(*one) for one in wanted) if k_max else {}
+        made = []
+        for fold in folds:
+            rankings: dict[tuple[object, ...], Ranking] = {}
+            made.append({one: _graph(fold, one, k_max, rankings) for one in labelled})
+        return cls(folds, tuple(made), k_max, keeping)
+
+    def graph(self, fold: int, labelled: Labelled) -> RankedGraph:
+        """Return the ranked edges that a split is labelled in."""
+        graphs = self.graphs[fold]
+        if labelled not in graphs:
+            graphs[labelled] = _graph(self.folds[fold], labelled, self.k_max, {})
+        return graphs[labelled]
 
 
-def check_k(folds: Sequence[Fold | Assignment], k_max: int) -> None:
-    """See that every split has enough utterances for the largest K.
+def _graph(fold: Fold, of: Labelled, k_max: int, rankings: dict[tuple[object, ...], Ranking]) -> RankedGraph:
+    """Return the ranked edges that a split of a fold is labelled in; ``rankings`` keeps what several graphs share."""
+    features = fold.splits[of.split]
+    try:
+        if of.evaluation_size:
+            return in_parts(features.pooled(), k_max, of.evaluation_size, of.gather_from, ties=of.ties, seed=of.seed)
+        names = {"own": (of.split,), "anchored": ("train",), "joint": ("train", of.split)}[of.evaluation_graph]
+        if (*names, of.ties, of.seed) not in rankings:
+            pooled = Pooled.joined([fold.splits[name].pooled() for name in names])
+            rankings[*names, of.ties, of.seed] = Ranking.of(pooled, k_max, ties=of.ties, seed=of.seed)
+        ranking = rankings[*names, of.ties, of.seed]
+    except InputError as error:
+        raise InputError(f"{features.source}: {error}") from None
+    if of.evaluation_graph == "anchored":
+        return ranking.anchored(features.pooled(), of.gather_from)
+    return ranking.graph(of.gather_from)
+
+
+def check_k(folds: Sequence[Fold | Assignment], k_max: int, graphs: Iterable[GraphConfig] = ()) -> None:
+    """See that every split in which neighbours are looked for has enough utterances for the largest K.
+
+    Args:
+        folds: the features, or who goes where.
+        k_max: the largest K.
+        graphs: of the trials, whatever their K; none: each split has its own.
 
     Raises:
         InputError: one has not; says which, and the largest K that would do.
     """
-    name, smallest = min((item for fold in folds for item in fold.splits.items()), key=lambda item: len(item[1]))
+    own = [graph.evaluation_graph == "own" for graph in graphs]
+    splits = SPLITS if any(own) or not own else ("train",)
+    name, smallest = min(
+        ((name, fold.splits[name]) for fold in folds for name in splits), key=lambda item: len(item[1])
+    )
     if k_max >= len(smallest):
         source = f"{smallest.source} has" if isinstance(smallest, FeatureSet) else "there are"
+        anchored = "; or give --evaluation-graph anchored" if name != "train" else ""
         raise InputError(
             f"K={k_max} (the largest of --k-audio, --k-text and --at): {source} {len(smallest)} utterances in the "
-            f"{name} split, so K can be {len(smallest) - 1} at most"
+            f"{name} split, so K can be {len(smallest) - 1} at most{anchored}"
         )
 
 
@@ -164,10 +247,13 @@ def by_stack(trials: Iterable[Trial]) -> list[Trial]:
 
 
 def _stack_of(trial: Trial) -> tuple[object, ...] | None:
-    """Return what the trials of a stack have in common: they differ in K and seed alone. None: it is trained alone."""
+    """Return what the trials of a stack have in common: they differ in K, seed and which utterances are linked alone.
+
+    None: it is trained alone.
+    """
     configuration, graph = trial.configuration, trial.configuration.graph
     alone = not isinstance(configuration.system, NeuralSystem) or configuration.get("schedule") == "plateau"
-    points = graph and graph.gather_from
+    points = graph and (graph.gather_from, graph.evaluation_graph == "own")  # with the same utterances
     return None if alone else (trial.fold, configuration.system, configuration.training, points)
 
 
@@ -225,16 +311,19 @@ def execute(trials: Group, data: StudyData, device: str) -> list[Outcome]:
 
 
 def batches_of(trial: Trial, data: StudyData) -> dict[str, Batch]:
-    """Return every split of the trial's fold with the trial's graph."""
+    """Return every split of the trial's fold in the graph that the trial has for it."""
     from cemobam_core.training.batch import Batch  # noqa: PLC0415
 
+    fold, graph = data.folds[trial.fold], trial.configuration.graph
     batches = {}
-    for name, split in data.folds[trial.fold].splits.items():
-        edges = None
-        if graph := trial.configuration.graph:
-            ranking = data.rankings[trial.fold][name]
-            edges = ranking.edge_index(graph.k_audio, graph.k_text, gather_from=graph.gather_from)
-        batches[name] = Batch.from_features(split, edges)
+    for name, split in fold.splits.items():
+        if graph is None:
+            batches[name] = Batch.from_features(split)
+            continue
+        of = Labelled.of(name, graph, trial.seed)
+        edges = data.graph(trial.fold, of).edge_index(graph.k_audio, graph.k_text)
+        among_train = of.evaluation_graph != "own"
+        batches[name] = Batch.in_context(fold.train, split, edges) if among_train else Batch.from_features(split, edges)
     return batches
 
 

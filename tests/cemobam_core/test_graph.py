@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch_geometric.utils import coalesce, contains_self_loops
 
 from cemobam_core import InputError, TopKGraph
-from cemobam_core import graph as graph_module
+from cemobam_core import neighbours as graph_module
 
 
 def brute_force(x: torch.Tensor, k: int) -> list[list[int]]:

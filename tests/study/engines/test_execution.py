@@ -220,7 +220,7 @@ def test_folds_are_never_in_one_group() -> None:
 def test_what_uses_no_graph_is_given_none_and_needs_no_ranking(small_fold: Fold) -> None:
     study = replace(DESIGN, blocks={"x": Block("x", systems=["concat_mlp", "logistic"])}, seeds=(0,))
     data = StudyData.prepare((small_fold,), 0)
-    assert data.rankings == ({},)
+    assert data.graphs == ({},)
     for trial in study.trials("x", ANY_PAIR):
         assert {b.inputs.edge_index.shape for b in execution.batches_of(trial, data).values()} == {(2, 0)}
         (outcome,) = execute((trial,), data, "cpu")
