@@ -411,9 +411,9 @@ def agreement_table(analysis: Analysis) -> Table | None:
         frame=frame,
         head="Configurations",
         groups=(
-            ("Agreement (percent)", ("First", "Second", "Each other")),
+            ("Agreement", ("First", "Second", "Each other")),
             ("Only right", ("First", "Second")),
-            ("McNemar", ("p",)),
+            ("", ("McNemar p",)),
         ),
         cells=tuple(cells),
         wide=True,
@@ -476,7 +476,7 @@ def selection_table(analysis: Analysis) -> Table | None:
         )
     notes = [
         "Reported: the test mean over the seeds that chose. New seed: the mean of every seed at the pair that the "
-        f"others choose. Optimism: the difference{', with its approximate 95% interval' if known else ''}. Same: how "
+        f"others choose. Optimism: the difference{', with its approximate 95% interval (another seed)' if known else ''}. Same: how "
         "many of the choices by all seeds but one are the same pair. The test utterances are the same throughout, so "
         "choosing on them is more optimistic still about other utterances.",
     ]

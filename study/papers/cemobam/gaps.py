@@ -74,7 +74,7 @@ def gaps_table(trials: pd.DataFrame, *, caption: str, seeds: int, folds: int) ->
         else:
             printed = [with_deviation(row[f"{m}_mean"], row[f"{m}_std"]) for row, m in sides]
         cells.append((gap or "as it is", *printed))
-    interval = ", with its 95% interval" if (frame["n_seeds"] >= SEEDS_FOR_INTERVAL).any() else ""
+    interval = ", with its 95% interval (another seed)" if (frame["n_seeds"] >= SEEDS_FOR_INTERVAL).any() else ""
     notes = [f"First row: mean ± standard deviation; the others: the difference to it{interval}."]
     if (frame["n_seeds"] < seeds).any():
         notes.append(f"Some rows rest on fewer than {seeds} seeds; the csv says which.")
@@ -145,7 +145,7 @@ def gaps_figure(table: pd.DataFrame, *, title: str) -> Figure:
             ax.grid(axis="x", linewidth=0.3)
         keep_within(axes, -100, 100, "x")
         axes[1].legend(frameon=False, loc="best")
-        interval = " and 95% interval" if table["wa_low"].notna().any() else ""
+        interval = " and 95% interval (another seed)" if table["wa_low"].notna().any() else ""
         figure.suptitle(f"{title}: one choice switched, mean over seeds{interval}", fontsize=8)
     return figure
 
@@ -175,7 +175,7 @@ def gaps_page(table: pd.DataFrame, *, title: str) -> go.Figure:
                 mode="markers", marker={"color": colour, "symbol": symbol, "size": 8}, showlegend=i == 0,
                 hovertemplate="%{x:+.2f} points<extra>%{fullData.name}</extra>",
             )  # fmt: skip
-    interval = " and 95% interval" if table["wa_low"].notna().any() else ""
+    interval = " and 95% interval (another seed)" if table["wa_low"].notna().any() else ""
     figure.update_layout(
         **{**interactive.LAYOUT, "margin": {**interactive.LAYOUT["margin"], "l": 150}},
         title=interactive.titled(f"{title}: one choice switched", f"test WA, mean over seeds{interval}"),
