@@ -37,12 +37,12 @@ def check_room(request: Request, run: StudyRun, folds: tuple[Fold, ...]) -> None
     Raises:
         InputError: it does not.
     """
-    from cemobam_core.training.batch import Batch
     from study.engines.models import size_in_bytes
 
     design, which = request.design, request.args.keep_models
     count = run.counts()[0] if which == "all" else len(_wanted(request, run)) or len(design.fresh_seeds) * design.folds
-    needed = count * size_in_bytes(design.base.system, Batch.from_features(folds[0].train).sizes)
+    graph = max(request.graphs(run.pair()), key=lambda one: one.k_audio + one.k_text, default=None)
+    needed = count * size_in_bytes(design.base.system, design.base.graph and graph, folds[0].train)
     free = shutil.disk_usage(request.results).free
     if needed > free:
         raise InputError(

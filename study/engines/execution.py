@@ -295,6 +295,7 @@ def execute(trials: Group, data: StudyData, device: str) -> list[Outcome]:
                 metrics=metrics,
                 counts={name: len(split) for name, split in fold.splits.items()},
                 test=batch["test"].to(device),
+                train=fold.train,
             )
         outcomes.append(
             Outcome(
