@@ -448,7 +448,8 @@ def selection_table(analysis: Analysis) -> Table | None:
     if not analysis.selections or grid is None:
         return None
     rows, cells = [], []
-    known = len(grid.seeds) >= SEEDS_FOR_INTERVAL
+    enough = len(grid.seeds) >= SEEDS_FOR_INTERVAL
+    interval = ", with its approximate 95% interval (another seed)" if enough else ""
     for (split, metric), chosen in analysis.selections.items():
         pair = grid.pair(chosen.chosen)
         fresh, optimism = chosen.on_new_seed, chosen.optimism
@@ -476,9 +477,9 @@ def selection_table(analysis: Analysis) -> Table | None:
         )
     notes = [
         "Reported: the test mean over the seeds that chose. New seed: the mean of every seed at the pair that the "
-        f"others choose. Optimism: the difference{', with its approximate 95% interval (another seed)' if known else ''}. Same: how "
-        "many of the choices by all seeds but one are the same pair. The test utterances are the same throughout, so "
-        "choosing on them is more optimistic still about other utterances.",
+        f"others choose. Optimism: the difference{interval}. Same: how many of the choices by all seeds but one are the "
+        "same pair. The test utterances are the same throughout, so choosing on them is more optimistic still about "
+        "other utterances.",
     ]
     if grid.left_out:
         notes.append(f"Left out, because not complete: {grid.left_out}.")
