@@ -356,7 +356,8 @@ def _blocks(args: argparse.Namespace) -> tuple[dict[str, Block], tuple[str, ...]
 _FILES = frozenset(
     {
         *("trials", "study", "claims", "report", "variance", "comparisons", "selection", "table3", "table4"),
-        *("curves", "confusion", "embedding", "marginal"),
+        *("errors", "hard", "calibration"),
+        *("curves", "confusion", "confusion-difference", "confusion_difference", "embedding", "marginal"),
     }
 )
 """What a report calls files of its own."""

@@ -272,6 +272,10 @@ class Results:
         rows = about.rows if about else ()
         return self._of_rows(rows)
 
+    def trials_at(self, row: Sequence[Any]) -> pd.DataFrame:
+        """Return the trials of one configuration, as :attr:`AboutBlock.rows` has it."""
+        return self._of_rows([tuple(row)])
+
     def _of_rows(self, rows: Sequence[tuple[Any, ...]]) -> pd.DataFrame:
         wanted = set(rows)
         return self.trials[np.array([row in wanted for row in self._rows], dtype=bool)]

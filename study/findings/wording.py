@@ -26,6 +26,11 @@ def seeds_in_words(n: int) -> str:
     return f"{n} seed{'' if n == 1 else 's'}"
 
 
+def cut(name: str, longest: int = 30) -> str:
+    """Return a name that may be of any length, cut to so many characters."""
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"
+
+
 def points(difference: Difference, *, turned: bool = False) -> str:
     """Return a difference of fractions in percentage points, with its interval where it has one.
 

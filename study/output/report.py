@@ -26,7 +26,8 @@ from study.findings.results import ABOUT, TRIALS, About
 from study.findings.statistics import SEEDS_FOR_INTERVAL
 from study.findings.wording import seeds_in_words
 from study.output import figures
-from study.output.figures import Drawing, drawings
+from study.output.error_tables import calibration_table, errors_table, hard_table, no_hard_sentence
+from study.output.figures import Drawing, drawings, without_predictions
 from study.output.tables import (
     LONGEST,
     TABLE_FORMS,
@@ -43,7 +44,10 @@ from study.papers.cemobam.systems import systems_table
 
 OTHERS = ("claims.csv", "report.md", "report.html")
 
-ALWAYS = ("variance", "comparisons", "selection", "table3", "table4")
+WHERE_IT_ERRS = ("errors", "hard", "calibration")
+"""Tables that say where the study errs: they stand below the others."""
+
+ALWAYS = ("variance", "comparisons", "selection", "table3", "table4", *WHERE_IT_ERRS)
 """Tables that no block names."""
 
 
@@ -55,7 +59,7 @@ def result_files(about: About) -> list[str]:
 
 def plot_files(about: About) -> list[str]:
     """Return the name of every file that a report may write into the folder of figures."""
-    own = ("curves", "confusion", "embedding", "marginal")
+    own = ("curves", "confusion", "confusion_difference", "errors", "calibration", "embedding", "marginal")
     figures_of = [file for block in about.blocks for file in (block.file, f"{block.file}_sd")]
     return [f"{file}.{form}" for file in (*figures_of, *own) for form in figures.FORMS]
 
@@ -166,6 +170,14 @@ class Report:
         sentence = spread_sentence(analysis)
         return f"{sentence[0].upper()}{sentence[1:]} ({MEASURES[analysis.metric]} on test.)"
 
+    @property
+    def _of_errors(self) -> list[str]:
+        """What is said of errors beside their tables: why there are none, or that no utterance is hard."""
+        if "errors" not in self.tables:
+            why = without_predictions(self.evidence)
+            return [f"{why[0].upper()}{why[1:]}."]
+        return list(filter(None, [no_hard_sentence(self.evidence.errors.hard)]))
+
     def _html(self, plots: Path) -> str:
         environment = Environment(
             loader=PackageLoader("study.output"), autoescape=True, trim_blocks=True, lstrip_blocks=True
@@ -176,7 +188,12 @@ class Report:
             for name in self.figures
         }
         return environment.get_template("report.html").render(
-            **self._content(), signs=VERDICT_SIGNS, images=images, tables=list(self.tables.values())
+            **self._content(),
+            signs=VERDICT_SIGNS,
+            images=images,
+            tables=[table for name, table in self.tables.items() if name not in WHERE_IT_ERRS],
+            error_tables=[self.tables[name] for name in WHERE_IT_ERRS if name in self.tables],
+            of_errors=self._of_errors,
         )
 
     def _content(self) -> dict[str, object]:
@@ -237,7 +254,10 @@ class Report:
             f"Not drawn: {plain_markdown(self.drawings[name].shows)}: {plain_markdown(why)}."
             for name, why in self.missing.items()
         ]
-        parts += ["## Tables", *(table.markdown().rstrip() for table in self.tables.values())]
+        tables = {name: table.markdown().rstrip() for name, table in self.tables.items()}
+        parts += ["## Tables", *(text for name, text in tables.items() if name not in WHERE_IT_ERRS)]
+        parts += ["## Where it errs", *map(plain_markdown, self._of_errors)]
+        parts += [tables[name] for name in WHERE_IT_ERRS if name in tables]
         settings = {**about.settings, "seeds": ", ".join(map(str, about.seeds)), "folds": about.folds}
         parts += ["## Settings", *_md_lists(settings, about.made_with)]
         if self.evidence.failed:
@@ -273,7 +293,14 @@ def make_report(evidence: Evidence, *, again: str) -> Report:
 def make_tables(evidence: Evidence) -> dict[str, Table]:
     """Return every table that there is something to show in, by name."""
     analysis = evidence.analysis
-    others = (variance_table(analysis), comparisons_table(analysis), selection_table(analysis))
+    others = (
+        variance_table(analysis),
+        comparisons_table(analysis),
+        selection_table(analysis),
+        errors_table(evidence.errors.recalls, evidence.about),
+        hard_table(evidence.errors.hard, evidence.about),
+        calibration_table(evidence.calibration, evidence.about),
+    )
     return {**block_tables(evidence), **{table.name: table for table in others if table}}
 
 

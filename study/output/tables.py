@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,10 +12,13 @@ import numpy as np
 import pandas as pd
 
 from cemobam_core.files import written_atomically
+from study.design.block import shown
 from study.findings.analysis import MEASURES, Analysis, Comparison
 from study.findings.results import About, AboutBlock
 from study.findings.statistics import LEVEL, SEEDS_FOR_INTERVAL, holm
+from study.findings.votes import Vote, vote_of
 from study.findings.wording import listed, p_value, points, seeds_in_words, signed
+from study.ledger.outcomes import Metric
 from study.papers.cemobam.claims import PAIR_LABELS
 from study.papers.cemobam.published import SWAP_NOTE
 
@@ -33,7 +36,7 @@ class Cell(NamedTuple):
     Attributes:
         text: as it is read.
         bold: whether it is the best of its column.
-        mark: to a note: ``*`` or ``†``.
+        mark: to a note: ``*``, ``†`` or ``‡``.
     """
 
     text: str
@@ -48,7 +51,7 @@ class Cell(NamedTuple):
     def latex(self) -> str:
         """For a paper."""
         text = _escaped(self.text)
-        mark = self.mark.replace("†", r"\dagger")
+        mark = self.mark.replace("†", r"\dagger").replace("‡", r"\ddagger")
         return (rf"\textbf{{\boldmath {text}}}" if self.bold else text) + (f"$^{{{mark}}}$" if mark else "")
 
 
@@ -195,11 +198,17 @@ def block_table(analysis: Analysis, block: AboutBlock, published: pd.DataFrame |
         ]
         cells.append((block.brief(key), *measured, *printed))
     marks = {cell.mark for cells_ in cells for cell in cells_ if isinstance(cell, Cell)}
+    notes = [*interval_notes(frame), *_block_notes(frame, block, keys, seeds, marks, beside_published=beside)]
+    if vote := vote_of(results, block.rows[block.reference]):
+        frame = pd.concat([frame, _vote_record(block, keys[block.reference], vote)], ignore_index=True)[frame.columns]
+        label = Cell(f"{block.brief(keys[block.reference])}, vote of {seeds_in_words(vote.seeds)}", mark="‡")
+        cells.append((label, *(number(100 * vote.scores[m]) for m in measures), *("" for _ in printed_of)))
+        notes.append(_vote_note(vote, measures))
     over = f"over {seeds_in_words(seeds)}{interval_words(summary)}"
     return Table(
         name=block.table,
         caption=f"{block.title} ({where(about, block)}): test split, percent, mean {over}",
-        notes=(*interval_notes(frame), *_block_notes(frame, block, keys, seeds, marks, beside_published=beside)),
+        notes=tuple(notes),
         frame=frame,
         head=block.head,
         groups=tuple(groups),
@@ -230,6 +239,26 @@ def _block_notes(
     if beside_published:
         notes.append(SWAP_NOTE)
     return notes
+
+
+def _vote_record(block: AboutBlock, key: Sequence[Any], vote: Vote) -> pd.DataFrame:
+    """Return the row of the csv that has the vote of a configuration's seeds, given its values in the columns."""
+    named = {block.columns[0]: f"{shown(key[0])} vote", **dict(zip(block.columns[1:], key[1:], strict=True))}
+    figures = {f"{measure}_mean": 100 * score for measure, score in vote.scores.items()}
+    return pd.DataFrame([{**named, "n_seeds": vote.seeds, **figures}])
+
+
+def _vote_note(vote: Vote, measures: Mapping[Metric, str]) -> str:
+    """Return what the vote of a configuration's seeds gives and costs."""
+    gains = listed([f"{signed(100 * vote.gains[measure])} points of {label}" for measure, label in measures.items()])
+    interval = ""
+    if np.isfinite(vote.low) and "wa" in measures:
+        interval = f" (95% interval of WA over other utterances: [{signed(100 * vote.low)}, {signed(100 * vote.high)}])"
+    return (
+        f"‡ The label that most of the {vote.seeds} seeds give: {gains} beside the mean of these seeds{interval}. The "
+        f"vote costs {vote.seeds} trainings and {vote.seeds} evaluations of every utterance; it is no mean and has no "
+        "interval over seeds."
+    )
 
 
 def where(about: About, block: AboutBlock) -> str:
@@ -509,6 +538,7 @@ def _escaped(text: str) -> str:
         ("ω²", r"$\omega^2$"),
         ("ε", r"$\varepsilon$"),
         ("†", r"$\dagger$"),
+        ("‡", r"$\ddagger$"),
         (r"K\_audio", r"$K_\mathrm{audio}$"),
         (r"K\_text", r"$K_\mathrm{text}$"),
     ):
