@@ -57,11 +57,15 @@ class Difference:
 
     Attributes:
         mean: the first less the second.
-        low: of its 95% interval; NaN with fewer than :data:`SEEDS_FOR_INTERVAL` seeds.
+        low: of its interval, of 95% unless another level was asked for; NaN with fewer than
+            :data:`SEEDS_FOR_INTERVAL` seeds.
         high: likewise.
-        d_z: the mean over the standard deviation of the differences (Cohen, 1988, section 2.3.5).
+        d_z: the mean over the standard deviation of the seeds' differences (Cohen, 1988, section 2.3.5).
         p: two-sided; NaN where one seed is all there is.
         n: seeds that both sides have.
+        se: the mean's standard error; NaN where one seed is all there is.
+        df: its degrees of freedom; NaN where it has none.
+        utterances: over how many test utterances the interval generalises; 0: over seeds alone.
     """
 
     mean: float
@@ -70,6 +74,9 @@ class Difference:
     d_z: float
     p: float
     n: int
+    se: float
+    df: float
+    utterances: int = 0
 
 
 def half_width(std: npt.ArrayLike, n: npt.ArrayLike) -> Array:
@@ -114,7 +121,7 @@ def mean_interval(values: Array, within: Range = ANYTHING) -> Interval:
     return Interval(mean=mean, low=float(low), high=float(high), n=n)
 
 
-def paired(first: Array, second: Array) -> Difference:
+def paired(first: Array, second: Array, level: float = LEVEL) -> Difference:
     """Two configurations, each seed against itself: Student's t for paired samples (Student, 1908).
 
     The seed's own luck, which both share, cancels. Where every seed gives the same difference Student's t is not
@@ -123,18 +130,30 @@ def paired(first: Array, second: Array) -> Difference:
     Args:
         first: one share a seed.
         second: the same seeds in the same order.
+        level: the interval is of 1 - level.
     """
     differences = np.asarray(first) - np.asarray(second)
     n = len(differences)
-    interval = mean_interval(differences, DIFFERENCES)
-    mean, low, high = interval.mean, interval.low, interval.high
+    mean = float(np.mean(differences)) if n else np.nan
     if n < 2:
-        return Difference(mean=mean, low=low, high=high, d_z=np.nan, p=np.nan, n=n)
+        return Difference(mean=mean, low=np.nan, high=np.nan, d_z=np.nan, p=np.nan, n=n, se=np.nan, df=np.nan)
     if np.ptp(differences) < 1e-12:
         p = 1.0 if abs(mean) < 1e-12 else 2.0 ** (1 - n)
-        return Difference(mean=mean, low=low, high=high, d_z=np.nan, p=p, n=n)
-    p = float(stats.ttest_1samp(differences, 0.0).pvalue)
-    return Difference(mean=mean, low=low, high=high, d_z=mean / float(differences.std(ddof=1)), p=p, n=n)
+        end = mean if n >= SEEDS_FOR_INTERVAL else np.nan
+        return Difference(mean=mean, low=end, high=end, d_z=np.nan, p=p, n=n, se=0.0, df=np.nan)
+    std = float(differences.std(ddof=1))
+    se = std / np.sqrt(n)
+    half = float(stats.t.ppf(1 - level / 2, n - 1)) * se if n >= SEEDS_FOR_INTERVAL else np.nan
+    return Difference(
+        mean=mean,
+        low=float(np.maximum(mean - half, DIFFERENCES[0])),
+        high=float(np.minimum(mean + half, DIFFERENCES[1])),
+        d_z=mean / std,
+        p=float(2 * stats.t.sf(abs(mean) / se, n - 1)),
+        n=n,
+        se=se,
+        df=n - 1.0,
+    )
 
 
 def weaker(first: Difference, second: Difference) -> Difference:
@@ -155,6 +174,8 @@ def weaker(first: Difference, second: Difference) -> Difference:
         d_z=nearer.d_z,
         p=max(first.p, second.p) if agree else 1.0,
         n=first.n,
+        se=nearer.se,
+        df=nearer.df,
     )
 
 
@@ -368,7 +389,7 @@ def compare_pairs(choosing: Array, measured: Array, first: Rule, second: Rule) -
     observed = differences(flat_choosing[None], flat_measured[None])[0]
     mean, n = float(observed.mean()), seeds
     if seeds < 2 or a * b < 2:
-        return Difference(mean=mean, low=np.nan, high=np.nan, d_z=np.nan, p=np.nan, n=n)
+        return Difference(mean=mean, low=np.nan, high=np.nan, d_z=np.nan, p=np.nan, n=n, se=np.nan, df=np.nan)
     generator = np.random.default_rng(0)
     residuals = np.stack([_residuals(choosing), _residuals(measured)])
     at_once = max(1, _AT_ONCE // residuals.size)
@@ -389,6 +410,8 @@ def compare_pairs(choosing: Array, measured: Array, first: Rule, second: Rule) -
         d_z=mean / spread if spread > 0 else np.nan,
         p=float((1 + (under_none >= ratio - 1e-12).sum()) / (1 + draws)),
         n=n,
+        se=spread / np.sqrt(seeds),
+        df=np.nan,
     )
 
 
