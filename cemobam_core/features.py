@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from cemobam_core.files import written_atomically
 from cemobam_core.graph import TopKGraph
 
 MODALITIES = ("audio", "text")
-_LISTS = ("utterance_ids", "speakers", "sessions")
+_LISTS = ("utterance_ids", "speakers", "sessions", "seconds")
 
 _EMBEDDINGS = (torch.float32, "it must be (N, E) or (N, T, E) floating-point numbers")
 _MASK = (torch.bool, "it must be (N, T) truth values")
@@ -58,6 +59,7 @@ class FeatureSet:
         text_mask: the same for text.
         speakers: who speaks, per utterance, where known.
         sessions: in which recording session, where known.
+        seconds: how long the clips are, where known.
         provenance: the encoders and how the features were made, in words.
         source: what errors call this set, usually its file.
         labelled: whether the labels are known; if not, they are all zero, and the set is good for prediction alone.
@@ -76,6 +78,7 @@ class FeatureSet:
     text_mask: Tensor | None
     speakers: tuple[str, ...] | None
     sessions: tuple[str, ...] | None
+    seconds: tuple[float, ...] | None
     provenance: Mapping[str, str]
     source: str
     labelled: bool
@@ -92,6 +95,7 @@ class FeatureSet:
         text_mask: object = None,
         speakers: Iterable[str] | None = None,
         sessions: Iterable[str] | None = None,
+        seconds: Iterable[float] | None = None,
         provenance: Mapping[str, str] | None = None,
         source: str = "features",
         labelled: bool = True,
@@ -105,7 +109,7 @@ class FeatureSet:
         }
         self._hold(source=source, provenance=provenance or {}, labelled=labelled)
         self._hold(**{name: self._numbers(name, given) for name, given in numbers.items()})
-        self._hold(**{name: self._names(name, given) for name, given in names.items()})
+        self._hold(**{name: self._names(name, given) for name, given in names.items()}, seconds=self._lengths(seconds))
         if self.labels.ndim != 1:
             raise self._error(f"labels are {described(self.labels)}; {_WANTED['labels'][1]}, one an utterance")
         if len(self) == 0:
@@ -160,6 +164,19 @@ class FeatureSet:
                     f"convert them, as [str(x) for x in {name}]"
                 )
         return tuple(map(str, names))
+
+    def _lengths(self, given: Iterable[float] | None) -> tuple[float, ...] | None:
+        """Return what was given as seconds, as a tuple of floats."""
+        if given is None:
+            return None
+        try:
+            values: tuple[Any, ...] = tuple(given)
+            lengths = tuple(math.nan if isinstance(value, str) else float(value) for value in values)
+        except (TypeError, ValueError, OverflowError):
+            lengths = (math.nan,)
+        if not all(math.isfinite(length) and length >= 0 for length in lengths):
+            raise self._error(f"seconds are {str(given)[:40]!r}; they must be a list of finite numbers, 0 or more")
+        return lengths
 
     def _check_modality(self, modality: str) -> None:
         x, mask = getattr(self, modality), getattr(self, f"{modality}_mask")
@@ -287,7 +304,8 @@ class FeatureSet:
             raise InputError(f"{path}: tensor {missing[0]!r} is missing; the file holds {sorted(tensors)}")
         if unknown := sorted(tensors.keys() - allowed):
             raise InputError(f"{path}: unknown tensor {unknown[0]!r}; a feature file holds {sorted(allowed)}")
-        lists = {name: _names(path, name, metadata.pop(name)) for name in ("class_names", *_LISTS) if name in metadata}
+        told = [name for name in ("class_names", *_LISTS) if name in metadata]
+        lists = {name: _listed(path, name, metadata.pop(name)) for name in told}
         labels = tensors["labels"]
         lists.setdefault("utterance_ids", default_ids(path, len(labels) if labels.ndim else 0))
         lists.setdefault("class_names", tuple(class_names or default_class_names(labels)))
@@ -365,14 +383,16 @@ def default_class_names(labels: Tensor) -> tuple[str, ...]:
     return tuple(f"class_{c}" for c in range(highest + 1))
 
 
-def _names(path: Path, name: str, value: str) -> tuple[str, ...]:
+def _listed(path: Path, name: str, value: str) -> tuple[Any, ...]:
+    """Return a list of names, or of seconds, as the metadata hold it."""
+    kinds, what = ((int, float), "numbers") if name == "seconds" else ((str,), "strings")
     try:
-        names: Any = json.loads(value)
+        items: Any = json.loads(value)
     except json.JSONDecodeError:
-        names = None
-    if not isinstance(names, list) or not all(isinstance(item, str) for item in names):
-        raise InputError(f"{path}: metadata {name!r} is {value[:40]!r}; it must be a JSON list of strings")
-    return tuple(names)
+        items = None
+    if not isinstance(items, list) or not all(type(item) in kinds for item in items):
+        raise InputError(f"{path}: metadata {name!r} is {value[:40]!r}; it must be a JSON list of {what}")
+    return tuple(items)
 
 
 def _kind(value: Tensor | tuple[str, ...]) -> str:

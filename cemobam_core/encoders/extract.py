@@ -336,6 +336,7 @@ class _Extraction:
                     class_names=classes,
                     speakers=_all_known([u.speaker for u in rows]),
                     sessions=_all_known([u.session for u in rows]),
+                    seconds=[round(self.seconds[u.id], 3) for u in rows],
                     provenance=provenance,
                 )
             )

@@ -90,6 +90,7 @@ class SplitRows:
         ids: of the utterances.
         labels: indices into ``class_names``.
         speakers, sessions: where all are known.
+        seconds: how long the clips are.
     """
 
     path: Path
@@ -98,6 +99,7 @@ class SplitRows:
     class_names: tuple[str, ...]
     speakers: tuple[str, ...] | None
     sessions: tuple[str, ...] | None
+    seconds: Sequence[float]
     provenance: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -147,6 +149,7 @@ def write_splits(splits: Sequence[SplitRows], parts: Mapping[str, Parts], *, seq
                 utterance_ids=tuple(split.ids),
                 speakers=split.speakers,
                 sessions=split.sessions,
+                seconds=split.seconds,
                 provenance=split.provenance,
                 source=str(split.path),
             ).save(split.path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float, Int64
@@ -12,6 +12,9 @@ from torch import Tensor
 from cemobam_core.metrics import METRICS
 from cemobam_core.metrics.metric import Counts
 from cemobam_core.operators.precision import at_least_fp32
+
+LABELS_IN_A_BYTE = 255
+"""Classes at most whose index is kept in a byte."""
 
 
 @dataclass(frozen=True)
@@ -22,11 +25,16 @@ class Metrics:
         loss: mean cross entropy, in nats.
         scores: by name, as in :data:`METRICS`.
         confusion: C rows of C counts of utterances: row the label, column the prediction.
+        predicted: the index of the predicted class of each utterance, a byte each; empty with more than
+            :data:`LABELS_IN_A_BYTE` classes.
+        logits: (N, C), of which all this was measured.
     """
 
     loss: float
     scores: Mapping[str, float]
     confusion: tuple[tuple[int, ...], ...]
+    predicted: bytes = field(default=b"", repr=False)
+    logits: Tensor | None = field(default=None, repr=False, compare=False)
 
     def __getattr__(self, name: str) -> float:
         """Return a metric by its name.
@@ -51,10 +59,13 @@ def confusion_matrix(
 
 def metrics_from_logits(logits: Float[Tensor, "n c"], labels: Int64[Tensor, " n"]) -> Metrics:
     """Return all metrics of one split."""
-    confusion = confusion_matrix(labels, logits.argmax(dim=1), logits.shape[1])
+    predicted = logits.argmax(dim=1)
+    confusion = confusion_matrix(labels, predicted, logits.shape[1])
     counts = Counts.of(confusion)
     return Metrics(
         loss=torch.nn.functional.cross_entropy(at_least_fp32(logits), labels).item(),
         scores={name: metric.of(counts).item() for name, metric in METRICS.items()},
         confusion=tuple(map(tuple, confusion.tolist())),
+        predicted=predicted.byte().cpu().numpy().tobytes() if logits.shape[1] <= LABELS_IN_A_BYTE else b"",
+        logits=logits,
     )

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from study.design.configuration import Configuration
     from study.design.design import Design
     from study.driver import Plan, StudyRun
+    from study.ledger.utterances import TestUtterances
 
 _log = logging.getLogger(__name__)
 
@@ -276,17 +277,24 @@ class Request:
         """The pair of blocks of the user's, where nothing chooses one."""
         return paper_pair(self.corpus.name) or _USUAL_PAIR
 
-    def ledger(self, facts: StudyFacts | None = None, *, new: str | None = None) -> Ledger:
+    def ledger(
+        self,
+        facts: StudyFacts | None = None,
+        *,
+        utterances: TestUtterances | None = None,
+        new: str | None = None,
+    ) -> Ledger:
         """Open the ledger.
 
         Args:
             facts: what the ledger keeps of the study, checked against what it has; None: nothing is checked or written.
+            utterances: that the study's trials are tested on, for the ledger to keep.
             new: the storage to use instead if the ledger is a file that is not there yet.
         """
         missing = self.database is not None and not self.database.exists()
         ledger = Ledger(new if new and missing else self.storage, name=self.name, tag=self.tag)
         if facts:
-            ledger.open(facts)
+            ledger.open(facts, utterances)
         return ledger
 
     def check_pair(self, run: StudyRun) -> None:
@@ -355,8 +363,8 @@ def _blocks(args: argparse.Namespace) -> tuple[dict[str, Block], tuple[str, ...]
 
 _FILES = frozenset(
     {
-        *("trials", "study", "claims", "report", "variance", "comparisons", "selection", "table3", "table4"),
-        *("errors", "hard", "calibration"),
+        *("trials", "study", "predictions", "utterances", "claims", "report"),
+        *("variance", "comparisons", "selection", "table3", "table4", "errors", "hard", "calibration"),
         *("curves", "confusion", "confusion-difference", "confusion_difference", "embedding", "marginal"),
     }
 )

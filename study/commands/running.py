@@ -29,6 +29,7 @@ from study.commands.request import Request
 from study.commands.retyped import as_asked, as_typed, dashboard_as_typed
 from study.design.configuration import Trial
 from study.ledger.outcomes import Outcome, StudyFacts
+from study.ledger.utterances import TestUtterances
 
 # What imports torch is imported where it is used: the local engine's server starts before.
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ def _run_trials(request: Request, folds: tuple[Fold, ...], facts: StudyFacts, de
     from study.driver import StudyRun
     from study.engines.execution import versions
 
-    ledger = request.ledger(facts)
+    ledger = request.ledger(facts, utterances=TestUtterances.of(folds))
     run = StudyRun(request.plan(ledger), ledger, facts)
     request.check_pair(run)
     asked, done = run.counts()

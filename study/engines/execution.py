@@ -218,6 +218,7 @@ def execute(trials: Group, data: StudyData, device: str) -> list[Outcome]:
                 metrics=metrics,
                 curve=result.curve,
                 confusion=result.metrics["test"].confusion,
+                predicted=result.metrics["test"].predicted,
             )
         )
     return outcomes

@@ -48,12 +48,20 @@ def trials_frame(
         A frame with :func:`columns`; metrics are fractions, and missing where a trial failed; a setting is missing
         where its system has no such choice.
     """
+    return trials_and_outcomes(trials, outcomes, facts, factors)[0]
+
+
+def trials_and_outcomes(
+    trials: Iterable[Trial], outcomes: Mapping[str, Outcome], facts: StudyFacts, factors: Sequence[str] = ()
+) -> tuple[pd.DataFrame, list[Outcome]]:
+    """Return what :func:`trials_frame` does, and the outcome of each row."""
     names = (*IDENTITY, *factors, "epochs")
 
     @cache  # many trials have the same configuration
     def told(configuration: Configuration) -> dict[str, Any]:
         return {name: configuration.get(name) for name in names}
 
+    known = [(trial, outcome) for trial in trials if (outcome := outcomes.get(trial.signature(facts.fingerprint)))]
     rows = [
         {
             "dataset": facts.dataset,
@@ -67,12 +75,12 @@ def trials_frame(
             "reason": outcome.reason,
             "log": outcome.log,
         }
-        for trial in trials
-        if (outcome := outcomes.get(trial.signature(facts.fingerprint)))
+        for trial, outcome in known
     ]
     frame = whole_numbers(pd.DataFrame(rows, columns=list(columns(factors))))
     order = ["system", *PAIR, "fusion", "modules", *factors, "fold", "seed"]
-    return frame.sort_values(order, ignore_index=True, kind="stable")
+    frame = frame.sort_values(order, kind="stable")
+    return frame.reset_index(drop=True), [known[place][1] for place in frame.index]
 
 
 def whole_numbers(trials: pd.DataFrame) -> pd.DataFrame:

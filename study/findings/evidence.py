@@ -19,10 +19,11 @@ from study.design.design import ANY_PAIR, distinct
 from study.design.factors import PAIR, Pair
 from study.driver import PairFrom, Plan, StudyRun
 from study.engines.models import model_folder
-from study.findings.aggregate import IDENTITY, trials_frame
+from study.findings.aggregate import IDENTITY, trials_and_outcomes
 from study.findings.analysis import Analysis
 from study.findings.calibration import Calibration, calibration
 from study.findings.errors import Errors
+from study.findings.predictions import Predictions
 from study.findings.results import About, AboutBlock, Results
 from study.findings.wording import in_words, listed
 from study.ledger.outcomes import Outcome, StudyFacts
@@ -73,9 +74,10 @@ class Evidence:
         about = about_study(plan, facts, name=name, blocks=blocks, pair=pair, pair_from=run.pair_from)
         # Trials of other blocks may look the same in the columns of these.
         known = run.known(distinct(trial for block in concerned for trial in run.trials(block)))
-        frame = trials_frame(known, run.outcomes, facts, about.identity[len(IDENTITY) :])
+        frame, outcomes = trials_and_outcomes(known, run.outcomes, facts, about.identity[len(IDENTITY) :])
+        kept = Predictions.of(run.ledger.utterances(), frame["fold"], outcomes)
         return cls(
-            analysis=Analysis(Results(about=about, trials=frame)),
+            analysis=Analysis(Results(about=about, trials=frame, kept=kept)),
             known=known,
             blocks=blocks,
             waiting=waiting,

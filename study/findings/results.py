@@ -20,6 +20,7 @@ from cemobam_core.metrics import METRICS as SCORES
 from study.design.block import shown
 from study.design.factors import Pair, displayed
 from study.findings.aggregate import IDENTITY, PAIR, aggregate, columns, per_seed, whole_numbers
+from study.findings.predictions import NO_UTTERANCES, Predictions, load_predictions
 from study.findings.statistics import Array
 from study.findings.wording import in_words
 from study.ledger.outcomes import METRICS, Metric, Split
@@ -232,10 +233,12 @@ class Results:
     Attributes:
         about: what the study is.
         trials: a row per trial, as ``trials.csv`` has them.
+        kept: what the trials predicted; None: the ledger is of before that was kept.
     """
 
     about: About
     trials: pd.DataFrame
+    kept: Predictions | None = None
 
     def __getattr__(self, name: str) -> pd.DataFrame:
         """Return a block's configurations by the block's name, as :meth:`block` does: ``results.grid``."""
@@ -301,6 +304,20 @@ class Results:
         shaped = known.assign(configuration=numbers).pivot(index="seed", columns="configuration", values=metric)
         return shaped.reindex(columns=range(len(keys)))
 
+    @property
+    def utterances(self) -> pd.DataFrame:
+        """The test utterances: id, fold, label (the index of its class), speaker, session, seconds; of all folds."""
+        return NO_UTTERANCES if self.kept is None else self.kept.utterances
+
+    @cached_property
+    def predictions(self) -> pd.DataFrame:
+        """What trials predicted: a row per trial that has predictions, a column per utterance, indices of classes.
+
+        Rows have the index that they have in :attr:`trials`, columns the utterances' ids. A trial did not predict the
+        utterances of other folds: <NA>.
+        """
+        return pd.DataFrame() if self.kept is None else self.kept.frame()
+
     @cached_property
     def measures(self) -> dict[Metric, str]:
         """The metrics that every done trial has, by name, and how they are shown; one that is new may be missing."""
@@ -350,19 +367,20 @@ class Results:
         )
 
     def save(self, folder: Path) -> list[Path]:
-        """Write what :func:`load_results` reads: ``trials.csv`` and ``study.json``."""
+        """Write what :func:`load_results` reads: ``trials.csv``, ``study.json``, and what the trials predicted."""
         with written_atomically(folder / TRIALS) as temporary:
             self.trials.to_csv(temporary, index=False)
         with written_atomically(folder / ABOUT) as temporary:
             temporary.write_text(json.dumps(asdict(self.about), indent=2) + "\n", encoding="utf-8")
-        return [folder / TRIALS, folder / ABOUT]
+        return [folder / TRIALS, folder / ABOUT, *(self.kept.save(folder) if self.kept else ())]
 
 
 def load_results(folder: Path | str) -> Results:
     """Return the results of a study from its folder, such as ``results/demo``, as frames.
 
     Args:
-        folder: where ``run_grid.py`` wrote ``trials.csv`` and ``study.json``.
+        folder: where ``run_grid.py`` wrote ``trials.csv`` and ``study.json``; beside them ``predictions.npz`` and
+            ``utterances.csv``, which studies of before have not got.
 
     Raises:
         InputError: not such a folder, or files that were changed so that they cannot be read.
@@ -391,7 +409,8 @@ def load_results(folder: Path | str) -> Results:
         raise InputError(f"{path}: column {wrong[0]!r} holds what is no number; make it again with --report-only")
     if unsound := _unsound(trials, about):
         raise InputError(f"{path}: {unsound}; make it again with --report-only")
-    return Results(about=about, trials=trials)
+    kept = load_predictions(folder, trials, folds=about.folds, classes=len(about.class_names))
+    return Results(about=about, trials=trials, kept=kept)
 
 
 def _texts(about: About) -> dict[str, type[str]]:

@@ -8,6 +8,7 @@ GridSampler hands some points out twice and others never when several workers as
 from __future__ import annotations
 
 import gc
+import logging
 import math
 import warnings
 from collections import defaultdict
@@ -31,11 +32,21 @@ from study.design.configuration import Trial
 from study.design.factors import PAIR, Factor
 from study.ledger.leases import Leases
 from study.ledger.outcomes import METRICS, Outcome, StudyFacts
+from study.ledger.packing import packed, unpacked
 from study.ledger.storages import Row, first_line, masked, open_storage
+from study.ledger.utterances import TestUtterances
+
+_log = logging.getLogger(__name__)
 
 FACTS, OPTIONS, BLOCK = "made from", "asked for", "block"
 """The user attributes of an Optuna study that hold its :class:`StudyFacts`, the options that it was last run with, and
 what it varies."""
+
+UTTERANCES = "cemobam:utterances"
+"""What the names of the user attributes begin with that hold an Optuna study's :class:`TestUtterances`."""
+
+PREDICTED = "cemobam:predicted"
+"""What the names of the system attributes begin with that hold what a trial predicted, a byte an utterance."""
 
 _TOLD = ("system", *PAIR, "fusion", "modules")
 """Settings that are recorded of every trial that has them, whatever its block varies."""
@@ -80,6 +91,7 @@ class Ledger:
         self._told: dict[str, int] = {}  # by block, the id of the last trial that was told of
         self._done: dict[str, set[str]] = defaultdict(set)  # by block, the signatures of those that were done
         self._asked: list[str] = []
+        self._utterances: TestUtterances | None = None
         try:
             self._storage = open_storage(storage)
             # A study that was made but not yet described holds no trial.
@@ -88,6 +100,7 @@ class Ledger:
                 study.study_name: (StudyFacts.of(study.user_attrs[FACTS]), study.user_attrs.get(OPTIONS, []))
                 for study in described
             }
+            self._listed = {study.study_name: _under(UTTERANCES, study.user_attrs) for study in described}
             self._varied = {
                 study.study_name: study.user_attrs[BLOCK] for study in described if BLOCK in study.user_attrs
             }
@@ -127,6 +140,25 @@ class Ledger:
         """What is kept of the studies of this name and tag; None: there are none yet."""
         return next((facts for name, (facts, _) in self._kept.items() if self._is_ours(name)), None)
 
+    def utterances(self) -> TestUtterances | None:
+        """Return the test utterances of the studies of this name and tag; None: of before they were kept.
+
+        Raises:
+            InputError: what the ledger has is not what a study writes there.
+        """
+        if self._utterances is None:
+            for name, kept in self._listed.items():
+                if kept and self._is_ours(name):
+                    try:
+                        self._utterances = TestUtterances.decoded(unpacked(UTTERANCES, kept) or b"")
+                    except InputError as error:
+                        raise InputError(
+                            f"the ledger's study {name!r}: {error}; run the study's command again, with its features "
+                            "and without --report-only: it writes that list anew"
+                        ) from None
+                    break
+        return self._utterances
+
     def blocks(self) -> dict[str, dict[str, Any]]:
         """Return what the recorded blocks of this name and tag vary, by name, as :func:`block_data` has it."""
         return {taken_apart(name)[1]: data for name, data in self._varied.items() if self._is_ours(name)}
@@ -143,8 +175,12 @@ class Ledger:
             found.setdefault((name, tag), Recorded(name=name, tag=tag, facts=facts, asked=tuple(asked)))
         return [found[key] for key in sorted(found)]
 
-    def open(self, facts: StudyFacts) -> None:
+    def open(self, facts: StudyFacts, utterances: TestUtterances | None = None) -> None:
         """Say what the trials to come are made from.
+
+        Args:
+            facts: what the ledger keeps of the study.
+            utterances: that the trials are tested on; None: the ledger does not learn them.
 
         Raises:
             InputError: the ledger holds trials of this name that were made from other features.
@@ -156,9 +192,10 @@ class Ledger:
                     f"{kept.fingerprint}, now {facts.fingerprint}); give these another --name or other --results"
                 )
         self._facts = facts
+        self._utterances = utterances
 
     def keep_options(self, options: Sequence[str]) -> None:
-        """Keep the options of this run, so that later commands need not be told them again.
+        """Keep the options of this run, and its test utterances, so that later commands need not be told them again.
 
         Args:
             options: as a command line has them; those of the run before are replaced.
@@ -172,6 +209,8 @@ class Ledger:
             for study in self._storage.optuna.get_all_studies():
                 if self._is_ours(study.study_name) and study.user_attrs.get(OPTIONS) != self._asked:
                     self._storage.optuna.set_study_user_attr(study._study_id, OPTIONS, self._asked)
+                if self._is_ours(study.study_name):
+                    self._keep_utterances(study._study_id, study.user_attrs)
 
         self._storage.lasting(keep)
 
@@ -226,6 +265,7 @@ class Ledger:
             params=parameters,
             distributions={name: _distribution(name, value, block, trial) for name, value in parameters.items()},
             user_attrs=attributes,
+            system_attrs=packed(PREDICTED, outcome.predicted) if outcome.predicted else {},
             intermediate_values=dict(outcome.curve),
         )
         frozen.datetime_start, frozen.datetime_complete = ended - timedelta(seconds=outcome.seconds), ended
@@ -236,7 +276,7 @@ class Ledger:
                 done = {row.attributes.get("signature") for row in rows if row.done}
                 if signature not in self._done[block.name] | done:
                     last = transaction.add(frozen)
-                    rows.append(Row(is_done, frozen.user_attrs, frozen.intermediate_values))
+                    rows.append(Row(is_done, frozen.user_attrs, frozen.intermediate_values, frozen.system_attrs))
                 return rows, last
 
         return self._heard(block.name, *self._storage.lasting(recorded))
@@ -262,10 +302,25 @@ class Ledger:
                 study.set_metric_names(["validation WA"])
             study.set_user_attr(FACTS, asdict(self._facts))
             study.set_user_attr(OPTIONS, self._asked)
+        self._keep_utterances(study._study_id, study.user_attrs)
         if study.user_attrs.get(BLOCK) != (data := block_data(block)):
             study.set_user_attr(BLOCK, data)
         self._made[block.name] = study._study_id
         return study._study_id
+
+    def _keep_utterances(self, study_id: int, attributes: Mapping[str, Any]) -> None:
+        """Write the test utterances of this run into an Optuna study, unless it has the same."""
+        if self._utterances is None:
+            return
+        new, old = packed(UTTERANCES, self._utterances.encoded()), _under(UTTERANCES, attributes)
+        for name, part in {**dict.fromkeys(old, ""), **new}.items():  # the old may have had more parts
+            if old.get(name) != part:
+                self._storage.optuna.set_study_user_attr(study_id, name, part)
+
+
+def _under(name: str, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes that hold what was packed under a name."""
+    return {key: value for key, value in attributes.items() if key.startswith(f"{name}:")}
 
 
 def taken_apart(study_name: str) -> tuple[str, str, str]:
@@ -375,5 +430,15 @@ def _outcome(row: Row) -> Outcome:
         curve=row.curve,
         reason=attributes.get("reason", ""),
         confusion=tuple(map(tuple, attributes.get("test_confusion", ()))),
+        predicted=_predicted(row) if row.done else b"",
         log=attributes.get("log", ""),
     )
+
+
+def _predicted(row: Row) -> bytes:
+    """Return what a trial predicted; empty: it was not kept, or is damaged."""
+    try:
+        return unpacked(PREDICTED, row.unseen) or b""
+    except InputError as error:
+        _log.warning("the trial %s goes without its predictions: %s", row.attributes.get("signature"), error)
+        return b""

@@ -31,6 +31,8 @@ class Outcome:
         reason: why it failed.
         confusion: C rows of C counts of test utterances: row the label, column the prediction; empty when failed, and
             in ledgers of before it was kept.
+        predicted: the index of the predicted class of each test utterance, a byte each, in the fold's order; empty
+            when failed, with more than 255 classes, and in ledgers of before it was kept.
         traceback: where it failed, for the log; the ledger does not keep it.
         log: the file that has it.
     """
@@ -42,6 +44,7 @@ class Outcome:
     curve: Mapping[int, float] = field(default_factory=dict)
     reason: str = ""
     confusion: tuple[tuple[int, ...], ...] = ()
+    predicted: bytes = field(default=b"", repr=False)
     traceback: str = ""
     log: str = ""
 

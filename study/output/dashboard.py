@@ -19,7 +19,7 @@ from waitress.server import create_server
 
 from cemobam_core.errors import InputError
 from cemobam_core.metrics import METRICS as SCORES
-from study.ledger.ledger import BLOCK, FACTS, OPTIONS, taken_apart
+from study.ledger.ledger import BLOCK, FACTS, OPTIONS, PREDICTED, UTTERANCES, taken_apart
 
 _PORTS = range(8080, 8100)
 """Tried in turn where the user names none."""
@@ -39,11 +39,22 @@ class LeanJournal(JournalStorage):
         """Return the studies as the pages need them."""
         return for_readers(self, super().get_all_studies())
 
+    def get_all_trials(
+        self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
+    ) -> list[FrozenTrial]:
+        """As Optuna's, without predictions; they are forgotten here, not in the file."""
+        return without_predictions(super().get_all_trials(study_id, deepcopy, states))
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        """As Optuna's, likewise."""
+        (trial,) = without_predictions([super().get_trial(trial_id)])
+        return trial
+
 
 class LeanStorage(_CachedStorage):
     """A database read for the dashboard, see :func:`for_readers`.
 
-    What has been read is kept, and of many trials no learning curves.
+    What has been read is kept, without predictions, and of many trials without learning curves.
     """
 
     def get_all_studies(self) -> list[FrozenStudy]:
@@ -59,6 +70,23 @@ class LeanStorage(_CachedStorage):
             for trial in trials:
                 trial.intermediate_values = {}
         return trials
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        """As Optuna's, without predictions."""
+        (trial,) = without_predictions([super().get_trial(trial_id)])
+        return trial
+
+    def _add_trials_to_cache(self, study_id: int, trials: list[FrozenTrial]) -> None:
+        super()._add_trials_to_cache(study_id, without_predictions(trials))
+
+
+def without_predictions(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    """Forget what the trials predicted, which no page shows."""
+    for trial in trials:
+        if trial.system_attrs:
+            kept = trial.system_attrs.items()
+            trial.system_attrs = {name: value for name, value in kept if not name.startswith(PREDICTED)}
+    return trials
 
 
 def for_readers(storage: BaseStorage, studies: Iterable[FrozenStudy]) -> list[FrozenStudy]:
@@ -77,7 +105,9 @@ def for_readers(storage: BaseStorage, studies: Iterable[FrozenStudy]) -> list[Fr
         if FACTS not in study.user_attrs:  # somebody else's, in the same storage
             continue
         study.user_attrs = {
-            name: value for name, value in study.user_attrs.items() if name not in (FACTS, OPTIONS, BLOCK)
+            name: value
+            for name, value in study.user_attrs.items()
+            if name not in (FACTS, OPTIONS, BLOCK) and not name.startswith(UTTERANCES)
         }
         trials = storage.get_all_trials(study._study_id, deepcopy=False)
         if len(trials) <= _MANY:

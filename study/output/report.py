@@ -22,6 +22,7 @@ from study.engines.execution import versions
 from study.findings.analysis import MEASURES
 from study.findings.answers import Answer, answers
 from study.findings.evidence import Evidence
+from study.findings.predictions import PREDICTIONS, UTTERANCES
 from study.findings.results import ABOUT, TRIALS, About
 from study.findings.statistics import SEEDS_FOR_INTERVAL
 from study.findings.wording import seeds_in_words
@@ -54,7 +55,8 @@ ALWAYS = ("variance", "comparisons", "selection", "table3", "table4", *WHERE_IT_
 def result_files(about: About) -> list[str]:
     """Return the name of every file that a report may write into the folder of results."""
     tables = [*ALWAYS, *(block.table for block in about.blocks)]
-    return [TRIALS, ABOUT, *OTHERS, *(f"{name}.{form}" for name in dict.fromkeys(tables) for form in TABLE_FORMS)]
+    of_tables = [f"{name}.{form}" for name in dict.fromkeys(tables) for form in TABLE_FORMS]
+    return [TRIALS, ABOUT, PREDICTIONS, UTTERANCES, *OTHERS, *of_tables]
 
 
 def plot_files(about: About) -> list[str]:

@@ -33,11 +33,13 @@ class Row:
         done: whether it completed; if not, it failed.
         attributes: its user attributes.
         curve: its intermediate values.
+        unseen: its system attributes, which no page of the dashboard shows.
     """
 
     done: bool
     attributes: Mapping[str, Any]
     curve: Mapping[int, float]
+    unseen: Mapping[str, Any]
 
 
 class Transaction(Protocol):

@@ -96,7 +96,9 @@ class _Transaction:
             for trial in self._storage.get_all_trials(self._study_id, deepcopy=False)
             if trial._trial_id > after and trial.state.is_finished()
         ]
-        rows = [Row(t.state == TrialState.COMPLETE, t.user_attrs, t.intermediate_values) for t in trials]
+        rows = [
+            Row(t.state == TrialState.COMPLETE, t.user_attrs, t.intermediate_values, t.system_attrs) for t in trials
+        ]
         return rows, max((trial._trial_id for trial in trials), default=after)
 
     def add(self, trial: FrozenTrial) -> int:

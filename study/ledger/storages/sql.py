@@ -34,6 +34,7 @@ _TRIALS = models.TrialModel.__table__
 _VALUES = models.TrialValueModel.__table__
 _PARAMS = models.TrialParamModel.__table__
 _ATTRIBUTES = models.TrialUserAttributeModel.__table__
+_UNSEEN = models.TrialSystemAttributeModel.__table__
 _STEPS = models.TrialIntermediateValueModel.__table__
 
 _BOARDS = sa.Table(
@@ -145,14 +146,16 @@ class _Transaction:
         if not states:
             return [], after
         attributes: dict[int, dict[str, Any]] = defaultdict(dict)
-        columns = (_ATTRIBUTES.c.trial_id, _ATTRIBUTES.c.key, _ATTRIBUTES.c.value_json)
-        for trial_id, key, value in execute(sa.select(*columns).join(_TRIALS).where(wanted)):
-            attributes[trial_id][key] = json.loads(value)
+        unseen: dict[int, dict[str, Any]] = defaultdict(dict)
+        for table, found in ((_ATTRIBUTES, attributes), (_UNSEEN, unseen)):
+            columns = (table.c.trial_id, table.c.key, table.c.value_json)
+            for trial_id, key, value in execute(sa.select(*columns).join(_TRIALS).where(wanted)):
+                found[trial_id][key] = json.loads(value)
         curves: dict[int, dict[int, float]] = defaultdict(dict)
         steps = sa.select(_STEPS.c.trial_id, _STEPS.c.step, _STEPS.c.intermediate_value)
         for trial_id, step, value in execute(steps.join(_TRIALS).where(wanted).order_by(_STEPS.c.step)):
             curves[trial_id][step] = value
-        rows = [Row(state == TrialState.COMPLETE, attributes[i], curves[i]) for i, state in states.items()]
+        rows = [Row(state == TrialState.COMPLETE, attributes[i], curves[i], unseen[i]) for i, state in states.items()]
         return rows, max(states)
 
     def add(self, trial: FrozenTrial) -> int:
@@ -186,16 +189,16 @@ class _Transaction:
             }
             for name, distribution in trial.distributions.items()
         ]
-        attributes = [
-            {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
-            for key, value in trial.user_attrs.items()
-        ]
+        attributes, unseen = (
+            [{"trial_id": trial_id, "key": key, "value_json": json.dumps(value)} for key, value in of.items()]
+            for of in (trial.user_attrs, trial.system_attrs)
+        )
         stored = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr
         steps = [
             {"trial_id": trial_id, "step": step, "intermediate_value": number, "intermediate_value_type": kind}
             for step, (number, kind) in ((step, stored(value)) for step, value in trial.intermediate_values.items())
         ]
-        for table, rows in ((_PARAMS, params), (_ATTRIBUTES, attributes), (_STEPS, steps)):
+        for table, rows in ((_PARAMS, params), (_ATTRIBUTES, attributes), (_UNSEEN, unseen), (_STEPS, steps)):
             if rows:
                 execute(sa.insert(table), rows)
         return trial_id
