@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from study.findings.statistics import LEVEL, Array, holm
+from study.findings.statistics import LEVEL, Array
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -28,7 +28,7 @@ class ConfusionDifference:
     seeds: int
 
 
-def confusion_difference(
+def matrix_difference(
     first: Mapping[int, npt.NDArray[Any]], second: Mapping[int, npt.NDArray[Any]]
 ) -> ConfusionDifference | None:
     """Return the difference of two configurations' confusion matrices, each seed against itself.
@@ -54,9 +54,20 @@ def confusion_difference(
     same = error < 1e-12
     p = 2 * stats.t.sf(np.abs(mean) / np.where(same, 1, error), n - 1)
     p = np.where(same, np.where(np.abs(mean) < 1e-12, 1.0, 2.0 ** (1 - n)), p)
-    p = np.where(np.isnan(mean), np.nan, p)
-    below = np.nan_to_num(holm(p.ravel().tolist()), nan=1.0).reshape(p.shape) < LEVEL
-    return ConfusionDifference(points=mean, beyond_noise=below, seeds=n)
+    return ConfusionDifference(points=mean, beyond_noise=_rejected(np.where(np.isnan(mean), np.nan, p)), seeds=n)
+
+
+def _rejected(p: Array) -> npt.NDArray[np.bool_]:
+    """Return which hypotheses Holm (1979) rejects: the smallest p below LEVEL / m, the next below LEVEL / (m - 1), …
+
+    It is :func:`study.findings.statistics.holm`, without the package that collects garbage at every call.
+    """
+    order = np.argsort(p, axis=None)  # NaN comes last
+    known = int(np.isfinite(p).sum())
+    holds = p.ravel()[order[:known]] * np.arange(known, 0, -1) < LEVEL
+    rejected = np.zeros(p.size, dtype=bool)
+    rejected[order[: known if holds.all() else int(holds.argmin())]] = True
+    return rejected.reshape(p.shape)
 
 
 def _in_shares(counts: npt.NDArray[Any]) -> Array:

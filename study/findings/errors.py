@@ -57,6 +57,7 @@ class Recall:
         high: likewise.
         utterances: how many there are.
         seeds: how many label them.
+        over_speakers: whether the interval is over other speakers too.
     """
 
     by: By
@@ -66,6 +67,7 @@ class Recall:
     high: float
     utterances: int
     seeds: int
+    over_speakers: bool = False
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -129,6 +131,7 @@ def recalls(results: Results) -> list[Recall]:
                 Recall(
                     by=by, group=names[number], mean=float(right[:, places].mean()), low=low, high=high,
                     utterances=len(places), seeds=len(right),
+                    over_speakers=clusters is not None,
                 )
             )  # fmt: skip
     return made
@@ -169,8 +172,8 @@ def share_interval(right: Array, clusters: Indices | None = None) -> tuple[float
     surveys"). SE is that of the crossed design (:func:`study.findings.luck.components`), and Student's t with
     its degrees of freedom stands in place of the normal quantile. A few utterances that are nearly all right do not
     show how much they vary, so SE² is weighed with what ten utterances would show that are each right with every seed
-    or with none. Student's t itself does not hold here: of 25 utterances of which 95% are right, it holds the true share
-    in 74 to 94% of simulated studies (docs/statistics.md).
+    or with none. Student's t itself does not hold here: of 25 utterances of which 95% are right, its interval holds the
+    true share in 74 to 94% of simulated studies (docs/statistics.md).
 
     Args:
         right: (S, U), whether a seed labels an utterance right, or the share of its folds that do.

@@ -20,7 +20,7 @@ from study.findings.errors import (
 )
 from study.findings.results import About
 from study.findings.statistics import SEEDS_FOR_INTERVAL, SHARES, mean_interval
-from study.findings.wording import cut, seeds_in_words, signed
+from study.findings.wording import cut, listed, seeds_in_words, signed
 from study.output.tables import Cell, Table, mean_cell
 
 SHOWN_HARD = 20
@@ -52,12 +52,11 @@ def errors_table(recalls: Sequence[Recall], about: About) -> Table | None:
     seeds, known = recalls[0].seeds, frame["recall_low"].notna().any()
     notes = []
     if known:
-        notes.append(
-            f"The intervals are over {BOTH_KINDS} of the same speakers; where enough speakers are known, those of "
-            "classes and lengths are over other speakers too. n is the number of test utterances."
-        )
+        wider = [by for by in ("class", "length") if any(one.over_speakers for one in recalls if one.by == by)]
+        speakers = f"; those by {listed(wider)} are over other speakers too" if wider else ""
+        notes.append(f"The intervals are over {BOTH_KINDS}{speakers}. n: test utterances.")
     else:
-        notes.append(f"Fewer than {SEEDS_FOR_INTERVAL} seeds have no interval. n is the number of test utterances.")
+        notes.append(f"Fewer than {SEEDS_FOR_INTERVAL} seeds have no interval. n: test utterances.")
     if known and (frame["utterances"] < FEWEST_UTTERANCES).any():
         notes.append(f"Fewer than {FEWEST_UTTERANCES} utterances have no interval.")
     notes += [f"{said}; the csv has all." for said in left_out(recalls)]

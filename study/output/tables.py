@@ -250,14 +250,17 @@ def _vote_record(block: AboutBlock, key: Sequence[Any], vote: Vote) -> pd.DataFr
 
 def _vote_note(vote: Vote, measures: Mapping[Metric, str]) -> str:
     """Return what the vote of a configuration's seeds gives and costs."""
-    gains = listed([f"{signed(100 * vote.gains[measure])} points of {label}" for measure, label in measures.items()])
     interval = ""
-    if np.isfinite(vote.low) and "wa" in measures:
-        interval = f" (95% interval of WA over other utterances: [{signed(100 * vote.low)}, {signed(100 * vote.high)}])"
+    if np.isfinite(vote.low):
+        interval = f" (95% interval over other utterances: [{signed(100 * vote.low)}, {signed(100 * vote.high)}])"
+    gains = [
+        f"{signed(100 * vote.gains[measure])} points of {label}{interval if measure == 'wa' else ''}"
+        for measure, label in measures.items()
+    ]
     return (
-        f"‡ The label that most of the {vote.seeds} seeds give: {gains} beside the mean of these seeds{interval}. The "
-        f"vote costs {vote.seeds} trainings and {vote.seeds} evaluations of every utterance; it is no mean and has no "
-        "interval over seeds."
+        f"‡ The label that most of the {vote.seeds} seeds give. Beside the mean of these seeds it gains "
+        f"{listed(gains)}. It costs {vote.seeds} trainings and {vote.seeds} evaluations in place of one; it is no mean "
+        "and has no interval over seeds."
     )
 
 

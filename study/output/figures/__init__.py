@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from study.design.block import Block, shown
 from study.engines.models import load_embedding
-from study.findings.confusions import confusion_difference
+from study.findings.confusions import matrix_difference
 from study.findings.errors import BOTH_KINDS, class_names, left_out, shown_groups
 from study.findings.results import plain_value
 from study.output.figures.calibration import calibration_figure
@@ -238,7 +238,7 @@ def _confusion_difference(evidence: Evidence) -> Figure | str:
             continue
         keys, matrices = evidence.results.keys(block), [evidence.confusions(row) for row in block.rows]
         for other, key in enumerate(keys):
-            if other != block.reference and (d := confusion_difference(matrices[block.reference], matrices[other])):
+            if other != block.reference and (d := matrix_difference(matrices[block.reference], matrices[other])):
                 made.append(Panel(plain(f"{block.told(keys[block.reference])} less {block.told(key)}"), d))
     if not made:
         return (

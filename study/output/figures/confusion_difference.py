@@ -7,23 +7,23 @@ from dataclasses import dataclass
 from textwrap import fill
 
 import numpy as np
-import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 
 from study.findings.confusions import ConfusionDifference
 from study.findings.wording import cut, seeds_in_words
-from study.output.figures.heat import annotated, ground, ink
+from study.output.figures.heat import ground, ink
 from study.output.figures.style import TEXT_WIDTH, style
 
 _MAP = "RdBu"
 """White where there is no difference; blue and red are told apart by the colour-blind."""
 
-MOST_PANELS = 12
-"""Of a page."""
+_ACROSS = {5: (3, 4), 12: (2, 3)}
+"""Up to so many classes so many panels stand side by side, in so many rows at most; with more, a panel a row."""
 
-_FEW_CLASSES, _MANY_CLASSES = 5, 12
-"""Up to so many classes three panels stand side by side, up to so many two."""
+_TALLEST = 9.0
+"""Inches, of a page's height."""
 
 _SMALLEST_TYPE = 3.5  # points
 
@@ -48,71 +48,65 @@ def confusion_difference_figure(panels: Sequence[Panel], class_names: Sequence[s
     """Draw differences of confusion matrices: how many points more of a class's test utterances were taken for which.
 
     Cells that differ by more than another seed's luck are bold. Where cells are too small to read a number in, there is
-    none.
+    none. Panels that find no room on a page are left out, and the title says so.
 
     Args:
-        panels: at least one, all of C classes; only the first :data:`MOST_PANELS` are shown, and the title says so.
+        panels: at least one, all of C classes.
         class_names: C names.
         title: the data set and the pair, as figures show them.
     """
-    shown = panels[:MOST_PANELS]
     c, names = len(class_names), [cut(name, _LONGEST) for name in class_names]
-    across = min(len(shown), 3 if c <= _FEW_CLASSES else 2 if c <= _MANY_CLASSES else 1)
+    most_across, most_down = next((_ACROSS[most] for most in _ACROSS if c <= most), (1, 2))
+    across = min(len(panels), most_across)
+    shown = panels[: across * most_down]
     down = -(-len(shown) // across)
+    longest = 0.052 * max(map(len, names))  # inches of a name
+    folded = 26 if across == 3 else 40
+    titles = [fill(panel.title, folded, max_lines=3, placeholder=" …") for panel in shown]
+    around = 0.13 * max(text.count("\n") + 1 for text in titles) + 0.75 * longest + 0.25
+    side = min((TEXT_WIDTH - 0.9 - longest) / across - 0.1, (_TALLEST - 0.7) / down - around, 0.6 * c + 0.4)
     most = max(1.0, *(100 * float(np.nanmax(np.abs(panel.difference.points), initial=0)) for panel in shown))
-    longest = max(map(len, names))
     with style():
-        side = min(2.1, (TEXT_WIDTH - 0.8 - 0.055 * longest) / across) if across > 1 else 4.5
-        size = min(7.0, 0.3 * 72 * side / c)
-        folded = max(14, int(side * 15))
-        lines = max(len(_title(panel, folded).splitlines()) for panel in shown)
-        height = down * (side + 0.13 * lines + 0.1) + 0.045 * longest + 1.0
-        figure = Figure(figsize=(TEXT_WIDTH, height), layout="constrained")
+        figure = Figure(figsize=(TEXT_WIDTH, down * (side + around) + 0.7), layout="constrained")
         axes = figure.subplots(down, across, squeeze=False)
-        for place, ax in enumerate(axes.ravel()):
-            if place >= len(shown):
-                ax.remove()
-                continue
-            _draw(ax, shown[place].difference, most, size if size >= _SMALLEST_TYPE else 0)
-            ax.set_title(_title(shown[place], folded), fontsize=7)
-            ax.set_yticks([i + 0.5 for i in range(c)], names if place % across == 0 else [""] * c, rotation=0)
-            lowest = place + across >= len(shown)
-            ax.set_xticks([i + 0.5 for i in range(c)], names if lowest else [""] * c)
-            ax.set_xticklabels(ax.get_xticklabels(), rotation=45, ha="right", rotation_mode="anchor")
+        for ax in axes.ravel()[len(shown) :]:
+            ax.remove()
+        kept = list(axes.ravel()[: len(shown)])
+        size = min(7.0, 0.3 * 72 * side / c)
+        for place, (ax, panel, text) in enumerate(zip(kept, shown, titles, strict=True)):
+            mesh = _draw(ax, panel.difference, most, size if size >= _SMALLEST_TYPE else 0)
+            ax.set_title(text, fontsize=7)
+            ax.set_xticks(np.arange(c) + 0.5, names, rotation=45, ha="right", rotation_mode="anchor")
+            ax.set_yticks(np.arange(c) + 0.5, names if place % across == 0 else [""] * c)
             ax.tick_params(length=0, labelsize=min(7.0, 0.6 * 72 * side / c))
-        bar = figure.colorbar(
-            axes[0, 0].collections[0], ax=[ax for ax in axes.ravel() if ax.figure], shrink=min(1.0, 1.6 / down),
-            aspect=25, label="points of the class's utterances",
-        )  # fmt: skip
-        bar.outline.set_visible(False)
+        figure.colorbar(mesh, ax=kept, shrink=min(1.0, 2 / down), aspect=25, label="points of the class's utterances")
         figure.supxlabel("predicted", fontsize=7)
         figure.supylabel("label", fontsize=7)
-        left_out = f"; the first {MOST_PANELS} of {len(panels)}" if len(panels) > MOST_PANELS else ""
+        left_out = f" (the first {len(shown)} of {len(panels)})" if len(panels) > len(shown) else ""
         seeds = {panel.difference.seeds for panel in shown}
         over = seeds_in_words(max(seeds)) if len(seeds) == 1 else "n seeds"
-        bold = "bold: more than another seed's luck (paired, 95%, Holm in the panel)" if max(seeds) > 1 else ""
-        under = "; ".join(filter(None, [f"test split, mean over {over}", bold]))
-        figure.suptitle(f"{title}: differences of confusion matrices{left_out}\n{under}", fontsize=8)
+        bold = "; bold: more than another seed's luck (paired, 95%, Holm in the panel)" if max(seeds) > 1 else ""
+        figure.suptitle(
+            f"{title}: differences of confusion matrices{left_out}\ntest split, mean over {over}{bold}", fontsize=8
+        )
     return figure
 
 
-def _title(panel: Panel, width: int) -> str:
-    return fill(panel.title, width, max_lines=3)
-
-
-def _draw(ax: Axes, difference: ConfusionDifference, most: float, size: float) -> None:
+def _draw(ax: Axes, difference: ConfusionDifference, most: float, size: float) -> QuadMesh:
     points = 100 * difference.points
-    span = (-most, most)
-    sns.heatmap(
-        points, ax=ax, cmap=_MAP, vmin=-most, vmax=most, annot=size > 0, fmt="", square=True, cbar=False,
-        annot_kws={"size": size}, linewidths=0.3, linecolor="0.85",
-    )  # fmt: skip
-    for cell, text in annotated(ax, points):
-        text.set_in_layout(False)
-        text.set_text(_signed(points[cell], digits=1 if len(points) <= _FEW_CLASSES else 0))
-        text.set_color(ink(ground(points[cell], span, colours=_MAP)))
-        if difference.beyond_noise[cell]:
-            text.set_fontweight("bold")
+    digits = 1 if len(points) <= min(_ACROSS) else 0
+    mesh = ax.pcolormesh(points, cmap=_MAP, vmin=-most, vmax=most, edgecolors="0.85", linewidth=0.3)
+    ax.set_aspect("equal")
+    ax.invert_yaxis()
+    ax.spines[:].set_visible(False)
+    for row, column in np.argwhere(np.isfinite(points)) if size else ():
+        value = float(points[row, column])
+        ax.text(
+            column + 0.5, row + 0.5, _signed(value, digits), ha="center", va="center", in_layout=False, fontsize=size,
+            fontweight="bold" if difference.beyond_noise[row, column] else "normal",
+            color=ink(ground(value, (-most, most), colours=_MAP)),
+        )  # fmt: skip
+    return mesh
 
 
 def _signed(points: float, digits: int) -> str:

@@ -14,6 +14,9 @@ from study.output.figures.style import COLOURS, TEXT_WIDTH, plain, style
 _ROW, _HEAD = 0.155, 0.32
 """Inches of a group's row, and of a panel's title and edges."""
 
+_TALLEST = 9.0
+"""Inches, of a page's height."""
+
 
 def errors_figure(
     kinds: Mapping[By, Sequence[Recall]], *, overall: float, over: str, notes: Sequence[str] = (), title: str
@@ -31,11 +34,12 @@ def errors_figure(
     every = [one for groups in kinds.values() for one in groups]
     known = any(np.isfinite(one.low) for one in every)
     with style():
-        height = sum(rows) * _ROW + len(rows) * _HEAD + 0.85 + 0.13 * len(notes)
-        figure = Figure(figsize=(TEXT_WIDTH, height), layout="constrained")
+        beside = len(rows) * _HEAD + 0.85 + 0.13 * len(notes)
+        row = min(_ROW, (_TALLEST - beside) / sum(rows))
+        figure = Figure(figsize=(TEXT_WIDTH, sum(rows) * row + beside), layout="constrained")
         axes = figure.subplots(
             len(rows), 1, sharex=True, squeeze=False,
-            gridspec_kw={"height_ratios": [n + _HEAD / _ROW / 2 for n in rows]},
+            gridspec_kw={"height_ratios": [n + _HEAD / row / 2 for n in rows]},
         )[:, 0]  # fmt: skip
         for ax, (by, groups) in zip(axes, kinds.items(), strict=True):
             places = np.arange(len(groups))
@@ -47,10 +51,10 @@ def errors_figure(
                 label="mean, 95% interval" if known else "mean",
             )  # fmt: skip
             ax.set_yticks(places, [f"{plain(cut(one.group))} (n={one.utterances})" for one in groups])
+            ax.tick_params(axis="y", length=0, labelsize=min(7.0, 0.75 * 72 * row))
             ax.set_ylim(len(groups) - 0.5, -0.5)
             ax.set_title(f"by {by}", loc="left")
             ax.grid(axis="x", linewidth=0.3)
-            ax.tick_params(axis="y", length=0)
         ends = np.array([x for one in every for x in (one.mean, one.low, one.high) if np.isfinite(x)])
         axes[-1].set_xlim(max(0.0, 100 * ends.min() - 3), min(100.0, 100 * ends.max() + 3))
         axes[-1].set_xlabel("\n".join(["percent of the group's utterances that are labelled right", *notes]))
