@@ -392,7 +392,8 @@ _FILES = frozenset(
     {
         *("trials", "study", "predictions", "utterances", "claims", "report"),
         *("variance", "comparisons", "agreement", "selection", "table3", "table4"),
-        *("curves", "confusion", "embedding", "marginal"),
+        *("errors", "hard", "calibration"),
+        *("curves", "confusion", "confusion-difference", "confusion_difference", "embedding", "marginal"),
     }
 )
 """What a report calls files of its own."""

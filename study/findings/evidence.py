@@ -21,6 +21,8 @@ from study.driver import StudyRun
 from study.engines.models import model_folder
 from study.findings.aggregate import IDENTITY, trials_and_outcomes
 from study.findings.analysis import Analysis
+from study.findings.calibration import Calibration, calibration
+from study.findings.errors import Errors
 from study.findings.predictions import Predictions
 from study.findings.results import About, AboutBlock, Results
 from study.findings.wording import in_words, listed
@@ -145,6 +147,39 @@ class Evidence:
         """Return the own configuration's (C, C) counts on test, and over how many trials; None: there are none."""
         counts = [outcome.confusion for outcome in self.own_trials().values() if outcome.confusion]
         return (np.sum(counts, axis=0, dtype=np.int64), len(counts)) if counts else None
+
+    def confusions(self, row: Row, seeds: Sequence[int]) -> dict[int, npt.NDArray[np.int64]]:
+        """Return a configuration's (C, C) counts on test, summed over folds, by seed; a seed must have all folds."""
+        by_seed: dict[int, list[Outcome]] = {}
+        for trial, outcome in self.done_trials(row, seeds).items():
+            if outcome.confusion:
+                by_seed.setdefault(trial.seed, []).append(outcome)
+        return {
+            seed: np.sum([outcome.confusion for outcome in of], axis=0, dtype=np.int64)
+            for seed, of in sorted(by_seed.items())
+            if len(of) == self.about.folds
+        }
+
+    @cached_property
+    def errors(self) -> Errors:
+        """Where the study errs."""
+        return Errors(self.results)
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """How far the probabilities of the study's own configuration can be believed; None: none are kept."""
+        if self.results.kept is None:
+            return None
+        files = {
+            (trial.seed, trial.fold): self.probabilities / f"{trial.signature(self.fingerprint)}.safetensors"
+            for trial in self.own_trials()
+        }
+        return calibration(files, self.results.kept.utterances, self.about.folds)
+
+    @property
+    def probabilities(self) -> Path:
+        """The folder where probabilities are kept."""
+        return self.models.parent / "probabilities"
 
     def model_folder(self) -> tuple[Trial, Path] | None:
         """Return the first trial of the study's own configuration and where its model is kept, if it is."""

@@ -38,6 +38,11 @@ def seeds_in_words(n: int) -> str:
     return f"{n} seed{'' if n == 1 else 's'}"
 
 
+def cut(name: str, longest: int = 30) -> str:
+    """Return a name that may be of any length, cut to so many characters."""
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"
+
+
 def points_of(value: float) -> str:
     """Return a number of percentage points: 1 point, 0.5 points."""
     return f"{value:g} point{'' if value == 1 else 's'}"

@@ -27,7 +27,8 @@ from study.findings.results import ABOUT, TRIALS, About
 from study.findings.statistics import SEEDS_FOR_INTERVAL
 from study.findings.wording import seeds_in_words
 from study.output import figures
-from study.output.figures import Drawing, drawings
+from study.output.error_tables import calibration_table, errors_table, hard_table, no_hard_sentence
+from study.output.figures import Drawing, drawings, without_predictions
 from study.output.tables import (
     LONGEST,
     TABLE_FORMS,
@@ -45,7 +46,10 @@ from study.papers.cemobam.systems import systems_table
 
 OTHERS = ("claims.csv", "report.md", "report.html")
 
-ALWAYS = ("variance", "comparisons", "agreement", "selection", "table3", "table4")
+WHERE_IT_ERRS = ("errors", "hard", "calibration")
+"""Tables that say where the study errs: they stand below the others."""
+
+ALWAYS = ("variance", "comparisons", "agreement", "selection", "table3", "table4", *WHERE_IT_ERRS)
 """Tables that no block names."""
 
 
@@ -58,7 +62,7 @@ def result_files(about: About) -> list[str]:
 
 def plot_files(about: About) -> list[str]:
     """Return the name of every file that a report may write into the folder of figures."""
-    own = ("curves", "confusion", "embedding", "marginal")
+    own = ("curves", "confusion", "confusion_difference", "errors", "calibration", "embedding", "marginal")
     figures_of = [file for block in about.blocks for file in (block.file, f"{block.file}_sd")]
     return [f"{file}.{form}" for file in (*figures_of, *own) for form in figures.FORMS]
 
@@ -170,6 +174,14 @@ class Report:
             return ""
         return f"{spread_sentence(analysis)} ({MEASURES[analysis.metric]} on test.)"
 
+    @property
+    def _of_errors(self) -> list[str]:
+        """What is said of errors beside their tables: why there are none, or that no utterance is hard."""
+        if "errors" not in self.tables:
+            why = without_predictions(self.evidence)
+            return [f"{why[0].upper()}{why[1:]}."]
+        return list(filter(None, [no_hard_sentence(self.evidence.errors.hard)]))
+
     def _html(self, plots: Path) -> str:
         environment = Environment(
             loader=PackageLoader("study.output"), autoescape=True, trim_blocks=True, lstrip_blocks=True
@@ -180,7 +192,12 @@ class Report:
             for name in self.figures
         }
         return environment.get_template("report.html").render(
-            **self._content(), signs=VERDICT_SIGNS, images=images, tables=list(self.tables.values())
+            **self._content(),
+            signs=VERDICT_SIGNS,
+            images=images,
+            tables=[table for name, table in self.tables.items() if name not in WHERE_IT_ERRS],
+            error_tables=[self.tables[name] for name in WHERE_IT_ERRS if name in self.tables],
+            of_errors=self._of_errors,
         )
 
     def _content(self) -> dict[str, object]:
@@ -242,7 +259,10 @@ class Report:
             f"Not drawn: {plain_markdown(self.drawings[name].shows)}: {plain_markdown(why)}."
             for name, why in self.missing.items()
         ]
-        parts += ["## Tables", *(table.markdown().rstrip() for table in self.tables.values())]
+        tables = {name: table.markdown().rstrip() for name, table in self.tables.items()}
+        parts += ["## Tables", *(text for name, text in tables.items() if name not in WHERE_IT_ERRS)]
+        parts += ["## Where it errs", *map(plain_markdown, self._of_errors)]
+        parts += [tables[name] for name in WHERE_IT_ERRS if name in tables]
         parts += ["## Settings", *_md_lists(settings_of(about), about.made_with)]
         if self.evidence.failed:
             failed = [
@@ -282,6 +302,9 @@ def make_tables(evidence: Evidence) -> dict[str, Table]:
         comparisons_table(analysis),
         agreement_table(analysis),
         selection_table(analysis),
+        errors_table(evidence.errors.recalls, evidence.about),
+        hard_table(evidence.errors.hard, evidence.about),
+        calibration_table(evidence.calibration, evidence.about),
     )
     return {**block_tables(evidence), **{table.name: table for table in others if table}}
 
