@@ -89,12 +89,12 @@ def answer(results: Results) -> str:
         for claim in claims(analysis)
         if claim.verdict != "not tested"
     ]
+    fresh = results.own["test_wa_mean"].iloc[0]
     choice = _filled(
         f"The pair chosen on validation, {results.about.at}, reports WA {100 * chosen.reported:.1f} with the seeds "
-        f"that chose it. The seeds that took no part in the choice give {100 * results.own['test_wa_mean'].iloc[0]:.1f}."
-        f" The luck of neighbouring pairs (K_audio one apart, same seed) correlates by "
-        f"{_correlation(test[:, 1:], test[:, :-1]):.2f}, luck on validation with luck on test by "
-        f"{_correlation(val, test):.2f}."
+        f"that chose it. The seeds that took no part in the choice give {100 * fresh:.1f}. The luck of neighbouring "
+        f"pairs (K_audio one apart, same seed) correlates by {_correlation(test[:, 1:], test[:, :-1]):.2f}, luck on "
+        f"validation with luck on test by {_correlation(val, test):.2f}."
     )
     choose, confirm = (f"{seeds[0]} to {seeds[-1]}" for seeds in (results.about.seeds, results.about.confirm))
     heading = f"On the demo ({len(results.trials)} trials; seeds {choose} choose, seeds {confirm} confirm):"

@@ -510,8 +510,8 @@ def selection_table(analysis: Analysis) -> Table | None:
     notes = [
         "Reported: the test mean over the seeds that chose. New seed: the mean of every seed at the pair that the "
         f"others choose. Optimism: the difference{interval}. Same: how many of the choices by all seeds but one are "
-        "the same pair. The test utterances are the same throughout, so choosing on them is more optimistic still about "
-        "other utterances.",
+        "the same pair. The test utterances are the same throughout, so choosing on them is more optimistic still "
+        "about other utterances.",
     ]
     if grid.left_out:
         notes.append(f"Left out, because not complete: {grid.left_out}.")
