@@ -54,7 +54,11 @@ def fill(storage: str, seeds: int) -> int:
     ledger = Ledger(storage, name="demo")
     ledger.open(facts, TESTED)
     rng = np.random.default_rng(0)
-    made = {trial: invented(trial, rng) for block in design.blocks for trial in design.trials(block, Pair(3, 3))}
+    trials = {
+        name: design.trials(name, Pair(3, 3), design.seeds if block.chooses else design.fresh_seeds)
+        for name, block in design.blocks.items()
+    }
+    made = {trial: invented(trial, rng) for of_block in trials.values() for trial in of_block}
     best = {
         trial: replace(o, metrics={**o.metrics, "val_wa": 0.9})
         for trial, o in made.items()
@@ -62,7 +66,7 @@ def fill(storage: str, seeds: int) -> int:
     }
     made |= best
     for name, block in design.blocks.items():
-        for trial in design.trials(name, Pair(3, 3)):
+        for trial in trials[name]:
             ledger.record(block, trial, made[trial])
     return len(made)
 

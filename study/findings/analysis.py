@@ -290,7 +290,7 @@ class Analysis:
                     matrix.to_numpy(),
                     kept.labels,
                     metric,
-                    len(results.about.class_names),
+                    kept.num_classes,
                     kept.folds if results.about.folds > 1 else None,
                 )
                 made = pd.DataFrame(values, index=matrix.index)
@@ -329,7 +329,10 @@ class Analysis:
     @cached_property
     def agreements(self) -> list[Agreement]:
         """Every compared pair of configurations whose predictions are kept: how alike they label."""
-        made, classes = [], len(self.results.about.class_names)
+        kept, made = self.results.kept, list[Agreement]()
+        if kept is None:
+            return made
+        classes = kept.num_classes
         for block in self.results.about.blocks:
             names = [block.name_of(key) for key in self.results.keys(block)]
             for c in self.of(block.name).get(self.metric, []):
@@ -338,8 +341,7 @@ class Analysis:
                 if not len(first) or not len(second):
                     continue
                 votes = [vote(predicted, classes) for predicted in (first, second)]
-                assert self.results.kept
-                p, only_first, only_second = mcnemar(votes[0], votes[1], self.results.kept.labels)
+                p, only_first, only_second = mcnemar(votes[0], votes[1], kept.labels)
                 made.append(
                     Agreement(
                         family=block.name,

@@ -162,6 +162,11 @@ class Predictions:
         return self.utterances["label"].to_numpy(np.int64)
 
     @property
+    def num_classes(self) -> int:
+        """C, the number of classes: every one has test utterances."""
+        return int(self.labels.max()) + 1
+
+    @property
     def folds(self) -> npt.NDArray[np.int64]:
         """(U,) the fold that tests each utterance."""
         return self.utterances["fold"].to_numpy(np.int64)
