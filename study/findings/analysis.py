@@ -13,7 +13,7 @@ import pandas as pd
 
 from cemobam_core.metrics import METRICS
 from study.design.factors import Pair
-from study.design.seeds import LOOKS, SPENT
+from study.design.seeds import LOOKS, MANY_SEEDS, SPENT
 from study.findings.luck import (
     Components,
     Level,
@@ -379,16 +379,29 @@ class Analysis:
         return level(values.to_numpy(), clusters=self.sampling.clusters, fold_ratio=self.sampling.fold_ratio)
 
     def seeds_needed(self, comparison: Comparison) -> int | None:
-        """Return with how many seeds a difference, if it stays as it is, would be told from 0; None: with no number.
+        """Return with how many seeds a difference, if it stays as it is, would be told from 0.
 
         Args:
             comparison: that is undecided.
+
+        Returns:
+            None where :data:`MANY_SEEDS` would not do.
         """
         if (of := comparison.components) is None:
             return None
         of = of if comparison.decided_by == "utterances" else of.over_seeds
-        undecided = sum(c.verdict == "undecided" for c in self.of(comparison.family)[comparison.metric])
-        return seeds_needed(comparison.difference.mean, of, LEVEL / max(1, undecided))
+        undecided = sum(map(_open, self.of(comparison.family)[comparison.metric]))
+        n = seeds_needed(comparison.difference.mean, of, LEVEL / max(1, undecided))
+        return n if n and n <= MANY_SEEDS else None
+
+    @cached_property
+    def more_seeds(self) -> dict[str, int]:
+        """By block, with how many seeds all of its differences that seeds can tell would be told."""
+        needed = {
+            block.name: [self.seeds_needed(c) or 0 for c in self.of(block.name).get(self.metric, []) if _open(c)]
+            for block in self.results.about.blocks
+        }
+        return {name: max(counts) for name, counts in needed.items() if any(counts)}
 
 
 def _judged(made: Sequence[Comparison]) -> list[Comparison]:
@@ -398,6 +411,10 @@ def _judged(made: Sequence[Comparison]) -> list[Comparison]:
         replace(c, p_holm=p, p_same=p_same, verdict=_verdict(c.difference, p, p_same))
         for c, p, p_same in zip(made, p_values, same, strict=True)
     ]
+
+
+def _open(comparison: Comparison) -> bool:
+    return comparison.verdict == "undecided"
 
 
 def _over_looks(p: float, level: float) -> float:

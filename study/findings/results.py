@@ -19,6 +19,7 @@ from cemobam_core.files import written_atomically
 from cemobam_core.metrics import METRICS as SCORES
 from study.design.block import shown
 from study.design.factors import Pair, displayed
+from study.design.seeds import LOOKS
 from study.findings.aggregate import IDENTITY, PAIR, aggregate, columns, per_seed, whole_numbers
 from study.findings.predictions import NO_UTTERANCES, Predictions, load_predictions
 from study.findings.statistics import Array
@@ -537,6 +538,8 @@ def _check_block(about: About, block: AboutBlock) -> None:
         raise ValueError(f"reference of the block {block.name}")
     if len(block.n_seeds) != len(block.rows) or any(not 0 <= n <= len(block.seeds) for n in block.n_seeds):
         raise ValueError(f"n_seeds of the block {block.name}")
+    if about.looks and block.compared and not set(block.n_seeds) <= set(LOOKS):
+        raise ValueError(f"n_seeds of the block {block.name} are not those of looks")
     if len(set(block.seeds)) < len(block.seeds):
         raise ValueError(f"the block {block.name} has a seed twice")
     if len(set(block.rows)) < len(block.rows):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import pandas as pd
 
 from study.design.factors import displayed
+from study.design.seeds import MANY_SEEDS
 from study.findings.statistics import Difference
 
 if TYPE_CHECKING:
@@ -117,37 +118,26 @@ def _chance(probability: float) -> str:
 
 
 def more_told(undecided: Sequence[tuple[Comparison, str]], analysis: Analysis) -> str:
-    """Return how many seeds would tell undecided differences, with the command; empty: none is undecided.
+    """Return how many seeds would tell undecided differences, in sentences; empty: none is undecided.
 
     Args:
         undecided: with the name of what the reference is compared with.
         analysis: of the study.
     """
     about = analysis.results.about
-    most, never, needed = 0, [], []
-    for comparison, name in undecided:
-        n = analysis.seeds_needed(comparison)
-        if n is None or n > MANY_SEEDS:
-            never.append(name)
-        else:
-            needed.append(f"{name} {n}")
-            most = max(most, n)
+    enough = {name: analysis.seeds_needed(comparison) for comparison, name in undecided}
+    needed = [f"{name} {n}" for name, n in enough.items() if n]
+    never = [name for name, n in enough.items() if n is None]
     told = ""
     if needed and about.looks:
         told += f" It would take more seeds than the last look has: {', '.join(needed)}."
     elif needed:
-        block = about.block(undecided[0][0].family)
-        command = f"--confirm {most}" if block is not None and block.confirms else f"--seeds {most}"
-        told += f" If differences stay as they are, so many seeds would tell them: {', '.join(needed)} ({command})."
+        told += f" If differences stay as they are, so many seeds would tell them: {', '.join(needed)}."
     if never:
         of = undecided[0][0].difference
         why = f" on these {of.utterances} test utterances" if of.utterances else ""
         told += f" No number of seeds up to {MANY_SEEDS} would tell the difference to {listed(never)}{why}."
     return told
-
-
-MANY_SEEDS = 100
-"""More seeds than these are not proposed."""
 
 
 def signed(value: float) -> str:

@@ -67,6 +67,8 @@ def plot_files(about: About) -> list[str]:
     return [f"{file}.{form}" for file in (*figures_of, *own) for form in figures.FORMS]
 
 
+MORE = "More seeds would tell differences that are undecided; only what is missing is trained"
+
 _SHOWN = 50
 """Failed trials that are listed; the others are counted."""
 
@@ -116,6 +118,18 @@ class Report:
         return answers(self.evidence.analysis)
 
     @property
+    def more(self) -> str:
+        """How undecided differences would be told, with the command; empty: none would, or the study looks itself."""
+        about, needed = self.evidence.about, self.evidence.analysis.more_seeds
+        if not needed or about.looks:
+            return ""
+        fresh = {name for name in needed if (block := about.block(name)) and block.confirms}
+        flag = "confirm" if fresh else "seeds"
+        most = max(n for name, n in needed.items() if name in fresh or not fresh)
+        again = re.sub(rf" --{flag} \S+", "", self.again)
+        return f"{again} --{flag} {most}"
+
+    @property
     def summary(self) -> tuple[str, ...]:
         """What to print, paragraph by paragraph."""
         about = self.evidence.about
@@ -133,6 +147,7 @@ class Report:
             *(table.markdown().rstrip() for name, table in self.tables.items() if name not in ALWAYS),
             *("\n".join([answer.question, *(f"  {line}" for line in answer.lines)]) for answer in self.answers),
             *(["\n".join([f"The paper's claims. {about_what(about.dataset, about.title)}", *said])] if said else []),
+            *([f"{MORE}:\n  {self.more}"] if self.more else []),
         )
 
     def write(self, results: Path, plots: Path) -> list[Path]:
@@ -222,6 +237,8 @@ class Report:
             "failed_more": max(0, len(evidence.failed) - _SHOWN),
             "versions": {**about.made_with, **{f"{k} (report)": v for k, v in versions().items()}},
             "again": self.again,
+            "more": self.more,
+            "more_words": MORE,
         }
 
     def _markdown(self, results: Path, plots: Path) -> str:
@@ -272,6 +289,7 @@ class Report:
             more = [f"- and {content['failed_more']} more"] if content["failed_more"] else []
             parts += ["## Failed trials", "\n".join(failed + more)]
         parts += ["## Again", f"    {self.again}"]
+        parts += [f"{MORE}:", f"    {self.more}"] if self.more else []
         return "\n\n".join(part for part in parts if part) + "\n"
 
 
