@@ -204,12 +204,11 @@ TESTED = TestUtterances(
 )
 
 
-@pytest.mark.parametrize(
-    "predicted", [b"", bytes([0, 3]), bytes(range(255)), bytes(i * i % 251 for i in range(80_000))]
-)
+@pytest.mark.parametrize("utterances", [0, 2, 255, 100_000])
 def test_what_a_trial_predicted_is_read_again(
-    make_ledger: Make, storage: str, plan: Plan, facts: StudyFacts, predicted: bytes
+    make_ledger: Make, storage: str, plan: Plan, facts: StudyFacts, utterances: int
 ) -> None:
+    predicted = hashlib.shake_256(b"").digest(utterances)
     trial = plan.design.trials("grid", Pair(1, 1))[0]
     outcome = replace(invented(trial), predicted=predicted)
     signature = trial.signature(facts.fingerprint)
@@ -237,7 +236,7 @@ def test_predictions_are_system_attributes_that_mysql_takes(
     assert not any("cemobam:" in name for name in recorded.user_attrs)
 
 
-@pytest.mark.parametrize("spoilt", ["x", "", 3, "eNpLBAAAYgBi"])
+@pytest.mark.parametrize("spoilt", ["x", "", 3, "eNpLBAAAYgBj"])
 def test_a_trial_whose_predictions_are_damaged_goes_without(
     make_ledger: Make, storage: str, plan: Plan, caplog: pytest.LogCaptureFixture, spoilt: object
 ) -> None:
