@@ -336,6 +336,14 @@ PLACE = Group(
             "(none is picked among them: the best seed is luck); all, every trial's (45 MB each at 512 hidden units)",
             concerns="run",
         ),
+        Option(
+            "--keep-probabilities",
+            action="store_true",
+            default=False,
+            help="keep the probability of each class for every test utterance, as float16 under "
+            "DIR/NAME/probabilities: of the trials that this command runs; those that the ledger has are not run again",
+            concerns="run",
+        ),
     ),
 )
 

@@ -242,6 +242,11 @@ class Request:
         return self.results / "models"
 
     @property
+    def probabilities(self) -> Path:
+        """The folder of kept probabilities."""
+        return self.results / "probabilities"
+
+    @property
     def storage(self) -> str:
         """The URL of the ledger."""
         return self.args.storage or f"sqlite:///{self.results / 'study.db'}"

@@ -23,6 +23,7 @@ from cemobam_core.systems import NeuralSystem
 from cemobam_core.training.config import METHOD_VERSION
 from study.design.configuration import Trial
 from study.engines.models import Keeping
+from study.engines.probabilities import KeptProbabilities
 from study.ledger.outcomes import METRICS, Outcome
 
 if TYPE_CHECKING:
@@ -51,11 +52,13 @@ class StudyData:
         folds: features by fold.
         rankings: by fold, then split, each utterance's nearest.
         keeping: where trained models are kept; None: they are not.
+        probabilities: where those of the test utterances are kept; None: they are not.
     """
 
     folds: tuple[Fold, ...]
     rankings: tuple[dict[str, TopKGraph], ...]
     keeping: Keeping | None = None
+    probabilities: KeptProbabilities | None = None
 
     def tensors(self) -> Iterator[Tensor]:
         """Every tensor of it, each once."""
@@ -66,19 +69,27 @@ class StudyData:
                     yield from (rankings[name].by_audio, rankings[name].by_text)
 
     @classmethod
-    def prepare(cls, folds: tuple[Fold, ...], k_max: int, *, keeping: Keeping | None = None) -> StudyData:
+    def prepare(
+        cls,
+        folds: tuple[Fold, ...],
+        k_max: int,
+        *,
+        keeping: Keeping | None = None,
+        probabilities: KeptProbabilities | None = None,
+    ) -> StudyData:
         """Rank the neighbours in every split, once for all graphs.
 
         Args:
             folds: the features.
             k_max: the largest K; 0: no trial uses a graph.
             keeping: where trained models are kept; None: they are not.
+            probabilities: where those of the test utterances are kept; None: they are not.
 
         Raises:
             InputError: a split with too few utterances for ``k_max`` neighbours.
         """
         rankings = tuple({name: s.rank(k_max) for name, s in fold.splits.items() if k_max} for fold in folds)
-        return cls(folds, rankings, keeping)
+        return cls(folds, rankings, keeping, probabilities)
 
 
 def check_k(folds: Sequence[Fold | Assignment], k_max: int) -> None:
@@ -210,6 +221,9 @@ def execute(trials: Group, data: StudyData, device: str) -> list[Outcome]:
                 counts={name: len(split) for name, split in fold.splits.items()},
                 test=batch["test"].to(device),
             )
+        if data.probabilities:
+            assert result.metrics["test"].logits is not None
+            data.probabilities.keep(trial, result.metrics["test"].logits)
         outcomes.append(
             Outcome(
                 status="done",

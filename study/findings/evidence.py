@@ -75,7 +75,8 @@ class Evidence:
         # Trials of other blocks may look the same in the columns of these.
         known = run.known(distinct(trial for block in concerned for trial in run.trials(block)))
         frame, outcomes = trials_and_outcomes(known, run.outcomes, facts, about.identity[len(IDENTITY) :])
-        kept = Predictions.of(run.ledger.utterances(), frame["fold"], outcomes)
+        utterances = run.ledger.utterances()
+        kept = Predictions.of(utterances, frame["fold"], outcomes, classes=len(facts.class_names))
         return cls(
             analysis=Analysis(Results(about=about, trials=frame, kept=kept)),
             known=known,

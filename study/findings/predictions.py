@@ -73,7 +73,12 @@ class Predictions:
 
     @classmethod
     def of(
-        cls, utterances: TestUtterances | None, folds: Sequence[int] | pd.Series, outcomes: Sequence[Outcome]
+        cls,
+        utterances: TestUtterances | None,
+        folds: Sequence[int] | pd.Series,
+        outcomes: Sequence[Outcome],
+        *,
+        classes: int = 0,
     ) -> Predictions | None:
         """Return what trials predicted, as the ledger has it; None: no trial's predictions are kept.
 
@@ -81,21 +86,32 @@ class Predictions:
             utterances: of the study; None: the ledger does not know them.
             folds: of each trial.
             outcomes: of each trial.
+            classes: of the study; 0: not known.
+
+        Raises:
+            InputError: an utterance's label is no class.
         """
         if utterances is None or not any(outcome.predicted for outcome in outcomes):
             return None
+        classes = classes or _MOST_CLASSES
+        if (wrong := max(utterances.labels)) >= classes:
+            raise InputError(
+                f"the ledger's list of test utterances has the label {wrong}, of {classes} classes; run the study's "
+                "command again, with its features and without --report-only: it writes that list anew"
+            )
         bounds = np.searchsorted(utterances.folds, np.arange(len(utterances.train_sizes) + 1)).tolist()
         predicted = np.full((len(outcomes), len(utterances.ids)), -1, np.int16)
         damaged = 0
         for row, fold, outcome in zip(predicted, folds, outcomes, strict=True):
             if outcome.predicted:
-                place = row[bounds[fold] : bounds[fold + 1]]
-                if len(place) == len(outcome.predicted):
-                    place[:] = np.frombuffer(outcome.predicted, np.uint8)
+                place = row[bounds[fold] : bounds[fold + 1]] if fold + 1 < len(bounds) else row[:0]
+                given = np.frombuffer(outcome.predicted, np.uint8)
+                if len(place) == len(given) and given.max() < classes:
+                    place[:] = given
                 else:
                     damaged += 1
         if damaged:
-            _log.warning("%d trials go without their predictions: not as many as test utterances", damaged)
+            _log.warning("%d trials go without their predictions, which are not of the test utterances", damaged)
         frame = _utterances(
             ids=utterances.ids,
             folds=utterances.folds,
