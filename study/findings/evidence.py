@@ -19,6 +19,7 @@ from study.design.design import ANY_PAIR, TRAINING, distinct
 from study.design.factors import PAIR, Pair
 from study.driver import StudyRun
 from study.engines.models import model_folder
+from study.engines.probabilities import KeptProbabilities
 from study.findings.aggregate import IDENTITY, trials_and_outcomes
 from study.findings.analysis import Analysis
 from study.findings.calibration import Calibration, calibration
@@ -170,16 +171,9 @@ class Evidence:
         """How far the probabilities of the study's own configuration can be believed; None: none are kept."""
         if self.results.kept is None:
             return None
-        files = {
-            (trial.seed, trial.fold): self.probabilities / f"{trial.signature(self.fingerprint)}.safetensors"
-            for trial in self.own_trials()
-        }
+        kept = KeptProbabilities(folder=self.models.parent / "probabilities", fingerprint=self.fingerprint)
+        files = {(trial.seed, trial.fold): kept.place(trial) for trial in self.own_trials()}
         return calibration(files, self.results.kept.utterances, self.about.folds)
-
-    @property
-    def probabilities(self) -> Path:
-        """The folder where probabilities are kept."""
-        return self.models.parent / "probabilities"
 
     def model_folder(self) -> tuple[Trial, Path] | None:
         """Return the first trial of the study's own configuration and where its model is kept, if it is."""

@@ -103,6 +103,7 @@ def hard_table(hard: Hard | None, about: About) -> Table | None:
         head="Utterance",
         groups=(("", ("Label", "Taken for", "Wrong", "Trials")),),
         cells=tuple(cells),
+        wide=True,
     )
 
 

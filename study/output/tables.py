@@ -218,7 +218,7 @@ def block_table(analysis: Analysis, block: AboutBlock, published: pd.DataFrame |
         head=block.head,
         groups=tuple(groups),
         cells=tuple(cells),
-        wide=len(measures) + len(printed_of) > _MANY,
+        wide=len(measures) + len(printed_of) > _MANY or vote is not None,
     )
 
 

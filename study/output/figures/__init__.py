@@ -272,7 +272,10 @@ def _calibration(evidence: Evidence) -> Figure | str:
     if evidence.results.kept is None or not evidence.own_trials():
         return without_predictions(evidence)
     if evidence.calibration is None:
-        return "it takes the probabilities of a seed on every fold: run with --keep-probabilities"
+        return (
+            "it takes the probabilities of a seed on every fold: run with --keep-probabilities, under another --name, "
+            "because done trials are not run again"
+        )
     return calibration_figure(evidence.calibration, title=_at_pair(evidence))
 
 
