@@ -26,6 +26,7 @@ from study.findings.luck import (
     equivalence,
     level,
     mcnemar,
+    over_looks,
     probabilities,
     seeds_needed,
     vote,
@@ -103,12 +104,12 @@ class Comparison:
     @property
     def p(self) -> float:
         """The deciding p-value for all looks together, not corrected for the family."""
-        return _over_looks(self.difference.p, self.level)
+        return over_looks(self.difference.p, self.level)
 
     @property
     def p_equivalent(self) -> float:
         """That of the two one-sided tests for practical equivalence, likewise."""
-        return _over_looks(equivalence(self.difference, self.rope / 100), self.level)
+        return over_looks(equivalence(self.difference, self.rope / 100), self.level)
 
     @cached_property
     def chances(self) -> tuple[float, float, float]:
@@ -415,11 +416,6 @@ def _judged(made: Sequence[Comparison]) -> list[Comparison]:
 
 def _open(comparison: Comparison) -> bool:
     return comparison.verdict == "undecided"
-
-
-def _over_looks(p: float, level: float) -> float:
-    """Return a p-value that holds for all looks together: below 0.05 where it is below the look's own level."""
-    return min(1.0, p * LEVEL / level) if not np.isnan(p) else p
 
 
 def _verdict(difference: Difference, p: float, p_same: float) -> Verdict:

@@ -459,6 +459,19 @@ def _first(
     return int(numbers[told.argmax()]) if told.any() else None
 
 
+def over_looks(p: float, level: float) -> float:
+    """Return a p-value of one look as it counts: below :data:`LEVEL` where the look's own level is reached.
+
+    The levels of all looks (:data:`study.design.seeds.SPENT`) sum to :data:`LEVEL`. So by Bonferroni's inequality an
+    effect is claimed by mistake at any of them no more often than that. The intervals of a look are of 1 - level.
+
+    Args:
+        p: of a test at this look.
+        level: of the look.
+    """
+    return float(np.minimum(1.0, p * LEVEL / level))
+
+
 def vote(predicted: npt.NDArray[Any], num_classes: int) -> Indices:
     """Return the class that most seeds predict for each utterance: (U,).
 

@@ -14,10 +14,9 @@ from scipy import stats
 
 from cemobam_core.metrics import METRICS
 from cemobam_core.metrics.metric import Counts
+from study.design.seeds import LOOKS, SPENT
 from study.findings.luck import (
     FEWEST_CLUSTERS,
-    LOOKS,
-    SPENT,
     Components,
     agreement,
     agreement_between,
@@ -28,9 +27,9 @@ from study.findings.luck import (
     equivalence,
     level,
     mcnemar,
+    over_looks,
     probabilities,
     reproduced,
-    scaled,
     seeds_needed,
     utterances_needed,
     vote,
@@ -367,10 +366,10 @@ def test_no_number_of_seeds_makes_up_for_few_utterances() -> None:
 def test_looks_spend_the_level_once() -> None:
     assert len(LOOKS) == len(SPENT)
     assert sum(SPENT) == pytest.approx(LEVEL)
-    assert scaled(0.0099, 0) < LEVEL < scaled(0.0101, 0)
-    assert scaled(0.0199, 2) < LEVEL < scaled(0.0201, 2)
-    assert scaled(0.9, 0) == 1.0
-    assert np.isnan(scaled(float("nan"), 0))
+    assert over_looks(0.0099, SPENT[0]) < LEVEL < over_looks(0.0101, SPENT[0])
+    assert over_looks(0.0199, SPENT[2]) < LEVEL < over_looks(0.0201, SPENT[2])
+    assert over_looks(0.9, SPENT[0]) == 1.0
+    assert np.isnan(over_looks(float("nan"), SPENT[0]))
     values = drawn(0, 5, 50)
     at_look = crossed(values, level=SPENT[0])
     assert at_look.high - at_look.low > crossed(values).high - crossed(values).low
