@@ -227,18 +227,19 @@ class Analysis:
         made = [self._compare(block, block.reference, other, metric) for other in others]
         return _judged([comparison for comparison in made if comparison])
 
-    def between(self, block: AboutBlock, first: str, second: str) -> Comparison | None:
+    def between(self, block: AboutBlock, first: str, second: str, *, metric: Metric | None = None) -> Comparison | None:
         """Return the comparison of two configurations of a block, as a family by itself; None: they are not there.
 
         Args:
             block: of the study.
             first: the name of the one, as csv files have it.
             second: of the other.
+            metric: of which the figures are; None: the one that decides.
         """
         names = [block.name_of(key) for key in self.results.keys(block)]
         if not {first, second} <= set(names):
             return None
-        made = self._compare(block, names.index(first), names.index(second), self.metric)
+        made = self._compare(block, names.index(first), names.index(second), metric or self.metric)
         return _judged([made])[0] if made else None
 
     def _compare(self, block: AboutBlock, first: int, second: int, metric: Metric) -> Comparison | None:
