@@ -145,8 +145,8 @@ TRIALS = Group(
             metavar="A,B",
             type=values.blocks,
             help="any of grid, fusion, ablation (default: these three), confirm (the chosen pair beside the paper's; "
-            "also by default on iemocap and esd), gaps (each difference between the paper's text and the released code) and "
-            "evaluation (the graph at evaluation); with --study any of the file's (default: all)",
+            "by default on iemocap and esd), gaps (each difference between the paper's text and the released code) "
+            "and evaluation (the graph at evaluation); with --study any of the file's (default: all)",
         ),
         Option(
             "--study",
