@@ -45,7 +45,7 @@ def dry_run(request: Request, folds: tuple[Fold, ...], facts: StudyFacts, device
 
 def dry_run_before_features(request: Request, recipe: Recipe, folds: Sequence[Assignment]) -> None:
     """Print the plan of a study whose features are still to be made."""
-    from cemobam_core.corpora.leaks import leaks
+    from cemobam_core.corpora.leaks import copies, leaks
     from study.driver import first_pair
 
     raw = recipe.corpus
@@ -59,6 +59,8 @@ def dry_run_before_features(request: Request, recipe: Recipe, folds: Sequence[As
         tuned = f"the upper {layers} layers tuned" if layers else "as it comes"
         print(f"  {modality:<11} {getattr(recipe, modality).name}, {tuned}")
     print(*(f"  leaks       {leak}" for leak in leaks(*folds)), sep="\n")
+    for line in copies(*folds, k=request.k_max()) if request.k_max() else ():
+        print(textwrap.fill(str(line), 100, initial_indent="  ties        ", subsequent_indent=" " * 14))
     print("  time        known when the features are made: run without --dry-run, or cemobam features")
 
 

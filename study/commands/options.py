@@ -144,8 +144,9 @@ TRIALS = Group(
             "--blocks",
             metavar="A,B",
             type=values.blocks,
-            help="any of grid, fusion, ablation (default: these three) and gaps, which switches each difference "
-            "between the paper's text and the released code alone; with --study any of the file's (default: all)",
+            help="any of grid, fusion, ablation (default: these three), gaps, which switches each difference "
+            "between the paper's text and the released code alone, and evaluation, which measures one training in "
+            "several graphs; with --study any of the file's (default: all)",
         ),
         Option(
             "--study",

@@ -15,7 +15,7 @@ from cemobam_core.files import written_atomically
 from study.findings.analysis import MEASURES, Analysis, Comparison
 from study.findings.results import About, AboutBlock
 from study.findings.statistics import LEVEL, SEEDS_FOR_INTERVAL, holm
-from study.findings.wording import listed, p_value, points, seeds_in_words, signed
+from study.findings.wording import TRANSDUCTIVE, listed, p_value, points, seeds_in_words, signed
 from study.papers.cemobam.claims import PAIR_LABELS
 from study.papers.cemobam.published import SWAP_NOTE
 
@@ -229,13 +229,20 @@ def _block_notes(
         notes.append("† outside the 95% interval of ours.")
     if beside_published:
         notes.append(SWAP_NOTE)
+    varied = [key[block.columns.index("evaluation_graph")] for key in keys if "evaluation_graph" in block.columns]
+    if "joint" in varied:
+        notes.append(f"joint: {TRANSDUCTIVE}.")
     return notes
 
 
 def where(about: About, block: AboutBlock) -> str:
     """Return on what data, and at which pair if it needs one, a block was run."""
     pair = about.at if block.needs_pair else None
-    return f"{about.title}, K_audio = {pair.k_audio}, K_text = {pair.k_text}" if pair else about.title
+    at = f", K_audio = {pair.k_audio}, K_text = {pair.k_text}" if pair else ""
+    graph = about.settings.get("evaluation_graph", "own")
+    if graph == "own" or {"evaluation_graph", "profile"} & set(block.columns):  # configurations may have another
+        return f"{about.title}{at}"
+    return f"{about.title}{at}, evaluation graph {graph}{' (transductive)' if graph == 'joint' else ''}"
 
 
 def variance_table(analysis: Analysis) -> Table | None:

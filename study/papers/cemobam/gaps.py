@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 
 from study.findings.analysis import MEASURES
 from study.findings.statistics import SEEDS_FOR_INTERVAL, paired
+from study.findings.wording import measured_in
 from study.ledger.outcomes import Metric
 from study.output.figures import interactive
 from study.output.figures.style import COLOURS, TEXT_WIDTH, keep_within, plain, style
@@ -30,7 +32,8 @@ def table(evidence: Evidence) -> Table:
     seeds = len(about.seeds)
     over = f"over {seeds} seed{'s' if seeds > 1 else ''}"
     caption = f"{block.title} ({where(about, block)}): test split, percent, mean {over}"
-    return gaps_table(evidence.results.trials_of(NAME), caption=caption, seeds=seeds, folds=about.folds)
+    made = gaps_table(evidence.results.trials_of(NAME), caption=caption, seeds=seeds, folds=about.folds)
+    return replace(made, notes=(*made.notes, *measured_in(about.settings)))
 
 
 def figure(evidence: Evidence) -> Figure:
