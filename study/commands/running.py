@@ -65,6 +65,7 @@ def run_study(args: argparse.Namespace) -> int:
     import torch
 
     from cemobam_core.corpora.blanks import blanks
+    from cemobam_core.corpora.leaks import copies
     from study.engines.execution import check_k
 
     if args.dry_run:
@@ -90,6 +91,9 @@ def run_study(args: argparse.Namespace) -> int:
     check_k(folds, request.k_max(), request.graphs())
     for line in blanks(*folds):
         print(f"warning: {line}", file=sys.stderr)
+    if k_max := request.k_max():
+        for one in copies(*folds, k=k_max):
+            print(one)
     if args.dry_run:
         dry_run(request, folds, facts, devices)
         return 0

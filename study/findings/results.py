@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import UnionType
@@ -462,6 +462,10 @@ def _unsound(trials: pd.DataFrame, about: About) -> str:
     return ""
 
 
+_SINCE = {"evaluation_graph": "own", "evaluation_size": 0, "ties": "index"}
+"""Settings that a study of an earlier release does not tell, as it was run."""
+
+
 def read_about(path: Path) -> About:
     """Return what a ``study.json`` holds.
 
@@ -470,6 +474,8 @@ def read_about(path: Path) -> About:
     """
     try:
         made: About = _read_as(About, json.loads(path.read_text(encoding="utf-8")), "the file")
+        if "gather_from" in made.settings:  # its system uses a graph
+            made = replace(made, settings={**_SINCE, **made.settings})
         _check_about(made)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(

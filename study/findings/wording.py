@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import isnan
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
@@ -21,6 +21,28 @@ WHOSE: dict[Literal["seed", "utterances"], str] = {
     "utterances": "another seed and other utterances",
 }
 """What an interval holds for."""
+
+TRANSDUCTIVE = (
+    "the utterances that are measured and the training utterances are ranked together. That is transductive: the graph "
+    "of the training utterances changes with those that are measured, so the figures are not those of new utterances"
+)
+"""What a joint evaluation graph is."""
+
+
+def measured_in(settings: Mapping[str, Any]) -> list[str]:
+    """Return a sentence about the graph that validation and test are measured in; none if each has its own, whole."""
+    size, graph = settings.get("evaluation_size", 0), settings.get("evaluation_graph", "own")
+    if graph == "joint":
+        return [f"Evaluation graph joint: {TRANSDUCTIVE}."]
+    if graph == "anchored":
+        return [
+            "Evaluation graph anchored: each utterance that is measured is linked to its nearest training utterances."
+        ]
+    if size:
+        return [
+            f"Evaluation graph own, in parts: validation and test are measured in parts of {size} utterances or more."
+        ]
+    return []
 
 
 def in_words(setting: str) -> str:

@@ -25,7 +25,7 @@ from study.findings.evidence import Evidence
 from study.findings.predictions import PREDICTIONS, UTTERANCES
 from study.findings.results import ABOUT, TRIALS, About
 from study.findings.statistics import SEEDS_FOR_INTERVAL
-from study.findings.wording import seeds_in_words
+from study.findings.wording import measured_in, seeds_in_words
 from study.output import figures
 from study.output.error_tables import calibration_table, errors_table, hard_table, no_hard_sentence
 from study.output.figures import Drawing, drawings, without_predictions
@@ -348,7 +348,7 @@ def block_tables(evidence: Evidence) -> dict[str, Table]:
 
 
 def counts(evidence: Evidence) -> list[str]:
-    """Return how many trials are done, and what became of the others."""
+    """Return how many trials are done, what became of the others, and in which graph they were measured."""
     asked, done, failed = evidence.asked, evidence.done, evidence.failed
     line = f"{evidence.about.title}: {done} of {asked} trials done"
     if failed:
@@ -356,7 +356,8 @@ def counts(evidence: Evidence) -> list[str]:
     if (waiting := asked - done - len(failed)) > 0:
         line += f", {waiting} not run yet"
     reasons = Counter(outcome.reason for outcome in failed.values())
-    return [line, *(f"failed {times} times: {reason}" for reason, times in reasons.most_common(10))]
+    failures = [f"failed {times} times: {reason}" for reason, times in reasons.most_common(10)]
+    return [line, *failures, *measured_in(evidence.about.settings)]
 
 
 def chosen(evidence: Evidence) -> str:

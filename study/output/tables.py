@@ -17,7 +17,7 @@ from study.findings.analysis import MEASURES, Analysis, Comparison
 from study.findings.results import About, AboutBlock
 from study.findings.statistics import LEVEL, SEEDS_FOR_INTERVAL, holm
 from study.findings.votes import Vote, vote_of
-from study.findings.wording import WHOSE, ends, listed, p_value, points_of, seeds_in_words, signed
+from study.findings.wording import TRANSDUCTIVE, WHOSE, ends, listed, p_value, points_of, seeds_in_words, signed
 from study.ledger.outcomes import Metric
 from study.papers.cemobam.published import SWAP_NOTE
 
@@ -248,6 +248,9 @@ def _block_notes(
         notes.append("† outside the 95% interval of ours (another seed on these utterances).")
     if beside_published:
         notes.append(SWAP_NOTE)
+    varied = [key[block.columns.index("evaluation_graph")] for key in keys if "evaluation_graph" in block.columns]
+    if "joint" in varied:
+        notes.append(f"joint: {TRANSDUCTIVE}.")
     return notes
 
 
@@ -277,7 +280,11 @@ def _vote_note(vote: Vote, measures: Mapping[Metric, str]) -> str:
 def where(about: About, block: AboutBlock) -> str:
     """Return on what data, and at which pair if it needs one, a block was run."""
     pair = about.at if block.needs_pair else None
-    return f"{about.title}, K_audio = {pair.k_audio}, K_text = {pair.k_text}" if pair else about.title
+    at = f", K_audio = {pair.k_audio}, K_text = {pair.k_text}" if pair else ""
+    graph = about.settings.get("evaluation_graph", "own")
+    if graph == "own" or {"evaluation_graph", "profile"} & set(block.columns):  # configurations may have another
+        return f"{about.title}{at}"
+    return f"{about.title}{at}, evaluation graph {graph}{' (transductive)' if graph == 'joint' else ''}"
 
 
 def variance_table(analysis: Analysis) -> Table | None:

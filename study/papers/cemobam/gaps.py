@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 
 from study.findings.analysis import MEASURES, Analysis
 from study.findings.results import AboutBlock
-from study.findings.wording import WHOSE, seeds_in_words
+from study.findings.wording import WHOSE, measured_in, seeds_in_words
 from study.ledger.outcomes import Metric
 from study.output.figures import interactive
 from study.output.figures.style import COLOURS, TEXT_WIDTH, keep_within, plain, style
@@ -31,7 +32,8 @@ def table(evidence: Evidence) -> Table:
     caption = (
         f"{block.title} ({where(about, block)}): test split, percent, mean over {seeds_in_words(len(block.seeds))}"
     )
-    return gaps_table(evidence.analysis, caption=caption)
+    made = gaps_table(evidence.analysis, caption=caption)
+    return replace(made, notes=(*made.notes, *measured_in(about.settings)))
 
 
 def figure(evidence: Evidence) -> Figure:
