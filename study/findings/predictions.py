@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -177,7 +178,8 @@ class Predictions:
         with written_atomically(folder / PREDICTIONS) as temporary:
             np.savez_compressed(temporary, predicted=self.predicted, train_sizes=np.array(self.train_sizes, np.int64))
         with written_atomically(folder / UTTERANCES) as temporary:
-            self.utterances.to_csv(temporary, index=False, errors="backslashreplace")  # an id may be no UTF-8
+            # an id may be no UTF-8, or hold whatever ends a line
+            self.utterances.to_csv(temporary, index=False, errors="backslashreplace", quoting=csv.QUOTE_NONNUMERIC)
         return [folder / PREDICTIONS, folder / UTTERANCES]
 
 

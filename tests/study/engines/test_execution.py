@@ -13,6 +13,7 @@ from invented import small_design
 from cemobam_core import CemoBAM, Fold, Inputs
 from cemobam_core.training.batch import Batch
 from cemobam_core.training.loop import bytes_of_training
+from cemobam_core.training.metrics import confusion_matrix
 from study import Block, Factor
 from study.design.configuration import Configuration, Trial
 from study.design.design import ANY_PAIR, Design
@@ -208,6 +209,19 @@ def test_by_stack_brings_the_seeds_of_a_configuration_together() -> None:
 )
 def test_groups_of_a_users_block(block: Block, expected: tuple[int, int]) -> None:
     assert counted(replace(FIVE, blocks={"x": block}), "x") == expected
+
+
+@pytest.mark.parametrize("in_group", [1, 3])
+def test_an_outcome_has_what_its_trial_predicted(data: StudyData, in_group: int) -> None:
+    """Whether it is trained alone or in a stack."""
+    labels = data.folds[0].test.labels
+    outcomes = Attempts(data, "cpu").attempt(tuple(GRID[:in_group]))
+    assert len(outcomes) == in_group
+    for outcome in outcomes:
+        predicted = torch.tensor(list(outcome.predicted))
+        assert confusion_matrix(labels, predicted, 4).tolist() == [list(row) for row in outcome.confusion]
+        assert (predicted == labels).double().mean().item() == pytest.approx(outcome.metrics["test_wa"])
+    assert len({outcome.predicted for outcome in outcomes}) == in_group
 
 
 def test_folds_are_never_in_one_group() -> None:
