@@ -19,8 +19,8 @@ from study.findings.errors import (
 )
 from study.findings.results import About
 from study.findings.statistics import SEEDS_FOR_INTERVAL, SHARES, mean_interval
-from study.findings.wording import WHOSE, cut, listed, seeds_in_words, signed
-from study.output.tables import Cell, Table, mean_cell
+from study.findings.wording import WHOSE, cut, listed, seeds_in_words
+from study.output.tables import Cell, Table, mean_cell, number, with_interval
 
 SHOWN_HARD = 20
 """Hard utterances that are shown."""
@@ -42,7 +42,7 @@ def errors_table(recalls: Sequence[Recall], about: About) -> Table | None:
     cells: list[tuple[str | Cell, ...]] = [
         (
             f"{by} {cut(one.group)}" if by != "length" else one.group,
-            mean_cell(*(100 * share for share in (one.mean, one.low, one.high))),
+            number(100 * one.mean) + _ends(100 * one.low, 100 * one.high),
             str(one.utterances),
         )
         for by, groups in shown_groups(recalls).items()
@@ -121,7 +121,7 @@ def calibration_table(calibration: Calibration | None, about: About) -> Table | 
         ("mean confidence (%)", _over_seeds(seeds["confidence"])),
         ("confidence less accuracy (points)", _between(100 * (seeds["confidence"] - seeds["accuracy"]))),
         ("expected calibration error (points)", _over_seeds(seeds["ece"])),
-        ("Brier score (0 to 2)", _over_seeds(seeds["brier"], times=1.0, most=2.0)),
+        ("Brier score (0 to 2)", _brier(seeds["brier"])),
     ]
     interval = len(seeds) >= SEEDS_FOR_INTERVAL
     notes = [
@@ -144,15 +144,24 @@ def calibration_table(calibration: Calibration | None, about: About) -> Table | 
     )
 
 
-def _over_seeds(shares: pd.Series, *, times: float = 100.0, most: float = SHARES[1]) -> Cell:
-    of = mean_interval(shares.to_numpy(float), (0.0, most))
-    return mean_cell(*(times * end for end in (of.mean, of.low, of.high)))
+def _ends(low: float, high: float) -> str:
+    """Return the ends of an interval that is longer to one side; empty: there is none."""
+    return f" [{number(low)}, {number(high)}]" if np.isfinite(low) else ""
 
 
-def _between(points: pd.Series) -> Cell:
+def _over_seeds(shares: pd.Series) -> Cell:
+    of = mean_interval(shares.to_numpy(float), SHARES)
+    return mean_cell(*(100 * end for end in (of.mean, of.low, of.high)))
+
+
+def _brier(scores: pd.Series) -> str:
+    of = mean_interval(scores.to_numpy(float))
+    return f"{of.mean:.3f}" + (f" ± {of.high - of.mean:.3f}" if np.isfinite(of.high) else "")
+
+
+def _between(points: pd.Series) -> str:
     of = mean_interval(points.to_numpy(float))
-    ends = f" [{signed(of.low)}, {signed(of.high)}]" if np.isfinite(of.low) else ""
-    return Cell(f"{signed(of.mean)}{ends}")
+    return with_interval(of.mean, of.low, of.high)
 
 
 def _at(about: About) -> str:

@@ -271,9 +271,9 @@ def _vote_note(vote: Vote, measures: Mapping[Metric, str]) -> str:
         for measure, label in measures.items()
     ]
     return (
-        f"‡ The label that most of the {vote.seeds} seeds give. Beside the mean of these seeds it gains "
-        f"{listed(gains)}. It costs {vote.seeds} trainings and {vote.seeds} evaluations in place of one; it is no mean "
-        "and has no interval over seeds."
+        f"‡ The label that most of the {vote.seeds} seeds give. It costs {vote.seeds} trainings and {vote.seeds} "
+        "evaluations in place of one; it is no mean and has no interval over seeds. Less the mean of these seeds: "
+        f"{listed(gains)}."
     )
 
 
