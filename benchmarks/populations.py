@@ -171,7 +171,7 @@ def draw_grids(rng: np.random.Generator, kind: str, seeds: int, size: int = 10) 
     val, test = (np.sqrt(0.5) * (common + field()) for _ in range(2))
     made = []
     for luck in (val, test, field()):
-        points = 70 + luck + of_seed
+        points = np.clip(70 + luck + of_seed, 0, 100)
         counts = rng.binomial(551, points / 100) if kind in ("binomial alone", "all at once") else 551 * points / 100
         made.append(np.asarray(100 * np.round(counts) / 551))
     return made[0], made[1], made[2]
