@@ -25,7 +25,19 @@ from study.driver import Plan, StudyRun
 from study.ledger.ledger import Ledger
 from study.ledger.outcomes import METRICS, Outcome, StudyFacts
 from study.ledger.storages import open_storage
+from study.ledger.utterances import TestUtterances
 from study.papers.cemobam import paper
+
+TESTED = TestUtterances(
+    ids=tuple(f"Ses05F_impro{i // 40:02d}_F{i % 40:03d}" for i in range(551)),
+    labels=tuple(i % 4 for i in range(551)),
+    folds=(0,) * 551,
+    speakers=None,
+    sessions=None,
+    seconds=None,
+    train_sizes=(4_400,),
+)
+"""As many test utterances as the released features of IEMOCAP have."""
 
 
 class Inventing:
@@ -47,10 +59,16 @@ class Inventing:
             curve = {epoch: draw.random() for epoch in range(10, 101, 10)}
             metrics = {name: draw.random() for name in METRICS}
             confusion = tuple(tuple(draw.randrange(99) for _ in range(4)) for _ in range(4))
-            yield (
-                trial,
-                Outcome(status="done", seconds=1.0, device="cpu", metrics=metrics, curve=curve, confusion=confusion),
+            outcome = Outcome(
+                status="done",
+                seconds=1.0,
+                device="cpu",
+                metrics=metrics,
+                curve=curve,
+                confusion=confusion,
+                predicted=bytes(byte % 4 for byte in draw.randbytes(len(TESTED.ids))),
             )
+            yield trial, outcome
 
 
 def plan(seeds: int) -> Plan:
@@ -63,7 +81,7 @@ def study(storage: str, seeds: int) -> StudyRun:
     """The study against what the storage holds, as a run plans it."""
     facts = StudyFacts(dataset="demo", title="demo", fingerprint="abc", folds=1, settings={})
     ledger = Ledger(storage, name=f"seeds{seeds}")
-    ledger.open(facts)
+    ledger.open(facts, TESTED)
     return StudyRun(plan(seeds), ledger, facts)
 
 

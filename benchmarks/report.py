@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import optuna
+from driver import TESTED
 
 from study.design.configuration import Trial
 from study.design.design import Design
@@ -33,7 +34,17 @@ def invented(trial: Trial, rng: np.random.Generator) -> Outcome:
     figures = dict(zip(METRICS, (0.7 + 0.03 * rng.standard_normal(len(METRICS))).tolist(), strict=True))
     curve = {2 * i: 0.4 + 0.04 * i for i in range(1, 11)}
     confusion = tuple(tuple(40 if i == j else 4 for j in range(4)) for i in range(4))
-    return Outcome(status="done", seconds=1.0, device="cpu", metrics=figures, curve=curve, confusion=confusion)
+    labels = np.array(TESTED.labels)
+    predicted = np.where(rng.random(len(labels)) < 0.7, labels, rng.integers(0, 4, len(labels)))
+    return Outcome(
+        status="done",
+        seconds=1.0,
+        device="cpu",
+        metrics=figures,
+        curve=curve,
+        confusion=confusion,
+        predicted=predicted.astype(np.uint8).tobytes(),
+    )
 
 
 def fill(storage: str, seeds: int) -> int:
@@ -41,9 +52,13 @@ def fill(storage: str, seeds: int) -> int:
     design = Design(blocks={block.name: block for block in paper.blocks}, seeds=tuple(range(seeds)))
     facts = StudyFacts(dataset="demo", title="demo (synthetic)", fingerprint="invented", folds=1, settings={})
     ledger = Ledger(storage, name="demo")
-    ledger.open(facts)
+    ledger.open(facts, TESTED)
     rng = np.random.default_rng(0)
-    made = {trial: invented(trial, rng) for block in design.blocks for trial in design.trials(block, Pair(3, 3))}
+    trials = {
+        name: design.trials(name, Pair(3, 3), design.seeds if block.chooses else design.fresh_seeds)
+        for name, block in design.blocks.items()
+    }
+    made = {trial: invented(trial, rng) for of_block in trials.values() for trial in of_block}
     best = {
         trial: replace(o, metrics={**o.metrics, "val_wa": 0.9})
         for trial, o in made.items()
@@ -51,7 +66,7 @@ def fill(storage: str, seeds: int) -> int:
     }
     made |= best
     for name, block in design.blocks.items():
-        for trial in design.trials(name, Pair(3, 3)):
+        for trial in trials[name]:
             ledger.record(block, trial, made[trial])
     return len(made)
 

@@ -96,7 +96,7 @@ class FeatureSet:
         text_mask: object = None,
         speakers: Iterable[str] | None = None,
         sessions: Iterable[str] | None = None,
-        seconds: Iterable[float] | None = None,
+        seconds: object = None,
         provenance: Mapping[str, str] | None = None,
         source: str = "features",
         labelled: bool = True,
@@ -166,13 +166,12 @@ class FeatureSet:
                 )
         return tuple(map(str, names))
 
-    def _lengths(self, given: Iterable[float] | None) -> tuple[float, ...] | None:
+    def _lengths(self, given: Any) -> tuple[float, ...] | None:
         """Return what was given as seconds, as a tuple of floats."""
         if given is None:
             return None
         try:
-            values: tuple[Any, ...] = tuple(given)
-            lengths = tuple(math.nan if isinstance(value, str) else float(value) for value in values)
+            lengths = tuple(math.nan if isinstance(value, str) else float(value) for value in given)
         except (TypeError, ValueError, OverflowError):
             lengths = (math.nan,)
         if not all(math.isfinite(length) and length >= 0 for length in lengths):

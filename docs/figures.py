@@ -19,6 +19,7 @@ from cemobam_core.files import written_atomically
 from study import load_results
 from study.commands import main as run_study
 from study.findings.analysis import Analysis
+from study.findings.predictions import PREDICTIONS, UTTERANCES
 from study.findings.results import ABOUT, TRIALS, Results
 from study.findings.statistics import Array
 from study.output.figures.plane import plane_figure
@@ -40,7 +41,7 @@ def main() -> int:
         status = run_study(["--results", f"{folder}/results", "--plots", f"{folder}/plots"])
         if status:
             return status
-        for name in (TRIALS, ABOUT):
+        for name in (TRIALS, ABOUT, PREDICTIONS, UTTERANCES):
             with written_atomically(DEMO / name) as temporary:
                 temporary.write_bytes((Path(folder) / "results" / "demo" / name).read_bytes())
     write(load_results(DEMO))
@@ -88,14 +89,15 @@ def answer(results: Results) -> str:
         for claim in claims(analysis)
         if claim.verdict != "not tested"
     ]
+    fresh = results.own["test_wa_mean"].iloc[0]
     choice = _filled(
-        f"The pair chosen on validation, {results.about.at}, reports WA {100 * chosen.reported:.1f}; seeds that had no "
-        f"part in the choice give {100 * chosen.on_new_seed.mean:.1f}. The luck of neighbouring pairs (K_audio one "
-        f"apart, same seed) correlates by {_correlation(test[:, 1:], test[:, :-1]):.2f}, luck on validation with luck "
-        f"on test by {_correlation(val, test):.2f}."
+        f"The pair chosen on validation, {results.about.at}, reports WA {100 * chosen.reported:.1f} with the seeds "
+        f"that chose it. The seeds that took no part in the choice give {100 * fresh:.1f}. The luck of neighbouring "
+        f"pairs (K_audio one apart, same seed) correlates by {_correlation(test[:, 1:], test[:, :-1]):.2f}, luck on "
+        f"validation with luck on test by {_correlation(val, test):.2f}."
     )
-    seeds = len(results.about.seeds)
-    heading = f"On the demo ({len(results.trials)} trials, seeds 0 to {seeds - 1}):"
+    choose, confirm = (f"{seeds[0]} to {seeds[-1]}" for seeds in (results.about.seeds, results.about.confirm))
+    heading = f"On the demo ({len(results.trials)} trials; seeds {choose} choose, seeds {confirm} confirm):"
     return "\n\n".join([heading, "\n".join(answers), choice]) + "\n"
 
 

@@ -29,6 +29,7 @@ class Faulty:
     marks: Path
     harms: Mapping[Trial, str]
     keeping: None = None
+    probabilities: None = None
 
     def tensors(self) -> Any:
         return self.data.tensors()

@@ -1,11 +1,12 @@
-"""What leaks from train into the splits that are measured: speakers and sentences that they share."""
+"""What leaks from train into the splits that are measured, and which training utterances are copies of one another."""
 
 from __future__ import annotations
 
 import re
 import textwrap
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 from cemobam_core.corpora.splits import Assignment
@@ -63,6 +64,61 @@ def leaks(*folds: Assignment | Fold) -> tuple[Leak, ...]:
             examples=before.examples if before and before.examples else leak.examples,
         )
     return tuple(sums.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Copies:
+    """How many training utterances have more copies than neighbours, so that ties decide which are linked.
+
+    Attributes:
+        what: ``text`` or ``audio``.
+        utterances: that have more than ``k`` others with the same.
+        total: of how many.
+        k: the largest K.
+    """
+
+    what: str
+    utterances: int
+    total: int
+    k: int
+
+    def __str__(self) -> str:
+        """One line for the user."""
+        return (
+            f"{self.utterances} of {self.total} train utterances have more than {self.k} others with the same "
+            f"{self.what}: every K_{self.what} up to {self.k} only picks among copies (--ties index: by their order in "
+            "the file; random, all)"
+        )
+
+
+def copies(*folds: Assignment | Fold, k: int) -> tuple[Copies, ...]:
+    """Return what of the training utterances is copied more often than there are neighbours, summed over the folds.
+
+    Of a raw corpus texts are compared, as :func:`leaks` compares sentences; of features both modalities' embeddings.
+
+    Args:
+        folds: the features, or who goes where.
+        k: the largest K.
+
+    Returns:
+        Text before audio; what is not copied so often is left out.
+    """
+    counted: dict[str, list[int]] = {}
+    for fold in folds:
+        for what, values in _contents(fold).items():
+            often = Counter(values)
+            counted.setdefault(what, []).append(sum(often[value] > k + 1 for value in values))
+    total = sum(len(fold.train) for fold in folds)
+    found = [Copies(what=what, utterances=sum(counts), total=total, k=k) for what, counts in counted.items()]
+    return tuple(one for one in found if one.utterances)
+
+
+def _contents(fold: Assignment | Fold) -> dict[str, list[Hashable]]:
+    """Return what the training utterances say, one value an utterance; embeddings as their bytes."""
+    if isinstance(fold, Fold):
+        pooled = fold.train.pooled()
+        return {name: [row.tobytes() for row in getattr(pooled, name).numpy()] for name in ("text", "audio")}
+    return {"text": [sentence(utterance.text) for utterance in fold.train]}
 
 
 def sentence(text: str) -> str:

@@ -46,7 +46,7 @@ def dry_run(request: Request, folds: tuple[Fold, ...], facts: StudyFacts, device
 
 def dry_run_before_features(request: Request, run: StudyRun, recipe: Recipe, folds: Sequence[Assignment]) -> None:
     """Print the plan of a study whose features are still to be made."""
-    from cemobam_core.corpora.leaks import leaks
+    from cemobam_core.corpora.leaks import copies, leaks
 
     raw = recipe.corpus
     asked = sum(len(run.planned(block)) for block in request.blocks)
@@ -58,6 +58,8 @@ def dry_run_before_features(request: Request, run: StudyRun, recipe: Recipe, fol
         tuned = f"the upper {layers} layers tuned" if layers else "as it comes"
         print(f"  {modality:<11} {getattr(recipe, modality).name}, {tuned}")
     print(*(f"  leaks       {leak}" for leak in leaks(*folds)), sep="\n")
+    for line in copies(*folds, k=request.k_max()) if request.k_max() else ():
+        print(textwrap.fill(str(line), 100, initial_indent="  ties        ", subsequent_indent=" " * 14))
     print("  time        known when the features are made: run without --dry-run, or cemobam features")
 
 

@@ -17,6 +17,9 @@ figures:
   fusion, ablation, gaps, and every block of yours by its name
   curves         learning curves of the study's own configuration and of the blocks'
   confusion      its confusion matrix
+  confusion-difference  of each block with few configurations, the reference's less each other's
+  errors         its recall by class, speaker, session and length
+  calibration    how far its probabilities can be believed, where they are kept
   embedding      a t-SNE of what the classifier of a kept model sees
 """
 

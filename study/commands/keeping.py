@@ -1,4 +1,4 @@
-"""``--keep-models``: train what is to be kept and is not, and keep it."""
+"""``--keep-models``: train what is to be kept and is not, and keep it; ``--keep-probabilities``."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cemobam_core.features import Fold
     from study.driver import StudyRun
     from study.engines.models import Keeping
+    from study.engines.probabilities import KeptProbabilities
 
 
 def keeping_of(request: Request, facts: StudyFacts) -> Keeping:
@@ -31,18 +32,55 @@ def keeping_of(request: Request, facts: StudyFacts) -> Keeping:
     return Keeping(folder=request.models, dataset=facts.dataset, fingerprint=facts.fingerprint)
 
 
+def probabilities_of(request: Request, facts: StudyFacts) -> KeptProbabilities:
+    """Return where the probabilities of the study's test utterances are kept."""
+    from study.engines.probabilities import KeptProbabilities
+
+    return KeptProbabilities(folder=request.probabilities, fingerprint=facts.fingerprint)
+
+
+def check_room_of_probabilities(request: Request, trials: int, folds: tuple[Fold, ...]) -> None:
+    """Check that the disk takes the probabilities that are to be kept.
+
+    Args:
+        request: what is asked for.
+        trials: that are to be run.
+        folds: the features.
+
+    Raises:
+        InputError: it does not.
+    """
+    needed = trials * max(2 * len(fold.test) * fold.test.num_classes for fold in folds)
+    free = shutil.disk_usage(request.results).free
+    if needed > free:
+        raise InputError(
+            f"--keep-probabilities: those of {trials} trials take {needed / 1e9:.3f} GB and {request.results} has "
+            f"{free / 1e9:.3f} GB left; make room, give other --results, or leave the option out"
+        )
+
+
+def told_of_probabilities(request: Request, run: StudyRun) -> str:
+    """Return in a sentence of how many trials probabilities are kept."""
+    kept = probabilities_of(request, run.facts)
+    known = run.known(trial for block in request.blocks for trial in run.trials(block))
+    places = {kept.place(trial) for trial, outcome in known.items() if outcome.status == "done"}
+    there = sum(place.is_file() for place in places)
+    said = f"the probabilities of {there} of {len(places)} trials are kept under {kept.folder}"
+    return said if there == len(places) else f"{said}; the others were run without --keep-probabilities"
+
+
 def check_room(request: Request, run: StudyRun, folds: tuple[Fold, ...]) -> None:
     """Check that the disk takes the models that are to be kept.
 
     Raises:
         InputError: it does not.
     """
-    from cemobam_core.training.batch import Batch
     from study.engines.models import size_in_bytes
 
     design, which = request.design, request.args.keep_models
     count = run.counts()[0] if which == "all" else len(_wanted(request, run)) or len(design.fresh_seeds) * design.folds
-    needed = count * size_in_bytes(design.base.system, Batch.from_features(folds[0].train).sizes)
+    graph = max(request.graphs(run.pair()), key=lambda one: one.k_audio + one.k_text, default=None)
+    needed = count * size_in_bytes(design.base.system, design.base.graph and graph, folds[0].train)
     free = shutil.disk_usage(request.results).free
     if needed > free:
         raise InputError(

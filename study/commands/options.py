@@ -144,8 +144,9 @@ TRIALS = Group(
             "--blocks",
             metavar="A,B",
             type=values.blocks,
-            help="any of grid, fusion, ablation (default: these three) and gaps, which switches each difference "
-            "between the paper's text and the released code alone; with --study any of the file's (default: all)",
+            help="any of grid, fusion, ablation (default: these three), confirm (the chosen pair beside the paper's; "
+            "by default on iemocap and esd), gaps (each difference between the paper's text and the released code) "
+            "and evaluation (the graph at evaluation); with --study any of the file's (default: all)",
         ),
         Option(
             "--study",
@@ -368,6 +369,14 @@ PLACE = Group(
             choices=("best", "all"),
             help="keep trained models under DIR/NAME/models: best, every seed of the configuration at the chosen pair "
             "(none is picked among them: the best seed is luck); all, every trial's (45 MB each at 512 hidden units)",
+            concerns="run",
+        ),
+        Option(
+            "--keep-probabilities",
+            action="store_true",
+            default=False,
+            help="keep the probability of each class for every test utterance, as float16 under "
+            "DIR/NAME/probabilities: of the trials that this command runs; those that the ledger has are not run again",
             concerns="run",
         ),
     ),

@@ -18,8 +18,8 @@ def build_parser(prog: str = "cemobam predict") -> argparse.ArgumentParser:
     parser = Parser(
         prog,
         description="Label utterances with a model that a study kept (--keep-models), or with a checkpoint that the "
-        "authors' code wrote. The graph is built among the utterances given, as in training. Nothing in the files is "
-        "run.",
+        "authors' code wrote. A kept model labels each utterance by itself, linked to the training utterances nearest "
+        "to it. Nothing in the files is run.",
         epilog="example: cemobam predict --model results/demo/models/NAME --features new.safetensors --to out.csv",
     )
     what = parser.add_mutually_exclusive_group(required=True)
@@ -58,6 +58,13 @@ def build_parser(prog: str = "cemobam predict") -> argparse.ArgumentParser:
     for option in (K_AUDIO, K_TEXT):
         option.add_to(parser, type=values.at_least_one, default=None, help="likewise")
     parser.add_argument(
+        "--graph",
+        choices=("anchored", "among"),
+        help="whom an utterance has as neighbours: anchored, the training utterances nearest to it (default with "
+        "--model), so that its label does not depend on the others in the file; among, the others in the file (the "
+        "only way with --released-checkpoint), as training does in its split: give many at once",
+    )
+    parser.add_argument(
         "--to",
         metavar="FILE.csv",
         type=Path,
@@ -76,10 +83,15 @@ def run(args: argparse.Namespace) -> int:
     if args.model:
         if told := [name for name, value in {**options, "--dataset": args.dataset}.items() if value is not None]:
             raise InputError(f"{told[0]}: the model's own configuration says this; leave it out with --model")
-        print(predict(args.model, args.features, to=args.to, system=args.system))
+        print(predict(args.model, args.features, to=args.to, system=args.system, neighbours=args.graph or "anchored"))
         return 0
     if args.system:
         raise InputError("--system: goes with --model; a checkpoint of the authors' code is of their system")
+    if args.graph == "anchored":
+        raise InputError(
+            "--graph anchored: a checkpoint of the authors' code does not hold its training utterances; leave it out, "
+            "so that neighbours are taken among the utterances of the file"
+        )
     if missing := [name for name, value in options.items() if value is None]:
         raise InputError(f"{missing[0]} is needed with --released-checkpoint: the file does not say it")
     class_names = CORPORA[args.dataset].class_names if args.dataset else None

@@ -251,6 +251,11 @@ class Request:
         return self.results / "models"
 
     @property
+    def probabilities(self) -> Path:
+        """The folder of kept probabilities."""
+        return self.results / "probabilities"
+
+    @property
     def storage(self) -> str:
         """The URL of the ledger."""
         return self.args.storage or f"sqlite:///{self.results / 'study.db'}"
@@ -387,7 +392,8 @@ _FILES = frozenset(
     {
         *("trials", "study", "predictions", "utterances", "claims", "report"),
         *("variance", "comparisons", "agreement", "selection", "table3", "table4"),
-        *("curves", "confusion", "embedding", "marginal"),
+        *("errors", "hard", "calibration"),
+        *("curves", "confusion", "confusion-difference", "confusion_difference", "embedding", "marginal"),
     }
 )
 """What a report calls files of its own."""

@@ -19,7 +19,14 @@ from cemobam_core.errors import InputError
 from cemobam_core.files import written_atomically
 from study.commands import data
 from study.commands.dry_run import dry_run, dry_run_before_features
-from study.commands.keeping import check_room, keep_models, keeping_of
+from study.commands.keeping import (
+    check_room,
+    check_room_of_probabilities,
+    keep_models,
+    keeping_of,
+    probabilities_of,
+    told_of_probabilities,
+)
 from study.commands.logs import logged
 from study.commands.machine import devices_of, engine_of
 from study.commands.progress import Progress
@@ -58,12 +65,15 @@ def run_study(args: argparse.Namespace) -> int:
     import torch
 
     from cemobam_core.corpora.blanks import blanks
+    from cemobam_core.corpora.leaks import copies
     from study.engines.execution import check_k
 
     if args.dry_run:
         torch.set_num_threads(1)  # there is little to compute here, and on a busy machine threads wait for one another
     if args.keep_models and (args.report_only or args.dry_run):
         raise InputError("--keep-models: models are kept by running; leave out --report-only and --dry-run")
+    if args.keep_probabilities and (args.report_only or args.dry_run):
+        raise InputError("--keep-probabilities: they are kept by running; leave out --report-only and --dry-run")
     if args.report_only:
         write_report(request, recorded(request))
         return 0
@@ -81,6 +91,9 @@ def run_study(args: argparse.Namespace) -> int:
     check_k(folds, request.k_max(), request.graphs())
     for line in blanks(*folds):
         print(f"warning: {line}", file=sys.stderr)
+    if k_max := request.k_max():
+        for one in copies(*folds, k=k_max):
+            print(one)
     if args.dry_run:
         dry_run(request, folds, facts, devices)
         return 0
@@ -179,12 +192,16 @@ def _run_trials(request: Request, folds: tuple[Fold, ...], facts: StudyFacts, de
     keep = request.args.keep_models
     if keep:
         check_room(request, run, folds)
+    if request.args.keep_probabilities:
+        check_room_of_probabilities(request, asked - done, folds)
     run.ledger.keep_options(as_asked(request.args))
     if done < asked:
         _run_missing(request, run, folds, devices, log)
     else:
         run.share()  # a kill may have come between a trial and its copy
     kept = keep_models(request, run, folds, devices) if keep else True
+    if request.args.keep_probabilities:
+        print(f"\n{told_of_probabilities(request, run)}")
     write_report(request, run)
     print(f"\nbrowse every trial:\n  {dashboard_as_typed(request.args)}")
     print(f"\nlog of this run:\n  {log}")
@@ -199,12 +216,14 @@ def _run_missing(request: Request, run: StudyRun, folds: tuple[Fold, ...], devic
     from study.findings.looks import look
 
     keeping = keeping_of(request, run.facts) if request.args.keep_models == "all" else None
+    probabilities = probabilities_of(request, run.facts) if request.args.keep_probabilities else None
     prepared = StudyData.prepare(
         folds,
         request.k_max(run.pair()),
         graphs=request.graphs(run.pair()),
-        seeds=request.design.seeds,
+        seeds=sorted({seed for block in request.blocks for seed in run.seeds_of(block)}),
         keeping=keeping,
+        probabilities=probabilities,
     )
     print(f"watch it in a browser: {dashboard_as_typed(request.args)}", flush=True)
     # Figures and statistics are slow to import: while the first trials run, there is time.

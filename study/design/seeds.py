@@ -13,6 +13,9 @@ LOOKS = (5, 10, 20)
 SPENT = (0.01, 0.02, 0.02)
 """Of the level of 0.05, what each look may spend: a false alarm at any of them is no likelier than their sum."""
 
+MANY_SEEDS = 100
+"""More seeds than these are not proposed."""
+
 
 def fresh_seeds(choosing: Sequence[int], n: int) -> tuple[int, ...]:
     """Return the ``n`` seeds that follow the largest of those that choose."""

@@ -25,6 +25,7 @@ from cemobam_core.systems import NeuralSystem
 from cemobam_core.training.config import METHOD_VERSION
 from study.design.configuration import Trial
 from study.engines.models import Keeping
+from study.engines.probabilities import KeptProbabilities
 from study.ledger.outcomes import METRICS, Outcome
 
 if TYPE_CHECKING:
@@ -83,12 +84,14 @@ class StudyData:
             trial needs it.
         k_max: the largest K.
         keeping: where trained models are kept; None: they are not.
+        probabilities: where those of the test utterances are kept; None: they are not.
     """
 
     folds: tuple[Fold, ...]
     graphs: tuple[dict[Labelled, RankedGraph], ...]
     k_max: int
     keeping: Keeping | None = None
+    probabilities: KeptProbabilities | None = None
 
     def tensors(self) -> Iterator[Tensor]:
         """Every tensor of it, each once."""
@@ -107,6 +110,7 @@ class StudyData:
         graphs: Iterable[GraphConfig] = (GraphConfig(),),
         seeds: Iterable[int] = (0,),
         keeping: Keeping | None = None,
+        probabilities: KeptProbabilities | None = None,
     ) -> StudyData:
         """Rank the neighbours in every split, once for all graphs.
 
@@ -116,6 +120,7 @@ class StudyData:
             graphs: of the trials, whatever their K.
             seeds: of the trials.
             keeping: where trained models are kept; None: they are not.
+            probabilities: where those of the test utterances are kept; None: they are not.
 
         Raises:
             InputError: a split with too few utterances for ``k_max`` neighbours, or too many ties to link all.
@@ -126,7 +131,7 @@ class StudyData:
         for fold in folds:
             rankings: dict[tuple[object, ...], Ranking] = {}
             made.append({one: _graph(fold, one, k_max, rankings) for one in labelled})
-        return cls(folds, tuple(made), k_max, keeping)
+        return cls(folds, tuple(made), k_max, keeping, probabilities)
 
     def graph(self, fold: int, labelled: Labelled) -> RankedGraph:
         """Return the ranked edges that a split is labelled in."""
@@ -295,7 +300,11 @@ def execute(trials: Group, data: StudyData, device: str) -> list[Outcome]:
                 metrics=metrics,
                 counts={name: len(split) for name, split in fold.splits.items()},
                 test=batch["test"].to(device),
+                train=fold.train,
             )
+        if data.probabilities:
+            assert result.metrics["test"].logits is not None
+            data.probabilities.keep(trial, result.metrics["test"].logits)
         outcomes.append(
             Outcome(
                 status="done",

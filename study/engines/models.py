@@ -17,26 +17,31 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from cemobam_core.anchors import Anchors
+from cemobam_core.arrays import described
 from cemobam_core.corpora.splits import SPLITS
 from cemobam_core.errors import InputError
+from cemobam_core.features import FeatureSet, default_class_names, default_ids
 from cemobam_core.files import written_atomically
 from cemobam_core.graph import GraphConfig
 from cemobam_core.inputs import Sizes
 from cemobam_core.systems import EstimatorSystem, NeuralSystem, System, name_of, system_class, version_of
 from cemobam_core.systems.files import SystemFile, file_of, is_in_file, path_of
+from cemobam_core.training.batch import Batch
 from cemobam_core.training.estimators import FittedEstimator
 from study.design.configuration import Trial
 
 if TYPE_CHECKING:
-    from cemobam_core.training.batch import Batch
     from cemobam_core.training.loop import Classifier
 
 WEIGHTS = "model.safetensors"
 ESTIMATOR = "estimator.skops"
 CONFIG = "config.json"
 EMBEDDING = "test_embedding.safetensors"
+TRAIN = "train.safetensors"
+"""The training utterances of a model that uses a graph: those to be labelled are linked to them."""
 
-_FORMAT = 3
+_FORMAT = 4
 _LARGEST = {"gat_layers": 64, "layers": 64, "cbam_kernel": 10_001}
 _LARGEST_SIZE = 65_536
 
@@ -62,7 +67,13 @@ class Keeping:
     def has(self, trial: Trial) -> bool:
         """Return whether the trial's model is kept already, in the format of this release."""
         folder = self.place(trial)
-        if not all((folder / name).is_file() for name in (CONFIG, _file_of(trial.configuration.system), EMBEDDING)):
+        names = [
+            CONFIG,
+            _file_of(trial.configuration.system),
+            EMBEDDING,
+            *([TRAIN] if trial.configuration.graph else []),
+        ]
+        if not all((folder / name).is_file() for name in names):
             return False
         try:
             content = _read(folder / CONFIG)
@@ -79,6 +90,7 @@ class Keeping:
         metrics: Mapping[str, float],
         counts: Mapping[str, int],
         test: Batch,
+        train: FeatureSet,
     ) -> None:
         """Write a trial's model; the configuration comes last, so that what has one is whole.
 
@@ -89,6 +101,7 @@ class Keeping:
             metrics: as the ledger has them.
             counts: how many utterances each split has.
             test: the test split, of which what the classifier sees is kept.
+            train: the train split, to which utterances are linked that are labelled later.
         """
         folder, configuration = self.place(trial), trial.configuration
         if isinstance(model, nn.Module):
@@ -102,11 +115,14 @@ class Keeping:
             with written_atomically(folder / ESTIMATOR) as temporary:
                 dump(model.estimator, temporary)
         with torch.no_grad():
-            seen = getattr(model, "embedding", model)(test.inputs)
+            seen = test.measured(getattr(model, "embedding", model)(test.inputs))
         with written_atomically(folder / EMBEDDING) as temporary:
             embedding = {"embedding": seen.detach().float().cpu().contiguous(), "labels": test.labels.cpu()}
             save_file(embedding, temporary)
         system, graph, training = configuration.system, configuration.graph, configuration.training
+        if graph:
+            with written_atomically(folder / TRAIN) as temporary:
+                save_file(_train_tensors(Anchors.of(train, graph, trial.seed)), temporary)
         if file := file_of(type(system)):
             with written_atomically(folder / file.name) as temporary:
                 temporary.write_bytes(file.content)
@@ -149,11 +165,32 @@ def model_folder(folder: Path, trial: Trial, fingerprint: str) -> Path:
     return folder / f"{'_'.join(told)}_fold{trial.fold}_seed{trial.seed}_{signature[:8]}"
 
 
-def size_in_bytes(system: System, sizes: Sizes) -> int:
-    """Return what the weights of a model take on disk; an estimator's are not known before."""
+def size_in_bytes(system: System, graph: GraphConfig | None, train: FeatureSet) -> int:
+    """Return what a model takes on disk: its weights and its training utterances. An estimator's are not known before.
+
+    Args:
+        system: with its choices.
+        graph: that it uses; None: none, so that no training utterances are kept.
+        train: the train split.
+    """
     if not isinstance(system, NeuralSystem):
         return 0
-    return sum(value.numel() * value.element_size() for value in _blank(system, sizes).state_dict().values())
+    tensors = list(_blank(system, Batch.from_features(train).sizes).state_dict().values())
+    if graph:
+        tensors += train.tensors().values()
+    size: int = sum(value.numel() * value.element_size() for value in tensors)
+    if graph:  # at most so many edges of two numbers (more with ties all), and two rankings
+        size += 8 * len(train) * (2 * (1 + graph.k_audio + graph.k_text) + 2 * max(graph.k_audio, graph.k_text))
+    return size
+
+
+def _train_tensors(anchors: Anchors) -> dict[str, Tensor]:
+    tensors = {name: value for name, value in anchors.features.tensors().items() if name != "labels"}
+    tensors |= {name: getattr(anchors, name) for name in _RANKED}
+    return {name: value.contiguous() for name, value in tensors.items()}
+
+
+_RANKED = ("edge_index", "audio_nearness", "text_nearness")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -166,6 +203,8 @@ class KeptModel:
         graph: choices of the graph; None: it uses none.
         class_names: in the order of the logits.
         counts: how many utterances each split has that it was trained and measured on.
+        seed: of its trial.
+        train: the training utterances; None: it uses no graph.
     """
 
     model: Classifier
@@ -173,6 +212,8 @@ class KeptModel:
     graph: GraphConfig | None
     class_names: tuple[str, ...]
     counts: dict[str, int] = field(default_factory=dict)
+    seed: int = 0
+    train: Anchors | None = None
 
 
 def load_model(folder: Path, system: str | None = None) -> KeptModel:
@@ -200,12 +241,17 @@ def load_model(folder: Path, system: str | None = None) -> KeptModel:
     else:
         assert isinstance(made, EstimatorSystem)
         model = FittedEstimator(made, _estimator(folder / ESTIMATOR), content.sizes.num_classes)
+    graph, train = content.graph, None
+    if graph:
+        train = _anchors(folder / TRAIN, content.sizes, graph, content.counts["train"])
     return KeptModel(
         model=model,
         sizes=content.sizes,
-        graph=content.graph,
+        graph=graph,
         class_names=content.class_names,
         counts=content.counts,
+        seed=content.seed,
+        train=train,
     )
 
 
@@ -253,6 +299,10 @@ class _Described:
             self.counts = _counts(content.get("utterances"))
         except ValueError as error:
             raise self._wrong(str(error)) from None
+        seed = content.get("seed")
+        if type(seed) is not int or not 0 <= seed < 2**63:
+            raise self._wrong(f"seed is {str(seed)[:40]!r}")
+        self.seed = seed
 
     def system(self, given: str | None) -> System:
         """Return the system with its choices."""
@@ -355,11 +405,63 @@ def _estimator(path: Path) -> Any:
         raise InputError(f"{path}: cannot be read as skops writes it ({' '.join(str(error).split())[:120]})") from None
 
 
-def _weights(path: Path, model: nn.Module) -> dict[str, Tensor]:
+def _tensors(path: Path) -> dict[str, Tensor]:
     try:
-        weights = load_file(path)
+        return load_file(path)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{path}: cannot be read as safetensors ({' '.join(str(error).split())[:120]})") from None
+
+
+def _anchors(path: Path, sizes: Sizes, graph: GraphConfig, n: int) -> Anchors:
+    """Return the training utterances of a model, checked against what its configuration says.
+
+    Args:
+        path: of the file.
+        sizes: of the model's features.
+        graph: that it was trained with.
+        n: how many utterances the train split has.
+    """
+    tensors = _tensors(path)
+    required, masks = {"audio", "text", *_RANKED}, {"audio_mask", "text_mask"}
+    if odd := sorted((required - tensors.keys()) | (tensors.keys() - required - masks)):
+        what = "is missing" if odd[0] in required else "does not belong there"
+        raise InputError(f"{path}: {odd[0]!r} {what}; run the study again with --keep-models")
+    features = FeatureSet(
+        audio=tensors["audio"],
+        text=tensors["text"],
+        audio_mask=tensors.get("audio_mask"),
+        text_mask=tensors.get("text_mask"),
+        labels=torch.zeros(n, dtype=torch.int64),
+        class_names=default_class_names(torch.arange(sizes.num_classes)),
+        utterance_ids=default_ids(path, n),
+        source=str(path),
+        labelled=False,
+    )
+    edges, *nearness = (tensors[name] for name in _RANKED)
+    is_graph = edges.dtype == torch.int64 and edges.ndim == 2 and len(edges) == 2 and edges.shape[1] >= n
+    steps = (n, max(graph.k_audio, graph.k_text))
+    for name, wanted, fits in (
+        ("audio", f"embeddings of {sizes.audio_dim} numbers", features.audio.shape[-1] == sizes.audio_dim),
+        ("text", f"embeddings of {sizes.text_dim} numbers", features.text.shape[-1] == sizes.text_dim),
+        ("edge_index", f"int64 edges of {n} utterances", is_graph and 0 <= edges.min() <= edges.max() < n),
+        *(
+            (name, f"int64 {steps}, best first", _descends(of, steps))
+            for name, of in zip(_RANKED[1:], nearness, strict=True)
+        ),
+    ):
+        if not fits:
+            raise InputError(f"{path}: {name!r} is {described(tensors[name])}, where {CONFIG} asks for {wanted}")
+    return Anchors(features, edges, nearness[0], nearness[1])
+
+
+def _descends(nearness: Tensor, shape: tuple[int, int]) -> bool:
+    """Return whether they are similarities of such a shape, each row in descending order."""
+    fits = nearness.dtype == torch.int64 and nearness.shape == shape
+    return fits and not bool((nearness[:, 1:] > nearness[:, :-1]).any())
+
+
+def _weights(path: Path, model: nn.Module) -> dict[str, Tensor]:
+    weights = _tensors(path)
     expected = model.state_dict()
     if odd := sorted(expected.keys() ^ weights.keys()):
         what = "is missing" if odd[0] in expected else "is no part of the model"

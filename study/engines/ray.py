@@ -114,6 +114,9 @@ class RayEngine:
     ) -> None:
         if data.keeping:  # a worker may be in another folder
             data = replace(data, keeping=replace(data.keeping, folder=data.keeping.folder.absolute()))
+        if data.probabilities:
+            folder = data.probabilities.folder.absolute()
+            data = replace(data, probabilities=replace(data.probabilities, folder=folder))
         self._data = data
         self._side_by_side = len(devices)
         on_cpu = devices[0] == "cpu"

@@ -13,7 +13,7 @@ import pandas as pd
 
 from cemobam_core.metrics import METRICS
 from study.design.factors import Pair
-from study.design.seeds import LOOKS, SPENT
+from study.design.seeds import LOOKS, MANY_SEEDS, SPENT
 from study.findings.luck import (
     Components,
     Level,
@@ -26,6 +26,7 @@ from study.findings.luck import (
     equivalence,
     level,
     mcnemar,
+    over_looks,
     probabilities,
     seeds_needed,
     vote,
@@ -103,12 +104,12 @@ class Comparison:
     @property
     def p(self) -> float:
         """The deciding p-value for all looks together, not corrected for the family."""
-        return _over_looks(self.difference.p, self.level)
+        return over_looks(self.difference.p, self.level)
 
     @property
     def p_equivalent(self) -> float:
         """That of the two one-sided tests for practical equivalence, likewise."""
-        return _over_looks(equivalence(self.difference, self.rope / 100), self.level)
+        return over_looks(equivalence(self.difference, self.rope / 100), self.level)
 
     @cached_property
     def chances(self) -> tuple[float, float, float]:
@@ -226,18 +227,19 @@ class Analysis:
         made = [self._compare(block, block.reference, other, metric) for other in others]
         return _judged([comparison for comparison in made if comparison])
 
-    def between(self, block: AboutBlock, first: str, second: str) -> Comparison | None:
+    def between(self, block: AboutBlock, first: str, second: str, *, metric: Metric | None = None) -> Comparison | None:
         """Return the comparison of two configurations of a block, as a family by itself; None: they are not there.
 
         Args:
             block: of the study.
             first: the name of the one, as csv files have it.
             second: of the other.
+            metric: of which the figures are; None: the one that decides.
         """
         names = [block.name_of(key) for key in self.results.keys(block)]
         if not {first, second} <= set(names):
             return None
-        made = self._compare(block, names.index(first), names.index(second), self.metric)
+        made = self._compare(block, names.index(first), names.index(second), metric or self.metric)
         return _judged([made])[0] if made else None
 
     def _compare(self, block: AboutBlock, first: int, second: int, metric: Metric) -> Comparison | None:
@@ -290,7 +292,7 @@ class Analysis:
                     matrix.to_numpy(),
                     kept.labels,
                     metric,
-                    len(results.about.class_names),
+                    kept.num_classes,
                     kept.folds if results.about.folds > 1 else None,
                 )
                 made = pd.DataFrame(values, index=matrix.index)
@@ -329,7 +331,10 @@ class Analysis:
     @cached_property
     def agreements(self) -> list[Agreement]:
         """Every compared pair of configurations whose predictions are kept: how alike they label."""
-        made, classes = [], len(self.results.about.class_names)
+        kept, made = self.results.kept, list[Agreement]()
+        if kept is None:
+            return made
+        classes = kept.num_classes
         for block in self.results.about.blocks:
             names = [block.name_of(key) for key in self.results.keys(block)]
             for c in self.of(block.name).get(self.metric, []):
@@ -338,8 +343,7 @@ class Analysis:
                 if not len(first) or not len(second):
                     continue
                 votes = [vote(predicted, classes) for predicted in (first, second)]
-                assert self.results.kept
-                p, only_first, only_second = mcnemar(votes[0], votes[1], self.results.kept.labels)
+                p, only_first, only_second = mcnemar(votes[0], votes[1], kept.labels)
                 made.append(
                     Agreement(
                         family=block.name,
@@ -377,16 +381,29 @@ class Analysis:
         return level(values.to_numpy(), clusters=self.sampling.clusters, fold_ratio=self.sampling.fold_ratio)
 
     def seeds_needed(self, comparison: Comparison) -> int | None:
-        """Return with how many seeds a difference, if it stays as it is, would be told from 0; None: with no number.
+        """Return with how many seeds a difference, if it stays as it is, would be told from 0.
 
         Args:
             comparison: that is undecided.
+
+        Returns:
+            None where :data:`MANY_SEEDS` would not do.
         """
         if (of := comparison.components) is None:
             return None
         of = of if comparison.decided_by == "utterances" else of.over_seeds
-        undecided = sum(c.verdict == "undecided" for c in self.of(comparison.family)[comparison.metric])
-        return seeds_needed(comparison.difference.mean, of, LEVEL / max(1, undecided))
+        undecided = sum(map(_open, self.of(comparison.family)[comparison.metric]))
+        n = seeds_needed(comparison.difference.mean, of, LEVEL / max(1, undecided))
+        return n if n and n <= MANY_SEEDS else None
+
+    @cached_property
+    def more_seeds(self) -> dict[str, int]:
+        """By block, with how many seeds all of its differences that seeds can tell would be told."""
+        needed = {
+            block.name: [self.seeds_needed(c) or 0 for c in self.of(block.name).get(self.metric, []) if _open(c)]
+            for block in self.results.about.blocks
+        }
+        return {name: max(counts) for name, counts in needed.items() if any(counts)}
 
 
 def _judged(made: Sequence[Comparison]) -> list[Comparison]:
@@ -398,9 +415,8 @@ def _judged(made: Sequence[Comparison]) -> list[Comparison]:
     ]
 
 
-def _over_looks(p: float, level: float) -> float:
-    """Return a p-value that holds for all looks together: below 0.05 where it is below the look's own level."""
-    return min(1.0, p * LEVEL / level) if not np.isnan(p) else p
+def _open(comparison: Comparison) -> bool:
+    return comparison.verdict == "undecided"
 
 
 def _verdict(difference: Difference, p: float, p_same: float) -> Verdict:

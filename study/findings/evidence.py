@@ -19,8 +19,11 @@ from study.design.design import ANY_PAIR, TRAINING, distinct
 from study.design.factors import PAIR, Pair
 from study.driver import StudyRun
 from study.engines.models import model_folder
+from study.engines.probabilities import KeptProbabilities
 from study.findings.aggregate import IDENTITY, trials_and_outcomes
 from study.findings.analysis import Analysis
+from study.findings.calibration import Calibration, calibration
+from study.findings.errors import Errors
 from study.findings.predictions import Predictions
 from study.findings.results import About, AboutBlock, Results
 from study.findings.wording import in_words, listed
@@ -73,7 +76,8 @@ class Evidence:
         # Trials of other blocks may look the same in the columns of these.
         known = run.known(distinct(trial for block in concerned for trial in run.trials(block)))
         frame, outcomes = trials_and_outcomes(known, run.outcomes, facts, about.identity[len(IDENTITY) :])
-        kept = Predictions.of(run.ledger.utterances(), frame["fold"], outcomes)
+        utterances = run.ledger.utterances()
+        kept = Predictions.of(utterances, frame["fold"], outcomes, classes=len(facts.class_names))
         return cls(
             analysis=Analysis(Results(about=about, trials=frame, kept=kept)),
             known=known,
@@ -144,6 +148,32 @@ class Evidence:
         """Return the own configuration's (C, C) counts on test, and over how many trials; None: there are none."""
         counts = [outcome.confusion for outcome in self.own_trials().values() if outcome.confusion]
         return (np.sum(counts, axis=0, dtype=np.int64), len(counts)) if counts else None
+
+    def confusions(self, row: Row, seeds: Sequence[int]) -> dict[int, npt.NDArray[np.int64]]:
+        """Return a configuration's (C, C) counts on test, summed over folds, by seed; a seed must have all folds."""
+        by_seed: dict[int, list[Outcome]] = {}
+        for trial, outcome in self.done_trials(row, seeds).items():
+            if outcome.confusion:
+                by_seed.setdefault(trial.seed, []).append(outcome)
+        return {
+            seed: np.sum([outcome.confusion for outcome in of], axis=0, dtype=np.int64)
+            for seed, of in sorted(by_seed.items())
+            if len(of) == self.about.folds
+        }
+
+    @cached_property
+    def errors(self) -> Errors:
+        """Where the study errs."""
+        return Errors(self.results)
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """How far the probabilities of the study's own configuration can be believed; None: none are kept."""
+        if self.results.kept is None:
+            return None
+        kept = KeptProbabilities(folder=self.models.parent / "probabilities", fingerprint=self.fingerprint)
+        files = {(trial.seed, trial.fold): kept.place(trial) for trial in self.own_trials()}
+        return calibration(files, self.results.kept.utterances, self.about.folds)
 
     def model_folder(self) -> tuple[Trial, Path] | None:
         """Return the first trial of the study's own configuration and where its model is kept, if it is."""

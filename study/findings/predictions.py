@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import logging
 import zipfile
 from collections.abc import Iterable, Sequence
@@ -73,7 +74,12 @@ class Predictions:
 
     @classmethod
     def of(
-        cls, utterances: TestUtterances | None, folds: Sequence[int] | pd.Series, outcomes: Sequence[Outcome]
+        cls,
+        utterances: TestUtterances | None,
+        folds: Sequence[int] | pd.Series,
+        outcomes: Sequence[Outcome],
+        *,
+        classes: int = 0,
     ) -> Predictions | None:
         """Return what trials predicted, as the ledger has it; None: no trial's predictions are kept.
 
@@ -81,21 +87,32 @@ class Predictions:
             utterances: of the study; None: the ledger does not know them.
             folds: of each trial.
             outcomes: of each trial.
+            classes: of the study; 0: not known.
+
+        Raises:
+            InputError: an utterance's label is no class.
         """
         if utterances is None or not any(outcome.predicted for outcome in outcomes):
             return None
+        classes = classes or _MOST_CLASSES
+        if (wrong := max(utterances.labels)) >= classes:
+            raise InputError(
+                f"the ledger's list of test utterances has the label {wrong}, of {classes} classes; run the study's "
+                "command again, with its features and without --report-only: it writes that list anew"
+            )
         bounds = np.searchsorted(utterances.folds, np.arange(len(utterances.train_sizes) + 1)).tolist()
         predicted = np.full((len(outcomes), len(utterances.ids)), -1, np.int16)
         damaged = 0
         for row, fold, outcome in zip(predicted, folds, outcomes, strict=True):
             if outcome.predicted:
-                place = row[bounds[fold] : bounds[fold + 1]]
-                if len(place) == len(outcome.predicted):
-                    place[:] = np.frombuffer(outcome.predicted, np.uint8)
+                place = row[bounds[fold] : bounds[fold + 1]] if fold + 1 < len(bounds) else row[:0]
+                given = np.frombuffer(outcome.predicted, np.uint8)
+                if len(place) == len(given) and given.max() < classes:
+                    place[:] = given
                 else:
                     damaged += 1
         if damaged:
-            _log.warning("%d trials go without their predictions: not as many as test utterances", damaged)
+            _log.warning("%d trials go without their predictions, which are not of the test utterances", damaged)
         frame = _utterances(
             ids=utterances.ids,
             folds=utterances.folds,
@@ -146,6 +163,11 @@ class Predictions:
         return self.utterances["label"].to_numpy(np.int64)
 
     @property
+    def num_classes(self) -> int:
+        """C, the number of classes: every one has test utterances."""
+        return int(self.labels.max()) + 1
+
+    @property
     def folds(self) -> npt.NDArray[np.int64]:
         """(U,) the fold that tests each utterance."""
         return self.utterances["fold"].to_numpy(np.int64)
@@ -176,7 +198,8 @@ class Predictions:
         with written_atomically(folder / PREDICTIONS) as temporary:
             np.savez_compressed(temporary, predicted=self.predicted, train_sizes=np.array(self.train_sizes, np.int64))
         with written_atomically(folder / UTTERANCES) as temporary:
-            self.utterances.to_csv(temporary, index=False, errors="backslashreplace")  # an id may be no UTF-8
+            # an id may be no UTF-8, or hold whatever ends a line
+            self.utterances.to_csv(temporary, index=False, errors="backslashreplace", quoting=csv.QUOTE_NONNUMERIC)
         return [folder / PREDICTIONS, folder / UTTERANCES]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import UnionType
@@ -19,6 +19,7 @@ from cemobam_core.files import written_atomically
 from cemobam_core.metrics import METRICS as SCORES
 from study.design.block import shown
 from study.design.factors import Pair, displayed
+from study.design.seeds import LOOKS
 from study.findings.aggregate import IDENTITY, PAIR, aggregate, columns, per_seed, whole_numbers
 from study.findings.predictions import NO_UTTERANCES, Predictions, load_predictions
 from study.findings.statistics import Array
@@ -461,6 +462,10 @@ def _unsound(trials: pd.DataFrame, about: About) -> str:
     return ""
 
 
+_SINCE = {"evaluation_graph": "own", "evaluation_size": 0, "ties": "index"}
+"""Settings that a study of an earlier release does not tell, as it was run."""
+
+
 def read_about(path: Path) -> About:
     """Return what a ``study.json`` holds.
 
@@ -469,6 +474,8 @@ def read_about(path: Path) -> About:
     """
     try:
         made: About = _read_as(About, json.loads(path.read_text(encoding="utf-8")), "the file")
+        if "gather_from" in made.settings:  # its system uses a graph
+            made = replace(made, settings={**_SINCE, **made.settings})
         _check_about(made)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
@@ -537,6 +544,8 @@ def _check_block(about: About, block: AboutBlock) -> None:
         raise ValueError(f"reference of the block {block.name}")
     if len(block.n_seeds) != len(block.rows) or any(not 0 <= n <= len(block.seeds) for n in block.n_seeds):
         raise ValueError(f"n_seeds of the block {block.name}")
+    if about.looks and block.compared and not set(block.n_seeds) <= set(LOOKS):
+        raise ValueError(f"n_seeds of the block {block.name} are not those of looks")
     if len(set(block.seeds)) < len(block.seeds):
         raise ValueError(f"the block {block.name} has a seed twice")
     if len(set(block.rows)) < len(block.rows):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import isnan
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
 from study.design.factors import displayed
+from study.design.seeds import MANY_SEEDS
 from study.findings.statistics import Difference
 
 if TYPE_CHECKING:
@@ -20,6 +21,28 @@ WHOSE: dict[Literal["seed", "utterances"], str] = {
     "utterances": "another seed and other utterances",
 }
 """What an interval holds for."""
+
+TRANSDUCTIVE = (
+    "the utterances that are measured and the training utterances are ranked together. That is transductive: the graph "
+    "of the training utterances changes with those that are measured, so the figures are not those of new utterances"
+)
+"""What a joint evaluation graph is."""
+
+
+def measured_in(settings: Mapping[str, Any]) -> list[str]:
+    """Return a sentence about the graph that validation and test are measured in; none if each has its own, whole."""
+    size, graph = settings.get("evaluation_size", 0), settings.get("evaluation_graph", "own")
+    if graph == "joint":
+        return [f"Evaluation graph joint: {TRANSDUCTIVE}."]
+    if graph == "anchored":
+        return [
+            "Evaluation graph anchored: each utterance that is measured is linked to its nearest training utterances."
+        ]
+    if size:
+        return [
+            f"Evaluation graph own, in parts: validation and test are measured in parts of {size} utterances or more."
+        ]
+    return []
 
 
 def in_words(setting: str) -> str:
@@ -36,6 +59,11 @@ def listed(words: Sequence[str]) -> str:
 def seeds_in_words(n: int) -> str:
     """Return a number of seeds: 1 seed, 5 seeds."""
     return f"{n} seed{'' if n == 1 else 's'}"
+
+
+def cut(name: str, longest: int = 30) -> str:
+    """Return a name that may be of any length, cut to so many characters."""
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"
 
 
 def points_of(value: float) -> str:
@@ -112,37 +140,26 @@ def _chance(probability: float) -> str:
 
 
 def more_told(undecided: Sequence[tuple[Comparison, str]], analysis: Analysis) -> str:
-    """Return how many seeds would tell undecided differences, with the command; empty: none is undecided.
+    """Return how many seeds would tell undecided differences, in sentences; empty: none is undecided.
 
     Args:
         undecided: with the name of what the reference is compared with.
         analysis: of the study.
     """
     about = analysis.results.about
-    most, never, needed = 0, [], []
-    for comparison, name in undecided:
-        n = analysis.seeds_needed(comparison)
-        if n is None or n > MANY_SEEDS:
-            never.append(name)
-        else:
-            needed.append(f"{name} {n}")
-            most = max(most, n)
+    enough = {name: analysis.seeds_needed(comparison) for comparison, name in undecided}
+    needed = [f"{name} {n}" for name, n in enough.items() if n]
+    never = [name for name, n in enough.items() if n is None]
     told = ""
     if needed and about.looks:
         told += f" It would take more seeds than the last look has: {', '.join(needed)}."
     elif needed:
-        block = about.block(undecided[0][0].family)
-        command = f"--confirm {most}" if block is not None and block.confirms else f"--seeds {most}"
-        told += f" If differences stay as they are, so many seeds would tell them: {', '.join(needed)} ({command})."
+        told += f" If differences stay as they are, so many seeds would tell them: {', '.join(needed)}."
     if never:
         of = undecided[0][0].difference
         why = f" on these {of.utterances} test utterances" if of.utterances else ""
         told += f" No number of seeds up to {MANY_SEEDS} would tell the difference to {listed(never)}{why}."
     return told
-
-
-MANY_SEEDS = 100
-"""More seeds than these are not proposed."""
 
 
 def signed(value: float) -> str:

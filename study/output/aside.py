@@ -114,6 +114,10 @@ def label(about: About) -> str:
                 parts.append(f"{column}={_shown(values)}")
     if about.seeds != seeds:
         parts.append(f"seeds={_shown(about.seeds)}")
+    if about.looks:
+        parts.append("until_clear")
+    elif about.confirm and len(about.confirm) != len(about.seeds):
+        parts.append(f"confirm={len(about.confirm)}")
     return _shortened(",".join(parts) or "defaults")
 
 

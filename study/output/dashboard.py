@@ -8,6 +8,7 @@ import logging
 import socket
 import sys
 from collections.abc import Container, Iterable
+from functools import cached_property
 from typing import Any
 
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, _CachedStorage
@@ -50,6 +51,15 @@ class LeanJournal(JournalStorage):
         (trial,) = without_predictions([super().get_trial(trial_id)])
         return trial
 
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        """As Optuna's; the copy of a trial, of which renaming a study is made, has all of it."""
+        return super().create_new_trial(study_id, _whole(template_trial, self._unforgetting))
+
+    @cached_property
+    def _unforgetting(self) -> JournalStorage:
+        """The same file with everything, read when a study is renamed."""
+        return JournalStorage(self._backend)
+
 
 class LeanStorage(_CachedStorage):
     """A database read for the dashboard, see :func:`for_readers`.
@@ -76,6 +86,10 @@ class LeanStorage(_CachedStorage):
         (trial,) = without_predictions([super().get_trial(trial_id)])
         return trial
 
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        """As Optuna's; the copy of a trial, of which renaming a study is made, has all of it."""
+        return super().create_new_trial(study_id, _whole(template_trial, self._backend))
+
     def _add_trials_to_cache(self, study_id: int, trials: list[FrozenTrial]) -> None:
         super()._add_trials_to_cache(study_id, without_predictions(trials))
 
@@ -87,6 +101,11 @@ def without_predictions(trials: list[FrozenTrial]) -> list[FrozenTrial]:
             kept = trial.system_attrs.items()
             trial.system_attrs = {name: value for name, value in kept if not name.startswith(PREDICTED)}
     return trials
+
+
+def _whole(trial: FrozenTrial | None, storage: BaseStorage) -> FrozenTrial | None:
+    """Return a trial as the ledger has it; one that is new as it is."""
+    return trial if trial is None or trial._trial_id < 0 else storage.get_trial(trial._trial_id)
 
 
 def for_readers(storage: BaseStorage, studies: Iterable[FrozenStudy]) -> list[FrozenStudy]:

@@ -6,15 +6,18 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 import torch
 from torch import Tensor
 
+from cemobam_core.anchors import Anchors
+from cemobam_core.arrays import described
 from cemobam_core.errors import InputError
-from cemobam_core.features import FeatureSet
+from cemobam_core.features import MODALITIES, FeatureSet
 from cemobam_core.files import written_atomically
-from cemobam_core.graph import GraphConfig
+from cemobam_core.graph import GraphConfig, Ranking
 from cemobam_core.inputs import Inputs
 from cemobam_core.metrics import METRICS
 from cemobam_core.released import load_released_checkpoint
@@ -24,21 +27,28 @@ from cemobam_core.training.loop import Classifier
 from cemobam_core.training.metrics import metrics_from_logits
 from study.engines.models import KeptModel, load_model
 
+Neighbourhood = Literal["anchored", "among"]
+
 _FEW = 0.75
 """A file with a smaller share of the test split's number of utterances is warned of: with half of a test split's
 utterances at once WA was clearly lower, with three quarters it could not be told (docs/profiles.md)."""
 
 
-def predict(folder: Path, features_file: Path, *, to: Path, system: str | None = None) -> str:
+def predict(
+    folder: Path, features_file: Path, *, to: Path, system: str | None = None, neighbours: Neighbourhood = "anchored"
+) -> str:
     """Label the utterances of a file with a model that a study kept.
 
-    A file much smaller than the test split that the model was measured on is warned of on standard error.
+    With neighbours ``among`` them, a file much smaller than the test split that the model was measured on is warned of
+    on standard error.
 
     Args:
         folder: of the model, as ``--keep-models`` writes it; it says K, fusion, modules and classes.
         features_file: ``.safetensors``, with labels or without, or the authors' ``.pkl``.
         to: a csv with ``id``, ``predicted`` and ``p_<class>`` for each class.
         system: ``FILE.py:NAME``, for a model whose system is in a user's file.
+        neighbours: of an utterance, for a model that uses a graph: the training utterances nearest to it
+            (``anchored``), so that it is labelled as if it were alone; or those ``among`` the others of the file.
 
     Returns:
         The metrics as a Markdown table where the file has labels; otherwise how many utterances were labelled.
@@ -58,8 +68,16 @@ def predict(folder: Path, features_file: Path, *, to: Path, system: str | None =
                 f"{features_file}: its {name} embeddings have {x.shape[-1]} numbers, the model in {folder} was trained "
                 f"on {size}; give features that were made as the model's were"
             )
-    logits = _label(kept.model, features, graph=kept.graph, names=kept.class_names, to=to)
-    _warn_of_few(kept, features)
+    if kept.graph is None:
+        batch = Batch.from_features(features)
+    elif neighbours == "anchored":
+        assert kept.train
+        batch = _anchored(kept.train, features, kept.graph, kept.seed)
+    else:
+        batch = _among(features, kept.graph, kept.seed)
+    logits = _label(kept.model, features, batch, names=kept.class_names, to=to)
+    if neighbours == "among":
+        _warn_of_few(kept, features)
     return _measured(logits, features, features_file, authors_names=False)
 
 
@@ -92,25 +110,45 @@ def predict_released(
     model = load_released_checkpoint(checkpoint, fusion)
     features = FeatureSet.load(features_file, class_names, need_labels=False)
     names = _class_names(features, model.sizes.num_classes, checkpoint)
-    logits = _label(model, features, graph=graph, names=names, to=to)
+    logits = _label(model, features, _among(features, graph, 0), names=names, to=to)
     return _measured(logits, features, features_file, authors_names=True)
 
 
-def _label(
-    model: Classifier, features: FeatureSet, *, graph: GraphConfig | None, names: Sequence[str], to: Path
-) -> Tensor:
-    """Write a label and probabilities for every utterance; gives the (N, C) logits."""
-    edges = None
-    if graph:
-        largest = max(graph.k_audio, graph.k_text)
-        if len(features) <= largest:
+def _anchored(train: Anchors, features: FeatureSet, graph: GraphConfig, seed: int) -> Batch:
+    """Return the utterances in the graph of the training utterances, each as if it were alone."""
+    for name in MODALITIES:
+        ours, theirs = getattr(features, name), getattr(train.features, name)
+        if ours.ndim != theirs.ndim:
             raise InputError(
-                f"{features.source}: holds {len(features)} utterances, and a graph of K {graph.k_audio},{graph.k_text} "
-                f"takes {largest + 1} at least; give more utterances at once"
+                f"{features.source}: its {name} is {described(ours)}, but the model was trained on "
+                f"{described(theirs)}; give features that were made as the model's were"
             )
-        edges = features.rank(largest).edge_index(graph.k_audio, graph.k_text, gather_from=graph.gather_from)
+    try:
+        return train.batch(features, graph, seed)
+    except InputError as error:
+        raise InputError(f"{features.source}: {error}") from None
+
+
+def _among(features: FeatureSet, graph: GraphConfig, seed: int) -> Batch:
+    """Return the utterances in a graph of their own."""
+    largest = max(graph.k_audio, graph.k_text)
+    if len(features) <= largest:
+        raise InputError(
+            f"{features.source}: holds {len(features)} utterances, and a graph of K {graph.k_audio},{graph.k_text} "
+            f"takes {largest + 1} at least; give more utterances at once"
+        )
+    try:
+        ranking = Ranking.of(features.pooled(), largest, ties=graph.ties, seed=seed)
+    except InputError as error:
+        raise InputError(f"{features.source}: {error}") from None
+    edges = ranking.graph(graph.gather_from).edge_index(graph.k_audio, graph.k_text)
+    return Batch.from_features(features, edges)
+
+
+def _label(model: Classifier, features: FeatureSet, batch: Batch, *, names: Sequence[str], to: Path) -> Tensor:
+    """Write a label and probabilities for every utterance; gives the (N, C) logits."""
     with torch.no_grad():
-        logits = model(Batch.from_features(features, edges).inputs)
+        logits = batch.measured(model(batch.inputs))
     if not torch.isfinite(logits).all():
         raise InputError(
             f"{features.source}: the model gives NaN or infinity on these features; are they made as those that it was "
@@ -135,7 +173,8 @@ def _warn_of_few(kept: KeptModel, features: FeatureSet) -> None:
         f"cemobam predict: warning: {features.source}: holds {n} utterances, but the test split that the model was "
         f"measured on had {measured}. Neighbours are taken among the utterances of the file: with few of them they are "
         "less alike, and labels get worse. On real utterances of IEMOCAP (profile paper, K 8,7) WA fell from 50.5 with "
-        "220 at once to 43.0 in batches of 50 and 37.3 in batches of 20. Label more utterances at once",
+        "220 at once to 43.0 in batches of 50 and 37.3 in batches of 20. Label more utterances at once, or "
+        "leave --graph among out",
         file=sys.stderr,
     )
 

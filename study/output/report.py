@@ -25,9 +25,10 @@ from study.findings.evidence import Evidence
 from study.findings.predictions import PREDICTIONS, UTTERANCES
 from study.findings.results import ABOUT, TRIALS, About
 from study.findings.statistics import SEEDS_FOR_INTERVAL
-from study.findings.wording import seeds_in_words
+from study.findings.wording import measured_in, seeds_in_words
 from study.output import figures
-from study.output.figures import Drawing, drawings
+from study.output.error_tables import calibration_table, errors_table, hard_table, no_hard_sentence
+from study.output.figures import Drawing, drawings, without_predictions
 from study.output.tables import (
     LONGEST,
     TABLE_FORMS,
@@ -45,7 +46,10 @@ from study.papers.cemobam.systems import systems_table
 
 OTHERS = ("claims.csv", "report.md", "report.html")
 
-ALWAYS = ("variance", "comparisons", "agreement", "selection", "table3", "table4")
+WHERE_IT_ERRS = ("errors", "hard", "calibration")
+"""Tables that say where the study errs: they stand below the others."""
+
+ALWAYS = ("variance", "comparisons", "agreement", "selection", "table3", "table4", *WHERE_IT_ERRS)
 """Tables that no block names."""
 
 
@@ -58,10 +62,12 @@ def result_files(about: About) -> list[str]:
 
 def plot_files(about: About) -> list[str]:
     """Return the name of every file that a report may write into the folder of figures."""
-    own = ("curves", "confusion", "embedding", "marginal")
+    own = ("curves", "confusion", "confusion_difference", "errors", "calibration", "embedding", "marginal")
     figures_of = [file for block in about.blocks for file in (block.file, f"{block.file}_sd")]
     return [f"{file}.{form}" for file in (*figures_of, *own) for form in figures.FORMS]
 
+
+MORE = "More seeds would tell differences that are undecided; only what is missing is trained"
 
 _SHOWN = 50
 """Failed trials that are listed; the others are counted."""
@@ -112,6 +118,18 @@ class Report:
         return answers(self.evidence.analysis)
 
     @property
+    def more(self) -> str:
+        """How undecided differences would be told, with the command; empty: none would, or the study looks itself."""
+        about, needed = self.evidence.about, self.evidence.analysis.more_seeds
+        if not needed or about.looks:
+            return ""
+        fresh = {name for name in needed if (block := about.block(name)) and block.confirms}
+        flag = "confirm" if fresh else "seeds"
+        most = max(n for name, n in needed.items() if name in fresh or not fresh)
+        again = re.sub(rf" --{flag} \S+", "", self.again)
+        return f"{again} --{flag} {most}"
+
+    @property
     def summary(self) -> tuple[str, ...]:
         """What to print, paragraph by paragraph."""
         about = self.evidence.about
@@ -129,6 +147,7 @@ class Report:
             *(table.markdown().rstrip() for name, table in self.tables.items() if name not in ALWAYS),
             *("\n".join([answer.question, *(f"  {line}" for line in answer.lines)]) for answer in self.answers),
             *(["\n".join([f"The paper's claims. {about_what(about.dataset, about.title)}", *said])] if said else []),
+            *([f"{MORE}:\n  {self.more}"] if self.more else []),
         )
 
     def write(self, results: Path, plots: Path) -> list[Path]:
@@ -170,6 +189,14 @@ class Report:
             return ""
         return f"{spread_sentence(analysis)} ({MEASURES[analysis.metric]} on test.)"
 
+    @property
+    def _of_errors(self) -> list[str]:
+        """What is said of errors beside their tables: why there are none, or that no utterance is hard."""
+        if "errors" not in self.tables:
+            why = without_predictions(self.evidence)
+            return [f"{why[0].upper()}{why[1:]}."]
+        return list(filter(None, [no_hard_sentence(self.evidence.errors.hard)]))
+
     def _html(self, plots: Path) -> str:
         environment = Environment(
             loader=PackageLoader("study.output"), autoescape=True, trim_blocks=True, lstrip_blocks=True
@@ -180,7 +207,12 @@ class Report:
             for name in self.figures
         }
         return environment.get_template("report.html").render(
-            **self._content(), signs=VERDICT_SIGNS, images=images, tables=list(self.tables.values())
+            **self._content(),
+            signs=VERDICT_SIGNS,
+            images=images,
+            tables=[table for name, table in self.tables.items() if name not in WHERE_IT_ERRS],
+            error_tables=[self.tables[name] for name in WHERE_IT_ERRS if name in self.tables],
+            of_errors=self._of_errors,
         )
 
     def _content(self) -> dict[str, object]:
@@ -205,6 +237,8 @@ class Report:
             "failed_more": max(0, len(evidence.failed) - _SHOWN),
             "versions": {**about.made_with, **{f"{k} (report)": v for k, v in versions().items()}},
             "again": self.again,
+            "more": self.more,
+            "more_words": MORE,
         }
 
     def _markdown(self, results: Path, plots: Path) -> str:
@@ -242,7 +276,10 @@ class Report:
             f"Not drawn: {plain_markdown(self.drawings[name].shows)}: {plain_markdown(why)}."
             for name, why in self.missing.items()
         ]
-        parts += ["## Tables", *(table.markdown().rstrip() for table in self.tables.values())]
+        tables = {name: table.markdown().rstrip() for name, table in self.tables.items()}
+        parts += ["## Tables", *(text for name, text in tables.items() if name not in WHERE_IT_ERRS)]
+        parts += ["## Where it errs", *map(plain_markdown, self._of_errors)]
+        parts += [tables[name] for name in WHERE_IT_ERRS if name in tables]
         parts += ["## Settings", *_md_lists(settings_of(about), about.made_with)]
         if self.evidence.failed:
             failed = [
@@ -252,6 +289,7 @@ class Report:
             more = [f"- and {content['failed_more']} more"] if content["failed_more"] else []
             parts += ["## Failed trials", "\n".join(failed + more)]
         parts += ["## Again", f"    {self.again}"]
+        parts += [f"{MORE}:", f"    {self.more}"] if self.more else []
         return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -282,6 +320,9 @@ def make_tables(evidence: Evidence) -> dict[str, Table]:
         comparisons_table(analysis),
         agreement_table(analysis),
         selection_table(analysis),
+        errors_table(evidence.errors.recalls, evidence.about),
+        hard_table(evidence.errors.hard, evidence.about),
+        calibration_table(evidence.calibration, evidence.about),
     )
     return {**block_tables(evidence), **{table.name: table for table in others if table}}
 
@@ -307,7 +348,7 @@ def block_tables(evidence: Evidence) -> dict[str, Table]:
 
 
 def counts(evidence: Evidence) -> list[str]:
-    """Return how many trials are done, and what became of the others."""
+    """Return how many trials are done, what became of the others, and in which graph they were measured."""
     asked, done, failed = evidence.asked, evidence.done, evidence.failed
     line = f"{evidence.about.title}: {done} of {asked} trials done"
     if failed:
@@ -315,7 +356,8 @@ def counts(evidence: Evidence) -> list[str]:
     if (waiting := asked - done - len(failed)) > 0:
         line += f", {waiting} not run yet"
     reasons = Counter(outcome.reason for outcome in failed.values())
-    return [line, *(f"failed {times} times: {reason}" for reason, times in reasons.most_common(10))]
+    failures = [f"failed {times} times: {reason}" for reason, times in reasons.most_common(10)]
+    return [line, *failures, *measured_in(evidence.about.settings)]
 
 
 def chosen(evidence: Evidence) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -12,10 +12,13 @@ import numpy as np
 import pandas as pd
 
 from cemobam_core.files import written_atomically
+from study.design.block import shown
 from study.findings.analysis import MEASURES, Analysis, Comparison
 from study.findings.results import About, AboutBlock
 from study.findings.statistics import LEVEL, SEEDS_FOR_INTERVAL, holm
-from study.findings.wording import WHOSE, ends, listed, p_value, points_of, seeds_in_words, signed
+from study.findings.votes import Vote, vote_of
+from study.findings.wording import TRANSDUCTIVE, WHOSE, ends, listed, p_value, points_of, seeds_in_words, signed
+from study.ledger.outcomes import Metric
 from study.papers.cemobam.published import SWAP_NOTE
 
 TABLE_FORMS = ("csv", "md", "tex")
@@ -32,7 +35,7 @@ class Cell(NamedTuple):
     Attributes:
         text: as it is read.
         bold: whether it is the best of its column.
-        mark: to a note: ``*`` or ``†``.
+        mark: to a note: ``*``, ``†`` or ``‡``.
     """
 
     text: str
@@ -47,7 +50,7 @@ class Cell(NamedTuple):
     def latex(self) -> str:
         """For a paper."""
         text = _escaped(self.text)
-        mark = self.mark.replace("†", r"\dagger")
+        mark = self.mark.replace("†", r"\dagger").replace("‡", r"\ddagger")
         return (rf"\textbf{{\boldmath {text}}}" if self.bold else text) + (f"$^{{{mark}}}$" if mark else "")
 
 
@@ -196,20 +199,26 @@ def block_table(analysis: Analysis, block: AboutBlock, published: pd.DataFrame |
         cells.append((block.brief(key), *measured, *printed))
     marks = {cell.mark for cells_ in cells for cell in cells_ if isinstance(cell, Cell)}
     decided_by = next((c.decided_by for _, c in made), block.decided_by)
+    notes = [
+        *interval_notes(frame),
+        *_block_notes(frame, block, keys, marks, beside_published=beside, decided_by=decided_by),
+    ]
+    if vote := vote_of(results, block.rows[block.reference], block.seeds):
+        frame = pd.concat([frame, _vote_record(block, keys[block.reference], vote)], ignore_index=True)[frame.columns]
+        label = Cell(f"{block.brief(keys[block.reference])}, vote of {seeds_in_words(vote.seeds)}", mark="‡")
+        cells.append((label, *(number(100 * vote.scores[m]) for m in measures), *("" for _ in printed_of)))
+        notes.append(_vote_note(vote, measures))
     fresh = " that took no part in choosing K" if block.confirms else ""
     over = f"over {seeds_in_words(seeds)}{fresh}{interval_words(summary)}"
     return Table(
         name=block.table,
         caption=f"{block.title} ({where(about, block)}): test split, percent, mean {over}",
-        notes=(
-            *interval_notes(frame),
-            *_block_notes(frame, block, keys, marks, beside_published=beside, decided_by=decided_by),
-        ),
+        notes=tuple(notes),
         frame=frame,
         head=block.head,
         groups=tuple(groups),
         cells=tuple(cells),
-        wide=len(measures) + len(printed_of) > _MANY,
+        wide=len(measures) + len(printed_of) > _MANY or vote is not None,
     )
 
 
@@ -239,13 +248,43 @@ def _block_notes(
         notes.append("† outside the 95% interval of ours (another seed on these utterances).")
     if beside_published:
         notes.append(SWAP_NOTE)
+    varied = [key[block.columns.index("evaluation_graph")] for key in keys if "evaluation_graph" in block.columns]
+    if "joint" in varied:
+        notes.append(f"joint: {TRANSDUCTIVE}.")
     return notes
+
+
+def _vote_record(block: AboutBlock, key: Sequence[Any], vote: Vote) -> pd.DataFrame:
+    """Return the row of the csv that has the vote of a configuration's seeds, given its values in the columns."""
+    named = {block.columns[0]: f"{shown(key[0])} vote", **dict(zip(block.columns[1:], key[1:], strict=True))}
+    figures = {f"{measure}_mean": 100 * score for measure, score in vote.scores.items()}
+    return pd.DataFrame([{**named, "n_seeds": vote.seeds, **figures}])
+
+
+def _vote_note(vote: Vote, measures: Mapping[Metric, str]) -> str:
+    """Return what the vote of a configuration's seeds gives and costs."""
+    interval = ""
+    if np.isfinite(vote.low):
+        interval = f" (95% interval over other utterances: [{signed(100 * vote.low)}, {signed(100 * vote.high)}])"
+    gains = [
+        f"{signed(100 * vote.gains[measure])} points of {label}{interval if measure == 'wa' else ''}"
+        for measure, label in measures.items()
+    ]
+    return (
+        f"‡ The label that most of the {vote.seeds} seeds give. It costs {vote.seeds} trainings and {vote.seeds} "
+        "evaluations in place of one; it is no mean and has no interval over seeds. Less the mean of these seeds: "
+        f"{listed(gains)}."
+    )
 
 
 def where(about: About, block: AboutBlock) -> str:
     """Return on what data, and at which pair if it needs one, a block was run."""
     pair = about.at if block.needs_pair else None
-    return f"{about.title}, K_audio = {pair.k_audio}, K_text = {pair.k_text}" if pair else about.title
+    at = f", K_audio = {pair.k_audio}, K_text = {pair.k_text}" if pair else ""
+    graph = about.settings.get("evaluation_graph", "own")
+    if graph == "own" or {"evaluation_graph", "profile"} & set(block.columns):  # configurations may have another
+        return f"{about.title}{at}"
+    return f"{about.title}{at}, evaluation graph {graph}{' (transductive)' if graph == 'joint' else ''}"
 
 
 def variance_table(analysis: Analysis) -> Table | None:
@@ -411,9 +450,9 @@ def agreement_table(analysis: Analysis) -> Table | None:
         frame=frame,
         head="Configurations",
         groups=(
-            ("Agreement (percent)", ("First", "Second", "Each other")),
+            ("Agreement", ("First", "Second", "Each other")),
             ("Only right", ("First", "Second")),
-            ("McNemar", ("p",)),
+            ("", ("McNemar p",)),
         ),
         cells=tuple(cells),
         wide=True,
@@ -448,7 +487,8 @@ def selection_table(analysis: Analysis) -> Table | None:
     if not analysis.selections or grid is None:
         return None
     rows, cells = [], []
-    known = len(grid.seeds) >= SEEDS_FOR_INTERVAL
+    enough = len(grid.seeds) >= SEEDS_FOR_INTERVAL
+    interval = ", with its approximate 95% interval (another seed)" if enough else ""
     for (split, metric), chosen in analysis.selections.items():
         pair = grid.pair(chosen.chosen)
         fresh, optimism = chosen.on_new_seed, chosen.optimism
@@ -476,9 +516,9 @@ def selection_table(analysis: Analysis) -> Table | None:
         )
     notes = [
         "Reported: the test mean over the seeds that chose. New seed: the mean of every seed at the pair that the "
-        f"others choose. Optimism: the difference{', with its approximate 95% interval' if known else ''}. Same: how "
-        "many of the choices by all seeds but one are the same pair. The test utterances are the same throughout, so "
-        "choosing on them is more optimistic still about other utterances.",
+        f"others choose. Optimism: the difference{interval}. Same: how many of the choices by all seeds but one are "
+        "the same pair. The test utterances are the same throughout, so choosing on them is more optimistic still "
+        "about other utterances.",
     ]
     if grid.left_out:
         notes.append(f"Left out, because not complete: {grid.left_out}.")
@@ -587,6 +627,7 @@ def _escaped(text: str) -> str:
         ("ω²", r"$\omega^2$"),
         ("ε", r"$\varepsilon$"),
         ("†", r"$\dagger$"),
+        ("‡", r"$\ddagger$"),
         (r"K\_audio", r"$K_\mathrm{audio}$"),
         (r"K\_text", r"$K_\mathrm{text}$"),
     ):

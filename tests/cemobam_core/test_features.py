@@ -23,13 +23,14 @@ def test_what_is_saved_is_what_is_loaded(make_features: Make, tmp_path: Path, st
         steps=steps,
         speakers=tuple(f"s{i % 3}" for i in range(24)),
         sessions=tuple(f"Ses0{i % 5}" for i in range(24)),
+        seconds=[0.1 * i for i in range(24)],
         provenance={"encoders": "wav2vec2-base-960h, layer 12"},
     )
     path = tmp_path / "deep" / "train.safetensors"
     features.save(path)
     loaded = FeatureSet.load(path)
     assert loaded.fingerprint() == features.fingerprint()
-    for name in ("class_names", "utterance_ids", "speakers", "sessions", "provenance"):
+    for name in ("class_names", "utterance_ids", "speakers", "sessions", "seconds", "provenance"):
         assert getattr(loaded, name) == getattr(features, name)
     assert loaded.source == str(path)
     assert [p.name for p in path.parent.iterdir()] == ["train.safetensors"]
@@ -171,6 +172,13 @@ def label_out_of_range(features: FeatureSet) -> dict[str, object]:
         (lambda f: {"labels": f.labels[:0], "audio": f.audio[:0], "text": f.text[:0]}, "holds no utterances"),
         (lambda f: {"utterance_ids": ("same",) * 24}, "'same' stands 24 times"),
         (lambda f: {"utterance_ids": f.utterance_ids[1:]}, "23 utterance_ids for 24 utterances"),
+        (lambda f: {"seconds": [1.0]}, "1 seconds for 24 utterances"),
+        (lambda f: {"seconds": [1.0] * 23 + [-0.1]}, "seconds are .* finite numbers, 0 or more"),
+        (lambda f: {"seconds": [1.0] * 23 + [np.nan]}, "seconds are .* finite numbers, 0 or more"),
+        (lambda f: {"seconds": [1.0] * 23 + [None]}, "seconds are .* finite numbers, 0 or more"),
+        (lambda f: {"seconds": ["1.0"] * 24}, "seconds are .* finite numbers, 0 or more"),
+        (lambda f: {"seconds": "1" * 24}, "seconds are .* finite numbers, 0 or more"),
+        (lambda f: {"seconds": 3}, "seconds are .* finite numbers, 0 or more"),
         (lambda f: {"class_names": ("a", "a", "b", "c")}, "all different"),
         (lambda f: {"audio": f.audio.unsqueeze(1)}, "without audio_mask"),
         (lambda f: {"text_mask": torch.ones(24, 1, dtype=torch.bool)}, "with text_mask"),
@@ -181,6 +189,23 @@ def test_a_set_that_is_not_valid_cannot_exist(
 ) -> None:
     with pytest.raises(InputError, match=message):
         make_features(**spoil(make_features()))
+
+
+@pytest.mark.parametrize("kind", [np.array, torch.tensor, list, tuple])
+def test_seconds_are_held_as_floats_and_go_with_their_utterances(make_features: Make, kind: Callable[..., Any]) -> None:
+    features = make_features(seconds=kind([i / 4 for i in range(24)]))
+    assert features.seconds is not None
+    assert {type(length) for length in features.seconds} == {float}
+    assert features.select([3, 0], source="some").seconds == (0.75, 0.0)
+    assert features.fingerprint() == make_features().fingerprint()
+
+
+@pytest.mark.parametrize("given", ["[1, null]", "[1, true]", '["1"]', "3", "x", "{}"])
+def test_seconds_of_a_file_that_are_none(make_features: Make, tmp_path: Path, given: str) -> None:
+    tensors = make_features(2, class_names=("a", "b")).tensors()
+    save_file(tensors, tmp_path / "a.safetensors", metadata={"seconds": given})
+    with pytest.raises(InputError, match=r"metadata 'seconds' is .*; it must be a JSON list of numbers"):
+        FeatureSet.load(tmp_path / "a.safetensors")
 
 
 @pytest.mark.parametrize(

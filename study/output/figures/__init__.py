@@ -12,10 +12,16 @@ from matplotlib.figure import Figure
 
 from study.design.block import Block, shown
 from study.engines.models import load_embedding
+from study.findings.confusions import matrix_difference
+from study.findings.errors import class_names, left_out, shown_groups
 from study.findings.results import plain_value
+from study.findings.wording import WHOSE
+from study.output.figures.calibration import calibration_figure
 from study.output.figures.confusion import confusion_figure
+from study.output.figures.confusion_difference import Panel, confusion_difference_figure
 from study.output.figures.curves import curves_figure
 from study.output.figures.embedding import embedding_figure
+from study.output.figures.errors import errors_figure
 from study.output.figures.marginal import marginal_figure
 from study.output.figures.names import line_figure, names_figure
 from study.output.figures.plane import plane_figure
@@ -26,6 +32,9 @@ if TYPE_CHECKING:
     from study.findings.results import AboutBlock, Results
 
 __all__ = ["FORMS", "Drawing", "all_files", "drawings", "learning_curves", "save"]
+
+_FEW_OTHERS = 4
+"""A block that compares its reference with more has no differences of confusion matrices: they would fill pages."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +59,11 @@ def drawings(evidence: Evidence) -> dict[str, Drawing]:
         made |= _of_block(name, evidence.blocks.get(name), evidence.about.block(name))
     made["curves"] = Drawing(file="curves", draw=_curves, shows="Learning curves")
     made["confusion"] = Drawing(file="confusion", draw=_confusion, shows="Confusion matrix")
+    made["confusion-difference"] = Drawing(
+        file="confusion_difference", draw=_confusion_difference, shows="Differences of confusion matrices"
+    )
+    made["errors"] = Drawing(file="errors", draw=_errors, shows="Where it errs: recall by group")
+    made["calibration"] = Drawing(file="calibration", draw=_calibration, shows="Calibration of the probabilities")
     made["embedding"] = Drawing(file="embedding", draw=_embedding, shows="t-SNE of the embedding of a kept model")
     return made
 
@@ -220,6 +234,60 @@ def _confusion(evidence: Evidence) -> Figure | str:
     return confusion_figure(counts, _class_names(evidence, len(counts)), title=_at_pair(evidence), trials=trials)
 
 
+def _confusion_difference(evidence: Evidence) -> Figure | str:
+    made: list[Panel] = []
+    for block in evidence.about.blocks:
+        if not block.compared or not 1 < len(block.rows) <= _FEW_OTHERS + 1:
+            continue
+        keys, matrices = evidence.results.keys(block), [evidence.confusions(row, block.seeds) for row in block.rows]
+        for other, key in enumerate(keys):
+            if other != block.reference and (d := matrix_difference(matrices[block.reference], matrices[other])):
+                made.append(Panel(plain(f"{block.told(keys[block.reference])} less {block.told(key)}"), d))
+    if not made:
+        return (
+            f"no block compares its reference with at most {_FEW_OTHERS} others that have a confusion matrix and a "
+            "seed in common with it"
+        )
+    names = _class_names(evidence, len(made[0].difference.points))
+    panels = [panel for panel in made if len(panel.difference.points) == len(names)]
+    return confusion_difference_figure(panels, names, title=_at_pair(evidence))
+
+
+def _errors(evidence: Evidence) -> Figure | str:
+    recalls = evidence.errors.recalls
+    if not recalls:
+        return without_predictions(evidence)
+    classes = [one for one in recalls if one.by == "class"]
+    overall = sum(one.mean * one.utterances for one in classes) / sum(one.utterances for one in classes)
+    return errors_figure(
+        shown_groups(recalls),
+        overall=overall,
+        over=WHOSE["utterances"],
+        notes=left_out(recalls),
+        title=_at_pair(evidence),
+    )
+
+
+def _calibration(evidence: Evidence) -> Figure | str:
+    if evidence.results.kept is None or not evidence.own_trials():
+        return without_predictions(evidence)
+    if evidence.calibration is None:
+        return (
+            "it takes the probabilities of a seed on every fold: run with --keep-probabilities, under another --name, "
+            "because done trials are not run again"
+        )
+    return calibration_figure(evidence.calibration, title=_at_pair(evidence))
+
+
+def without_predictions(evidence: Evidence) -> str:
+    """Return why nothing can be said of single utterances."""
+    if not evidence.own_trials():
+        return nothing_to_draw(evidence)
+    if evidence.results.kept is None:
+        return "its ledger is from before predictions were kept: run it under another --name"
+    return "no seed of the study's own configuration has its predictions on every fold"
+
+
 def _embedding(evidence: Evidence) -> Figure | str:
     kept = evidence.model_folder()
     if kept is None:
@@ -248,5 +316,4 @@ def _at_pair(evidence: Evidence) -> str:
 
 def _class_names(evidence: Evidence, num_classes: int) -> list[str]:
     """Return the ledger's, or numbers where it has none."""
-    names = evidence.about.class_names
-    return [plain(name) for name in names] if len(names) == num_classes else [f"class {i}" for i in range(num_classes)]
+    return [plain(name) for name in class_names(evidence.about, num_classes)[:num_classes]]

@@ -67,7 +67,7 @@ def curves_figure(
         for ax in axes[: len(panels) : _SIDE_BY_SIDE]:
             ax.set_ylabel("validation WA (%)")
         most = max(len(frame) for lines in panels.values() for frame in lines.values())
-        figure.suptitle(f"{title}: learning curves, {curve_words(most)} over n seeds", fontsize=8)
+        figure.suptitle(f"{title}: learning curves, {curve_words(most)}", fontsize=8)
     return figure
 
 
@@ -94,4 +94,4 @@ def curve_interval(frame: pd.DataFrame) -> tuple[Array, Array]:
 
 def curve_words(seeds: int) -> str:
     """Return what a learning curve shows, given the most seeds that a line has."""
-    return "mean and 95% interval" if seeds >= SEEDS_FOR_INTERVAL else "mean"
+    return "mean over n seeds" + (", 95% interval (another seed)" if seeds >= SEEDS_FOR_INTERVAL else "")

@@ -50,15 +50,15 @@ def ink(ground: Sequence[float]) -> str:
     return "black" if contrast(_BLACK, ground) >= contrast(_WHITE, ground) else "white"
 
 
-def ground(value: float, span: tuple[float, float]) -> tuple[float, float, float, float]:
+def ground(value: float, span: tuple[float, float], colours: str = COLOUR_MAP) -> tuple[float, float, float, float]:
     """Return the colour of a cell: red, green, blue and alpha from 0 to 1.
 
     Args:
         value: of the cell.
         span: the values that the map's ends stand for.
+        colours: the name of the map.
     """
-    colours = mpl.colormaps[COLOUR_MAP]
-    red, green, blue, alpha = map(float, colours((value - span[0]) / (span[1] - span[0])))
+    red, green, blue, alpha = map(float, mpl.colormaps[colours]((value - span[0]) / (span[1] - span[0])))
     return red, green, blue, alpha
 
 

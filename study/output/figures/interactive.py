@@ -166,7 +166,7 @@ def curves(lines: Mapping[str, pd.DataFrame], *, title: str, head: str = "") -> 
     room = sum(len(label) + 14 for label in lines) < _ROOM * 1.5
     figure.update_layout(
         **LAYOUT,
-        title=titled(f"{title}: learning curves", f"{curve_words(max(map(len, lines.values())))} over seeds"),
+        title=titled(f"{title}: learning curves", curve_words(max(map(len, lines.values())))),
         xaxis={"title": {"text": "epoch"}},
         yaxis={"title": {"text": "validation WA (%)"}, **between(0, 100)},
         legend={
@@ -289,7 +289,7 @@ def with_and_without(
         **{"array": _list(high - centre), "arrayminus": _list(centre - low)},
     }
     return [
-        (_list(np.where(known, centre, np.nan)), whiskers, "mean, 95% interval"),
+        (_list(np.where(known, centre, np.nan)), whiskers, "mean, 95% interval (another seed)"),
         (_list(np.where(known, np.nan, centre)), {"visible": False}, "mean"),
     ]
 

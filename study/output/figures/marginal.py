@@ -37,7 +37,7 @@ def marginal_figure(scores: GridScores, *, metric: Metric, title: str) -> Figure
         axes[0].set_ylabel(f"{MEASURES[metric]}, points from the grid's mean")
         n = len(scores.seeds)
         if n >= SEEDS_FOR_INTERVAL:
-            what = f"mean and 95% interval over {n} seeds"
+            what = f"mean over {n} seeds and 95% interval (another seed)"
         else:
             what = f"mean over {n} seeds, no interval" if n > 1 else "one seed, no interval"
         left = f"; without {scores.left_out}" if scores.left_out else ""

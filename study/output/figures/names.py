@@ -186,5 +186,5 @@ def _panel(
     ax.errorbar(
         x, y, xerr=whiskers if upright else None, yerr=None if upright else whiskers, fmt="o-" if joined else "o",
         color=COLOURS[0], markersize=4, linewidth=1.2, capsize=3, zorder=2,
-        label="mean, 95% interval" if known else "mean",
+        label="mean, 95% interval (another seed)" if known else "mean",
     )  # fmt: skip

@@ -186,7 +186,7 @@ def _best_k(analysis: Analysis) -> Said:
                 f"{' '.join(told)} The pair chosen here, K {about.at}, was not measured beside it with fresh seeds: "
                 "run the block confirm."
             )
-        told.append(_told(against, f"K {about.at}, the chosen pair,", f"K {pair}"))
+        told.append(_told(against, f"K {about.at}, the {'given' if about.given else 'chosen'} pair,", f"K {pair}"))
     numbers = f"{_name(analysis)} on test. {' '.join(told)}{_left_out(analysis)}"
     better = against is not None and against.verdict == "better"
     if better or (over_grid.p < LEVEL and over_grid.mean < 0):
@@ -378,7 +378,7 @@ def _our_level(analysis: Analysis, name: str, value: str, measure: Metric) -> Le
     """Return the level of a configuration of a block, by the value of the block's only column, or why there is none."""
     results, about = analysis.results, analysis.results.about
     block = about.block(name)
-    row, seeds = (_row_of(block, value), block.seeds) if block else (None, ())
+    row, seeds = (_row_of(analysis, block, value), block.seeds) if block else (None, ())
     if value == about.fusion == "min":
         row, seeds = about.base, results.own_seeds
     if results.kept is None:
@@ -394,9 +394,10 @@ def _our_level(analysis: Analysis, name: str, value: str, measure: Metric) -> Le
 _NOT_KEPT = "the ledger is from before predictions were kept, so the luck of the test split is not known"
 
 
-def _row_of(block: AboutBlock, value: str) -> tuple[Any, ...] | None:
+def _row_of(analysis: Analysis, block: AboutBlock, value: str) -> tuple[Any, ...] | None:
     """Return a configuration of a block by the value of its only column."""
-    return next((row for row in block.rows if value in row), None)
+    keys = [key[0] for key in analysis.results.keys(block)]
+    return block.rows[keys.index(value)] if value in keys else None
 
 
 def _best_system(analysis: Analysis) -> Said:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,8 +10,9 @@ import pandas as pd
 import plotly.graph_objects as go
 from matplotlib.figure import Figure
 
-from study.findings.analysis import MEASURES
-from study.findings.statistics import SEEDS_FOR_INTERVAL, paired
+from study.findings.analysis import MEASURES, Analysis
+from study.findings.results import AboutBlock
+from study.findings.wording import WHOSE, measured_in, seeds_in_words
 from study.ledger.outcomes import Metric
 from study.output.figures import interactive
 from study.output.figures.style import COLOURS, TEXT_WIDTH, keep_within, plain, style
@@ -27,10 +29,11 @@ def table(evidence: Evidence) -> Table:
     """Return the block's table."""
     about, block = evidence.about, evidence.about.block(NAME)
     assert block
-    seeds = len(block.seeds)
-    over = f"over {seeds} seed{'s' if seeds > 1 else ''}"
-    caption = f"{block.title} ({where(about, block)}): test split, percent, mean {over}"
-    return gaps_table(evidence.results.trials_of(NAME), caption=caption, seeds=seeds, folds=about.folds)
+    caption = (
+        f"{block.title} ({where(about, block)}): test split, percent, mean over {seeds_in_words(len(block.seeds))}"
+    )
+    made = gaps_table(evidence.analysis, caption=caption)
+    return replace(made, notes=(*made.notes, *measured_in(about.settings)))
 
 
 def figure(evidence: Evidence) -> Figure:
@@ -43,25 +46,23 @@ def page(evidence: Evidence, title: str) -> go.Figure:
     return gaps_page(table(evidence).frame, title=title)
 
 
-def gaps_table(trials: pd.DataFrame, *, caption: str, seeds: int, folds: int) -> Table:
+def gaps_table(analysis: Analysis, *, caption: str) -> Table:
     """Return what each gap between the paper's text and the released code costs or brings, from either side.
 
     A difference is the mean over seeds of (with the other's choice) - (without), on the test split, each seed against
-    itself, with its 95% interval by Student's t for paired samples (Student, 1908). The intervals are each by itself:
-    of twenty, one is expected to miss zero by chance.
+    itself, with its 95% interval over another seed and other utterances; over another seed alone where predictions are
+    not kept. The intervals are each by itself: of twenty, one is expected to miss zero by chance.
 
     Args:
-        trials: the block's rows of ``trials.csv``.
-        caption: what it shows, in one sentence.
-        seeds: how many were asked for; where fewer are shared by both sides, it is noted.
-        folds: how many folds a complete seed has.
+        analysis: of a study that has the block.
+        caption: what the table shows, in one sentence.
     """
-    done = trials[trials["status"] == "done"]
-    means = done.groupby(["profile", "seed"])[[f"test_{m}" for m in MEASURES]].agg("mean")
-    means = means[done.groupby(["profile", "seed"]).size() == folds]
+    block = analysis.results.about.block(NAME)
+    assert block
     starts = ("paper", "released")
+    means = analysis.results.block(NAME).set_index("profile")
     rows = {
-        (start, gap): _mean_and_difference(means, f"{start}+{gap}" if gap else start, start)
+        (start, gap): _mean_and_difference(analysis, block, means, start, gap)
         for start in starts
         for gap in ("", *GAPS)
     }
@@ -74,10 +75,14 @@ def gaps_table(trials: pd.DataFrame, *, caption: str, seeds: int, folds: int) ->
         else:
             printed = [with_deviation(row[f"{m}_mean"], row[f"{m}_std"]) for row, m in sides]
         cells.append((gap or "as it is", *printed))
-    interval = ", with its 95% interval" if (frame["n_seeds"] >= SEEDS_FOR_INTERVAL).any() else ""
-    notes = [f"First row: mean ± standard deviation; the others: the difference to it{interval}."]
-    if (frame["n_seeds"] < seeds).any():
-        notes.append(f"Some rows rest on fewer than {seeds} seeds; the csv says which.")
+    known = frame["wa_low"].notna().any()
+    whose = WHOSE["seed" if analysis.results.kept is None else "utterances"]
+    notes = [
+        "First row: mean ± standard deviation over seeds; the others: the difference to it"
+        f"{f', with its 95% interval ({whose})' if known else ''}."
+    ]
+    if (frame["n_seeds"] < len(block.seeds)).any():
+        notes.append(f"Some rows rest on fewer than {len(block.seeds)} seeds; the csv says which.")
     return Table(
         name="gaps",
         caption=caption,
@@ -90,22 +95,21 @@ def gaps_table(trials: pd.DataFrame, *, caption: str, seeds: int, folds: int) ->
     )
 
 
-def _mean_and_difference(means: pd.DataFrame, label: str, start: str) -> dict[str, float]:
+def _mean_and_difference(
+    analysis: Analysis, block: AboutBlock, means: pd.DataFrame, start: str, gap: str
+) -> dict[str, float]:
     """Return one configuration against another, seed by seed, in percent; NaN where there are not enough of them."""
-    empty = means.iloc[:0].droplevel(0)
-    mine = means.loc[label] if label in means.index.get_level_values(0) else empty
-    base = means.loc[start] if start in means.index.get_level_values(0) else empty
-    shared = mine.index.intersection(base.index)
-    row: dict[str, float] = {"n_seeds": len(shared)}
-    for m in MEASURES:
-        x, y = mine.loc[shared, f"test_{m}"].to_numpy(), base.loc[shared, f"test_{m}"].to_numpy()
-        row[f"{m}_mean"] = 100 * x.mean() if len(x) else np.nan
-        row[f"{m}_std"] = 100 * x.std(ddof=1) if len(x) > 1 else np.nan
-        if label == start:
+    name = f"{start}+{gap}" if gap else start
+    row: dict[str, float] = {"n_seeds": means["n_seeds"].get(name, 0)}
+    for metric in MEASURES:
+        for figure in ("mean", "std"):
+            row[f"{metric}_{figure}"] = 100 * means[f"test_{metric}_{figure}"].get(name, np.nan)
+        if not gap:
             continue
-        difference = paired(x, y)
-        row[f"{m}_difference"] = 100 * difference.mean
-        row[f"{m}_low"], row[f"{m}_high"] = 100 * difference.low, 100 * difference.high
+        made = analysis.between(block, name, start, metric=metric)
+        row["n_seeds"] = made.difference.n if made else 0
+        for label, figure in (("difference", "mean"), ("low", "low"), ("high", "high")):
+            row[f"{metric}_{label}"] = 100 * getattr(made.difference, figure) if made else np.nan
     return row
 
 

@@ -135,8 +135,23 @@ gaps = Block(
     after_choice=True,
 )
 
+evaluation = Block(
+    "evaluation",
+    question="How much does the graph at evaluation matter?",
+    title="The graph at evaluation",
+    configurations={
+        "own, the whole split": {"evaluation_graph": "own", "evaluation_size": 0},
+        "own, parts of 60": {"evaluation_graph": "own", "evaluation_size": 60},
+        "own, parts of 20": {"evaluation_graph": "own", "evaluation_size": 20},
+        "anchored in train": {"evaluation_graph": "anchored", "evaluation_size": 0},
+        "joint with train (transductive)": {"evaluation_graph": "joint", "evaluation_size": 0},
+    },
+    reference="own, the whole split",
+    after_choice=True,
+)
+
 blocks = [grid, fusion, ablation]
 """The paper's own study."""
 
-optional = [gaps]
+optional = [gaps, evaluation]
 """What is run where ``--blocks`` names it."""

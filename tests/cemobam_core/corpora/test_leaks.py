@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cemobam_core import FeatureSet, Fold
-from cemobam_core.corpora.leaks import leaks, sentence
+from cemobam_core.corpora.leaks import copies, leaks, sentence
 from cemobam_core.corpora.splits import Assignment
 from cemobam_core.corpora.utterances import Utterance
 
@@ -102,3 +103,32 @@ def test_sentences_that_are_not() -> None:
 @given(st.text(max_size=40))
 def test_normalising_twice_changes_nothing(text: str) -> None:
     assert sentence(sentence(text)) == sentence(text)
+
+
+# Copies among the training utterances.
+
+
+def test_texts_that_are_read_more_often_than_there_are_neighbours_are_counted() -> None:
+    read = [
+        (f"s{i}", text) for text, times in (("One", 5), ("Two!", 4), ("two", 1), ("Three", 2)) for i in range(times)
+    ]
+    fold = Assignment(train=said(*read), val=said(("a", "One")), test=said(("a", "One")))
+    (found,) = copies(fold, k=3)
+    assert (found.what, found.utterances, found.total, found.k) == ("text", 10, 12, 3)
+    assert str(found).startswith(
+        "10 of 12 train utterances have more than 3 others with the same text: every K_text up"
+    )
+    assert copies(fold, k=4) == ()  # all four others are linked
+    assert copies(fold, fold, k=3)[0].utterances == 20
+
+
+def test_embeddings_that_are_copies_are_counted_by_modality(make_features: Callable[..., FeatureSet]) -> None:
+    def fold(n: int) -> Fold:
+        train, val, test = (make_features(40, seed=i, name=f"{i}") for i in range(3))
+        text, audio = train.text.clone(), train.audio.clone()
+        text[:n], audio[:6] = text[0], audio[0]
+        return Fold(train=replace(train, text=text, audio=audio), val=val, test=test)
+
+    assert [(one.what, one.utterances) for one in copies(fold(20), k=4)] == [("text", 20), ("audio", 6)]
+    assert [(one.what, one.utterances) for one in copies(fold(20), k=5)] == [("text", 20)]
+    assert copies(fold(2), k=10) == ()

@@ -440,6 +440,7 @@ def test_the_table_of_utterances_says_where_they_are(recipe: Make, tmp_path: Pat
         for name, features in fold.splits.items():
             there = table[(table["fold"] == i) & (table["split"] == name)]
             assert tuple(there["id"]) == features.utterance_ids
+            assert tuple(there["seconds"]) == features.seconds
 
 
 def test_an_encoder_is_not_written_over_by_what_is_tuned_from_it(recipe: Make, tmp_path: Path, bert: Path) -> None:

@@ -36,6 +36,23 @@ def test_wa_and_ua_are_not_swapped() -> None:
     assert measured.wf1 == pytest.approx(0.9 * 18 / 19)
 
 
+def test_what_was_predicted_is_kept_a_byte_an_utterance() -> None:
+    logits = torch.tensor([[0.0, 2.0, 1.0], [5.0, 4.0, 3.0], [0.0, 0.0, 0.5], [1.0, 1.0, 0.0]])  # the first of equals
+    measured = metrics_from_logits(logits, torch.tensor([1, 1, 2, 0]))
+    assert measured.predicted == bytes([1, 0, 2, 0])
+    assert measured.wa == 0.75
+    assert measured.logits is logits
+    assert "predicted" not in repr(measured)
+
+
+@pytest.mark.parametrize(("classes", "kept"), [(2, True), (255, True), (256, False)])
+def test_a_class_that_does_not_fit_into_a_byte_is_not_kept(classes: int, kept: bool) -> None:
+    logits = torch.eye(classes)
+    measured = metrics_from_logits(logits, torch.arange(classes))
+    assert measured.wa == 1.0
+    assert measured.predicted == (bytes(range(classes)) if kept else b"")
+
+
 def test_rows_of_the_confusion_matrix_are_labels() -> None:
     counts = confusion_matrix(torch.tensor([0, 0, 1]), torch.tensor([1, 1, 1]), 2)
     assert counts.tolist() == [[0, 2], [0, 1]]

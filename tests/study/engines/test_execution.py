@@ -10,15 +10,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 from invented import small_design
 
-from cemobam_core import CemoBAM, Fold, Inputs
+from cemobam_core import CemoBAM, Fold, GraphConfig, InputError, Inputs, neighbours
+from cemobam_core.graph import Ranking
+from cemobam_core.neighbours import Pooled
 from cemobam_core.training.batch import Batch
 from cemobam_core.training.loop import bytes_of_training
+from cemobam_core.training.metrics import confusion_matrix
 from study import Block, Factor
 from study.design.configuration import Configuration, Trial
 from study.design.design import ANY_PAIR, Design
 from study.design.factors import Pair
 from study.engines import execution
-from study.engines.execution import STACKED, Attempts, Group, StudyData, at_once, by_stack, execute, groups, undone
+from study.engines.execution import (
+    STACKED,
+    Attempts,
+    Group,
+    StudyData,
+    at_once,
+    by_stack,
+    check_k,
+    execute,
+    groups,
+    undone,
+)
 from study.ledger.outcomes import Outcome
 
 DESIGN = small_design(seeds=(0, 1, 2), hidden_dim=8, heads=2, epochs=2)
@@ -210,6 +224,19 @@ def test_groups_of_a_users_block(block: Block, expected: tuple[int, int]) -> Non
     assert counted(replace(FIVE, blocks={"x": block}), "x") == expected
 
 
+@pytest.mark.parametrize("in_group", [1, 3])
+def test_an_outcome_has_what_its_trial_predicted(data: StudyData, in_group: int) -> None:
+    """Whether it is trained alone or in a stack."""
+    labels = data.folds[0].test.labels
+    outcomes = Attempts(data, "cpu").attempt(tuple(GRID[:in_group]))
+    assert len(outcomes) == in_group
+    for outcome in outcomes:
+        predicted = torch.tensor(list(outcome.predicted))
+        assert confusion_matrix(labels, predicted, 4).tolist() == [list(row) for row in outcome.confusion]
+        assert (predicted == labels).double().mean().item() == pytest.approx(outcome.metrics["test_wa"])
+    assert len({outcome.predicted for outcome in outcomes}) == in_group
+
+
 def test_folds_are_never_in_one_group() -> None:
     folded = replace(FIVE, folds=3)
     assert counted(folded, "fusion") == (60, 12)
@@ -228,3 +255,99 @@ def test_what_uses_no_graph_is_given_none_and_needs_no_ranking(small_fold: Fold)
         assert bool(outcome.curve) == (trial.configuration.training is not None)
         (alone,) = execute((trial,), StudyData.prepare((small_fold,), 2), "cpu")
         assert replace(outcome, seconds=0) == replace(alone, seconds=0)
+
+
+# The graph at evaluation, and ties.
+
+
+def test_trials_whose_batches_hold_other_utterances_are_never_in_one_group() -> None:
+    def grouped(*factors: Factor) -> tuple[int, int]:
+        return counted(replace(FIVE, blocks={"x": Block("x", factors=factors)}), "x")
+
+    assert grouped(Factor("evaluation_graph", ["anchored", "joint"]), Factor("k_audio", [1, 2])) == (1, 1)
+    assert grouped(Factor("ties", ["index", "random", "all"]), Factor("k_audio", [1, 2])) == (1, 1)
+    assert grouped(Factor("evaluation_size", [0, 20, 40])) == (1, 1)
+    assert grouped(Factor("evaluation_graph", ["own", "anchored"])) == (10, 2)
+
+
+def study_of(**settings: object) -> Design:
+    return small_design(seeds=(0, 1), hidden_dim=8, heads=2, epochs=2, **settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("profile", ["paper", "released"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"evaluation_graph": "anchored"},
+        {"evaluation_graph": "joint", "ties": "all"},
+        {"evaluation_size": 10},
+        {"ties": "random"},
+    ],
+)
+def test_a_graph_that_was_not_prepared_is_made_when_it_is_needed(
+    small_fold: Fold, profile: str, settings: dict[str, object]
+) -> None:
+    trial = study_of(profile=profile, **settings).trials("grid", ANY_PAIR)[-1]
+    graph = trial.configuration.graph
+    assert graph
+    late, early = StudyData.prepare((small_fold,), 2), StudyData.prepare((small_fold,), 5, graphs=[graph], seeds=[1])
+    (one,), (other,) = (execute((trial,), data, "cpu") for data in (late, early))
+    assert replace(one, seconds=0) == replace(other, seconds=0)
+    for name, batch in execution.batches_of(trial, early).items():
+        assert len(batch.labels) == len(small_fold.splits[name])
+        in_train = "evaluation_graph" in settings and name != "train"
+        assert batch.context == (len(small_fold.train) if in_train else 0)
+
+
+def test_ties_at_random_are_another_order_for_each_seed(small_fold: Fold) -> None:
+    text = small_fold.train.text[:1].repeat(40, 1)
+    fold = replace(small_fold, train=replace(small_fold.train, text=text))
+    trials = study_of(ties="random").trials("grid", ANY_PAIR)
+    graphs = [trial.configuration.graph for trial in trials if trial.configuration.graph]
+    data = StudyData.prepare((fold,), 2, graphs=graphs, seeds=(0, 1))
+    edges = {
+        (trial.seed, trial.configuration.pair): execution.batches_of(trial, data)["train"].inputs.edge_index
+        for trial in trials
+    }
+    assert not torch.equal(edges[0, Pair(2, 2)], edges[1, Pair(2, 2)])
+    of_small, of_large = (set(map(tuple, edges[0, pair].T.tolist())) for pair in (Pair(1, 1), Pair(2, 2)))
+    assert of_small < of_large  # one order for all K of a seed
+    assert len(data.graphs[0]) == 3 * 2
+
+
+def test_what_is_prepared_is_shared_and_each_graph_is_ranked_once(
+    small_fold: Fold, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranked: list[int] = []
+    of = execution.Ranking.of
+
+    def counting(pooled: Pooled, *arguments: object, **named: object) -> Ranking:
+        ranked.append(len(pooled.audio))
+        return of(pooled, *arguments, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(execution.Ranking, "of", counting)
+    graphs = [one.graph for one in study_of().configurations("evaluation", Pair(2, 2)) if one.graph]
+    data = StudyData.prepare((small_fold,), 2, graphs=graphs, seeds=range(5))
+    # Train, val and test alone; both again as the only part of 60 and of 20; then each of them with train.
+    assert sorted(ranked) == [24, 24, *[24] * 4, 40, 64, 64]
+    tensors = list(data.tensors())
+    assert len({id(tensor) for tensor in tensors}) == len(tensors)
+    assert len(data.graphs[0]) == 1 + 2 * 5
+
+
+def test_k_is_bounded_by_the_splits_in_which_neighbours_are_looked_for(small_fold: Fold) -> None:
+    with pytest.raises(
+        InputError, match=r"24 utterances in the val split, so K can be 23 at most; or give --evaluation"
+    ):
+        check_k((small_fold,), 30)
+    check_k((small_fold,), 30, [GraphConfig(evaluation_graph="anchored"), GraphConfig(evaluation_graph="joint")])
+    with pytest.raises(InputError, match=r"in the val split"):
+        check_k((small_fold,), 30, [GraphConfig(evaluation_graph="anchored"), GraphConfig()])
+    with pytest.raises(InputError, match=r"40 utterances in the train split, so K can be 39 at most$"):
+        check_k((small_fold,), 40, [GraphConfig(evaluation_graph="anchored")])
+
+
+def test_too_many_ties_are_told_of_the_split(small_fold: Fold, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(neighbours, "MOST_LINKS", 50)
+    with pytest.raises(InputError, match=r"^train: --ties all: so many utterances are equally similar that K=2 would"):
+        StudyData.prepare((small_fold,), 2, graphs=[GraphConfig(ties="all")])

@@ -23,13 +23,14 @@ from sklearn.preprocessing import FunctionTransformer
 
 from cemobam_core import FeatureSet, Fold, InputError, TrainingConfig, train
 from cemobam_core.systems import files
+from cemobam_core.training.metrics import confusion_matrix
 from study import Block
 from study.commands import cemobam, main
 from study.design.configuration import Trial
 from study.design.design import Design
 from study.design.factors import Pair
 from study.engines.execution import StudyData, batches_of, execute
-from study.engines.models import Keeping, load_embedding, load_model
+from study.engines.models import Keeping, load_embedding, load_model, size_in_bytes
 from study.ledger.outcomes import Outcome
 from study.papers.cemobam.paper import ablation
 
@@ -89,9 +90,10 @@ def test_a_kept_model_labels_as_it_was_measured(
         "model.safetensors",
         "config.json",
         "test_embedding.safetensors",
+        "train.safetensors",
     }
     small_fold.test.save(tmp_path / "test.safetensors")
-    assert cemobam(predict(folder, tmp_path / "test.safetensors")) == 0
+    assert cemobam(predict(folder, tmp_path / "test.safetensors", "--graph", "among")) == 0
     out = pd.read_csv(tmp_path / "out.csv")
     assert list(out.columns) == ["id", "predicted", *(f"p_{name}" for name in small_fold.test.class_names)]
     assert out["id"].tolist() == list(small_fold.test.utterance_ids)
@@ -136,7 +138,12 @@ def test_features_that_do_not_fit_are_named(
     make_features(20, class_names=("a", "b", "c", "d")).save(path)
     assert "its classes are a, b, c, d" in said(predict(model, path), capsys)
     make_features(3, labels=torch.tensor([0, 1, 2])).save(path)
-    assert "holds 3 utterances, and a graph of K 3,2 takes 4 at least" in said(predict(model, path), capsys)
+    among = predict(model, path, "--graph", "among")
+    assert "holds 3 utterances, and a graph of K 3,2 takes 4 at least" in said(among, capsys)
+    make_features(20, steps=3).save(path)
+    assert "its audio is float32 (20, 3, 12), but the model was trained on float32 (40, 12)" in said(
+        predict(model, path), capsys
+    )
     assert "leave it out with --model" in said(predict(model, path, "--k-audio", "3"), capsys)
     assert "holds no kept model" in said(predict(tmp_path, path), capsys)
     assert not (tmp_path / "out.csv").exists()
@@ -157,7 +164,7 @@ def changed(content: Any, path: str, value: Any) -> Any:
 @pytest.mark.parametrize(
     ("where", "value", "message"),
     [
-        ("format", 1, "format is 1, this release reads 3; keep the model again"),
+        ("format", 1, "format is 1, this release reads 4; keep the model again"),
         ("format", None, "format is None"),
         ("utterances", None, "utterances must say how many are in train, val, test"),
         ("utterances", 24, "utterances must say how many are in train, val, test"),
@@ -178,6 +185,14 @@ def changed(content: Any, path: str, value: Any) -> Any:
         ("choices.fusion", "sum", "fusion='sum' is not one of"),
         ("choices.hidden_dim", 16, "where config.json asks for"),
         ("choices.modules", "no_xcbam", "is no part of the model"),
+        ("graph.evaluation_graph", "mine", "evaluation_graph='mine' is not one of own, anchored, joint"),
+        ("graph.ties", None, "graph must have the settings of this release ('ties' does not fit)"),
+        ("graph.evaluation_size", 3, "evaluation_size=3 is too small for K 3,2"),
+        ("graph.k_audio", 4, "'audio_nearness' is int64 (40, 3), where config.json asks for int64 (40, 4)"),
+        ("seed", -1, "seed is '-1'"),
+        ("seed", "1", "seed is '1'"),
+        ("seed", None, "seed is 'None'"),
+        ("utterances.train", 41, "40 audio embeddings for 41 labels"),
         ("graph.gather_from", "all", "gather_from='all' is not one of"),
         ("class_names", ["a", "a", "b", "c"], "class_names must be a list of different names"),
         ("class_names", ["a", "b"], "2 class names for 4 classes"),
@@ -309,7 +324,7 @@ def test_a_file_much_smaller_than_the_test_split_is_warned_of(
 ) -> None:
     make_features(n).save(tmp_path / "new.safetensors")
     assert json.loads((model / "config.json").read_text())["utterances"] == {"train": 40, "val": 24, "test": 24}
-    assert cemobam(predict(model, tmp_path / "new.safetensors")) == 0
+    assert cemobam(predict(model, tmp_path / "new.safetensors", "--graph", "among")) == 0
     assert len(pd.read_csv(tmp_path / "out.csv")) == n
     captured = capsys.readouterr()
     assert "warning" not in captured.out
@@ -320,7 +335,7 @@ def test_a_file_much_smaller_than_the_test_split_is_warned_of(
     assert line.startswith(f"cemobam predict: warning: {tmp_path / 'new.safetensors'}: holds {n} utterances, ")
     assert "the test split that the model was measured on had 24" in line
     assert "IEMOCAP" in line
-    assert line.endswith("Label more utterances at once")
+    assert line.endswith("Label more utterances at once, or leave --graph among out")
 
 
 def test_a_model_without_a_graph_needs_no_company(
@@ -328,8 +343,94 @@ def test_a_model_without_a_graph_needs_no_company(
 ) -> None:
     folder, _ = kept(small_fold, tmp_path, modules="no_chgat")
     make_features(5).save(tmp_path / "new.safetensors")
-    assert cemobam(predict(folder, tmp_path / "new.safetensors")) == 0
-    assert capsys.readouterr().err == ""
+    for more in ([], ["--graph", "among"], ["--graph", "anchored"]):
+        assert cemobam(predict(folder, tmp_path / "new.safetensors", *more)) == 0
+        assert capsys.readouterr().err == ""
+
+
+# Utterances labelled one by one, each in the graph of the training utterances.
+
+
+@pytest.mark.parametrize("profile", ["paper", "released"])
+@pytest.mark.parametrize("ties", ["index", "random", "all"])
+def test_one_by_one_is_all_at_once_and_as_it_was_measured(
+    small_fold: Fold, tmp_path: Path, profile: str, ties: str
+) -> None:
+    folder, outcome = kept(small_fold, tmp_path, profile=profile, evaluation_graph="anchored", ties=ties)
+    test, out = small_fold.test, tmp_path / "out.csv"
+    test.save(tmp_path / "test.safetensors")
+    assert cemobam(predict(folder, tmp_path / "test.safetensors")) == 0
+    at_once = pd.read_csv(out)
+    labels = torch.tensor([test.class_names.index(name) for name in at_once["predicted"]])
+    measured = confusion_matrix(test.labels, labels, 4)
+    assert tuple(map(tuple, measured.tolist())) == outcome.confusion
+    for i in range(0, len(test), 5):
+        test.select([i], source="one").save(tmp_path / "one.safetensors")
+        assert cemobam(predict(folder, tmp_path / "one.safetensors")) == 0
+        (alone,) = pd.read_csv(out).itertuples(index=False)
+        among = next(at_once.iloc[[i]].itertuples(index=False))
+        assert alone[:2] == among[:2]
+        assert alone[2:] == pytest.approx(among[2:], abs=1e-5)
+    vectors, labels = load_embedding(folder) or (None, None)
+    assert vectors is not None
+    assert len(vectors) == len(test)
+
+
+def test_sequences_of_another_length_are_labelled_one_by_one(tmp_path: Path, make_features: Make) -> None:
+    fold = Fold(
+        train=make_features(40, seed=1, name="train", steps=4),
+        val=make_features(24, seed=2, name="val", steps=6),
+        test=make_features(24, seed=3, name="test", steps=3),
+    )
+    folder, outcome = kept(fold, tmp_path, evaluation_graph="anchored")
+    fold.test.save(tmp_path / "test.safetensors")
+    assert cemobam(predict(folder, tmp_path / "test.safetensors")) == 0
+    predicted = pd.read_csv(tmp_path / "out.csv")["predicted"]
+    right = (predicted == [fold.test.class_names[i] for i in fold.test.labels]).mean()
+    assert right == pytest.approx(outcome.metrics["test_wa"])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda x: x.pop("edge_index"), "'edge_index' is missing"),
+        (lambda x: x.update(more=torch.zeros(1)), "'more' does not belong there"),
+        (lambda x: x["edge_index"].fill_(40), "'edge_index' is int64 (2, "),
+        (lambda x: x["edge_index"].fill_(-1), "where config.json asks for int64 edges of 40 utterances"),
+        (lambda x: x.update(edge_index=x["edge_index"][:1]), "'edge_index' is int64 (1, "),
+        (lambda x: x.update(edge_index=x["edge_index"].float()), "'edge_index' is float32"),
+        (lambda x: x.update(audio=x["audio"][:, :5].contiguous()), "asks for embeddings of 12 numbers"),
+        (lambda x: x.update(text=x["text"][:5]), "5 text embeddings for 40 labels"),
+        (lambda x: x["text"].fill_(float("nan")), "holds NaN or infinity"),
+        (lambda x: x.update(audio_mask=torch.ones(40, 1).bool()), "with audio_mask"),
+        (lambda x: x.update(text_nearness=x["text_nearness"].flip(1).contiguous()), "best first"),
+        (lambda x: x.update(audio_nearness=x["audio_nearness"].float()), "'audio_nearness' is float32 (40, 3)"),
+    ],
+)
+def test_spoilt_training_utterances_are_refused(
+    model: Path, spoil: Callable[[dict[str, torch.Tensor]], object], message: str
+) -> None:
+    tensors = load_file(model / "train.safetensors")
+    spoil(tensors)
+    save_file(tensors, model / "train.safetensors")
+    with pytest.raises(InputError, match=re.escape(message)) as error:
+        load_model(model)
+    assert str(model / "train.safetensors") in str(error.value)
+
+
+def test_without_its_training_utterances_a_model_is_not_kept(model: Path, tmp_path: Path) -> None:
+    (model / "train.safetensors").unlink()
+    assert not keeping_in(tmp_path).has(trial_of())
+    with pytest.raises(InputError, match=r"train\.safetensors: cannot be read as safetensors"):
+        load_model(model)
+
+
+def test_the_size_of_a_kept_model_is_known_before(model: Path, small_fold: Fold) -> None:
+    configuration = trial_of().configuration
+    size = size_in_bytes(configuration.system, configuration.graph, small_fold.train)
+    files = sum((model / name).stat().st_size for name in ("model.safetensors", "train.safetensors"))
+    assert 0.8 * size < files < 1.5 * size  # at this size the files' heads count
+    assert size_in_bytes(configuration.system, None, small_fold.train) < size
 
 
 def test_a_model_of_another_format_or_without_its_weights_is_not_kept(model: Path, tmp_path: Path) -> None:
@@ -365,6 +466,7 @@ def test_a_model_of_any_system_gives_the_same_logits(small_fold: Fold, with_file
     folder, outcome = kept(small_fold, with_files, system)
     there = {"config.json", "test_embedding.safetensors"}
     there |= {"estimator.skops" if trial.configuration.training is None else "model.safetensors"}
+    there |= {"train.safetensors"} if trial.configuration.graph else set()
     there |= {system.partition(":")[0]} if ":" in system else set()
     assert {path.name for path in folder.iterdir()} == there
     assert folder.name.startswith(f"{system.rpartition(':')[2]}_" + ("k3-2_" if trial.configuration.graph else "fold0"))

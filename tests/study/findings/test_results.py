@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from predicting import predicting
 from simulated import Noise, study, worse
 
 from cemobam_core import InputError
@@ -108,7 +109,7 @@ def test_studies_that_only_have_a_grid_compare_too() -> None:
 def test_the_example_of_the_documentation_runs(
     results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    results.save(tmp_path / "results/demo")
+    predicting(results).save(tmp_path / "results/demo")
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/results.md").read_text(), re.DOTALL)
     assert blocks

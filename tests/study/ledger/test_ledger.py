@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import math
 import sqlite3
@@ -25,6 +27,7 @@ from study.driver import Plan, StudyRun
 from study.ledger.ledger import Ledger, block_of
 from study.ledger.outcomes import METRICS, Outcome, StudyFacts
 from study.ledger.storages import LedgerFailed, open_storage
+from study.ledger.utterances import TestUtterances
 
 Make = Callable[..., Ledger]
 
@@ -63,7 +66,10 @@ def test_what_is_written_in_bulk_is_what_optuna_writes(plan: Plan, facts: StudyF
     curve = {1: 0.25, 2: float("nan"), 3: float("inf")}  # not that a validation WA could be
     ledger = Ledger(storage, name="demo")
     ledger.open(facts)
-    for outcome in (invented(trial), Outcome(status="failed", seconds=0.1, device="cpu", reason="x", curve=curve)):
+    for outcome in (
+        replace(invented(trial), predicted=b"\0\1"),
+        Outcome(status="failed", seconds=0.1, device="cpu", reason="x", curve=curve),
+    ):
         ledger.record(GRID, trial, outcome)
     ledger.record(GRID, trial, replace(invented(trial), curve=curve))
     ours = optuna.load_study(study_name="demo/grid", storage=open_storage(storage).optuna)
@@ -183,6 +189,113 @@ def test_the_options_of_the_last_run_are_kept(
     assert (tagged.tag, tagged.asked) == ("epochs=2", ())
     make_ledger(storage).keep_options(["--seeds", "0,7"])
     assert [study.asked for study in make_ledger(storage).recorded()] == [("--seeds", "0,7"), ()]
+
+
+# What trials predicted, and for which utterances.
+
+TESTED = TestUtterances(
+    ids=("a", "ü\ud800"),
+    labels=(0, 1),
+    folds=(0, 0),
+    speakers=None,
+    sessions=("x", "y"),
+    seconds=(1.0, 2.0),
+    train_sizes=(7,),
+)
+
+
+@pytest.mark.parametrize("utterances", [0, 2, 255, 100_000])
+def test_what_a_trial_predicted_is_read_again(
+    make_ledger: Make, storage: str, plan: Plan, facts: StudyFacts, utterances: int
+) -> None:
+    predicted = hashlib.shake_256(b"").digest(utterances)
+    trial = plan.design.trials("grid", Pair(1, 1))[0]
+    outcome = replace(invented(trial), predicted=predicted)
+    signature = trial.signature(facts.fingerprint)
+    assert make_ledger(storage).record(GRID, trial, outcome) == {signature: outcome}
+    assert make_ledger(storage).news("grid") == {signature: outcome}
+
+
+def test_predictions_are_system_attributes_that_mysql_takes(
+    make_ledger: Make, plan: Plan, tmp_path: Path, facts: StudyFacts
+) -> None:
+    trial = plan.design.trials("grid", Pair(1, 1))[0]
+    noise = hashlib.shake_256(b"").digest(100_000)  # does not get smaller
+    ledger = make_ledger()
+    ledger.open(facts, replace(TESTED, ids=(noise.hex(), "b")))
+    ledger.record(GRID, trial, replace(invented(trial), predicted=noise))
+    with contextlib.closing(sqlite3.connect(tmp_path / "study.db")) as database:
+        parts = database.execute("select key, length(value_json) from trial_system_attributes order by key").fetchall()
+        lists = database.execute("select key, length(value_json) from study_user_attributes order by key").fetchall()
+    assert [name for name, _ in parts] == ["cemobam:predicted:0", "cemobam:predicted:1", "cemobam:predicted:2"]
+    assert [name for name, _ in lists if name.startswith("cemobam:")] == [
+        "cemobam:utterances:0", "cemobam:utterances:1", "cemobam:utterances:2"
+    ]  # fmt: skip
+    assert max(length for _, length in parts + lists) < 2**16
+    (recorded,) = optuna.load_study(study_name="demo/grid", storage=f"sqlite:///{tmp_path / 'study.db'}").trials
+    assert not any("cemobam:" in name for name in recorded.user_attrs)
+
+
+@pytest.mark.parametrize("spoilt", ["x", "", 3, "eNpLBAAAYgBj"])
+def test_a_trial_whose_predictions_are_damaged_goes_without(
+    make_ledger: Make, storage: str, plan: Plan, caplog: pytest.LogCaptureFixture, spoilt: object
+) -> None:
+    trial = plan.design.trials("grid", Pair(1, 1))[0]
+    make_ledger(storage).record(GRID, trial, replace(invented(trial), predicted=b"abc"))
+    place = open_storage(storage).optuna
+    study = optuna.load_study(study_name="demo/grid", storage=place)
+    (whole,) = study.trials
+    whole.system_attrs = {"cemobam:predicted:0": spoilt}
+    whole.user_attrs["signature"] = "damaged"
+    study.add_trial(whole)
+    found = make_ledger(storage).news("grid")
+    assert (found[trial.signature("abc")].predicted, found["damaged"].predicted) == (b"abc", b"")
+    assert found["damaged"].metrics == found[trial.signature("abc")].metrics
+    assert "the trial damaged goes without its predictions: cemobam:predicted is damaged" in caplog.text
+
+
+def test_the_test_utterances_are_kept_once_a_study(
+    make_ledger: Make, storage: str, plan: Plan, facts: StudyFacts
+) -> None:
+    trial, other = plan.design.trials("grid", Pair(1, 1))[:2]
+    before = make_ledger(storage)
+    before.record(GRID, trial, invented(trial))
+    assert before.utterances() is None
+    assert make_ledger(storage).utterances() is None  # a ledger of before
+    ledger = make_ledger(storage)
+    ledger.open(facts, TESTED)
+    assert ledger.utterances() == TESTED
+    ledger.record(GRID, other, invented(other))  # the study is there, and learns them
+    assert make_ledger(storage).utterances() == TESTED
+    assert Ledger(storage, name="demo").utterances() == TESTED  # --report-only opens nothing
+    assert make_ledger(storage, tag="epochs=7").utterances() is None
+    assert make_ledger(storage, name="other").utterances() is None
+    shorter = replace(TESTED, ids=("c", "d"))
+    again = make_ledger(storage)
+    again.open(facts, shorter)
+    again.keep_options([])
+    assert make_ledger(storage).utterances() == shorter
+
+
+def test_a_list_of_utterances_that_is_damaged_is_written_anew(
+    make_ledger: Make, storage: str, plan: Plan, facts: StudyFacts
+) -> None:
+    trial = plan.design.trials("grid", Pair(1, 1))[0]
+    ledger = make_ledger(storage)
+    ledger.open(facts, TESTED)
+    ledger.record(GRID, trial, invented(trial))
+    place = open_storage(storage).optuna
+    number = place.get_study_id_from_name("demo/grid")
+    for part in range(2):  # a part more than there is, as of a longer list
+        place.set_study_user_attr(number, f"cemobam:utterances:{part}", "YWJj")
+    with pytest.raises(
+        InputError, match=r"'demo/grid': cemobam:utterances is damaged .*; run the study's command again"
+    ):
+        make_ledger(storage).utterances()
+    ledger = make_ledger(storage)
+    ledger.open(facts, TESTED)
+    ledger.keep_options(["--seeds", "2"])
+    assert make_ledger(storage).utterances() == TESTED
 
 
 # What blocks vary, as Optuna reads it.

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from predicting import predicting
 from simulated import Noise, study
 
+from study import load_results
 from study.findings.results import About, Results
 from study.output import aside
 
@@ -62,6 +65,19 @@ def test_a_move_that_was_cut_off_goes_on(tmp_path: Path, monkeypatch: pytest.Mon
         "trials.csv", "study.json", "table1.csv", "report.md"
     }  # fmt: skip
     assert (tmp_path / "my plots" / name / "fusion.png").read_text() == "figure"
+
+
+def test_what_was_predicted_goes_with_its_report(tmp_path: Path) -> None:
+    made = predicting(study(np.random.default_rng(0), Noise(), size=(2, 2), seeds=2))
+    made.save(tmp_path / "results")
+    again = replace(made.about, settings={**made.about.settings, "epochs": 3})
+    assert "is kept" in move(again, tmp_path)
+    assert not list((tmp_path / "results").glob("*.npz"))
+    assert not (tmp_path / "results" / "utterances.csv").exists()
+    kept = tmp_path / "results" / aside.label(made.about)
+    pd.testing.assert_frame_equal(load_results(kept).predictions, made.predictions)
+    aside.drop_covered(made.about, tmp_path / "results", tmp_path / "my plots")
+    assert not kept.exists()
 
 
 def test_another_studys_folder_below_is_left_alone(tmp_path: Path) -> None:

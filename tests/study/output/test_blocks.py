@@ -100,7 +100,7 @@ def test_every_block_has_its_table_in_every_form_and_its_figure(every: tuple[Pat
         table = pd.read_csv(folder / "results" / f"{block.name}.csv")
         frame = report.evidence.results.block(block.name)
         assert table["wa_mean"].tolist() == pytest.approx((100 * frame["test_wa_mean"]).tolist(), rel=1e-5)
-    assert set(report.missing) == {"confusion", "embedding"}
+    assert set(report.missing) == {"confusion", "confusion-difference", "errors", "calibration", "embedding"}
     assert (folder / "plots/hidden_dim-lr_sd.png").is_file()
     ours = {path.name for path in (folder / "results").iterdir()}
     assert ours <= set(result_files(report.evidence.about))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import signal
@@ -12,24 +13,30 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from wsgiref.util import setup_testing_defaults
 
 import numpy as np
 import optuna
+import optuna_dashboard
 import pytest
 from invented import FakeEngine, invented
 from matplotlib.colors import to_rgb
 from optuna_dashboard import get_note, save_note
 from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
 from optuna_dashboard._note import get_note_from_system_attrs, save_note_with_version
+from predicting import some_utterances
 from runs import PATIENCE_S, ended, start_cemobam
 
 from study.commands import cemobam
 from study.commands.grid import build_parser as grid_parser
 from study.commands.retyped import dashboard_as_typed
+from study.design.configuration import Trial
+from study.design.design import ANY_PAIR
 from study.driver import Plan, StudyRun
 from study.findings.evidence import Evidence
 from study.ledger.ledger import Ledger
-from study.ledger.outcomes import StudyFacts
+from study.ledger.outcomes import Outcome, StudyFacts
+from study.ledger.packing import packed
 from study.output import dashboard, publishing
 from study.output.figures.heat import contrast
 from study.output.publishing import Publisher, publish, publish_report
@@ -279,6 +286,90 @@ def test_pages_begin_with_what_matters(
     many = {study.study_name: study for study in storage.get_all_studies()}["demo/grid"]
     assert get_note_from_system_attrs(many.system_attrs, trial._trial_id)["body"] == "my own"
     assert sum(key.endswith("note_ver") for key in many.system_attrs) == 2
+
+
+KINDS = {"sqlite": dashboard.LeanStorage, "journal": dashboard.LeanJournal}
+
+
+@pytest.fixture(params=KINDS)
+def browsed(
+    request: pytest.FixtureRequest, make_ledger: Make, facts: StudyFacts, tmp_path: Path
+) -> tuple[Any, Ledger, str]:
+    """The ledger of a study with predictions, and the storage as which the dashboard reads it."""
+    url = f"{request.param}:///{tmp_path / 'study'}"
+    ledger = make_ledger(url)
+    ledger.open(facts, some_utterances())
+    inner = ledger.storage
+    return KINDS[request.param](getattr(inner, "_backend", inner)), ledger, url
+
+
+def with_predictions(trial: Trial) -> Outcome:
+    return replace(invented(trial), predicted=bytes([trial.seed] * 60))
+
+
+def asked(storage: Any, path: str, **told: str) -> str:
+    """What the dashboard answers; to a question with content, to a POST."""
+    app = optuna_dashboard.wsgi(storage)
+    body = json.dumps(told).encode()
+    environ: dict[str, Any] = {"PATH_INFO": path, "QUERY_STRING": "after=0", "CONTENT_TYPE": "application/json"}
+    if told:
+        environ |= {"REQUEST_METHOD": "POST", "CONTENT_LENGTH": str(len(body)), "wsgi.input": io.BytesIO(body)}
+    setup_testing_defaults(environ)
+    statuses: list[str] = []
+    answer = b"".join(app(environ, lambda status, *_: statuses.append(status))).decode()
+    assert statuses[0][:1] == "2", (path, statuses, answer)
+    return answer
+
+
+PREDICTED = [part for seed in (0, 1) for part in packed("x", bytes([seed] * 60)).values()]
+
+
+def test_no_answer_of_the_dashboard_holds_predictions(
+    browsed: tuple[Any, Ledger, str], plan: Plan, facts: StudyFacts, tmp_path: Path
+) -> None:
+    storage, ledger, _ = browsed
+    block = plan.design.blocks["grid"]
+    first, *others = plan.design.trials("grid", ANY_PAIR)
+    ledger.record(block, first, with_predictions(first))
+    number = ledger.storage.get_study_id_from_name("demo/grid")
+    (alone,) = storage.get_all_trials(number)
+    assert alone.system_attrs == {}
+    for trial in others:  # while it is served
+        ledger.record(block, trial, with_predictions(trial))
+    run = StudyRun(plan, ledger, facts)
+    publish_report(run, make_report(Evidence.of(run, name="demo", models=tmp_path), again="again"))
+    theirs = ledger.storage.get_all_trials(number)
+    assert all(list(trial.system_attrs) == ["cemobam:predicted:0"] for trial in theirs)
+    assert not any(trial.system_attrs for trial in storage.get_all_trials(number, deepcopy=False))
+    assert not storage.get_trial(theirs[3]._trial_id).system_attrs
+    assert not storage.get_best_trial(number).system_attrs
+    pages = ["/api/meta", "/api/studies", f"/api/studies/{number}", f"/csv/{number}"]
+    pages += [f"/api/studies/{number}/param_importances"]
+    for page in pages:
+        answer = asked(storage, page)
+        assert answer
+        for unwanted in ("cemobam:", "u001", *PREDICTED):
+            assert unwanted not in answer, (page, unwanted)
+    ours = {trial.number: trial for trial in storage.get_all_trials(number)}
+    for trial in theirs:  # and all the rest is there
+        for name in ("params", "user_attrs", "values", "intermediate_values"):
+            assert getattr(ours[trial.number], name) == getattr(trial, name)
+
+
+def test_a_study_renamed_in_the_dashboard_loses_nothing(
+    browsed: tuple[Any, Ledger, str], plan: Plan, facts: StudyFacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, ledger, url = browsed
+    trials = plan.design.trials("grid", ANY_PAIR)
+    for trial in trials:
+        ledger.record(plan.design.blocks["grid"], trial, with_predictions(trial))
+    number = ledger.storage.get_study_id_from_name("demo/grid")
+    monkeypatch.setattr(dashboard, "_MANY", 3)  # so that it forgets curves too
+    storage.get_all_trials(number, deepcopy=False)
+    asked(storage, f"/api/studies/{number}/rename", study_name="mine/grid")
+    renamed = Ledger(url, name="mine")
+    assert renamed.utterances() == some_utterances()
+    assert renamed.news("grid") == {trial.signature(facts.fingerprint): with_predictions(trial) for trial in trials}
 
 
 def test_a_failed_trial_says_why_on_its_page(make_ledger: Make, plan: Plan, facts: StudyFacts, tmp_path: Path) -> None:

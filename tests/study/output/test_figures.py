@@ -18,13 +18,19 @@ from simulated import Noise, study, worse
 from study.commands.figures import build_parser as figures_parser
 from study.design.factors import Pair
 from study.findings.analysis import MEASURES
+from study.findings.calibration import measured
+from study.findings.confusions import ConfusionDifference, matrix_difference
+from study.findings.errors import BOTH_KINDS, By, Recall, left_out, shown_groups
 from study.findings.results import Results
 from study.ledger.outcomes import METRICS
 from study.output import figures
 from study.output.figures import interactive
+from study.output.figures.calibration import calibration_figure
 from study.output.figures.confusion import confusion_figure
+from study.output.figures.confusion_difference import Panel, confusion_difference_figure
 from study.output.figures.curves import curves_figure
 from study.output.figures.embedding import embedding_figure
+from study.output.figures.errors import errors_figure
 from study.output.figures.heat import contrast, ground, ink
 from study.output.figures.marginal import marginal_figure
 from study.output.figures.names import line_figure, names_figure
@@ -152,6 +158,8 @@ def no_text_collides(figure: Figure) -> None:
         assert box.y0 >= whole.y0 - 1, text
         assert box.y1 <= whole.y1 + 1, text
         for other, another in boxes[i + 1 :]:
+            if not box.overlaps(another):
+                continue
             if text.get_rotation() == other.get_rotation() == 45:  # side by side on the slant: what counts is across
                 lines = max(len(x.get_text().splitlines()) for x in (text, other))
                 thick = lines * text.get_fontsize() * figure.dpi / 72
@@ -209,6 +217,102 @@ def test_variants_show_every_seed_and_what_is_missing(missing: tuple[str, ...]) 
     labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     assert labels[-1] == "MEAN\n4 of 5"
     assert labels[:3] == [f"{name.upper()}\n0 of 5" if name in missing else name.upper() for name in FUSIONS[:3]]
+
+
+def differences(n: int, classes: int, seeds: int = 5) -> list[Panel]:
+    """Panels of random confusion matrices, the second class of each without utterances."""
+    rng = np.random.default_rng(0)
+    made = []
+    for i in range(n):
+        first, second = ({seed: rng.integers(1, 60, (classes, classes)) for seed in range(seeds)} for _ in range(2))
+        for matrix in (*first.values(), *second.values()):
+            matrix[1] = 0
+        difference = matrix_difference(first, second)
+        assert difference
+        made.append(Panel(f"a configuration with a name of its own less {LONG[i % 9]}", difference))
+    return made
+
+
+@pytest.mark.parametrize(("n", "classes"), [(1, 2), (1, 9), (2, 4), (5, 4), (13, 4), (3, 7), (6, 9), (2, 30)])
+def test_differences_of_confusion_matrices_take_any_classes_and_panels(n: int, classes: int) -> None:
+    names = [LONG[i % 9] for i in range(classes)]
+    figure = confusion_difference_figure(differences(n, classes), names, title="demo, $K_{audio}$=10, $K_{text}$=10")
+    no_text_collides(figure)
+    assert figure.get_figheight() <= 9
+    shown = min(n, 12 if classes <= 5 else 6 if classes <= 12 else 2)
+    assert len(figure.axes) == shown + 1  # the bar
+    assert (f"(the first {shown} of {n})" in figure.get_suptitle()) == (shown < n)
+    first = figure.axes[0]
+    assert len(first.texts) == (classes * (classes - 1) if classes < 30 else 0)
+    colours = first.collections[0].get_facecolors()  # type: ignore[attr-defined]
+    by_cell = colours.reshape(classes, classes, 4)
+    for text in first.texts:
+        column, row = (int(x) for x in text.get_position())
+        assert contrast(to_rgb(text.get_color()), by_cell[row, column]) >= 4.5
+
+
+def test_what_noise_does_not_explain_is_bold() -> None:
+    points = np.array([[0.25, -0.25], [0.0, -0.004]])
+    bold = np.array([[True, False], [False, False]])
+    difference = ConfusionDifference(points=points, beyond_noise=bold, seeds=5)
+    figure = confusion_difference_figure([Panel("MIN less MAX", difference)], ["a", "b"], title="x")
+    texts = [(text.get_text(), text.get_fontweight()) for text in figure.axes[0].texts]
+    assert texts == [("+25.0", "bold"), ("−25.0", "normal"), ("0", "normal"), ("−0.4", "normal")]
+    assert "bold: more than another seed's luck" in figure.get_suptitle()
+    one = confusion_difference_figure([Panel("x", replace(difference, seeds=1))], ["a", "b"], title="x")
+    assert "bold" not in one.get_suptitle()
+
+
+def recalls_of(by: By, names: list[str]) -> list[Recall]:
+    """Recalls of groups, the last without an interval."""
+    made = [
+        Recall(by=by, group=name, mean=0.98 - 0.01 * i, low=0.9 - 0.02 * i, high=1, utterances=10 + i, seeds=5)
+        for i, name in enumerate(names)
+    ]
+    return [*made[:-1], replace(made[-1], low=np.nan, high=np.nan)]
+
+
+@pytest.mark.parametrize("speakers", [0, 2, 10, 90])
+@pytest.mark.parametrize("classes", [2, 4, 9])
+def test_recall_by_group_finds_room(speakers: int, classes: int) -> None:
+    made = recalls_of("class", list(LONG[:classes]))
+    if speakers:
+        made += recalls_of("speaker", [f"speaker {i} with a name that is longer than any" for i in range(speakers)])
+        made += recalls_of("session", [f"Ses{i}" for i in range(min(speakers, 5))])
+        made += recalls_of("length", ["up to 1.0 s", "1.0 to 2.0 s", "over 2.0 s"])
+    kinds = shown_groups(made)
+    figure = errors_figure(kinds, overall=0.9, over=BOTH_KINDS, notes=left_out(made), title="demo, $K_{audio}$=10")
+    no_text_collides(figure)
+    assert figure.get_figheight() <= 9
+    assert len(figure.axes) == (4 if speakers else 1)
+    assert BOTH_KINDS in figure.get_suptitle()
+    low, high = figure.axes[-1].get_xlim()
+    assert 0 <= low < high == 100
+    ticks = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert ticks[0] == "anger (n=10)"
+    if speakers:
+        assert len(figure.axes[1].get_yticks()) == min(speakers, 20)
+    assert ("the 10 worst and the 10 best" in figure.axes[-1].get_xlabel()) == (speakers > 20)
+
+
+def test_recall_without_intervals_says_so() -> None:
+    alone = [replace(one, low=np.nan, high=np.nan, seeds=1) for one in recalls_of("class", ["a", "b"])]
+    figure = errors_figure({"class": alone}, overall=0.9, over=BOTH_KINDS, title="x")
+    no_text_collides(figure)
+    assert legend_of(figure) == ["all utterances", "mean"]
+    assert figure.get_suptitle() == "x: test split, 1 seed"
+
+
+@pytest.mark.parametrize(("seeds", "utterances"), [(1, 3), (5, 400)])
+def test_a_reliability_diagram(seeds: int, utterances: int) -> None:
+    rng = np.random.default_rng(0)
+    probabilities = rng.dirichlet(np.full(4, 0.5), utterances)
+    made = measured({seed: (probabilities, rng.integers(0, 4, utterances)) for seed in range(seeds)})
+    figure = calibration_figure(made, title="demo (synthetic), $K_{audio}$=10, $K_{text}$=10")
+    no_text_collides(figure)
+    assert ("a seed" in legend_of(figure)) == (seeds > 1)
+    assert ("all seeds" in legend_of(figure)) == (seeds > 1)
+    assert f"{100 * made.seeds['ece'].mean():.1f} points" in figure.get_suptitle()
 
 
 @pytest.mark.parametrize("panels", [1, 2, 3])
@@ -449,6 +553,7 @@ def test_a_plane_of_other_factors_says_which() -> None:
 
 def test_help_tells_every_figure() -> None:
     text = "".join(figures_parser().format_help().split())  # lines break anywhere, at hyphens too
-    names = ("topk", "topk-sd", "marginal", "fusion", "ablation", "gaps", "curves", "confusion", "embedding")
+    names = ("topk", "topk-sd", "marginal", "fusion", "ablation", "gaps", "curves", "confusion", "confusion-difference")
+    names += ("errors", "calibration", "embedding")
     assert all(name in text for name in names)
     assert "--workers" not in text

@@ -83,6 +83,7 @@ def test_labels_may_be_missing(
         (["--k-audio", "30"], "holds 30 utterances, and a graph of K 30,2 takes 31 at least"),
         (["--to", "/proc/sys/out.csv"], "/proc/sys"),
         (["--released-checkpoint", "nowhere.pt"], "nowhere.pt: cannot be read as a checkpoint"),
+        (["--graph", "anchored"], "does not hold its training utterances; leave it out"),
         (["--fusion", "sum"], "invalid choice: 'sum'"),
     ],
 )

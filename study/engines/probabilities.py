@@ -1,0 +1,45 @@
+"""The probabilities that trials give the test utterances, on disk: a file a trial, where a user asks for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from cemobam_core.files import written_atomically
+from cemobam_core.operators.precision import at_least_fp32
+from study.design.configuration import Trial
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptProbabilities:
+    """Where the probabilities of a study's trials are kept.
+
+    Attributes:
+        folder: of all of them.
+        fingerprint: of the features in their splits.
+    """
+
+    folder: Path
+    fingerprint: str
+
+    def place(self, trial: Trial) -> Path:
+        """Return the file of a trial: its signature, as the ledger has it too."""
+        return self.folder / f"{trial.signature(self.fingerprint)}.safetensors"
+
+    def keep(self, trial: Trial, logits: Tensor) -> None:
+        """Write the probabilities of a trial, as float16.
+
+        Args:
+            trial: that was trained.
+            logits: (N, C), of the test utterances in the fold's order.
+
+        Raises:
+            OSError: a folder that cannot be written to, a full disk.
+        """
+        probabilities = torch.softmax(at_least_fp32(logits), dim=1).half().cpu().contiguous()
+        with written_atomically(self.place(trial)) as temporary:
+            save_file({"probabilities": probabilities}, temporary)

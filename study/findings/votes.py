@@ -1,0 +1,97 @@
+"""The vote of a configuration's seeds: what an ensemble of them gives, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from study.findings.errors import FEWEST_UTTERANCES, predictions_of
+from study.findings.luck import vote
+from study.findings.results import Results
+from study.findings.statistics import LEVEL
+from study.ledger.outcomes import Metric
+
+VOTERS = 3
+"""Fewer seeds do not vote: two of them have no majority."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vote:
+    """The labels that most seeds of a configuration give, taken as one labelling.
+
+    Attributes:
+        seeds: how many vote.
+        scores: its metrics.
+        means: the mean of the same seeds alone.
+        low: of the 95% interval of its gain in WA over other utterances.
+        high: likewise.
+    """
+
+    seeds: int
+    scores: Mapping[Metric, float]
+    means: Mapping[Metric, float]
+    low: float
+    high: float
+
+    @property
+    def gains(self) -> dict[Metric, float]:
+        """Its metrics less the means of its seeds."""
+        return {name: score - self.means[name] for name, score in self.scores.items()}
+
+
+def vote_of(results: Results, row: Sequence[Any], seeds: Sequence[int]) -> Vote | None:
+    """Return the vote of a configuration's seeds; None without predictions of :data:`VOTERS` complete seeds.
+
+    Args:
+        results: of the study.
+        row: the configuration, as a block has it.
+        seeds: that may vote.
+    """
+    kept = results.kept
+    predicted = predictions_of(results, row, seeds)
+    if kept is None or predicted is None or len(predicted) < VOTERS:
+        return None
+    labels, folds = (kept.utterances[name].to_numpy() for name in ("label", "fold"))
+    num_classes = int(max(labels.max(), predicted.max())) + 1
+    voted = vote(predicted, num_classes)
+    every = [scores(one, labels, folds, num_classes) for one in predicted]
+    gain = (voted == labels) - (predicted == labels).mean(axis=0)
+    half = np.nan
+    if len(gain) >= FEWEST_UTTERANCES:
+        half = float(stats.t.ppf(1 - LEVEL / 2, len(gain) - 1) * gain.std(ddof=1) / np.sqrt(len(gain)))
+    return Vote(
+        seeds=len(predicted),
+        scores=scores(voted, labels, folds, num_classes),
+        means={name: float(np.mean([one[name] for one in every])) for name in every[0]},
+        low=float(gain.mean()) - half,
+        high=float(gain.mean()) + half,
+    )
+
+
+def scores(
+    predicted: npt.NDArray[Any], labels: npt.NDArray[Any], folds: npt.NDArray[Any], num_classes: int
+) -> dict[Metric, float]:
+    """Return every metric of a labelling, the mean over folds.
+
+    Args:
+        predicted: (U,), classes.
+        labels: (U,), classes.
+        folds: (U,), the fold that tests each utterance.
+        num_classes: C.
+    """
+    import torch  # noqa: PLC0415  (slow to import)
+
+    from cemobam_core.metrics import METRICS  # noqa: PLC0415
+    from cemobam_core.metrics.metric import Counts  # noqa: PLC0415
+
+    cells = labels.astype(np.int64) * num_classes + predicted
+    confusions = [np.bincount(cells[folds == fold], minlength=num_classes**2) for fold in np.unique(folds)]
+    counts = [Counts.of(torch.from_numpy(one.reshape(num_classes, num_classes))) for one in confusions]
+    return {
+        name: float(np.mean([metric.of(of).item() for of in counts])) for name, metric in METRICS.items()
+    }  # fmt: skip

@@ -1,0 +1,180 @@
+"""Where a study errs, as tables: recall by group, hard utterances, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from study.findings.calibration import Calibration
+from study.findings.errors import (
+    FEWEST_TRIALS,
+    FEWEST_UTTERANCES,
+    HARD,
+    Hard,
+    Recall,
+    left_out,
+    shown_groups,
+)
+from study.findings.results import About
+from study.findings.statistics import SEEDS_FOR_INTERVAL, SHARES, mean_interval
+from study.findings.wording import WHOSE, cut, listed, seeds_in_words
+from study.output.tables import Cell, Table, mean_cell, number, with_interval
+
+SHOWN_HARD = 20
+"""Hard utterances that are shown."""
+
+
+def errors_table(recalls: Sequence[Recall], about: About) -> Table | None:
+    """Return the recall of the study's own configuration by group; None: there are no predictions."""
+    if not recalls:
+        return None
+    frame = pd.DataFrame(
+        [
+            {
+                **{"by": one.by, "group": one.group, "utterances": one.utterances, "n_seeds": one.seeds},
+                **{"recall": 100 * one.mean, "recall_low": 100 * one.low, "recall_high": 100 * one.high},
+            }
+            for one in recalls
+        ]
+    )
+    cells: list[tuple[str | Cell, ...]] = [
+        (
+            f"{by} {cut(one.group)}" if by != "length" else one.group,
+            number(100 * one.mean) + _ends(100 * one.low, 100 * one.high),
+            str(one.utterances),
+        )
+        for by, groups in shown_groups(recalls).items()
+        for one in groups
+    ]
+    seeds, known = recalls[0].seeds, frame["recall_low"].notna().any()
+    notes = []
+    if known:
+        wider = [by for by in ("class", "length") if any(one.over_speakers for one in recalls if one.by == by)]
+        speakers = f"; those by {listed(wider)} are over other speakers too" if wider else ""
+        notes.append(f"The intervals are over {WHOSE['utterances']}{speakers}. n: test utterances.")
+    else:
+        notes.append(f"Fewer than {SEEDS_FOR_INTERVAL} seeds have no interval. n: test utterances.")
+    if known and (frame["utterances"] < FEWEST_UTTERANCES).any():
+        notes.append(f"Fewer than {FEWEST_UTTERANCES} utterances have no interval.")
+    notes += [f"{said}; the csv has all." for said in left_out(recalls)]
+    return Table(
+        name="errors",
+        caption=f"Where it errs ({_at(about)}): test split, percent of a group's utterances that are labelled right, "
+        f"mean over {seeds_in_words(seeds)}" + (" [95% interval]" if known else ""),
+        notes=tuple(notes),
+        frame=frame,
+        head="Group",
+        groups=(("", ("Recall", "n")),),
+        cells=tuple(cells),
+    )
+
+
+def hard_table(hard: Hard | None, about: About) -> Table | None:
+    """Return the utterances that nearly every trial labels wrong; None: there are none, or no predictions."""
+    if hard is None or hard.frame.empty:
+        return None
+    frame = hard.frame.assign(
+        taken_for_share=100 * hard.frame["taken_for_share"], wrong_share=100 * hard.frame["wrong_share"]
+    )
+    cells: list[tuple[str | Cell, ...]] = [
+        (
+            cut(x["id"]),
+            cut(x["label"]),
+            f"{cut(x['taken_for'])} {x['taken_for_share']:.0f}%",
+            f"{x['wrong_share']:.0f}%",
+            str(x["trials"]),
+        )
+        for x in frame.head(SHOWN_HARD).to_dict("records")
+    ]
+    more = len(frame) - SHOWN_HARD
+    notes = [
+        "Candidates for mislabelled data, no proof: an utterance may also be hard to tell, or its features may lack "
+        "what a listener hears. Listen to it. Taken for: the most frequent wrong label, with its share of the trials.",
+        *([f"{SHOWN_HARD} are shown; the csv has all {len(frame)}."] if more > 0 else []),
+    ]
+    return Table(
+        name="hard",
+        caption=f"{len(frame)} of {hard.utterances} test utterances of {about.title} are labelled wrong by at least "
+        f"{HARD:.0%} of the trials of {about.system}, whatever their configuration ({hard.trials} trials in all)",
+        notes=tuple(notes),
+        frame=frame,
+        head="Utterance",
+        groups=(("", ("Label", "Taken for", "Wrong", "Trials")),),
+        cells=tuple(cells),
+        wide=True,
+    )
+
+
+def calibration_table(calibration: Calibration | None, about: About) -> Table | None:
+    """Return how far the probabilities can be believed; None: none are kept."""
+    if calibration is None:
+        return None
+    seeds = calibration.seeds
+    frame = seeds.assign(
+        overconfidence=100 * (seeds["confidence"] - seeds["accuracy"]),
+        **{name: 100 * seeds[name] for name in ("accuracy", "confidence", "ece")},
+    )[["seed", "accuracy", "confidence", "overconfidence", "ece", "brier"]]
+    cells: list[tuple[str | Cell, ...]] = [
+        ("accuracy (%)", _over_seeds(seeds["accuracy"])),
+        ("mean confidence (%)", _over_seeds(seeds["confidence"])),
+        ("confidence less accuracy (points)", _between(100 * (seeds["confidence"] - seeds["accuracy"]))),
+        ("expected calibration error (points)", _over_seeds(seeds["ece"])),
+        ("Brier score (0 to 2)", _brier(seeds["brier"])),
+    ]
+    interval = len(seeds) >= SEEDS_FOR_INTERVAL
+    notes = [
+        "Confidence is the probability of the chosen class; where it is higher than the accuracy, the system trusts "
+        "itself too much. The expected calibration error takes 15 bins of equal width (Guo et al., 2017); with few "
+        "utterances luck alone makes it larger than zero.",
+        "The intervals are over another seed, on these utterances."
+        if interval
+        else f"Fewer than {SEEDS_FOR_INTERVAL} seeds have no interval.",
+    ]
+    return Table(
+        name="calibration",
+        caption=f"Calibration ({_at(about)}): test split, {calibration.utterances} utterances, mean over "
+        f"{seeds_in_words(len(seeds))}" + (" with its 95% interval" if interval else ""),
+        notes=tuple(notes),
+        frame=frame,
+        head="Measure",
+        groups=(("", ("Mean",)),),
+        cells=tuple(cells),
+    )
+
+
+def _ends(low: float, high: float) -> str:
+    """Return the ends of an interval that is longer to one side; empty: there is none."""
+    return f" [{number(low)}, {number(high)}]" if np.isfinite(low) else ""
+
+
+def _over_seeds(shares: pd.Series) -> Cell:
+    of = mean_interval(shares.to_numpy(float), SHARES)
+    return mean_cell(*(100 * end for end in (of.mean, of.low, of.high)))
+
+
+def _brier(scores: pd.Series) -> str:
+    of = mean_interval(scores.to_numpy(float))
+    return f"{of.mean:.3f}" + (f" ± {of.high - of.mean:.3f}" if np.isfinite(of.high) else "")
+
+
+def _between(points: pd.Series) -> str:
+    of = mean_interval(points.to_numpy(float))
+    return with_interval(of.mean, of.low, of.high)
+
+
+def _at(about: About) -> str:
+    """Return the data set and the pair, if the study has one."""
+    pair = about.at if about.value("k_audio") is not None else None
+    return f"{about.title}, K_audio = {pair.k_audio}, K_text = {pair.k_text}" if pair else about.title
+
+
+def no_hard_sentence(hard: Hard | None) -> str:
+    """Return what is said where no utterance is hard; empty: some are, or there are no predictions."""
+    if hard is None or len(hard.frame):
+        return ""
+    return (
+        f"None of the {hard.utterances} test utterances is labelled wrong by at least {HARD:.0%} of the trials that "
+        f"label it (at least {FEWEST_TRIALS})."
+    )
