@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -11,16 +11,22 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.ndimage import gaussian_filter
 
+from cemobam_core.metrics import METRICS as SCORES
 from study.design.design import Design, with_values
 from study.design.factors import Pair
-from study.driver import Plan
+from study.driver import Plan, StudyRun
 from study.findings.aggregate import columns
 from study.findings.analysis import Analysis
 from study.findings.evidence import about_study
+from study.findings.luck import contributions
+from study.findings.predictions import Predictions
 from study.findings.results import About, Results
-from study.findings.statistics import holm
-from study.ledger.outcomes import METRICS, StudyFacts
+from study.findings.statistics import Indices, holm
+from study.ledger.ledger import Ledger
+from study.ledger.outcomes import METRICS, Outcome, StudyFacts
+from study.ledger.utterances import TestUtterances
 from study.papers.cemobam import paper
+from study.papers.cemobam.published import paper_pair
 
 Array = npt.NDArray[np.float64]
 
@@ -75,6 +81,9 @@ def luck(rng: np.random.Generator, noise: Noise, seeds: int, a: int, b: int) -> 
     return val * stray - lost + ups[0], test * stray - lost + ups[1]
 
 
+CLASSES = ("anger", "happiness", "neutral", "sadness")
+
+
 def study(
     rng: np.random.Generator,
     noise: Noise,
@@ -85,36 +94,114 @@ def study(
     size: tuple[int, int] = (10, 10),
     point: float = 0.01,
     dataset: str = "iemocap",
+    level: float = 0.7,
+    utterances: int = 0,
+    spread: float = 0.5,
 ) -> Results:
     """A study whose WA, UA and w-F1 are all luck and effect, in units of ``point``.
+
+    Seeds from 0 choose the pair; as many fresh ones measure it beside the paper's, other fusions and ablations.
 
     Args:
         rng: of the luck.
         noise: what it looks like.
         effect: (A, B), of every pair on validation and test.
-        variants: what other fusions and ablations bring beside the full model; their luck is shared in part.
-        seeds: how many.
+        variants: what other fusions and ablations bring beside the full model.
+        seeds: how many choose, and how many are fresh.
         size: A and B.
         point: a trial's own deviation, as a fraction.
         dataset: its name, which decides whether the paper's best pair is one of those compared.
+        level: about which everything varies.
+        utterances: how many test utterances there are predictions of; 0: none are kept.
+        spread: see :func:`labelled`.
     """
     a, b = size
     val, test = luck(rng, noise, seeds, a, b)
     effect = np.zeros(size) if effect is None else effect
-    val, test = 0.7 + point * (val + effect), 0.7 + point * (test + effect)
+    val, test = level + point * (val + effect), level + point * (test + effect)
     chosen = int(val.mean(axis=0).round(10).argmax())
-    pair = (chosen // b + 1, chosen % b + 1)
+    pair = Pair(chosen // b + 1, chosen % b + 1)
     rows = [
         row(i + 1, j + 1, seed, float(val[seed, i, j]), float(test[seed, i, j]))
         for i in range(a) for j in range(b) for seed in range(seeds)
     ]  # fmt: skip
-    for name, brought in (variants or {}).items():
+    ups = noise.seed * rng.standard_normal(seeds)
+
+    def fresh(at: Pair, brought: float, **where: str) -> None:
         for seed in range(seeds):
-            at_pair = test[seed].flat[chosen] - test[seed].mean()
-            own = test[seed].mean() + 0.5 * at_pair + point * (brought + 0.87 * rng.standard_normal())
-            where: dict[str, Any] = {"fusion" if name in ("cls", "max", "mean") else "modules": name}
-            rows.append(row(*pair, seed, own, own, **where))
-    return Results(about=about(size, seeds, Pair(*pair), dataset), trials=pd.DataFrame(rows, columns=list(columns())))
+            figure = level + point * (effect[at.k_audio - 1, at.k_text - 1] + brought + ups[seed])
+            figure += point * rng.standard_normal()
+            rows.append(row(at.k_audio, at.k_text, seeds + seed, figure, figure, **where))
+
+    fresh(pair, 0.0)
+    beside = paper_pair(dataset)
+    if beside and beside.k_audio <= a and beside.k_text <= b:
+        same = rows[-seeds:] if beside == pair else []
+        rows += [{**one, "profile": PAPERS} for one in same]
+        if not same:
+            fresh(beside, 0.0, profile=PAPERS)
+    for name, brought in (variants or {}).items():
+        fresh(pair, brought, **{"fusion" if name in ("cls", "max", "mean") else "modules": name})
+    trials = pd.DataFrame(rows, columns=list(columns()))
+    of = about(size, seeds, pair, dataset)
+    made = Results(about=of, trials=trials)
+    return with_predictions(rng, made, utterances, spread) if utterances else made
+
+
+PAPERS = "the paper's pair"
+"""The name of the paper's pair in the block confirm."""
+
+
+def with_predictions(
+    rng: np.random.Generator, results: Results, utterances: int, spread: float = 0.5, speakers: int = 0
+) -> Results:
+    """Return a study with predictions that give its trials' WA, to the nearest utterance; UA and w-F1 follow.
+
+    Args:
+        rng: of the luck.
+        results: of one fold.
+        utterances: how many test utterances there are, the classes being equally large.
+        spread: see :func:`labelled`.
+        speakers: how many speak them in turn; 0: not known.
+    """
+    classes, trials = len(CLASSES), results.trials.copy()
+    labels = np.arange(utterances) % classes
+    by = trials.groupby(list(results.about.identity[1:]), dropna=False, sort=False).ngroup().to_numpy()
+    predicted = labelled(rng, trials["test_wa"].to_numpy(), by, labels, spread)
+    for metric in SCORES:
+        trials[f"test_{metric}"] = contributions(predicted, labels, metric, classes).mean(axis=1)
+    told = TestUtterances(
+        ids=tuple(f"u{i:05d}" for i in range(utterances)),
+        labels=tuple(labels.tolist()),
+        folds=(0,) * utterances,
+        speakers=tuple(f"s{i % speakers:02d}" for i in range(utterances)) if speakers else None,
+        sessions=None,
+        seconds=None,
+        train_sizes=(4 * utterances,),
+    )
+    outcomes = [Outcome(status="done", seconds=1.0, device="cpu", predicted=bytes(one)) for one in predicted]
+    return Results(about=results.about, trials=trials, kept=Predictions.of(told, trials["fold"], outcomes))
+
+
+def labelled(rng: np.random.Generator, wa: Array, by: Indices, labels: Indices, spread: float) -> npt.NDArray[np.uint8]:
+    """Return predictions (T, U) of which exactly the share ``wa`` is right, up to rounding.
+
+    An utterance is the harder the higher the sum of three: what it is for all trials, what it is for the trials of a
+    configuration, and what it is for a single trial. A trial has the easiest ones right.
+
+    Args:
+        rng: of the luck.
+        wa: (T,).
+        by: (T,), the configuration of each trial.
+        labels: (U,).
+        spread: deviation of the second and of the third of the three, the first's being 1.
+    """
+    shape = (len(wa), len(labels))
+    of_all, of_one = rng.standard_normal(shape[1]), rng.standard_normal((by.max() + 1, shape[1]))
+    hard = of_all + spread * (of_one[by] + rng.standard_normal(shape))
+    right = hard.argsort(axis=1).argsort(axis=1) < np.round(wa * shape[1])[:, None]
+    wrong = (labels + rng.integers(1, len(CLASSES), shape)) % len(CLASSES)
+    return np.where(right, labels, wrong).astype(np.uint8)
 
 
 @cache
@@ -123,16 +210,31 @@ def about(size: tuple[int, int], seeds: int, pair: Pair, dataset: str = "iemocap
 
     Args:
         size: how many K_audio and K_text the grid has, from 1.
-        seeds: how many.
+        seeds: how many choose, and how many are fresh.
         pair: that was chosen.
         dataset: its name.
     """
+    design = _design(size, seeds, dataset)
+    plan = Plan(design=design, blocks=tuple(design.blocks), at=pair, select_by="wa", select_on="val")
+    facts = StudyFacts(
+        dataset=dataset, title="simulated", fingerprint="", folds=1, settings={}, class_names=list(CLASSES)
+    )
+    return replace(about_study(StudyRun(plan, _nothing(), facts), name="sim", blocks=design.blocks), pair_from="chosen")
+
+
+@cache
+def _design(size: tuple[int, int], seeds: int, dataset: str) -> Design:
     grid = {name: tuple(range(1, n + 1)) for name, n in zip(("k_audio", "k_text"), size, strict=True)}
-    blocks = {block.name: with_values(block, grid) for block in paper.blocks}
-    design = Design(blocks=blocks, dataset=dataset, seeds=tuple(range(seeds)))
-    plan = Plan(design=design, blocks=tuple(blocks), at=None, select_by="wa", select_on="val")
-    facts = StudyFacts(dataset=dataset, title="simulated", fingerprint="", folds=1, settings={})
-    return about_study(plan, facts, name="sim", blocks=blocks, pair=pair, pair_from="chosen")
+    listed = [with_values(paper.grid, grid), paper.fusion, paper.ablation]
+    if beside := paper_pair(dataset):
+        listed.insert(1, paper.confirm("paper", beside))
+    return Design(blocks={block.name: block for block in listed}, dataset=dataset, seeds=tuple(range(seeds)))
+
+
+@cache
+def _nothing() -> Ledger:
+    """A ledger without a trial."""
+    return Ledger("sqlite:///:memory:", name="sim")
 
 
 NOTHING = dict.fromkeys(("cls", "max", "mean", "no_xcbam", "no_chgat"), 0.0)
@@ -153,9 +255,9 @@ def hill(height: float) -> Array:
 def claimed(analysis: Analysis) -> dict[str, bool]:
     """Which of the families of tests that claims rest on finds anything."""
     found = {"variance": min(holm([effect.p for effect in analysis.variance["wa"].effects])) < 0.05}
-    families = {"pairs": analysis.pairs, **{name: analysis.of(name) for name in ("fusion", "ablation")}}
-    for name, comparisons in families.items():
-        found[name] = min(comparison.p_holm for comparison in comparisons["wa"]) < 0.05
+    for name in ("confirm", "fusion", "ablation"):
+        made = analysis.of(name)["wa"]  # none where the grid has not got the paper's pair
+        found[name] = min((comparison.p_holm for comparison in made), default=1.0) < 0.05
     return found
 
 
