@@ -21,19 +21,18 @@ from populations import CLASSES, KINDS, Array, Labels, Luck, draw_grids, draw_sy
 from scipy import stats
 
 from cemobam_core.metrics import METRICS
+from study.design.seeds import LOOKS, SPENT
 from study.findings.luck import (
-    LOOKS,
     ROPE,
-    SPENT,
     contributions,
     crossed,
     equivalence,
     level,
+    over_looks,
     probabilities,
     reproduced,
-    scaled,
 )
-from study.findings.statistics import LEVEL, Difference, held_out, paired, pick
+from study.findings.statistics import LEVEL, Difference, best, held_out, paired
 
 MOST = max(LOOKS)
 TEST_SET = 1.2
@@ -189,10 +188,10 @@ def _discriminant(features: Array, labels: Labels, tested: npt.NDArray[np.bool_]
 
 def first_version(choosing: Array, measured: Array, variant: Array) -> bool:
     """Return whether the first version called a variant worse or better than the chosen pair, on the same seeds."""
-    chosen = int(pick(choosing.mean(axis=0).ravel(), "best"))
+    chosen = int(best(choosing.mean(axis=0).ravel()))
     other = variant.reshape(len(variant), -1)[:, chosen]
     as_it_is = paired(measured.reshape(len(measured), -1)[:, chosen], other)
-    as_others_choose = paired(held_out(choosing, measured, "best"), other)
+    as_others_choose = paired(held_out(choosing, measured), other)
     return as_it_is.mean * as_others_choose.mean > 0 and max(as_it_is.p, as_others_choose.p) < LEVEL
 
 
@@ -212,7 +211,7 @@ def confirm(studies: int) -> Iterator[Row]:
             for val, test, same_as in drawn:
                 variant = same_as - edge / 100
                 claims["first version"].append(first_version(val[:5], test[:5], variant[:5]))
-                chosen = int(pick(val[:5].mean(axis=0).ravel(), "best"))
+                chosen = int(best(val[:5].mean(axis=0).ravel()))
                 own, other = (grid.reshape(15, -1)[:, chosen] for grid in (test, variant))
                 claims["same seeds"].append(paired(own[:5], other[:5]).p < LEVEL)
                 claims["5 fresh"].append(paired(own[5:10], other[5:10]).p < LEVEL)
@@ -243,11 +242,11 @@ def looks(studies: int) -> Iterator[Row]:
 
 def until_clear(values: Array, *, both: bool) -> tuple[str, int]:
     """Return the verdict, and after how many seeds."""
-    for look, (n, spent) in enumerate(zip(LOOKS, SPENT, strict=True)):
+    for n, spent in zip(LOOKS, SPENT, strict=True):
         made = crossed(values[:n], level=spent) if both else over_seeds(values[:n], spent)
-        if scaled(made.p, look) < LEVEL:
+        if over_looks(made.p, spent) < LEVEL:
             return "effect", n
-        if scaled(equivalence(made), look) < LEVEL:
+        if over_looks(equivalence(made), spent) < LEVEL:
             return "equivalent", n
     return "undecided", LOOKS[-1]
 
