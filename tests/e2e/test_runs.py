@@ -40,7 +40,8 @@ def test_the_demo_from_nothing_to_tables_and_again(in_folder: Path) -> None:
     figures = ("fig2_topk", "fig2_topk_sd", "marginal", "fusion", "ablation", "curves", "confusion")
     tables = ("table1", "table2", "variance", "comparisons", "selection")
     assert written == {
-        *("study.db", "study.json", "trials.csv", "grid.csv", "claims.csv", "report.md", "report.html"),
+        *("study.db", "study.json", "trials.csv", "predictions.npz", "utterances.csv", "grid.csv", "claims.csv"),
+        *("report.md", "report.html"),
         *(f"{name}.{form}" for name in figures for form in ("png", "pdf")),
         *(f"{name}.{form}" for name in tables for form in ("csv", "md", "tex")),
     }
