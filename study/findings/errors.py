@@ -254,11 +254,22 @@ def class_names(about: About, num_classes: int) -> list[str]:
     return names if len(names) >= num_classes else [f"class {i}" for i in range(num_classes)]
 
 
-def predictions_of(results: Results, row: Sequence[Any]) -> npt.NDArray[np.int16] | None:
-    """Return (S, U), the classes that the complete seeds of a configuration predict; None: there are none."""
+def predictions_of(
+    results: Results, row: Sequence[Any], of: pd.DataFrame | None = None
+) -> npt.NDArray[np.int16] | None:
+    """Return (S, U), the classes that the complete seeds of a configuration predict; None: there are none.
+
+    Args:
+        results: of the study.
+        row: the configuration, as a block has it.
+        of: the trials that count; None: all.
+    """
     if results.kept is None:
         return None
-    frame = results.kept.matrix(results.trials_at(row), results.about.folds)
+    trials = results.trials_at(row)
+    if of is not None:
+        trials = trials[trials.index.isin(of.index)]
+    frame = results.kept.matrix(trials, results.about.folds)
     return frame.to_numpy() if frame.size else None
 
 

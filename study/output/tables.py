@@ -199,7 +199,7 @@ def block_table(analysis: Analysis, block: AboutBlock, published: pd.DataFrame |
         cells.append((block.brief(key), *measured, *printed))
     marks = {cell.mark for cells_ in cells for cell in cells_ if isinstance(cell, Cell)}
     notes = [*interval_notes(frame), *_block_notes(frame, block, keys, seeds, marks, beside_published=beside)]
-    if vote := vote_of(results, block.rows[block.reference]):
+    if vote := vote_of(results, block):
         frame = pd.concat([frame, _vote_record(block, keys[block.reference], vote)], ignore_index=True)[frame.columns]
         label = Cell(f"{block.brief(keys[block.reference])}, vote of {seeds_in_words(vote.seeds)}", mark="‡")
         cells.append((label, *(number(100 * vote.scores[m]) for m in measures), *("" for _ in printed_of)))
