@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from scipy import stats
 
 from study.findings.errors import FEWEST_UTTERANCES, predictions_of
 from study.findings.luck import vote
-from study.findings.results import Results
+from study.findings.results import AboutBlock, Results
 from study.findings.statistics import LEVEL
 from study.ledger.outcomes import Metric
 
@@ -44,16 +44,15 @@ class Vote:
         return {name: score - self.means[name] for name, score in self.scores.items()}
 
 
-def vote_of(results: Results, row: Sequence[Any], seeds: Sequence[int]) -> Vote | None:
-    """Return the vote of a configuration's seeds; None without predictions of :data:`VOTERS` complete seeds.
+def vote_of(results: Results, block: AboutBlock) -> Vote | None:
+    """Return the vote of the seeds of a block's reference; None without predictions of :data:`VOTERS` complete seeds.
 
     Args:
         results: of the study.
-        row: the configuration, as a block has it.
-        seeds: that may vote.
+        block: of it.
     """
     kept = results.kept
-    predicted = predictions_of(results, row, seeds)
+    predicted = predictions_of(results, block.rows[block.reference], block.seeds)
     if kept is None or predicted is None or len(predicted) < VOTERS:
         return None
     labels, folds = (kept.utterances[name].to_numpy() for name in ("label", "fold"))

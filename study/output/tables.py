@@ -203,7 +203,7 @@ def block_table(analysis: Analysis, block: AboutBlock, published: pd.DataFrame |
         *interval_notes(frame),
         *_block_notes(frame, block, keys, marks, beside_published=beside, decided_by=decided_by),
     ]
-    if vote := vote_of(results, block.rows[block.reference], block.seeds):
+    if vote := vote_of(results, block):
         frame = pd.concat([frame, _vote_record(block, keys[block.reference], vote)], ignore_index=True)[frame.columns]
         label = Cell(f"{block.brief(keys[block.reference])}, vote of {seeds_in_words(vote.seeds)}", mark="‡")
         cells.append((label, *(number(100 * vote.scores[m]) for m in measures), *("" for _ in printed_of)))

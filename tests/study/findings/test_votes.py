@@ -11,7 +11,9 @@ from study.findings.votes import Vote, vote_of
 
 
 def own_vote(results: Results) -> Vote | None:
-    return vote_of(results, results.about.base)
+    block = results.about.block("fusion")
+    assert block
+    return vote_of(results, block)
 
 
 def test_the_vote_beside_its_seeds_by_hand() -> None:

@@ -201,3 +201,18 @@ def test_the_tables_fit_a_paper(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-2000:]
     assert "Overfull" not in done.stdout, done.stdout
+
+
+def test_the_vote_of_a_block_over_numbers_and_several_columns(tmp_path: Path) -> None:
+    results = a_study()
+    block = results.about.block("fusion")
+    assert block
+    over = replace(block, columns=("k_audio", "fusion"), labels={})
+    results = replace(results, about=replace(results.about, blocks=(over,)))
+    table = block_table(Analysis(results), over)
+    assert table.rows[-1][0].text == "8, min, vote of 5 seeds"
+    assert table.frame.iloc[-1][["k_audio", "fusion", "n_seeds"]].tolist() == ["8 vote", "min", 5]
+    assert table.frame["k_audio"].tolist()[:-1] == [8] * 4
+    read = pd.read_csv(table.write(tmp_path)[0])
+    assert read["n_seeds"].tolist() == [5, 5, 5, 0, 5]
+    assert read["k_audio"].tolist() == ["8"] * 4 + ["8 vote"]
