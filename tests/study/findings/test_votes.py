@@ -11,7 +11,7 @@ from study.findings.votes import Vote, vote_of
 
 
 def own_vote(results: Results) -> Vote | None:
-    return vote_of(results, results.about.base)
+    return vote_of(results, results.about.base, results.own_seeds)
 
 
 def test_the_vote_beside_its_seeds_by_hand() -> None:
