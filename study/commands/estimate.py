@@ -192,6 +192,8 @@ def _trial(configuration: Configuration, fold: Fold, *, epoch: float, rest: floa
         return epoch + rest
     looks = training.epochs if training.schedule == "plateau" else min(training.epochs, CURVE_POINTS)
     val, test = (len(features) / len(fold.train) for features in (fold.val, fold.test))
+    if configuration.graph and configuration.graph.evaluation_graph != "own":
+        val, test = val + 1, test + 1  # train comes along
     settling = 1 if training.batch_norm == "settled" else 0
     one = min(rest, epoch / 3)  # a pass without learning takes a third of one with it at most
     return training.epochs * epoch + rest + one * (test + looks * (settling + val))

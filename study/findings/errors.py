@@ -170,7 +170,7 @@ def share_interval(right: Array, clusters: Indices | None = None) -> tuple[float
     its degrees of freedom stands in place of the normal quantile. A few utterances that are nearly all right do not
     show how much they vary, so SE² is weighed with what ten utterances would show that are each right with every seed
     or with none. Student's t itself does not hold here: of 25 utterances of which 95% are right, its interval holds the
-    true share in 74 to 94% of simulated studies (docs/statistics.md).
+    true share in 76 to 96% of simulated studies (docs/statistics.md).
 
     Args:
         right: (S, U), whether a seed labels an utterance right, or the share of its folds that do.

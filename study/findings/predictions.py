@@ -7,6 +7,7 @@ import logging
 import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ PREDICTIONS = "predictions.npz"
 UTTERANCES = "utterances.csv"
 
 _MOST_CLASSES = 255
+"""Of a study whose trials' predictions are kept: a byte each."""
+
 _MOST_NUMBERS = 2**31
 """Trials times utterances at most that are read."""
 
@@ -177,7 +180,7 @@ class Predictions:
         """(U,) each utterance's speaker; None: not known of all."""
         return None if self.utterances["speaker"].isna().any() else self.utterances["speaker"].tolist()
 
-    @property
+    @cached_property
     def has(self) -> npt.NDArray[np.bool_]:
         """(T,) whether each trial has predictions."""
         return np.asarray((self.predicted >= 0).any(axis=1))

@@ -77,6 +77,12 @@ def names(database: str = "results/demo/study.db") -> list[str]:
         ("--systems concat_mlp,logistic --vary layers=1,2", "block 'layers': cemobam has no setting 'layers'"),
         ("--systems concat_mlp,logistic --set gat_heads=2", "--set: cemobam, concat_mlp, logistic has no setting"),
         ("--blocks width", "--blocks: unknown block 'width'; choose from grid, fusion, ablation, gaps"),
+        ("--evaluation-graph mine", "--evaluation-graph: invalid choice: 'mine'"),
+        ("--ties first", "--ties: invalid choice: 'first'"),
+        ("--ties all --set ties=index", "--set ties=index: ties is given twice; give it once"),
+        ("--set evaluation_size=5 --k-audio 1 --k-text 1:5", "evaluation_size=5 is too small for K 1,5"),
+        ("--blocks evaluation --at 20,3", "evaluation_size=20 is too small for K 20,3: it must be 21 at least"),
+        ("--evaluation-graph joint --set evaluation_size=20", "leave it out with evaluation_graph=joint"),
         ("--study nowhere.py", "--study nowhere.py: there is no such file"),
         ("--study study.py --blocks grid", "--blocks: unknown block 'grid'; choose from width, tricks"),
         ("--study study.py --vary hidden_dim=8,16 --systems gcn,mine.py:X", "mine.py: there is no such file"),
@@ -102,6 +108,7 @@ for words in sys.argv[1:]:
         "--vary gat_first_dropout=maybe,never": "gat_first_dropout='maybe' must be true or false",
         "--set gat_layers=2.5": "gat_layers=2.5 must be a whole number of at least 1",
         "--set lr=fast": "lr='fast' must be a finite number of at least 0",
+        "--vary evaluation_graph=own,mine": "evaluation_graph='mine' is not one of own, anchored, joint",
         "--set dropout=true": "dropout=True must be a finite number of at least 0",
     }
     _, err = ended(start_python("-c", code, *wrong))

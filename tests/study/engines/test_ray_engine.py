@@ -25,7 +25,7 @@ from own_systems import FILES
 from runs import ROOT, SMALL, alive, ended, run_here, start, start_python, trials, until
 
 from cemobam_core import Fold, InputError, TrainingConfig, train
-from study import Block, Factor
+from study import Block, Factor, load_results
 from study.design.configuration import Trial
 from study.design.design import ANY_PAIR
 from study.design.factors import Pair
@@ -157,13 +157,17 @@ def run_trials(address: str, data: StudyData, trials: list[Trial]) -> dict[Trial
 
 @pytest.mark.process
 @pytest.mark.usefixtures("without_figures")
-def test_a_run_that_joins_the_cluster_keeps_models_where_it_was_started(cluster: str, in_folder: Path) -> None:
-    out, _ = ended(start(*SMALL, "--engine", "ray", "--ray-address", cluster, "--keep-models", "best"))
+def test_a_run_that_joins_the_cluster_keeps_everything_where_it_was_started(cluster: str, in_folder: Path) -> None:
+    keeping = ["--keep-models", "best", "--keep-probabilities"]
+    out, _ = ended(start(*SMALL, "--engine", "ray", "--ray-address", cluster, *keeping))
     assert "2 models are kept, such as results/demo/models/" in out
     assert len(list(Path("results/demo/models").glob("*/model.safetensors"))) == 2
+    assert "the probabilities of 18 of 18 trials are kept under results/demo/probabilities" in out
     joined = trials()
     run_here(*SMALL, "--results", "local")
     pd.testing.assert_frame_equal(joined, trials("local/demo"))
+    assert len(load_results("results/demo").predictions) == 18
+    pd.testing.assert_frame_equal(load_results("results/demo").predictions, load_results("local/demo").predictions)
 
 
 def test_whatever_a_trial_does_to_its_worker_the_others_go_on(

@@ -121,3 +121,14 @@ def test_a_report_with_a_block_more_covers_one_without(tmp_path: Path) -> None:
     name = aside.label(more)
     assert name in move(replace(old, settings={"epochs": 3}), tmp_path)
     assert (tmp_path / "results" / name / "mine.csv").exists()
+
+
+def test_a_report_of_an_earlier_release_had_the_usual_graph(tmp_path: Path) -> None:
+    old = report(tmp_path)
+    Results(
+        about=replace(old, settings={"gather_from": "chosen"}), trials=load_results(tmp_path / "results").trials
+    ).save(tmp_path / "results")
+    usual = {"gather_from": "chosen", "evaluation_graph": "own", "evaluation_size": 0, "ties": "index"}
+    assert load_results(tmp_path / "results").about.settings == usual
+    assert move(replace(old, settings=usual), tmp_path) == ""
+    assert "is kept" in move(replace(old, settings={**usual, "evaluation_graph": "joint"}), tmp_path)
