@@ -180,7 +180,8 @@ def with_predictions(
         train_sizes=(4 * utterances,),
     )
     outcomes = [Outcome(status="done", seconds=1.0, device="cpu", predicted=bytes(one)) for one in predicted]
-    return Results(about=results.about, trials=trials, kept=Predictions.of(told, trials["fold"], outcomes))
+    kept = Predictions.of(told, trials["fold"], outcomes, classes=classes)
+    return Results(about=replace(results.about, class_names=CLASSES), trials=trials, kept=kept)
 
 
 def labelled(rng: np.random.Generator, wa: Array, by: Indices, labels: Indices, spread: float) -> npt.NDArray[np.uint8]:
@@ -216,9 +217,7 @@ def about(size: tuple[int, int], seeds: int, pair: Pair, dataset: str = "iemocap
     """
     design = _design(size, seeds, dataset)
     plan = Plan(design=design, blocks=tuple(design.blocks), at=pair, select_by="wa", select_on="val")
-    facts = StudyFacts(
-        dataset=dataset, title="simulated", fingerprint="", folds=1, settings={}, class_names=list(CLASSES)
-    )
+    facts = StudyFacts(dataset=dataset, title="simulated", fingerprint="", folds=1, settings={})
     return replace(about_study(StudyRun(plan, _nothing(), facts), name="sim", blocks=design.blocks), pair_from="chosen")
 
 

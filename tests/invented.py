@@ -5,22 +5,61 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from study.design.configuration import Trial
 from study.design.design import Design, with_values
 from study.design.factors import Pair, Value
 from study.driver import Plan
+from study.findings.votes import scores
 from study.ledger.outcomes import METRICS, Outcome, StudyFacts
+from study.ledger.utterances import TestUtterances
 from study.papers.cemobam import paper
+
+CLASSES = ("anger", "happiness", "neutral", "sadness")
+
+LABELS = np.arange(32) % len(CLASSES)
+"""Of the test utterances of a fold."""
 
 
 def invented(trial: Trial) -> Outcome:
-    """An outcome that depends on the trial alone; validation likes K 2,1."""
-    digest = hashlib.sha256(repr(trial).encode()).digest()
+    """An outcome that depends on the trial alone, with its predictions; validation likes K 2,1."""
+    digest = hashlib.shake_256(repr(trial).encode()).digest(len(METRICS) + len(LABELS))
     metrics = {name: byte / 512 for name, byte in zip(METRICS, digest, strict=False)}
     if trial.configuration.pair == Pair(2, 1):
         metrics["val_wa"] = 0.9 + metrics["val_wa"] / 100
-    return Outcome(status="done", seconds=0.5, device="cpu", metrics=metrics, curve={1: 0.25, 2: metrics["val_wa"]})
+    drawn = np.frombuffer(digest[len(METRICS) :], np.uint8)
+    predicted = np.where(drawn < 128, LABELS, drawn % 4)  # five in eight are right
+    return predicting(Outcome(status="done", seconds=0.5, device="cpu", metrics=metrics), predicted)
+
+
+def predicting(outcome: Outcome, predicted: npt.NDArray[Any]) -> Outcome:
+    """Return an outcome with predictions of the test utterances, and all that follows from them."""
+    tested = scores(predicted, LABELS, np.zeros_like(LABELS), len(CLASSES))
+    metrics = {**outcome.metrics, **{f"test_{name}": score for name, score in tested.items()}}
+    return replace(
+        outcome,
+        metrics=metrics,
+        curve={1: 0.25, 2: metrics["val_wa"]},
+        predicted=predicted.astype(np.uint8).tobytes(),
+    )
+
+
+def demo_utterances(folds: int = 1) -> TestUtterances:
+    """The test utterances of the study of :func:`demo_plan`."""
+    return TestUtterances(
+        ids=tuple(f"u{i:03d}" for i in range(folds * len(LABELS))),
+        labels=tuple(LABELS.tolist()) * folds,
+        folds=tuple(fold for fold in range(folds) for _ in LABELS),
+        speakers=None,
+        sessions=None,
+        seconds=None,
+        train_sizes=(4 * len(LABELS),) * folds,
+    )
 
 
 class FakeEngine:
@@ -34,11 +73,13 @@ class FakeEngine:
         fails: Callable[[Trial], bool] = lambda _: False,
         stop_after: int | None = None,
         seconds: float = 0.0,
+        outcome: Callable[[Trial], Outcome] = invented,
     ) -> None:
         self.ran: list[Trial] = []
         self.seconds = seconds
         self.fails = fails
         self.stop_after = stop_after
+        self.outcome = outcome
 
     def __enter__(self) -> FakeEngine:
         return self
@@ -55,12 +96,19 @@ class FakeEngine:
             if self.fails(trial):
                 yield trial, Outcome(status="failed", seconds=0.1, device="cpu", reason="ValueError: told to")
             else:
-                yield trial, invented(trial)
+                yield trial, self.outcome(trial)
 
 
 def demo_facts() -> StudyFacts:
     """What a ledger keeps of the study of :func:`demo_plan`."""
-    return StudyFacts(dataset="demo", title="demo (synthetic)", fingerprint="abc", folds=1, settings={"epochs": 2})
+    return StudyFacts(
+        dataset="demo",
+        title="demo (synthetic)",
+        fingerprint="abc",
+        folds=1,
+        settings={"epochs": 2},
+        class_names=CLASSES,
+    )
 
 
 def small_design(
@@ -79,6 +127,6 @@ def small_design(
 
 
 def demo_plan(*, seeds: Iterable[int] = (0, 1)) -> Plan:
-    """A plan of 2 x 3 pairs, the fusions and the ablations: 11 trials for each seed."""
+    """A plan of 2 x 3 pairs, and with fresh seeds the four fusions and two more ablations: 12 trials for each seed."""
     design = small_design(k_text=(1, 2, 3), seeds=seeds, epochs=2)
     return Plan(design=design, blocks=("grid", "fusion", "ablation"), at=None, select_by="wa", select_on="val")

@@ -55,15 +55,16 @@ def results_of(
     )
     rows: list[dict[str, Any]] = []
     held = []
+    seeds = len(next(iter(predicted.values())))
     for fusion, by_seed in predicted.items():
-        for seed, labelled in enumerate(by_seed):
+        for seed, labelled in enumerate(by_seed, seeds):  # that took no part in choosing the pair
             for fold in range(count):
                 here = of_fold == fold
                 given = np.where(here, labelled, -1)
                 right = float((given == utterances["label"])[here].mean())
                 rows.append({**row(8, 7, seed, 0.5, right, fusion=fusion), "fold": fold})
                 held.append(given)
-    study = about((8, 7), len(next(iter(predicted.values()))), Pair(8, 7))
+    study = about((8, 7), seeds, Pair(8, 7))
     return Results(
         about=replace(study, folds=count, class_names=tuple(class_names)),
         trials=pd.DataFrame(rows, columns=list(columns())),

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_SLOW = ("study.output.publishing", "statsmodels.stats.multitest", "matplotlib.backends.backend_pdf")
+_SLOW = ("study.output.publishing", "matplotlib.backends.backend_pdf")
 """What a report needs and takes seconds to import."""
 
 

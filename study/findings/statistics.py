@@ -148,13 +148,11 @@ def paired(first: Array, second: Array, level: float = LEVEL) -> Difference:
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """P-values corrected for being several (Holm, 1979); those that are NaN stay so and do not count."""
-    from statsmodels.stats.multitest import multipletests  # noqa: PLC0415  (slow to import)
-
     given = np.asarray(p_values, dtype=float)
-    known = ~np.isnan(given)
+    order = np.argsort(given, kind="stable")[: int((~np.isnan(given)).sum())]  # NaN comes last
     corrected = np.full(len(given), np.nan)
-    if known.any():
-        corrected[known] = multipletests(given[known], method="holm")[1]
+    steps = np.arange(len(order), 0, -1) * given[order]
+    corrected[order] = np.minimum(1.0, np.maximum.accumulate(steps))
     return [float(p) for p in corrected]
 
 

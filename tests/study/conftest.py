@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from invented import demo_facts, demo_plan
+from invented import demo_facts, demo_plan, demo_utterances
 
 from study.driver import Plan
 from study.ledger.ledger import Ledger
@@ -50,7 +50,7 @@ def _empty_storage(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 def make_ledger(tmp_path: Path, facts: StudyFacts) -> Callable[..., Ledger]:
     def make(storage: str = f"sqlite:///{tmp_path / 'study.db'}", **changes: Any) -> Ledger:
         ledger = Ledger(storage, **{"name": "demo", **changes})
-        ledger.open(facts)
+        ledger.open(facts, demo_utterances(facts.folds))
         return ledger
 
     return make

@@ -39,15 +39,15 @@ def test_every_trial_is_run_once_and_every_block_is_complete(make_ledger: Make, 
     engine = FakeEngine()
     study = run(plan, make_ledger(), facts, engine)
     assert study.pair() == Pair(2, 1)
-    # 2 x 3 pairs, then three fusions and two ablations that the grid has not run, for two seeds
-    assert len(engine.ran) == len(distinct(engine.ran)) == (6 + 3 + 2) * 2
-    assert study.counts() == (22, 22)
+    # 2 x 3 pairs with two seeds, then four fusions and two ablations more with two fresh ones
+    assert len(engine.ran) == len(distinct(engine.ran)) == (6 + 4 + 2) * 2
+    assert study.counts() == (24, 24)
     again = make_ledger()
     assert {block: len(again.news(block)) for block in plan.blocks} == {"grid": 12, "fusion": 8, "ablation": 6}
     seen = Counter((t.configuration.get("fusion"), t.configuration.get("modules")) for t in engine.ran[12:])
-    expected = {(f, "full") for f in FUSIONS if f != "min"} | {("min", m) for m in MODULES if m != "full"}
-    assert seen == dict.fromkeys(expected, 2)
+    assert seen == dict.fromkeys({*((f, "full") for f in FUSIONS), *(("min", m) for m in MODULES)}, 2)
     assert all(t.configuration.pair == Pair(2, 1) for t in engine.ran[12:])
+    assert Counter(t.seed for t in engine.ran) == {0: 6, 1: 6, 2: 6, 3: 6}
 
 
 def test_run_again_it_trains_nothing(make_ledger: Make, plan: Plan, facts: StudyFacts) -> None:
@@ -58,16 +58,16 @@ def test_run_again_it_trains_nothing(make_ledger: Make, plan: Plan, facts: Study
     assert again.outcomes == first.outcomes
 
 
-@pytest.mark.parametrize("after", range(0, 22, 3))
+@pytest.mark.parametrize("after", range(0, 24, 3))
 def test_stopped_anywhere_it_goes_on_from_there(make_ledger: Make, plan: Plan, facts: StudyFacts, after: int) -> None:
     stopped = FakeEngine(stop_after=after)
     with pytest.raises(KeyboardInterrupt):
         run(plan, make_ledger(), facts, stopped)
     study = StudyRun(plan, make_ledger(), facts)
-    assert study.counts() == (22, after)
+    assert study.counts() == (24, after)
     engine = FakeEngine()
     study.run(engine, lambda *_: None)
-    assert len(engine.ran) == 22 - after
+    assert len(engine.ran) == 24 - after
     assert study.outcomes == {t.signature("abc"): invented(t) for t in stopped.ran + engine.ran}
     assert {block: len(make_ledger().news(block)) for block in plan.blocks} == {
         "grid": 12,
@@ -109,10 +109,10 @@ def test_killed_at_ten_random_moments_the_ledger_has_every_trial_once(in_folder:
     ledger = Ledger("sqlite:///study.db", name="demo")
     ledger.open(facts)
     study = run(plan, ledger, facts, FakeEngine())
-    assert study.counts() == (11 * 100, 11 * 100)
+    assert study.counts() == (12 * 100, 12 * 100)
     assert study.outcomes == {t.signature("abc"): invented(t) for b in plan.blocks for t in study.trials(b)}
     assert all(set(counts.values()) == {1} for counts in signatures("sqlite:///study.db", plan).values())
-    assert counts[-1] < 11 * 100  # not even the last kill came after the end
+    assert counts[-1] < 12 * 100  # not even the last kill came after the end
 
 
 def test_a_larger_grid_runs_what_is_new(make_ledger: Make, plan: Plan, facts: StudyFacts) -> None:
@@ -131,13 +131,13 @@ def test_failed_trials_are_tried_again_next_time(make_ledger: Make, plan: Plan, 
     heard: list[tuple[Trial, Outcome]] = []
     study = StudyRun(plan, make_ledger(), facts)
     study.run(FakeEngine(fails=fails), lambda trial, outcome: heard.append((trial, outcome)))
-    assert study.counts() == (22, 21)
+    assert study.counts() == (24, 23)
     assert [outcome.reason for _, outcome in heard if outcome.status == "failed"] == ["ValueError: told to"]
     assert study.pair() == Pair(2, 1)  # the grid has an outcome everywhere, and this pair all its seeds
     engine = FakeEngine()
     study = run(plan, make_ledger(), facts, engine)
     assert [(t.configuration.pair, t.seed) for t in engine.ran] == [(Pair(1, 2), 1)]
-    assert study.counts() == (22, 22)
+    assert study.counts() == (24, 24)
 
 
 def test_the_best_pair_is_not_chosen_with_a_failed_seed(make_ledger: Make, plan: Plan, facts: StudyFacts) -> None:
@@ -148,7 +148,7 @@ def test_the_best_pair_is_not_chosen_with_a_failed_seed(make_ledger: Make, plan:
 def test_where_nothing_succeeds_no_pair_is_chosen(make_ledger: Make, plan: Plan, facts: StudyFacts) -> None:
     study = run(plan, make_ledger(), facts, FakeEngine(fails=lambda _: True))
     assert study.pair() is None
-    assert study.counts() == (22, 0)
+    assert study.counts() == (24, 0)
 
 
 def test_a_given_pair_needs_no_grid(make_ledger: Make, plan: Plan, facts: StudyFacts) -> None:
@@ -165,9 +165,9 @@ def test_a_later_block_takes_its_pair_from_the_grid_in_the_ledger(
     run(replace(plan, blocks=("grid",)), make_ledger(), facts, FakeEngine())
     engine = FakeEngine()
     study = StudyRun(replace(plan, blocks=("ablation",)), make_ledger(), facts)
-    assert study.counts() == (6, 2)
+    assert study.counts() == (6, 0)  # its own configuration, too, runs with seeds that did not choose the pair
     study.run(engine, lambda *_: None)
-    assert len(engine.ran) == 4
+    assert len(engine.ran) == 6
     unfinished = small_design(k_text=(1, 2, 3, 4), epochs=2)
     assert StudyRun(replace(plan, blocks=("ablation",), design=unfinished), make_ledger(), facts).pair() is None
 
@@ -206,10 +206,10 @@ def test_several_runs_of_one_study_share_the_work(
     for thread in threads:
         thread.join()
     ran = [trial for engine in engines for trial in engine.ran]
-    assert len(ran) == len(distinct(ran)) == 22
+    assert len(ran) == len(distinct(ran)) == 24
     assert sum(bool(engine.ran) for engine in engines) >= 2
     for study, told in zip(studies, heard, strict=True):
-        assert study.counts() == (22, 22)
+        assert study.counts() == (24, 24)
         assert set(told) == set(ran)  # each one's progress bar sees all of them, once
         assert set(told.values()) == {1}
     assert {block: len(c) for block, c in signatures(shared_storage, plan).items()} == {
@@ -232,8 +232,8 @@ def test_what_a_run_that_dies_had_taken_another_does(
     monkeypatch.setattr(leases, "BEAT_S", 0.02)  # of the one that lives
     engine = FakeEngine()
     study = run(plan, make_ledger(shared_storage), facts, engine)
-    assert study.counts() == (22, 22)
-    assert len(engine.ran) == 22
+    assert study.counts() == (24, 24)
+    assert len(engine.ran) == 24
     assert first in {trial.signature(facts.fingerprint) for trial in engine.ran}
 
 
@@ -270,9 +270,9 @@ def test_a_trial_that_fails_for_one_run_is_not_tried_by_the_others_in_turn(
     one.run(own, lambda *_: None)
     everything = Counter([*ran, *own.ran, *engine.ran])
     assert set(everything.values()) == {1}
-    assert one.counts() == (22, 21)
+    assert one.counts() == (24, 23)
     again = FakeEngine()
-    assert run(plan, make_ledger(shared_storage), facts, again).counts() == (22, 22)
+    assert run(plan, make_ledger(shared_storage), facts, again).counts() == (24, 24)
     assert [(t.configuration.pair, t.seed) for t in again.ran] == [(Pair(1, 2), 1)]
 
 
@@ -309,10 +309,10 @@ def test_blocks_that_need_no_pair_run_first(make_ledger: Make, plan: Plan, facts
     assert Counter(trial.configuration.get("system") for trial in first) == {
         **{"concat_mlp": 2, "logistic": 2, "cemobam": 12}
     }
-    # at the pair that the grid chose, and of its own width nothing is left to train
-    assert {trial.configuration.pair for trial in then} == {Pair(2, 1)}
+    # at the pair that the grid chose, with seeds that did not
+    assert {(trial.configuration.pair, trial.seed) for trial in then} == {(Pair(2, 1), 2), (Pair(2, 1), 3)}
     widths = Counter(trial.configuration.get("hidden_dim") for trial in then)
-    assert widths == {8: 2, 512: 2}
+    assert widths == {8: 2, 16: 2, 512: 2}
     assert plan.design.base.get("hidden_dim") == 16
     assert {block: len(make_ledger().news(block)) for block in ("width", "graphless", "grid")} == {
         **{"width": 6, "graphless": 4, "grid": 12}

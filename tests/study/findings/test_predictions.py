@@ -190,8 +190,8 @@ def test_every_row_of_the_results_has_the_predictions_of_its_trial(tmp_path: Pat
     )  # fmt: skip
     ledger = Ledger(f"sqlite:///{tmp_path / 'study.db'}", name="demo")
     ledger.open(facts, known)
-    first = StudyRun(plan, ledger, facts)
-    trials = {block: first.plan.design.trials(block, ANY_PAIR) for block in ("fusion", "grid", "ablation")}
+    first = StudyRun(replace(plan, at=ANY_PAIR), ledger, facts)
+    trials = {block: first.trials(block) for block in ("fusion", "grid", "ablation")}
     recorded = [(block, trial) for block, of in trials.items() for trial in of][::-1]
     for number, (block, trial) in enumerate(recorded):
         done = by_fold(trial) if number % 5 else Outcome(status="failed", seconds=0.1, device="cpu", reason="x")
@@ -223,7 +223,7 @@ def test_every_row_of_the_results_has_the_predictions_of_its_trial(tmp_path: Pat
 
 @pytest.fixture
 def results() -> Results:
-    return predicting(study(np.random.default_rng(0), Noise(), size=(3, 2), variants=worse(1.0)))
+    return predicting(study(np.random.default_rng(0), Noise(), size=(3, 3), variants=worse(1.0)))
 
 
 def test_what_is_saved_is_loaded(results: Results, tmp_path: Path) -> None:
@@ -311,7 +311,7 @@ def column(name: str, value: Any) -> Callable[[pd.DataFrame], pd.DataFrame]:
     ("change", "said"),
     [
         (lambda frame: frame.drop(columns="label"), "utterances.csv: has no column 'label'"),
-        (lambda frame: frame.iloc[:-1], r"predictions.npz: predicted is int16 \(55, 60\), where .* \(55, 59\)"),
+        (lambda frame: frame.iloc[:-1], r"predictions.npz: predicted is int16 \(75, 60\), where .* \(75, 59\)"),
         (lambda frame: frame.iloc[:0], "utterances.csv: column 'fold' "),
         (lambda frame: frame[::-1], "predictions.npz: what is predicted does not give the trials' test_wa"),
         (column("label", 255), "utterances.csv: column 'label' holds what is no whole number from 0 to 254"),
@@ -354,8 +354,8 @@ def written(path: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda p: p[1:], r"predicted is int16 \(54, 60\), where the trials and utterances ask for int16 \(55, 60\)"),
-        (lambda p: p.T, r"predicted is int16 \(60, 55\)"),
+        (lambda p: p[1:], r"predicted is int16 \(74, 60\), where the trials and utterances ask for int16 \(75, 60\)"),
+        (lambda p: p.T, r"predicted is int16 \(60, 75\)"),
         (lambda p: p[0], r"predicted is int16 \(60,\)"),
         (lambda p: p.astype(np.int64), "predicted is int64"),
         (lambda p: p.astype(np.float16), "predicted is float16"),
@@ -425,10 +425,10 @@ def header(said: str) -> bytes:
     "said",
     [
         "{'descr': '<i2', 'fortran_order': False, 'shape': (4000000000, 4000000000), }",
-        "{'descr': '<i2', 'fortran_order': False, 'shape': (55, 600000000000), }",
+        "{'descr': '<i2', 'fortran_order': False, 'shape': (75, 600000000000), }",
         "{'descr': '<i2', 'fortran_order': False, 'shape': (-1, 60), }",
-        "{'descr': '|O', 'fortran_order': False, 'shape': (55, 60), }",
-        "{'descr': '<i2', 'fortran_order': False, 'shape': (55, 60), }",  # and nothing follows
+        "{'descr': '|O', 'fortran_order': False, 'shape': (75, 60), }",
+        "{'descr': '<i2', 'fortran_order': False, 'shape': (75, 60), }",  # and nothing follows
         "__import__('os').system('false')",
         "{" * 5000,
     ],
@@ -441,11 +441,11 @@ def test_what_an_array_claims_is_looked_at_before_it_is_read(results: Results, t
 
 def test_pickles_are_not_read(results: Results, tmp_path: Path) -> None:
     results.save(tmp_path)
-    written(tmp_path / "predictions.npz", predicted=np.array([[print] * 60] * 55, dtype=object))
+    written(tmp_path / "predictions.npz", predicted=np.array([[print] * 60] * 75, dtype=object))
     refused(tmp_path, "predictions.npz: predicted is object")
 
 
 def test_more_than_memory_takes_is_not_read(results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results.save(tmp_path)
-    monkeypatch.setattr(predictions, "_MOST_NUMBERS", 55 * 60 - 1)
-    refused(tmp_path, re.escape("predictions.npz: 55 trials of 60 utterances are more than can be read"))
+    monkeypatch.setattr(predictions, "_MOST_NUMBERS", 75 * 60 - 1)
+    refused(tmp_path, re.escape("predictions.npz: 75 trials of 60 utterances are more than can be read"))

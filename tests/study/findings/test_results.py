@@ -141,11 +141,16 @@ def test_a_study_json_that_no_study_wrote(
         load_results(tmp_path)
 
 
+def of_fusion(about: dict[str, Any]) -> dict[str, Any]:
+    """The block fusion in a study.json."""
+    return next(block for block in about["blocks"] if block["name"] == "fusion")
+
+
 def block_changed(**changes: object) -> Callable[[dict[str, Any]], None]:
     """What writes something else into the block fusion of a study.json."""
 
     def change(about: dict[str, Any]) -> None:
-        about["blocks"][1].update(changes)
+        of_fusion(about).update(changes)
 
     return change
 
@@ -154,7 +159,7 @@ def first_row(row: object) -> Callable[[dict[str, Any]], None]:
     """What writes another row into the block fusion."""
 
     def change(about: dict[str, Any]) -> None:
-        about["blocks"][1]["rows"][0] = row
+        of_fusion(about)["rows"][0] = row
 
     return change
 
@@ -192,9 +197,9 @@ def first_row(row: object) -> Callable[[dict[str, Any]], None]:
         first_row(["paper", "cemobam", 10**400, 1, "min", "full"]),
         first_row(["paper", "cemobam", 1, 1, "a\nb", "full"]),
         first_row("paper"),
-        lambda about: about["blocks"][1]["rows"].append(about["blocks"][1]["rows"][0]),
-        lambda about: about["blocks"].append(about["blocks"][1]),
-        lambda about: about["blocks"][1].pop("labels"),
+        lambda about: of_fusion(about)["rows"].append(of_fusion(about)["rows"][0]),
+        lambda about: about["blocks"].append(of_fusion(about)),
+        lambda about: of_fusion(about).pop("labels"),
         lambda about: about.update(blocks={}),
         lambda about: about.update(blocks=[3]),
         lambda about: about.update(identity=[]),

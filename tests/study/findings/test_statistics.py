@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import gc
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -206,9 +204,8 @@ def test_choosing_on_test_is_optimistic_by_as_much_as_luck_makes_it() -> None:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One metric, as the others have the same figures; and what was imported since is no garbage to be looked for."""
+    """One metric: the others have the same figures."""
     monkeypatch.setattr("study.findings.results.SCORES", {"wa": METRICS["wa"]})
-    gc.freeze()
 
 
 @pytest.mark.usefixtures("quick")

@@ -97,7 +97,7 @@ def test_a_report_of_another_release_is_kept_by_its_profile(tmp_path: Path) -> N
 
 def test_a_report_with_a_block_more_covers_one_without(tmp_path: Path) -> None:
     old = report(tmp_path)
-    grid, fusion, ablation = old.blocks
+    grid, confirm, fusion, ablation = old.blocks
     column = old.identity.index("fusion")
     mine = replace(fusion, name="mine", table="mine", drawing="mine", file="mine")
     more = replace(old, blocks=(*old.blocks, mine))
@@ -108,7 +108,7 @@ def test_a_report_with_a_block_more_covers_one_without(tmp_path: Path) -> None:
     assert not aside.covers(replace(old, blocks=(*old.blocks, fewer)), more)
     # at another pair that was chosen a block is of the same configurations, but for a pair that was given
     elsewhere = tuple((*row[:2], 1, 1, *row[4:]) for row in fusion.rows)
-    moved = replace(old, pair=(1, 1), blocks=(grid, replace(fusion, rows=elsewhere), ablation))
+    moved = replace(old, pair=(1, 1), blocks=(grid, confirm, replace(fusion, rows=elsewhere), ablation))
     assert aside.covers(moved, old)
     assert not aside.covers(replace(moved, pair_from="given"), old)
     for other in ({"system": "gcn"}, {"profile": "released"}, {"settings": {**old.settings, "gat_layers": 2}}):

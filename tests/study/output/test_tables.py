@@ -9,16 +9,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from simulated import Noise, about, hill, row, study, worse
+from predicted import results_of
+from simulated import Noise, about, hill, row, study, with_predictions, worse
 
+from study.design.design import Design
 from study.design.factors import Pair
+from study.driver import Plan, StudyRun
 from study.findings.aggregate import columns
-from study.findings.analysis import MEASURES, Analysis
+from study.findings.analysis import Analysis
+from study.findings.evidence import about_study
 from study.findings.results import Results
+from study.ledger.ledger import Ledger
+from study.ledger.outcomes import StudyFacts
 from study.output.compare import compare
 from study.output.tables import (
     Cell,
     Table,
+    agreement_table,
     block_table,
     comparisons_table,
     mean_cell,
@@ -26,7 +33,7 @@ from study.output.tables import (
     variance_table,
 )
 from study.papers.cemobam.gaps import gaps_figure, gaps_table
-from study.papers.cemobam.paper import FUSIONS, GAPS, MODULES
+from study.papers.cemobam.paper import FUSIONS, GAPS, MODULES, gaps
 from study.papers.cemobam.published import published
 from study.papers.cemobam.systems import systems_table
 
@@ -39,14 +46,15 @@ def table_of(
     mean: float = 0.6, title: str = "simulated",
 ) -> Table:  # fmt: skip
     """The table of a block whose configurations, less than it has perhaps, are each better by 3.33 points."""
-    study_of = about((8, 7), max(asked, len(seeds)), Pair(8, 7), dataset)
+    asked = max(asked, len(seeds))
+    study_of = about((8, 7), asked, Pair(8, 7), dataset)
     block = study_of.block(name)
     assert block
     trials = pd.DataFrame(
         [
             row(8, 7, seed, 0.8, mean + i / 30 + x, **{block.columns[0]: variant})
             for i, variant in enumerate(variants)
-            for seed, x in enumerate(seeds)
+            for seed, x in enumerate(seeds, asked)  # fresh ones
         ],
         columns=list(columns()),
     )
@@ -109,15 +117,19 @@ def test_the_csv_can_be_read_back(tmp_path: Path) -> None:
 
 
 def every_table(dataset: str = "iemocap") -> list[Table]:
-    results = study(np.random.default_rng(0), Noise(), variants=worse(2.0), effect=hill(3.0))
-    titled = replace(results.about, dataset=dataset, title={"iemocap": "IEMOCAP", "esd": "ESD"}[dataset])
-    analysis = Analysis(Results(about=titled, trials=results.trials))
+    results = study(
+        np.random.default_rng(0), Noise(), variants=worse(2.0), effect=hill(3.0), dataset=dataset, utterances=60
+    )
+    titled = replace(results.about, title={"iemocap": "IEMOCAP", "esd": "ESD"}[dataset])
+    analysis = Analysis(replace(results, about=titled))
     blocks = [block for block in analysis.results.about.blocks if block.compared]
+    known = {"table1", "table2"}
     made = [
-        *(block_table(analysis, block, published(block.table, dataset)) for block in blocks),
-        systems_table(analysis), variance_table(analysis), comparisons_table(analysis), selection_table(analysis),
+        *(block_table(analysis, x, published(x.table, dataset) if x.table in known else None) for x in blocks),
+        systems_table(analysis), variance_table(analysis), comparisons_table(analysis), agreement_table(analysis),
+        selection_table(analysis),
     ]  # fmt: skip
-    return [*(table for table in made if table), gaps_table(gap_trials(), caption="Gaps", seeds=3, folds=1)]
+    return [*(table for table in made if table), table_of_gaps(gap_trials())]
 
 
 @pytest.mark.latex
@@ -142,27 +154,114 @@ def test_every_table_fits_a_two_column_ieee_paper(tmp_path: Path, dataset: str) 
     assert "undefined" not in done.stdout
 
 
-def test_what_was_compared_is_shown_raw_and_corrected() -> None:
-    results = study(np.random.default_rng(2), Noise(val_test=1.0), variants=worse(0.0), size=(3, 3))
+COMPARED = (
+    *("family", "metric", "first", "second", "difference", "decided_by", "seed_low", "seed_high", "seed_p"),
+    *("utterances_low", "utterances_high", "utterances_p", "d_z", "p", "p_holm", "p_equivalent"),
+    *("chance_better", "chance_same", "chance_worse", "verdict", "level", "n_seeds", "n_utterances"),
+)
+"""The columns of comparisons.csv."""
+
+
+def lines_of(table: Table) -> dict[str, list[str]]:
+    """The cells of each row of a Markdown table, by the first."""
+    rows = [[cell.strip() for cell in line.split(" | ")] for line in table.markdown().splitlines() if "| " in line]
+    return {row[0].strip("| "): [cell.strip("| ") for cell in row[1:]] for row in rows}
+
+
+def test_a_comparison_without_predictions_is_another_seeds() -> None:
+    results = study(np.random.default_rng(2), Noise(), variants=worse(3.0), size=(3, 3))
+    analysis = Analysis(results)
+    table = comparisons_table(analysis)
+    assert table
+    assert tuple(table.frame.columns) == COMPARED
+    assert table.groups == (("", ("Points", "Another seed", "p (Holm)", "Better / same / worse", "Verdict", "n")),)
+    assert len(table.frame) == len(results.measures) * (3 + 2)  # the grid has not got the paper's pair
+    means = 100 * results.ablation.set_index("modules")["test_wa_mean"]
+    row = table.frame[(table.frame["metric"] == "wa") & (table.frame["second"] == "no_xcbam")].iloc[0]
+    assert row["difference"] == pytest.approx(means["full"] - means["no_xcbam"])
+    assert row["decided_by"] == "another seed"
+    assert row[["utterances_low", "utterances_high", "utterances_p"]].isna().all()
+    assert (row["n_seeds"], row["n_utterances"], row["level"]) == (5, 0, 0.05)
+    assert row["p"] == pytest.approx(row["seed_p"])
+    assert row["p"] <= row["p_holm"]
+    assert row[["chance_better", "chance_same", "chance_worse"]].sum() == pytest.approx(1)
+    points, interval, p, chances, verdict, n = lines_of(table)["CemoBAM less w/o xCBAM"]
+    assert points == f"{row['difference']:+.1f}"
+    assert interval == rf"[{row['seed_low']:+.1f}, {row['seed_high']:+.1f}]\*".replace("-", "−")
+    assert (p.strip("*"), verdict, n) == (f"{row['p_holm']:.3f}", row["verdict"], "5")
+    assert len(chances.split(" / ")) == 3
+    assert "for another seed on these utterances; * decides" in " ".join(table.notes)
+
+
+def test_a_comparison_with_predictions_has_both_intervals_and_the_wider_decides() -> None:
+    results = study(np.random.default_rng(2), Noise(), variants=worse(3.0), size=(3, 3), utterances=200)
     table = comparisons_table(Analysis(results))
     assert table
-    assert table.groups[0][1][:2] == ("Raw", "Corrected")
     frame = table.frame
-    assert "mean" not in frame.columns
-    assert set(frame["corrected_for"]) == {"choice of K"}
-    means = 100 * results.ablation.set_index("modules")["test_wa_mean"]
-    row = frame[(frame["metric"] == "wa") & (frame["second"] == "no_xcbam")].iloc[0]
-    assert row["raw_difference"] == pytest.approx(means["full"] - means["no_xcbam"])
-    line = next(line for line in table.markdown().splitlines() if "CemoBAM less w/o xCBAM" in line)
-    cells = [cell.strip() for cell in line.split("|")]
-    assert cells[2] == f"{row['raw_difference']:+.1f}".replace("-", "−")
-    assert cells[3].startswith(f"{row['corrected_difference']:+.1f} [".replace("-", "−"))
-    given = replace(results.about, pair_from="given", pair=(1, 1))
-    alone = comparisons_table(Analysis(Results(about=given, trials=results.trials)))
-    assert alone
-    own = alone.frame[alone.frame["family"] != "pairs"]
-    assert (own["corrected_for"] == "nothing").all()
-    assert own["raw_difference"].tolist() == own["corrected_difference"].tolist()
+    assert set(frame["decided_by"]) == {"another seed and other utterances"}
+    assert set(frame["n_utterances"]) == {200}
+    assert frame["p"].tolist() == pytest.approx(frame["utterances_p"].tolist())
+    of_wa = frame[frame["metric"] == "wa"]
+    assert (of_wa["utterances_low"] < of_wa["seed_low"]).all()
+    assert (of_wa["utterances_high"] > of_wa["seed_high"]).all()
+    _, seed, both, *_ = lines_of(table)["MIN less MAX"]
+    row = of_wa[of_wa["second"] == "max"].iloc[0]
+    for told, kind in ((seed, "seed"), (both.removesuffix(r"\*"), "utterances")):
+        assert told == f"[{row[f'{kind}_low']:+.1f}, {row[f'{kind}_high']:+.1f}]".replace("-", "−")
+    assert both.endswith(r"\*")
+    assert "and for another seed and other utterances; * decides" in " ".join(table.notes)
+
+
+def test_utterances_are_drawn_with_their_speakers_and_folds() -> None:
+    results = study(np.random.default_rng(2), Noise(), variants=worse(3.0), size=(2, 2))
+    said = {}
+    for speakers in (0, 7, 8):
+        with_them = with_predictions(np.random.default_rng(0), results, 80, speakers=speakers)
+        table = comparisons_table(Analysis(with_them))
+        assert table
+        said[speakers] = next(note for note in table.notes if note.startswith("95%"))
+    assert said[0] == said[7]  # of seven the variance is not known well enough
+    assert "another seed and other utterances of other speakers; * decides" in said[8]
+
+
+def test_agreement_by_hand() -> None:
+    """Two seeds and four utterances. MIN's seeds differ in the last one, CLS's in the second."""
+    results = results_of(
+        {"min": [[0, 1, 2, 3], [0, 1, 2, 0]], "cls": [[0, 1, 0, 3], [0, 0, 0, 3]]}, labels=[0, 1, 2, 3]
+    )
+    table = agreement_table(Analysis(results))
+    assert table
+    assert table.frame.to_dict("records") == [
+        {
+            **{"family": "fusion", "first": "min", "second": "cls"},
+            **{"within_first": 75.0, "within_second": 75.0},
+            "between": 50.0,  # the four pairs of seeds label 3, 2, 2 and 1 of the four alike
+            # the votes are 0 1 2 0 and 0 0 0 3: of two classes with a seed each the first one counts
+            **{"only_first": 2, "only_second": 1, "p_mcnemar": 1.0},
+        }
+    ]
+    assert lines_of(table)["MIN and CLS"] == ["75.0", "75.0", "50.0", "2", "1", "1.000"]
+    one = results_of({"min": [[0, 1, 2, 3]], "cls": [[0, 1, 0, 3]]}, labels=[0, 1, 2, 3])
+    table = agreement_table(Analysis(one))
+    assert table
+    assert lines_of(table)["MIN and CLS"] == ["–", "–", "75.0", "1", "0", "1.000"]
+    assert agreement_table(Analysis(replace(one, kept=None))) is None
+
+
+def test_names_of_a_users_own_stay_text_in_tables_of_differences() -> None:
+    results = study(np.random.default_rng(2), Noise(), variants=worse(3.0), size=(2, 2), utterances=40)
+    blocks = tuple(
+        replace(block, labels={**block.labels, "cls": r"C|L_S & 5% *x*"}) if block.name == "fusion" else block
+        for block in results.about.blocks
+    )
+    analysis = Analysis(replace(results, about=replace(results.about, blocks=blocks, title="my|data_1 #2")))
+    for table, joined in ((comparisons_table(analysis), "less"), (agreement_table(analysis), "and")):
+        assert table
+        markdown, latex = table.markdown(), table.latex()
+        assert rf"| MIN {joined} C\|L_S & 5% *x* " in markdown
+        assert r"my\|data_1 \#2" in markdown.splitlines()[0]
+        assert rf"MIN {joined} C$|$L\_S \& 5\% *x* & " in latex
+        assert r"my$|$data\_1 \#2" in latex
 
 
 @pytest.mark.parametrize(
@@ -219,9 +318,9 @@ def test_the_best_is_bold_and_what_noise_does_not_explain_is_marked() -> None:
     assert [label for label, cell in own.items() if cell.bold] == ["MIN"]
     assert {label for label, cell in own.items() if cell.mark == "*"} <= {"CLS", "MAX", "MEAN"}
     markdown = tables["table1"].markdown()
-    assert "\n\n† outside the 95% interval of ours." in markdown
-    frame = tables["table1"].frame
-    for ours, printed in zip(frame.to_dict("records"), (r[5] for r in tables["table1"].rows), strict=True):
+    assert "\n\n† outside the 95% interval of ours (another seed on these utterances)." in markdown
+    frame, rows = tables["table1"].frame.iloc[:-1], tables["table1"].rows[:-1]  # the last one is the vote
+    for ours, printed in zip(frame.to_dict("records"), (r[5] for r in rows), strict=True):
         outside = not ours["wa_low"] <= ours["wa_published"] <= ours["wa_high"]
         assert (printed.mark == "†") == outside
 
@@ -265,13 +364,23 @@ def gap_trials(seeds: int = 3) -> pd.DataFrame:
             for seed in range(seeds):
                 wa = level + 0.03 * seed - (0.02 if gap == "schedule" and start == "paper" else 0.0)
                 wa += 0.01 * (seed - 1) if gap == "spatial axis" else 0.0
-                label = f"{start}+{gap}" if gap else start
-                rows.append({"profile": label, "seed": seed, "status": "done", **{f"test_{m}": wa for m in MEASURES}})
-    return pd.DataFrame(rows)
+                rows.append(row(8, 7, seed, wa, wa, profile=f"{start}+{gap}" if gap else start))
+    return pd.DataFrame(rows, columns=list(columns()))
+
+
+def table_of_gaps(trials: pd.DataFrame) -> Table:
+    """The table of a study of the gaps alone, in which nothing chooses a pair."""
+    design = Design(blocks={gaps.name: gaps}, dataset="demo", seeds=(0, 1, 2))
+    plan = Plan(design=design, blocks=(gaps.name,), at=Pair(8, 7), select_by="wa", select_on="val")
+    facts = StudyFacts(dataset="demo", title="demo", fingerprint="", folds=1, settings={})
+    study_of = about_study(
+        StudyRun(plan, Ledger("sqlite:///:memory:", name="sim"), facts), name="sim", blocks=design.blocks
+    )
+    return gaps_table(Analysis(Results(about=study_of, trials=trials)), caption="x")
 
 
 def test_a_gaps_cost_is_paired_by_seed() -> None:
-    table = gaps_table(gap_trials(), caption="x", seeds=3, folds=1)
+    table = table_of_gaps(gap_trials())
     rows = table.frame.set_index(["start", "switched"])
     assert len(rows) == 2 * (1 + len(GAPS))
     assert rows.loc[("paper", ""), "wa_mean"] == pytest.approx(63.0)
@@ -289,9 +398,7 @@ def test_a_gaps_cost_is_paired_by_seed() -> None:
 def test_a_difference_that_rounds_to_zero_has_no_minus() -> None:
     trials = gap_trials()
     trials.loc[trials["profile"] == "released+channel gate", "test_wa"] -= 1e-5
-    line = next(
-        x for x in gaps_table(trials, caption="x", seeds=3, folds=1).markdown().splitlines() if "| channel" in x
-    )
+    line = next(line for line in table_of_gaps(trials).markdown().splitlines() if "| channel" in line)
     assert "−0.0" not in line
 
 
@@ -299,7 +406,7 @@ def test_gaps_with_holes_say_so() -> None:
     trials = gap_trials()
     trials.loc[(trials["profile"] == "paper+schedule") & (trials["seed"] > 0), "status"] = "failed"
     trials = trials[trials["profile"] != "released"]
-    table = gaps_table(trials, caption="x", seeds=3, folds=1)
+    table = table_of_gaps(trials)
     rows = table.frame.set_index(["start", "switched"])
     assert rows.loc[("paper", "schedule"), "n_seeds"] == 1
     assert pd.isna(rows.loc[("paper", "schedule"), "wa_low"])
