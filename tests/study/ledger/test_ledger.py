@@ -259,22 +259,22 @@ def test_the_test_utterances_are_kept_once_a_study(
 ) -> None:
     trial, other = plan.design.trials("grid", Pair(1, 1))[:2]
     before = make_ledger(storage)
+    before.open(facts)
     before.record(GRID, trial, invented(trial))
     assert before.utterances() is None
-    assert make_ledger(storage).utterances() is None  # a ledger of before
+    assert Ledger(storage, name="demo").utterances() is None  # a ledger of before
     ledger = make_ledger(storage)
     ledger.open(facts, TESTED)
     assert ledger.utterances() == TESTED
     ledger.record(GRID, other, invented(other))  # the study is there, and learns them
-    assert make_ledger(storage).utterances() == TESTED
     assert Ledger(storage, name="demo").utterances() == TESTED  # --report-only opens nothing
-    assert make_ledger(storage, tag="epochs=7").utterances() is None
-    assert make_ledger(storage, name="other").utterances() is None
+    assert Ledger(storage, name="demo", tag="epochs=7").utterances() is None
+    assert Ledger(storage, name="other").utterances() is None
     shorter = replace(TESTED, ids=("c", "d"))
     again = make_ledger(storage)
     again.open(facts, shorter)
     again.keep_options([])
-    assert make_ledger(storage).utterances() == shorter
+    assert Ledger(storage, name="demo").utterances() == shorter
 
 
 def test_a_list_of_utterances_that_is_damaged_is_written_anew(
@@ -291,11 +291,11 @@ def test_a_list_of_utterances_that_is_damaged_is_written_anew(
     with pytest.raises(
         InputError, match=r"'demo/grid': cemobam:utterances is damaged .*; run the study's command again"
     ):
-        make_ledger(storage).utterances()
+        Ledger(storage, name="demo").utterances()
     ledger = make_ledger(storage)
     ledger.open(facts, TESTED)
     ledger.keep_options(["--seeds", "2"])
-    assert make_ledger(storage).utterances() == TESTED
+    assert Ledger(storage, name="demo").utterances() == TESTED
 
 
 # What blocks vary, as Optuna reads it.
