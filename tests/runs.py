@@ -22,8 +22,9 @@ from study.commands import cemobam, main
 ROOT = Path(__file__).resolve().parent.parent
 
 SMALL = ["--k-audio", "1,3", "--k-text", "1:2", "--seeds", "2", "--epochs", "2", "--workers", "2"]
-TRIALS = 2 * (2 * 2 + 3 + 2)
-"""Of a study as :data:`SMALL` asks for it: grid, three more fusions, two ablations, with two seeds each."""
+TRIALS = 2 * (2 * 2) + 2 * (4 + 2)
+"""Of a study as :data:`SMALL` asks for it: the grid with two seeds, then with two fresh ones four fusions and two more
+ablations."""
 
 _STARTED: list[subprocess.Popen[str]] = []
 

@@ -37,6 +37,8 @@ def option(name: str, value: Any) -> list[str]:
     """Return the words that give an option a value, as a user types them: ``--seeds 0,1``."""
     if isinstance(value, list):  # of an option that may be repeated
         return [word for one in value for word in option(name, "=".join([one[0], _listed(one[1])]))]
+    if value is True:
+        return [f"--{name.replace('_', '-')}"]
     said = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
     if name == "seeds" and len(value) == 1:
         said += ","
