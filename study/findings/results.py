@@ -20,7 +20,6 @@ from cemobam_core.metrics import METRICS as SCORES
 from study.design.block import shown
 from study.design.factors import Pair, displayed
 from study.design.seeds import LOOKS
-from study.design.seeds import LOOKS
 from study.findings.aggregate import IDENTITY, PAIR, aggregate, columns, per_seed, whole_numbers
 from study.findings.predictions import NO_UTTERANCES, Predictions, load_predictions
 from study.findings.statistics import Array
