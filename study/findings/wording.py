@@ -89,7 +89,14 @@ def ends(difference: Difference) -> str:
 
 
 def difference_told(
-    difference: Difference, first: str, second: str, *, whose: str, p: float, other: Difference | None = None
+    difference: Difference,
+    first: str,
+    second: str,
+    *,
+    whose: str,
+    p: float,
+    holm: bool = False,
+    other: Difference | None = None,
 ) -> str:
     """Return a difference as a sentence without its full stop.
 
@@ -98,7 +105,8 @@ def difference_told(
         first: what the sentence is about.
         second: what it is compared with.
         whose: luck the interval holds for, as :data:`WHOSE` has it.
-        p: its p-value, corrected.
+        p: its p-value.
+        holm: whether that is after Holm's correction.
         other: the same difference with the other kind of interval; None: there is none.
     """
     size = f"{abs(100 * difference.mean):.1f}"
@@ -111,7 +119,8 @@ def difference_told(
     if other is not None and (both := ends(other)):
         alone = WHOSE["seed" if difference.utterances else "utterances"]
         parts.append(f"{both}, {alone}{' alone' if difference.utterances else ''}")
-    parts.append(f"p {p_value(p)}, {seeds_in_words(difference.n)}")
+    corrected = " after Holm's correction" if holm else ""
+    parts.append(f"p {p_value(p)}{corrected}, {seeds_in_words(difference.n)}")
     return f"{said} ({'; '.join(parts)})"
 
 
