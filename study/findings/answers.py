@@ -88,7 +88,9 @@ def _lines(analysis: Analysis, block: AboutBlock) -> list[str]:
     first, rope = names[made[0].first], points_of(results.about.rope)
     lines += [_differs(c, names) for c in made if c.verdict in ("better", "worse")]
     corrected = f", p after Holm's correction over {len(made)}" if len(made) > 1 else ""
-    of = f"points of {MEASURES[metric]}, 95% interval for {WHOSE[made[0].decided_by]}{corrected}"
+    known = any(pd.notna(c.difference.low) for c in made)
+    interval = f", 95% interval for {WHOSE[made[0].decided_by]}" if known else ""
+    of = f"points of {MEASURES[metric]}{interval}{corrected}"
     if same := [c for c in made if c.verdict == "equivalent"]:
         lines.append(f"Practically the same as {first}, within {rope} ({of}): {_row(same, short)}.")
     if undecided := [c for c in made if c.verdict == "undecided"]:

@@ -25,7 +25,7 @@ from study.findings.evidence import Evidence
 from study.findings.predictions import PREDICTIONS, UTTERANCES
 from study.findings.results import ABOUT, TRIALS, About
 from study.findings.statistics import SEEDS_FOR_INTERVAL
-from study.findings.wording import measured_in, seeds_in_words
+from study.findings.wording import measured_in, points_of, seeds_in_words
 from study.output import figures
 from study.output.error_tables import calibration_table, errors_table, hard_table, no_hard_sentence
 from study.output.figures import Drawing, drawings, without_predictions
@@ -396,7 +396,7 @@ def settings_of(about: About) -> dict[str, object]:
     """Return what all trials share, and their seeds and folds, as a report lists them."""
     fresh = {"fresh seeds": ", ".join(map(str, about.confirm))} if about.confirm else {}
     seeds = ", ".join(map(str, about.seeds))
-    return {**about.settings, "seeds": seeds, **fresh, "folds": about.folds, "rope": f"{about.rope:g} points"}
+    return {**about.settings, "seeds": seeds, **fresh, "folds": about.folds, "rope": points_of(about.rope)}
 
 
 def link(plots: Path, results: Path) -> str:

@@ -225,7 +225,8 @@ def _min_consistent(analysis: Analysis) -> Said:
 
 def _of(made: Sequence[Comparison]) -> str:
     """Return what the numbers of :func:`_row` are."""
-    return f"points, 95% interval, {WHOSE[made[0].decided_by]}"
+    interval = any(pd.notna(c.difference.low) for c in made)
+    return f"points, 95% interval, {WHOSE[made[0].decided_by]}" if interval else "points"
 
 
 def _row(made: Sequence[Comparison]) -> str:

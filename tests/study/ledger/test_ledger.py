@@ -254,37 +254,34 @@ def test_a_trial_whose_predictions_are_damaged_goes_without(
     assert "the trial damaged goes without its predictions: cemobam:predicted is damaged" in caplog.text
 
 
-def of_before(storage: str, facts: StudyFacts, **changes: str) -> Ledger:
-    """A ledger that is opened without the test utterances, as before they were kept."""
-    ledger = Ledger(storage, **{"name": "demo", **changes})
-    ledger.open(facts)
-    return ledger
-
-
-def test_the_test_utterances_are_kept_once_a_study(storage: str, plan: Plan, facts: StudyFacts) -> None:
+def test_the_test_utterances_are_kept_once_a_study(
+    make_ledger: Make, storage: str, plan: Plan, facts: StudyFacts
+) -> None:
     trial, other = plan.design.trials("grid", Pair(1, 1))[:2]
-    before = of_before(storage, facts)
+    before = make_ledger(storage)
+    before.open(facts)
     before.record(GRID, trial, invented(trial))
     assert before.utterances() is None
-    assert of_before(storage, facts).utterances() is None  # a ledger of before
-    ledger = of_before(storage, facts)
+    assert Ledger(storage, name="demo").utterances() is None  # a ledger of before
+    ledger = make_ledger(storage)
     ledger.open(facts, TESTED)
     assert ledger.utterances() == TESTED
     ledger.record(GRID, other, invented(other))  # the study is there, and learns them
-    assert of_before(storage, facts).utterances() == TESTED
     assert Ledger(storage, name="demo").utterances() == TESTED  # --report-only opens nothing
-    assert of_before(storage, facts, tag="epochs=7").utterances() is None
-    assert of_before(storage, facts, name="other").utterances() is None
+    assert Ledger(storage, name="demo", tag="epochs=7").utterances() is None
+    assert Ledger(storage, name="other").utterances() is None
     shorter = replace(TESTED, ids=("c", "d"))
-    again = of_before(storage, facts)
+    again = make_ledger(storage)
     again.open(facts, shorter)
     again.keep_options([])
-    assert of_before(storage, facts).utterances() == shorter
+    assert Ledger(storage, name="demo").utterances() == shorter
 
 
-def test_a_list_of_utterances_that_is_damaged_is_written_anew(storage: str, plan: Plan, facts: StudyFacts) -> None:
+def test_a_list_of_utterances_that_is_damaged_is_written_anew(
+    make_ledger: Make, storage: str, plan: Plan, facts: StudyFacts
+) -> None:
     trial = plan.design.trials("grid", Pair(1, 1))[0]
-    ledger = of_before(storage, facts)
+    ledger = make_ledger(storage)
     ledger.open(facts, TESTED)
     ledger.record(GRID, trial, invented(trial))
     place = open_storage(storage).optuna
@@ -294,11 +291,11 @@ def test_a_list_of_utterances_that_is_damaged_is_written_anew(storage: str, plan
     with pytest.raises(
         InputError, match=r"'demo/grid': cemobam:utterances is damaged .*; run the study's command again"
     ):
-        of_before(storage, facts).utterances()
-    ledger = of_before(storage, facts)
+        Ledger(storage, name="demo").utterances()
+    ledger = make_ledger(storage)
     ledger.open(facts, TESTED)
     ledger.keep_options(["--seeds", "2"])
-    assert of_before(storage, facts).utterances() == TESTED
+    assert Ledger(storage, name="demo").utterances() == TESTED
 
 
 # What blocks vary, as Optuna reads it.

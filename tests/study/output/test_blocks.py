@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import plotly.io
 import pytest
-from invented import FakeEngine, demo_facts
+from invented import FakeEngine, demo_facts, demo_utterances
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from optuna_dashboard import get_note
 from optuna_dashboard._custom_plot_data import get_plotly_graph_objects
@@ -29,6 +29,7 @@ from study.findings.answers import Answer, answers
 from study.findings.evidence import Evidence
 from study.findings.results import Results
 from study.ledger.ledger import Ledger
+from study.ledger.utterances import TestUtterances
 from study.output.compare import compare
 from study.output.publishing import publish_report
 from study.output.report import Report, make_report, result_files
@@ -60,6 +61,7 @@ def ran(
     seeds: int = 3,
     fails: Callable[[Trial], bool] = lambda _: False,
     at: Pair | None = None,
+    utterances: TestUtterances | None = None,
     **design: Any,
 ) -> tuple[StudyRun, Evidence]:
     """A study of some blocks whose outcomes are invented, and what it has to show."""
@@ -69,7 +71,7 @@ def ran(
         design=made, blocks=tuple(by_name), at=at, otherwise=Pair(5, 5), select_by="wa", select_on="val"
     )  # fmt: skip
     ledger = Ledger("sqlite:///:memory:", name="demo")
-    ledger.open(demo_facts())
+    ledger.open(demo_facts(), utterances)
     run = StudyRun(plan, ledger, demo_facts())
     run.run(FakeEngine(fails=fails), lambda *_: None)
     return run, Evidence.of(run, name="demo", models=Path("models"))
@@ -83,7 +85,7 @@ def answer_of(report: Report, block: str) -> str:
 def every(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, StudyRun, Report]:
     """The report of a study of the paper's blocks and of one of each kind, written."""
     folder = tmp_path_factory.mktemp("blocks")
-    run, evidence = ran((*PAPER, *OWN))
+    run, evidence = ran((*PAPER, *OWN), utterances=demo_utterances())
     report = make_report(evidence, again="python run_grid.py --study mine.py")
     report.write(folder / "results", folder / "plots")
     publish_report(run, report)
@@ -99,8 +101,10 @@ def test_every_block_has_its_table_in_every_form_and_its_figure(every: tuple[Pat
             assert (folder / "plots" / f"{block.name}.{form}").is_file()
         table = pd.read_csv(folder / "results" / f"{block.name}.csv")
         frame = report.evidence.results.block(block.name)
-        assert table["wa_mean"].tolist() == pytest.approx((100 * frame["test_wa_mean"]).tolist(), rel=1e-5)
-    assert set(report.missing) == {"confusion", "confusion-difference", "errors", "calibration", "embedding"}
+        means = table["wa_mean"].tolist()
+        assert means[:-1] == pytest.approx((100 * frame["test_wa_mean"]).tolist(), rel=1e-5)
+        assert str(table.iloc[-1, 0]).endswith(" vote")
+    assert set(report.missing) == {"confusion", "confusion-difference", "calibration", "embedding"}
     assert (folder / "plots/hidden_dim-lr_sd.png").is_file()
     ours = {path.name for path in (folder / "results").iterdir()}
     assert ours <= set(result_files(report.evidence.about))
@@ -110,6 +114,9 @@ def test_tables_name_configurations_as_a_reader_does(every: tuple[Path, StudyRun
     _, _, report = every
     tables = report.tables
     firsts = {name: [row[0].text for row in table.rows] for name, table in tables.items()}
+    votes = {block.name: firsts[block.name].pop() for block in OWN}
+    assert votes["width"] == "16, vote of 3 seeds"
+    assert votes["hidden_dim-lr"] == "8, 0.0001, vote of 3 seeds"
     assert firsts["width"] == ["8", "16", "64"]
     assert firsts["rate"] == ["0.0001", "0.0003", "1"]
     assert firsts["hidden_dim-lr"] == ["8, 0.0001", "8, 0.0003", "16, 0.0001", "16, 0.0003"]
@@ -118,7 +125,8 @@ def test_tables_name_configurations_as_a_reader_does(every: tuple[Path, StudyRun
     assert firsts["systems"] == ["cemobam", "concat_mlp", "gcn", "logistic"]
     assert firsts["cross"][:2] == ["min, True, 2", "min, True, 4"]
     where = (
-        "(demo (synthetic), K_audio = 2, K_text = 1): test split, percent, mean over 3 seeds ± half its 95% interval"
+        "(demo (synthetic), K_audio = 2, K_text = 1): test split, percent, mean over 3 seeds that took no part in "
+        "choosing K ± half its 95% interval (another seed)"
     )
     for name, title in (
         *(("width", "How wide must it be?"), ("rate", "Learning rate")),
@@ -139,7 +147,7 @@ def test_figures_are_of_the_kind_that_the_block_is(every: tuple[Path, StudyRun, 
     assert [label.get_text() for label in figures["hidden_dim-lr"].axes[0].get_yticklabels()] == ["0.0003", "0.0001"]
     for name, axis in (("systems", "x"), ("cross", "y")):  # there are too many of the latter to stand side by side
         labels = [label.get_text() for label in getattr(figures[name].axes[0], f"get_{axis}ticklabels")()]
-        assert labels == [row[0].text for row in every[2].tables[name].rows]
+        assert labels == [row[0].text for row in every[2].tables[name].rows[:-1]]  # all but the vote
     panels = [ax.get_title() for ax in figures["curves"].axes if ax.axison]
     assert panels == ["grid", "fusion", "ablation", "width", "rate", "tricks", "systems", "cross"]
 
@@ -161,7 +169,7 @@ def test_the_report_asks_every_question_and_answers_it(every: tuple[Path, StudyR
         assert any(answer.question in paragraph for paragraph in report.summary)
     for block in OWN:
         assert f"/{block.name}.png)" in markdown
-    assert len(report.claims) == 7
+    assert len(report.claims) == 15
 
 
 def test_the_dashboard_shows_every_block(every: tuple[Path, StudyRun, Report]) -> None:
@@ -218,13 +226,13 @@ def test_studies_with_blocks_of_their_own_compare(every: tuple[Path, StudyRun, R
 
 def test_one_more_block_or_row_changes_no_other_verdict(every: tuple[Path, StudyRun, Report]) -> None:
     """Each block is a family of its own, and the claims are the paper's."""
-    alone = ran(PAPER)[1]
+    alone = ran(PAPER, utterances=demo_utterances())[1]
     several = every[2].evidence
     assert claims(alone.analysis) == claims(several.analysis)
     for name in ("fusion", "ablation"):
         assert str(alone.analysis.of(name)) == str(several.analysis.of(name))
     wider = with_values(WIDTH, {"hidden_dim": (8, 16, 64, 128)})
-    more = ran((*PAPER, wider, *OWN[1:]))[1]
+    more = ran((*PAPER, wider, *OWN[1:]), utterances=demo_utterances())[1]
     assert claims(more.analysis) == claims(several.analysis)
     for block in (*PAPER, *OWN[1:]):
         assert str(more.analysis.of(block.name)) == str(several.analysis.of(block.name))
@@ -312,34 +320,40 @@ def test_an_answer_has_the_signs_of_the_table() -> None:
     val = {8: [0.5] * 5, 16: [0.6] * 5, 64: [0.7] * 5}
     test = {8: 0.5 + luck, 16: 0.6 + luck[::-1], 64: 0.598 + luck}
     answer, report = told({"val": val, "test": {k: list(v) for k, v in test.items()}})
-    best, differs, noise = answer.lines
+    best, differs, same = answer.lines
     assert best == (
         "By validation WA, hidden_dim 64 is best: WA 59.8 on test over 5 seeds. On test, hidden_dim 16 has the highest "
         "mean, 60.0, but the test split must not choose."
     )
-    assert differs.startswith("hidden_dim 8 scores less than hidden_dim 16: −10.0 points, 95% interval [−10.")
-    assert differs.endswith("(p < 0.001, 5 seeds).")
-    assert noise.startswith(
-        "Within noise of hidden_dim 16 (points of WA, p after Holm's correction over 2): 64 (−0.2 [−"
+    assert differs == (
+        "hidden_dim 8 scores 10.0 points less than hidden_dim 16 (95% interval [−10.4, −9.6], another seed; p < 0.001, "
+        "5 seeds). Probability that it is better by more than 1 point < 0.01, practically the same < 0.01, worse by "
+        "more than 1 point > 0.99."
+    )
+    # the differences are 0.1, -0.5, -0.2, 0.1 and -0.5 points: mean -0.2, deviation 0.3, so t is -1.49
+    assert same == (
+        "Practically the same as hidden_dim 16, within 1 point (points of WA, 95% interval for another seed, p after "
+        "Holm's correction over 2): 64 (−0.2 [−0.6, +0.2], p 0.210)."
     )
     cells = {row[0].text: row[1] for row in report.tables["width"].rows}
     assert [name for name, cell in cells.items() if cell.bold] == ["16"]
     assert [name for name, cell in cells.items() if cell.mark] == ["8"]
-    assert "* differs from hidden_dim 16 by more than noise (paired by seed, 95%, Holm's correction)." in (
-        report.tables["width"].notes
+    assert report.tables["width"].notes[0] == (
+        "* differs from hidden_dim 16 (p < 0.05 after Holm's correction, another seed; comparisons.csv has the "
+        "difference)."
     )
 
 
-def test_a_difference_that_is_corrected_for_the_choice_of_k_says_what_the_table_has(
-    every: tuple[Path, StudyRun, Report],
-) -> None:
+def test_an_answers_differences_are_those_of_the_tables_cells(every: tuple[Path, StudyRun, Report]) -> None:
     report = every[2]
     made = report.evidence.analysis.of("width")["wa"]
-    assert all(c.corrected for c in made)
+    cells = report.tables["width"].frame.set_index("hidden_dim")["wa_mean"]
     said = answer_of(report, "width")
+    assert [c.verdict for c in made] == ["undecided", "undecided"]
     for c in made:
-        raw = f"{-100 * c.raw:+.1f}".replace("-", "−")
-        assert f"corrected for having chosen K, {raw} in the table" in said
+        difference = cells[int(c.second)] - cells[int(c.first)]
+        assert 100 * c.difference.mean == pytest.approx(-difference)
+        assert f"{c.second} ({difference:+.1f} [".replace("-", "−") in said
 
 
 def test_a_plane_of_many_cells_is_a_csv_and_its_differences_are_counted(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_every_block_has_its_figures_and_a_note(
         note = note_of(ledger, block)
         done = len(run.trials(block))
         assert f"{done} of {done} trials of this block are done" in note
-        for part in ("within noise", "K_audio = 2, K_text = 1", "epochs **2**", "    python run_grid.py --seeds 2"):
+        for part in ("undecided", "K_audio = 2, K_text = 1", "epochs **2**", "    python run_grid.py --seeds 2"):
             assert part in note
     assert "MEAN" in note_of(ledger, "fusion")
     assert "w/o CH-GAT" in note_of(ledger, "ablation")

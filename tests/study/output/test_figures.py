@@ -20,8 +20,9 @@ from study.design.factors import Pair
 from study.findings.analysis import MEASURES
 from study.findings.calibration import measured
 from study.findings.confusions import ConfusionDifference, matrix_difference
-from study.findings.errors import BOTH_KINDS, By, Recall, left_out, shown_groups
+from study.findings.errors import By, Recall, left_out, shown_groups
 from study.findings.results import Results
+from study.findings.wording import WHOSE
 from study.ledger.outcomes import METRICS
 from study.output import figures
 from study.output.figures import interactive
@@ -281,11 +282,13 @@ def test_recall_by_group_finds_room(speakers: int, classes: int) -> None:
         made += recalls_of("session", [f"Ses{i}" for i in range(min(speakers, 5))])
         made += recalls_of("length", ["up to 1.0 s", "1.0 to 2.0 s", "over 2.0 s"])
     kinds = shown_groups(made)
-    figure = errors_figure(kinds, overall=0.9, over=BOTH_KINDS, notes=left_out(made), title="demo, $K_{audio}$=10")
+    figure = errors_figure(
+        kinds, overall=0.9, over=WHOSE["utterances"], notes=left_out(made), title="demo, $K_{audio}$=10"
+    )
     no_text_collides(figure)
     assert figure.get_figheight() <= 9
     assert len(figure.axes) == (4 if speakers else 1)
-    assert BOTH_KINDS in figure.get_suptitle()
+    assert WHOSE["utterances"] in figure.get_suptitle()
     low, high = figure.axes[-1].get_xlim()
     assert 0 <= low < high == 100
     ticks = [label.get_text() for label in figure.axes[0].get_yticklabels()]
@@ -297,7 +300,7 @@ def test_recall_by_group_finds_room(speakers: int, classes: int) -> None:
 
 def test_recall_without_intervals_says_so() -> None:
     alone = [replace(one, low=np.nan, high=np.nan, seeds=1) for one in recalls_of("class", ["a", "b"])]
-    figure = errors_figure({"class": alone}, overall=0.9, over=BOTH_KINDS, title="x")
+    figure = errors_figure({"class": alone}, overall=0.9, over=WHOSE["utterances"], title="x")
     no_text_collides(figure)
     assert legend_of(figure) == ["all utterances", "mean"]
     assert figure.get_suptitle() == "x: test split, 1 seed"
