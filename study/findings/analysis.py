@@ -29,6 +29,7 @@ from study.findings.luck import (
     over_looks,
     probabilities,
     seeds_needed,
+    utterances_needed,
     vote,
 )
 from study.findings.results import AboutBlock, GridScores, Results
@@ -392,9 +393,26 @@ class Analysis:
         if (of := comparison.components) is None:
             return None
         of = of if comparison.decided_by == "utterances" else of.over_seeds
-        undecided = sum(map(_open, self.of(comparison.family)[comparison.metric]))
-        n = seeds_needed(comparison.difference.mean, of, LEVEL / max(1, undecided))
+        n = seeds_needed(comparison.difference.mean, of, self._share(comparison))
         return n if n and n <= MANY_SEEDS else None
+
+    def utterances_needed(self, comparison: Comparison) -> int | None:
+        """Return with about how many test utterances a difference would be told from 0 with the seeds that there are.
+
+        Args:
+            comparison: that is undecided.
+
+        Returns:
+            None where no number would do, or other utterances do not count.
+        """
+        of = comparison.components
+        if of is None or comparison.decided_by == "seed":
+            return None
+        return utterances_needed(comparison.difference.mean, of, self._share(comparison))
+
+    def _share(self, comparison: Comparison) -> float:
+        """Return the level of each undecided comparison of a family."""
+        return LEVEL / max(1, sum(map(_open, self.of(comparison.family)[comparison.metric])))
 
     @cached_property
     def more_seeds(self) -> dict[str, int]:

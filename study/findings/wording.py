@@ -158,7 +158,7 @@ def more_told(undecided: Sequence[tuple[Comparison, str]], analysis: Analysis) -
     about = analysis.results.about
     enough = {name: analysis.seeds_needed(comparison) for comparison, name in undecided}
     needed = [f"{name} {n}" for name, n in enough.items() if n]
-    never = [name for name, n in enough.items() if n is None]
+    never = [_with_utterances(c, name, analysis) for c, name in undecided if enough[name] is None]
     told = ""
     if needed and about.looks:
         told += f" It would take more seeds than the last look has: {', '.join(needed)}."
@@ -169,6 +169,12 @@ def more_told(undecided: Sequence[tuple[Comparison, str]], analysis: Analysis) -
         why = f" on these {of.utterances} test utterances" if of.utterances else ""
         told += f" No number of seeds up to {MANY_SEEDS} would tell the difference to {listed(never)}{why}."
     return told
+
+
+def _with_utterances(comparison: Comparison, name: str, analysis: Analysis) -> str:
+    """Return the name of what the reference is compared with, and how many test utterances would tell the two apart."""
+    n = analysis.utterances_needed(comparison)
+    return f"{name} (some {float(f'{n:.2g}'):,.0f} utterances would)" if n else name
 
 
 def signed(value: float) -> str:
