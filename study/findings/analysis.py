@@ -150,12 +150,13 @@ class Sampling:
     """How other utterances would be drawn.
 
     Attributes:
-        by: what is drawn: single utterances, speakers with all of theirs, or the folds of a cross-validation.
+        by: what is drawn: single utterances, utterances of the same speakers (too few to draw others), speakers with
+            all of theirs, or the folds of a cross-validation.
         clusters: (U,), which of them each utterance belongs to; None: to none but itself.
         fold_ratio: of folds, the test utterances over the training utterances.
     """
 
-    by: Literal["utterance", "speaker", "fold"] = "utterance"
+    by: Literal["utterance", "utterance of these speakers", "speaker", "fold"] = "utterance"
     clusters: Indices | None = None
     fold_ratio: float = 0.0
 
@@ -312,8 +313,10 @@ class Analysis:
             return Sampling()
         if folds > 1:
             return Sampling("fold", kept.folds, len(kept.folds) / sum(kept.train_sizes))
+        if kept.speakers is None:
+            return Sampling()
         speakers = cluster_by(kept.speakers)
-        return Sampling() if speakers is None else Sampling("speaker", speakers)
+        return Sampling("utterance of these speakers") if speakers is None else Sampling("speaker", speakers)
 
     def _crossed(self, differences: Array, level: float) -> Difference:
         sampling = self.sampling
