@@ -37,6 +37,11 @@ def invented(trial: Trial) -> Outcome:
     return predicting(Outcome(status="done", seconds=0.5, device="cpu", metrics=metrics), predicted)
 
 
+def unpredicted(trial: Trial) -> Outcome:
+    """An invented outcome as ledgers have it that are from before predictions were kept."""
+    return replace(invented(trial), predicted=b"")
+
+
 def predicting(outcome: Outcome, predicted: npt.NDArray[Any]) -> Outcome:
     """Return an outcome with predictions of the test utterances, and all that follows from them."""
     tested = scores(predicted, LABELS, np.zeros_like(LABELS), len(CLASSES))

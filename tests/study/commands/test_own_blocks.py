@@ -169,7 +169,7 @@ def test_options_that_repeat_are_typed_again_as_they_were() -> None:
         ("--set gat_layers=2", "gat_layers=2", "grid fusion ablation"),
         ("--epochs 3 --set weight_decay=0", "epochs=3,weight_decay=0", "grid fusion ablation"),
         ("--set epochs=3 --profile released", "profile=released,epochs=3", "grid fusion ablation"),
-        ("--system gcn", "system=gcn", "grid"),
+        ("--system gcn", "system=gcn", "grid confirm"),
         ("--vary hidden_dim=8,16", "", "hidden_dim"),
         ("--vary hidden_dim=8,16 --vary lr=1,2 --systems gcn,logistic", "", "hidden_dim-lr systems"),
         ("--vary hidden_dim=8,16 --blocks grid", "", "grid hidden_dim"),
@@ -270,7 +270,7 @@ def test_a_plan_of_blocks_of_ones_own(in_folder: Path, monkeypatch: pytest.Monke
     assert "systems     4 trials at K 5,5" in lines
     lines = plan("--vary hidden_dim=8,16 --blocks grid --k-audio 1 --k-text 1,2")
     assert "grid        4 trials" in lines
-    assert "hidden_dim  4 trials at the K pair that grid chooses" in lines
+    assert "hidden_dim  4 trials at the K pair that grid chooses, seeds 2, 3" in lines
     lines = plan("--study study.py --at 3,2")
     assert "width       4 trials at K 3,2" in lines
     assert "tricks      4 trials at K 3,2" in lines

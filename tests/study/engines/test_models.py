@@ -277,7 +277,8 @@ def test_models_are_kept_by_the_study_and_drawn_from(in_folder: Path, capsys: py
     assert len(folders) == 2
     content = json.loads((folders[0] / "config.json").read_text())
     at = before["k_audio"] == content["graph"]["k_audio"]
-    row = before[at & (before["seed"] == 0) & (before["fusion"] == "min")]
+    assert sorted(json.loads((folder / "config.json").read_text())["seed"] for folder in folders) == [2, 3]
+    row = before[at & (before["seed"] == content["seed"]) & (before["fusion"] == "min")]
     assert content["metrics"]["test_wa"] == row[row["modules"] == "full"]["test_wa"].iloc[0]
     assert Path("plots/demo/embedding.pdf").exists()
     assert cemobam(["figures", *SMALL, "--only", "embedding,confusion", "--plots", "elsewhere"]) == 0
@@ -293,8 +294,8 @@ def test_models_are_kept_by_the_study_and_drawn_from(in_folder: Path, capsys: py
 @pytest.mark.slow
 def test_all_models_are_kept_as_they_are_trained(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*SMALL, "--keep-models", "all"]) == 0
-    assert "14 models are kept" in capsys.readouterr().out
-    assert len(list(Path("results/demo/models").iterdir())) == 14
+    assert "16 models are kept" in capsys.readouterr().out
+    assert len(list(Path("results/demo/models").iterdir())) == 16
 
 
 def test_a_disk_too_small_is_told_before_anything_runs(
@@ -303,7 +304,7 @@ def test_a_disk_too_small_is_told_before_anything_runs(
     usage = type("usage", (), {"free": 1000})
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     assert main([*SMALL, "--keep-models", "all"]) == 2
-    assert "14 models take" in capsys.readouterr().err
+    assert "16 models take" in capsys.readouterr().err
     assert not Path("results/demo/models").exists()
 
 

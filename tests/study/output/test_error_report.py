@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from invented import FakeEngine, demo_plan, invented
+from invented import FakeEngine, demo_plan, invented, unpredicted
 from safetensors.numpy import save_file
 
 from study.design.configuration import Trial
@@ -47,14 +47,6 @@ class Predicting(FakeEngine):
     def run(self, trials: Iterable[Trial]) -> Iterator[tuple[Trial, Outcome]]:
         for trial, _ in super().run(trials):
             yield trial, predicting(trial)
-
-
-class OfBefore(FakeEngine):
-    """An engine whose trials have no predictions, as before they were kept."""
-
-    def run(self, trials: Iterable[Trial]) -> Iterator[tuple[Trial, Outcome]]:
-        for trial, outcome in super().run(trials):
-            yield trial, replace(outcome, predicted=b"", confusion=())
 
 
 @pytest.fixture
@@ -119,7 +111,7 @@ def test_the_section_stands_below_the_other_tables(study: Callable[..., StudyRun
     assert "vote of 3 seeds" in summary
     assert "u39" not in summary
     # a later report of a study without predictions removes them
-    without = report_of(study(engine=OfBefore()), tmp_path)
+    without = report_of(study(engine=FakeEngine(outcome=unpredicted)), tmp_path)
     without.write(tmp_path / "results", tmp_path / "plots")
     left = {path.name for path in (tmp_path / "results").iterdir()}
     assert not {f"{name}.csv" for name in ERRORS} & left
@@ -163,7 +155,7 @@ def test_what_is_missing_says_what_to_do(study: Callable[..., StudyRun], tmp_pat
         return drawings(evidence)[name].draw(evidence)
 
     assert "--keep-probabilities" in str(why(study(), "calibration"))
-    old = study(engine=OfBefore())
+    old = study(engine=FakeEngine(outcome=unpredicted))
     for name in ("errors", "calibration"):
         assert why(old, name) == "its ledger is from before predictions were kept: run it under another --name"
     assert "no block" in str(why(old, "confusion-difference"))

@@ -211,7 +211,7 @@ def fusion_figure(results: Results, *, dataset: str, title: str, seeds: int) -> 
 def test_variants_show_every_seed_and_what_is_missing(missing: tuple[str, ...]) -> None:
     results = study(np.random.default_rng(0), Noise(), size=(2, 2), variants=worse(1.0))
     trials = results.trials[~results.trials["fusion"].isin(missing)].copy()
-    trials.loc[(trials["fusion"] == "mean") & (trials["seed"] == 3), "status"] = "failed"
+    trials.loc[(trials["fusion"] == "mean") & (trials["seed"] == 8), "status"] = "failed"
     holed = Results(about=results.about, trials=trials)
     figure = fusion_figure(holed, dataset="iemocap", title="demo (synthetic)", seeds=5)
     no_text_collides(figure)

@@ -98,7 +98,7 @@ def test_what_failed_or_is_not_run_is_said_and_nothing_breaks(
     assert "Ablation, every seed" not in text  # it was not asked for
     assert "Left out, because not complete: K_text 3." in " ".join(report.tables["variance"].notes)
     assert "table1" not in report.tables
-    assert set(report.figures) == {"topk", "topk-sd", "marginal", "curves"}
+    assert set(report.figures) == {"topk", "topk-sd", "marginal", "curves", "errors"}
     assert "confusion matrix" in " ".join(report.missing.values())
 
 
@@ -112,8 +112,8 @@ def test_a_ledger_cut_off_anywhere_is_reported_as_far_as_it_goes(
     evidence = Evidence.of(StudyRun(plan, make_ledger(), facts), name="demo", models=tmp_path)
     report = make_report(evidence, again="again")
     report.write(tmp_path / "results", tmp_path / "plots")
-    assert f"{keep} of 22 trials done, {22 - keep} not run yet" in (tmp_path / "results/report.html").read_text()
-    assert len(pd.read_csv(tmp_path / "results/claims.csv")) == 7
+    assert f"{keep} of 24 trials done, {24 - keep} not run yet" in (tmp_path / "results/report.html").read_text()
+    assert len(pd.read_csv(tmp_path / "results/claims.csv")) == 15
 
 
 @pytest.mark.slow
