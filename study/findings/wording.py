@@ -157,13 +157,13 @@ def more_told(undecided: Sequence[tuple[Comparison, str]], analysis: Analysis) -
     """
     about = analysis.results.about
     enough = {name: analysis.seeds_needed(comparison) for comparison, name in undecided}
-    needed = [f"{name} {n}" for name, n in enough.items() if n]
+    needed = [f"{n} for {name}" for name, n in enough.items() if n]
     never = [_with_utterances(c, name, analysis) for c, name in undecided if enough[name] is None]
     told = ""
     if needed and about.looks:
-        told += f" It would take more seeds than the last look has: {', '.join(needed)}."
+        told += f" It would take more seeds than the last look has: {'; '.join(needed)}."
     elif needed:
-        told += f" If differences stay as they are, so many seeds would tell them: {', '.join(needed)}."
+        told += f" If differences stay as they are, so many seeds would tell them: {'; '.join(needed)}."
     if never:
         of = undecided[0][0].difference
         why = f" on these {of.utterances} test utterances" if of.utterances else ""

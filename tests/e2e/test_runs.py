@@ -76,7 +76,7 @@ def test_the_demo_from_nothing_to_tables_and_again(in_folder: Path) -> None:
     assert {path: path.read_bytes() for path in kept} == kept
     assert "about the demo data alone" in out
     claims = pd.read_csv("results/demo/claims.csv").set_index("id")["verdict"]
-    assert set(claims) <= {"confirmed", "within noise", "contradicted", "not tested"}
+    assert set(claims) <= {"confirmed", "equivalent", "undecided", "contradicted", "not tested"}
     assert claims["level"] == "not tested"
     assert Path("plots/demo/fig2_topk.pdf").exists()
 
