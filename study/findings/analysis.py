@@ -212,22 +212,22 @@ class Analysis:
         Args:
             name: of the block; none that compares nothing, or that the study has not got, has any.
         """
-        if name not in self._families:
-            block = self.results.about.block(name)
-            compared = block is not None and block.compared and len(block.rows) > 1
-            self._families[name] = (
-                {m: self._compared(block, m) for m in self.results.measures} if block and compared else {}
-            )
-        return self._families[name]
+        block = self.results.about.block(name)
+        if block is None or not block.compared or len(block.rows) < 2:
+            return {}
+        return {metric: self.family(block, metric) for metric in self.results.measures}
+
+    def family(self, block: AboutBlock, metric: Metric) -> list[Comparison]:
+        """Return a compared block's reference against each of its other configurations, by one metric."""
+        if (block.name, metric) not in self._families:
+            others = [place for place in range(len(block.rows)) if place != block.reference]
+            made = [self._compare(block, block.reference, other, metric) for other in others]
+            self._families[block.name, metric] = _judged([comparison for comparison in made if comparison])
+        return self._families[block.name, metric]
 
     @cached_property
-    def _families(self) -> dict[str, dict[Metric, list[Comparison]]]:
+    def _families(self) -> dict[tuple[str, Metric], list[Comparison]]:
         return {}
-
-    def _compared(self, block: AboutBlock, metric: Metric) -> list[Comparison]:
-        others = [place for place in range(len(block.rows)) if place != block.reference]
-        made = [self._compare(block, block.reference, other, metric) for other in others]
-        return _judged([comparison for comparison in made if comparison])
 
     def between(self, block: AboutBlock, first: str, second: str, *, metric: Metric | None = None) -> Comparison | None:
         """Return the comparison of two configurations of a block, as a family by itself; None: they are not there.
@@ -413,9 +413,14 @@ class Analysis:
             return None
         return utterances_needed(comparison.difference.mean, of, self._share(comparison))
 
+    def _family_of(self, comparison: Comparison) -> list[Comparison]:
+        block = self.results.about.block(comparison.family)
+        assert block
+        return self.family(block, comparison.metric)
+
     def _share(self, comparison: Comparison) -> float:
         """Return the level of each undecided comparison of a family."""
-        return LEVEL / max(1, sum(map(_open, self.of(comparison.family)[comparison.metric])))
+        return LEVEL / max(1, sum(map(_open, self._family_of(comparison))))
 
     @cached_property
     def more_seeds(self) -> dict[str, int]:
