@@ -252,7 +252,7 @@ class Analysis:
         both = figures[figures.index.isin(seeds)][[first, second]].dropna()
         if both.empty:
             return None
-        level = SPENT[LOOKS.index(len(seeds))] if about.looks else LEVEL
+        level = SPENT[LOOKS.index(len(seeds))] if about.looks and block.compared else LEVEL
         differences = self._differences((block.rows[first], block.rows[second]), metric, both.index)
         utterances = None if differences is None else self._crossed(differences, level)
         return Comparison(

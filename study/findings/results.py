@@ -20,6 +20,7 @@ from cemobam_core.metrics import METRICS as SCORES
 from study.design.block import shown
 from study.design.factors import Pair, displayed
 from study.design.seeds import LOOKS
+from study.design.seeds import LOOKS
 from study.findings.aggregate import IDENTITY, PAIR, aggregate, columns, per_seed, whole_numbers
 from study.findings.predictions import NO_UTTERANCES, Predictions, load_predictions
 from study.findings.statistics import Array
@@ -546,6 +547,8 @@ def _check_block(about: About, block: AboutBlock) -> None:
         raise ValueError(f"n_seeds of the block {block.name}")
     if about.looks and block.compared and not set(block.n_seeds) <= set(LOOKS):
         raise ValueError(f"n_seeds of the block {block.name} are not those of looks")
+    if about.looks and block.compared and not set(block.n_seeds) <= set(LOOKS):
+        raise ValueError(f"the block {block.name} was not looked at with {max(block.n_seeds)} seeds")
     if len(set(block.seeds)) < len(block.seeds):
         raise ValueError(f"the block {block.name} has a seed twice")
     if len(set(block.rows)) < len(block.rows):

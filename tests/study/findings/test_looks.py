@@ -52,7 +52,7 @@ def known(trial: Trial) -> Outcome:
     fusion, modules = (str(trial.configuration.get(name)) for name in ("fusion", "modules"))
     rng = np.random.default_rng([trial.seed, *map(ord, f"{fusion} {modules}")])
     wrong = np.arange(N) < WRONG
-    wrong[rng.choice(np.arange(350, N))] = True  # a seed's own luck
+    wrong[rng.choice(np.arange(350, N), rng.integers(3), replace=False)] = True  # a seed's own luck
     if fusion == "cls":
         wrong[WRONG : WRONG + 40] = True
     more = MORE_WRONG.get(fusion, (0, 0))[trial.seed % 2]
@@ -114,19 +114,20 @@ TRIALS = 2 + 20 + 5 + 20 + 10 + 5 + 5
 
 
 @pytest.fixture(scope="module")
-def whole() -> tuple[StudyRun, FakeEngine, Ledger]:
-    """The study, run to its end."""
-    ledger, engine = opened(), FakeEngine(outcome=known)
-    return run_on(plan(), ledger, engine), engine, ledger
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyRun, FakeEngine, str]:
+    """The study, run to its end, and where its ledger is."""
+    storage = f"sqlite:///{tmp_path_factory.mktemp('looks') / 'study.db'}"
+    engine = FakeEngine(outcome=known)
+    return run_on(plan(), opened(storage), engine), engine, storage
 
 
 @pytest.fixture(scope="module")
-def compared(whole: tuple[StudyRun, FakeEngine, Ledger]) -> dict[str, Comparison]:
+def compared(whole: tuple[StudyRun, FakeEngine, str]) -> dict[str, Comparison]:
     analysis = evidence_of(whole[0]).analysis
     return {c.second: c for name in ("fusion", "ablation") for c in analysis.of(name)["wa"]}
 
 
-def test_each_has_as_many_seeds_as_it_takes(whole: tuple[StudyRun, FakeEngine, Ledger]) -> None:
+def test_each_has_as_many_seeds_as_it_takes(whole: tuple[StudyRun, FakeEngine, str]) -> None:
     run, engine, _ = whole
     assert seeds_of(run) == FATES
     assert len(engine.ran) == len(set(engine.ran)) == TRIALS
@@ -177,17 +178,17 @@ def test_with_ten_seeds_it_would_not_have_been_clear_after_five(compared: dict[s
 
 
 def test_without_differences_that_are_true_looking_again_finds_no_more_than_it_may() -> None:
-    """4,000 studies of 20 paired seeds each, and no difference: a false alarm at any look is no likelier than 5%."""
-    differences = np.random.default_rng(0).standard_normal((4000, max(LOOKS)))
+    """20,000 studies of 20 paired seeds each, and no difference: a false alarm at any look is no likelier than 5%."""
+    differences = np.random.default_rng(0).standard_normal((20_000, max(LOOKS)))
     found = np.zeros(len(differences), bool)
     for n, level in zip(LOOKS, SPENT, strict=True):
         found |= stats.ttest_1samp(differences[:, :n], 0, axis=1).pvalue < level
-    assert 0.03 < found.mean() < 0.05
+    assert 0.04 < found.mean() < 0.05
 
 
-def test_asked_again_it_has_nothing_to_do(whole: tuple[StudyRun, FakeEngine, Ledger]) -> None:
+def test_asked_again_it_has_nothing_to_do(whole: tuple[StudyRun, FakeEngine, str]) -> None:
     engine = FakeEngine(outcome=known)
-    again = run_on(plan(), whole[2], engine)
+    again = run_on(plan(), opened(whole[2]), engine)
     assert engine.ran == []
     assert seeds_of(again) == FATES
 
@@ -202,19 +203,19 @@ def told(run: StudyRun) -> tuple[object, ...]:
     return about, table.frame.to_csv(), table.markdown(), blocks, claims(analysis)
 
 
-def test_the_ledger_alone_gives_the_same_tables(whole: tuple[StudyRun, FakeEngine, Ledger]) -> None:
+def test_the_ledger_alone_gives_the_same_tables(whole: tuple[StudyRun, FakeEngine, str]) -> None:
     """As --report-only does it: whatever seeds are recorded, each look sees those that it had."""
-    report_only = StudyRun(plan(), whole[2], demo_facts())
+    report_only = StudyRun(plan(), opened(whole[2]), demo_facts())
     assert seeds_of(report_only)["max"] == 5
     catch_up(report_only, name="demo")
     assert told(report_only) == told(whole[0])
     # of some blocks alone, those that are recorded as well are told of in the same way
-    of_one = StudyRun(plan(blocks=("fusion",)), whole[2], demo_facts())
+    of_one = StudyRun(plan(blocks=("fusion",)), opened(whole[2]), demo_facts())
     catch_up(of_one, name="demo")
     assert told(of_one) == told(whole[0])
 
 
-def test_its_files_give_the_same_comparisons(whole: tuple[StudyRun, FakeEngine, Ledger], tmp_path: Path) -> None:
+def test_its_files_give_the_same_comparisons(whole: tuple[StudyRun, FakeEngine, str], tmp_path: Path) -> None:
     evidence = evidence_of(whole[0])
     evidence.results.save(tmp_path)
     read = Analysis(load_results(tmp_path))
@@ -226,7 +227,7 @@ def test_its_files_give_the_same_comparisons(whole: tuple[StudyRun, FakeEngine, 
     pd.testing.assert_frame_equal(after.frame, before.frame, rtol=1e-12)
 
 
-@pytest.mark.parametrize("after", [1, 20, 32, 33, 40, 47, 50, TRIALS - 1])
+@pytest.mark.parametrize("after", [20, 32, 40, 47])
 def test_stopped_anywhere_it_goes_on_as_if_nothing_had_been(after: int, tmp_path: Path) -> None:
     """After 32 trials comes the first look, after 47 the second."""
     storage = f"sqlite:///{tmp_path / 'study.db'}"
@@ -240,13 +241,13 @@ def test_stopped_anywhere_it_goes_on_as_if_nothing_had_been(after: int, tmp_path
     assert seeds_of(run) == FATES
 
 
-def test_seeds_of_an_earlier_run_are_looked_at_before_more_are_run() -> None:
+def test_seeds_of_an_earlier_run_are_looked_at_before_more_are_run(tmp_path: Path) -> None:
     """Ten seeds are there; those beyond the fifth count where a look asks for them."""
-    ledger = opened()
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
     ten = plan(until_clear=False, design=replace(plan().design, confirm=10))
-    run_on(ten, ledger, FakeEngine(outcome=known))
+    run_on(ten, opened(storage), FakeEngine(outcome=known))
     engine = FakeEngine(outcome=known)
-    run = run_on(plan(), ledger, engine)
+    run = run_on(plan(), opened(storage), engine)
     assert seeds_of(run) == FATES
     assert {(trial.configuration.get("fusion"), trial.seed) for trial in engine.ran} == {
         (fusion, seed) for fusion in ("min", "max") for seed in range(12, 22)
@@ -257,12 +258,12 @@ def test_seeds_of_an_earlier_run_are_looked_at_before_more_are_run() -> None:
     assert about.confirm == tuple(range(2, 22))
 
 
-def test_a_block_that_is_not_run_gets_no_more_seeds() -> None:
-    ledger = opened()
+def test_a_block_that_is_not_run_gets_no_more_seeds(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
     five = plan(until_clear=False, design=replace(plan().design, confirm=5))
-    run_on(five, ledger, FakeEngine(outcome=known))
+    run_on(five, opened(storage), FakeEngine(outcome=known))
     engine = FakeEngine(outcome=known)
-    run = run_on(plan(blocks=("ablation",)), ledger, engine)
+    run = run_on(plan(blocks=("ablation",)), opened(storage), engine)
     assert engine.ran == []
     assert set(seeds_of(run).values()) == {5}
     assert run.counts() == (15, 15)
@@ -308,7 +309,7 @@ def test_where_nothing_chooses_the_seeds_asked_for_come_first() -> None:
     design = small_design(k_audio=(1,), k_text=(1,), seeds=(0, 1, 7))
     alone = replace(design, blocks={"ablation": design.blocks["ablation"]})
     bare = plan(blocks=("ablation",), design=alone, at=Pair(1, 1))
-    run = run_on(bare, opened(), FakeEngine(outcome=known))
+    run = StudyRun(bare, opened(), demo_facts())
     assert not run.confirms("ablation")
     assert run.seeds_of("ablation") == (0, 1, 7, 8, 9)
     many = replace(bare, design=replace(bare.design, seeds=tuple(range(12))))
