@@ -166,7 +166,7 @@ def with_predictions(
     """
     classes, trials = len(CLASSES), results.trials.copy()
     labels = np.arange(utterances) % classes
-    by = trials.groupby(list(results.about.identity[1:]), dropna=False, sort=False).ngroup().to_numpy()
+    by = np.asarray(trials.groupby(list(results.about.identity[1:]), dropna=False, sort=False).ngroup(), dtype=np.int64)
     predicted = labelled(rng, trials["test_wa"].to_numpy(), by, labels, spread)
     for metric in SCORES:
         trials[f"test_{metric}"] = contributions(predicted, labels, metric, classes).mean(axis=1)

@@ -455,8 +455,8 @@ def _anchors(path: Path, sizes: Sizes, graph: GraphConfig, n: int) -> Anchors:
 
 
 def _descends(nearness: Tensor, shape: tuple[int, int]) -> bool:
-    """Return whether they are similarities of such a shape, each row in descending order."""
-    fits = nearness.dtype == torch.int64 and nearness.shape == shape
+    """Return whether they are similarities of such a shape to fewer others than there are, best first in each row."""
+    fits = nearness.dtype == torch.int64 and nearness.shape == shape and shape[1] < shape[0]
     return fits and not bool((nearness[:, 1:] > nearness[:, :-1]).any())
 
 

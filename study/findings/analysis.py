@@ -29,6 +29,7 @@ from study.findings.luck import (
     over_looks,
     probabilities,
     seeds_needed,
+    utterances_needed,
     vote,
 )
 from study.findings.results import AboutBlock, GridScores, Results
@@ -149,12 +150,13 @@ class Sampling:
     """How other utterances would be drawn.
 
     Attributes:
-        by: what is drawn: single utterances, speakers with all of theirs, or the folds of a cross-validation.
+        by: what is drawn: single utterances, utterances of the same speakers (too few to draw others), speakers with
+            all of theirs, or the folds of a cross-validation.
         clusters: (U,), which of them each utterance belongs to; None: to none but itself.
         fold_ratio: of folds, the test utterances over the training utterances.
     """
 
-    by: Literal["utterance", "speaker", "fold"] = "utterance"
+    by: Literal["utterance", "utterance of these speakers", "speaker", "fold"] = "utterance"
     clusters: Indices | None = None
     fold_ratio: float = 0.0
 
@@ -210,22 +212,22 @@ class Analysis:
         Args:
             name: of the block; none that compares nothing, or that the study has not got, has any.
         """
-        if name not in self._families:
-            block = self.results.about.block(name)
-            compared = block is not None and block.compared and len(block.rows) > 1
-            self._families[name] = (
-                {m: self._compared(block, m) for m in self.results.measures} if block and compared else {}
-            )
-        return self._families[name]
+        block = self.results.about.block(name)
+        if block is None or not block.compared or len(block.rows) < 2:
+            return {}
+        return {metric: self.family(block, metric) for metric in self.results.measures}
+
+    def family(self, block: AboutBlock, metric: Metric) -> list[Comparison]:
+        """Return a compared block's reference against each of its other configurations, by one metric."""
+        if (block.name, metric) not in self._families:
+            others = [place for place in range(len(block.rows)) if place != block.reference]
+            made = [self._compare(block, block.reference, other, metric) for other in others]
+            self._families[block.name, metric] = _judged([comparison for comparison in made if comparison])
+        return self._families[block.name, metric]
 
     @cached_property
-    def _families(self) -> dict[str, dict[Metric, list[Comparison]]]:
+    def _families(self) -> dict[tuple[str, Metric], list[Comparison]]:
         return {}
-
-    def _compared(self, block: AboutBlock, metric: Metric) -> list[Comparison]:
-        others = [place for place in range(len(block.rows)) if place != block.reference]
-        made = [self._compare(block, block.reference, other, metric) for other in others]
-        return _judged([comparison for comparison in made if comparison])
 
     def between(self, block: AboutBlock, first: str, second: str, *, metric: Metric | None = None) -> Comparison | None:
         """Return the comparison of two configurations of a block, as a family by itself; None: they are not there.
@@ -311,8 +313,10 @@ class Analysis:
             return Sampling()
         if folds > 1:
             return Sampling("fold", kept.folds, len(kept.folds) / sum(kept.train_sizes))
+        if kept.speakers is None:
+            return Sampling()
         speakers = cluster_by(kept.speakers)
-        return Sampling() if speakers is None else Sampling("speaker", speakers)
+        return Sampling("utterance of these speakers") if speakers is None else Sampling("speaker", speakers)
 
     def _crossed(self, differences: Array, level: float) -> Difference:
         sampling = self.sampling
@@ -392,9 +396,31 @@ class Analysis:
         if (of := comparison.components) is None:
             return None
         of = of if comparison.decided_by == "utterances" else of.over_seeds
-        undecided = sum(map(_open, self.of(comparison.family)[comparison.metric]))
-        n = seeds_needed(comparison.difference.mean, of, LEVEL / max(1, undecided))
+        n = seeds_needed(comparison.difference.mean, of, self._share(comparison))
         return n if n and n <= MANY_SEEDS else None
+
+    def utterances_needed(self, comparison: Comparison) -> int | None:
+        """Return with about how many test utterances a difference would be told from 0 with the seeds that there are.
+
+        Args:
+            comparison: that is undecided.
+
+        Returns:
+            None where no number would do, or other utterances do not count.
+        """
+        of = comparison.components
+        if of is None or comparison.decided_by == "seed":
+            return None
+        return utterances_needed(comparison.difference.mean, of, self._share(comparison))
+
+    def _family_of(self, comparison: Comparison) -> list[Comparison]:
+        block = self.results.about.block(comparison.family)
+        assert block
+        return self.family(block, comparison.metric)
+
+    def _share(self, comparison: Comparison) -> float:
+        """Return the level of each undecided comparison of a family."""
+        return LEVEL / max(1, sum(map(_open, self._family_of(comparison))))
 
     @cached_property
     def more_seeds(self) -> dict[str, int]:

@@ -146,6 +146,7 @@ def _differs(comparison: Comparison, names: dict[str, str]) -> str:
         names[comparison.first],
         whose=WHOSE[comparison.decided_by],
         p=comparison.p_holm,
+        holm=comparison.p_holm > comparison.p,
         other=turned(comparison.other) if comparison.other else None,
     )
     return f"{said}. {chances_told(comparison, turned=True)}."

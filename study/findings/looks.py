@@ -35,7 +35,7 @@ def look(run: StudyRun, *, name: str) -> bool:
     if not run.plan.until_clear:
         return False
     evidence = Evidence.of(run, name=name, models=Path())
-    compared = [block for block in evidence.about.blocks if block.compared]
+    compared = [block for block in evidence.about.blocks if block.compared and len(block.rows) > 1]
     return sum(_look_at(run, evidence.analysis, block) for block in compared) > 0  # at all of them
 
 
@@ -58,7 +58,7 @@ def _look_at(run: StudyRun, analysis: Analysis, block: AboutBlock) -> bool:
     reference = block.name_of(analysis.results.keys(block)[block.reference])
     unclear = [
         c
-        for c in analysis.of(block.name).get(analysis.metric, [])
+        for c in analysis.family(block, analysis.metric)
         if c.verdict == "undecided" and run.look_at(block.name, configurations[c.second]) < len(LOOKS) - 1
     ]
     more = [configurations[c.second] for c in unclear if _worth(c, c.rope / 100)]

@@ -198,8 +198,18 @@ class Predictions:
 
     def save(self, folder: Path) -> list[Path]:
         """Write :data:`PREDICTIONS` and :data:`UTTERANCES`, and return their paths."""
-        with written_atomically(folder / PREDICTIONS) as temporary:
-            np.savez_compressed(temporary, predicted=self.predicted, train_sizes=np.array(self.train_sizes, np.int64))
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "predicted": self.predicted,
+            "train_sizes": np.array(self.train_sizes, np.int64),
+        }
+        # numpy's own savez_compressed takes seven times as long, to save a quarter of the space
+        with (
+            written_atomically(folder / PREDICTIONS) as temporary,
+            zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+        ):
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                    np.lib.format.write_array(file, array, allow_pickle=False)
         with written_atomically(folder / UTTERANCES) as temporary:
             # an id may be no UTF-8, or hold whatever ends a line
             self.utterances.to_csv(temporary, index=False, errors="backslashreplace", quoting=csv.QUOTE_NONNUMERIC)

@@ -89,7 +89,14 @@ def ends(difference: Difference) -> str:
 
 
 def difference_told(
-    difference: Difference, first: str, second: str, *, whose: str, p: float, other: Difference | None = None
+    difference: Difference,
+    first: str,
+    second: str,
+    *,
+    whose: str,
+    p: float,
+    holm: bool = False,
+    other: Difference | None = None,
 ) -> str:
     """Return a difference as a sentence without its full stop.
 
@@ -98,7 +105,8 @@ def difference_told(
         first: what the sentence is about.
         second: what it is compared with.
         whose: luck the interval holds for, as :data:`WHOSE` has it.
-        p: its p-value, corrected.
+        p: its p-value.
+        holm: whether that is after Holm's correction.
         other: the same difference with the other kind of interval; None: there is none.
     """
     size = f"{abs(100 * difference.mean):.1f}"
@@ -111,7 +119,8 @@ def difference_told(
     if other is not None and (both := ends(other)):
         alone = WHOSE["seed" if difference.utterances else "utterances"]
         parts.append(f"{both}, {alone}{' alone' if difference.utterances else ''}")
-    parts.append(f"p {p_value(p)}, {seeds_in_words(difference.n)}")
+    corrected = " after Holm's correction" if holm else ""
+    parts.append(f"p {p_value(p)}{corrected}, {seeds_in_words(difference.n)}")
     return f"{said} ({'; '.join(parts)})"
 
 
@@ -148,18 +157,24 @@ def more_told(undecided: Sequence[tuple[Comparison, str]], analysis: Analysis) -
     """
     about = analysis.results.about
     enough = {name: analysis.seeds_needed(comparison) for comparison, name in undecided}
-    needed = [f"{name} {n}" for name, n in enough.items() if n]
-    never = [name for name, n in enough.items() if n is None]
+    needed = [f"{n} for {name}" for name, n in enough.items() if n]
+    never = [_with_utterances(c, name, analysis) for c, name in undecided if enough[name] is None]
     told = ""
     if needed and about.looks:
-        told += f" It would take more seeds than the last look has: {', '.join(needed)}."
+        told += f" It would take more seeds than the last look has: {'; '.join(needed)}."
     elif needed:
-        told += f" If differences stay as they are, so many seeds would tell them: {', '.join(needed)}."
+        told += f" If differences stay as they are, so many seeds would tell them: {'; '.join(needed)}."
     if never:
         of = undecided[0][0].difference
         why = f" on these {of.utterances} test utterances" if of.utterances else ""
         told += f" No number of seeds up to {MANY_SEEDS} would tell the difference to {listed(never)}{why}."
     return told
+
+
+def _with_utterances(comparison: Comparison, name: str, analysis: Analysis) -> str:
+    """Return the name of what the reference is compared with, and how many test utterances would tell the two apart."""
+    n = analysis.utterances_needed(comparison)
+    return f"{name} (some {float(f'{n:.2g}'):,.0f} utterances would)" if n else name
 
 
 def signed(value: float) -> str:

@@ -133,14 +133,16 @@ class Report:
     def summary(self) -> tuple[str, ...]:
         """What to print, paragraph by paragraph."""
         about = self.evidence.about
+        tested = [claim for claim in self.claims if claim.verdict != "not tested"]
         said = [
             "\n".join(
                 textwrap.fill(text, 110, initial_indent=first, subsequent_indent=" " * _INDENT)
                 for text, first in ((claim.claim, claim.verdict.ljust(_INDENT)), (claim.numbers, " " * _INDENT))
-                if claim.verdict != "not tested" or text == claim.claim  # the report says why
             )
-            for claim in sorted(self.claims, key=lambda claim: claim.verdict == "not tested")
+            for claim in tested
         ]
+        if rest := len(self.claims) - len(tested):
+            said.append(f"{'not tested'.ljust(_INDENT)}{rest} claims: the report says which and why")
         return (
             *counts(self.evidence),
             *filter(None, [chosen(self.evidence)]),

@@ -390,7 +390,8 @@ _LOOKS_NOTE = (
 def _drawn(analysis: Analysis) -> str:
     """Return how other utterances would be drawn, if not each by itself."""
     by = analysis.sampling.by
-    return {"utterance": "", "speaker": " of other speakers", "fold": " of other folds"}[by]
+    drawn = {"utterance of these speakers": " of the same speakers", "speaker": " of other speakers"}
+    return {**drawn, "utterance": "", "fold": " of other folds"}[by]
 
 
 def _percent(chance: float) -> str:

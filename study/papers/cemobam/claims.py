@@ -286,6 +286,7 @@ def _told(comparison: Comparison, first: str, second: str) -> str:
         second,
         whose=WHOSE[comparison.decided_by],
         p=comparison.p_holm,
+        holm=comparison.p_holm > comparison.p,
         other=comparison.other,
     )
     return f"{difference}. {chances_told(comparison)}."

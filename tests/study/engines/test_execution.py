@@ -351,3 +351,16 @@ def test_too_many_ties_are_told_of_the_split(small_fold: Fold, monkeypatch: pyte
     monkeypatch.setattr(neighbours, "MOST_LINKS", 50)
     with pytest.raises(InputError, match=r"^train: --ties all: so many utterances are equally similar that K=2 would"):
         StudyData.prepare((small_fold,), 2, graphs=[GraphConfig(ties="all")])
+
+
+def test_a_system_without_a_graph_has_no_context(small_fold: Fold) -> None:
+    design = replace(
+        study_of(evaluation_graph="anchored"), blocks={"x": Block("x", systems=["concat_mlp", "logistic"])}, seeds=(0,)
+    )
+    usual = replace(design, settings={name: v for name, v in design.settings.items() if name != "evaluation_graph"})
+    data = StudyData.prepare((small_fold,), 0)
+    for trial, same in zip(design.trials("x", ANY_PAIR), usual.trials("x", ANY_PAIR), strict=True):
+        assert trial.signature("f") == same.signature("f")
+        assert {batch.context for batch in execution.batches_of(trial, data).values()} == {0}
+        (one,), (other,) = (execute((of,), data, "cpu") for of in (trial, same))
+        assert replace(one, seconds=0) == replace(other, seconds=0)

@@ -419,6 +419,17 @@ def test_spoilt_training_utterances_are_refused(
     assert str(model / "train.safetensors") in str(error.value)
 
 
+def test_more_neighbours_than_training_utterances_are_refused(model: Path) -> None:
+    tensors = load_file(model / "train.safetensors")
+    for name in ("audio_nearness", "text_nearness"):
+        tensors[name] = torch.zeros(40, 40, dtype=torch.int64)
+    save_file(tensors, model / "train.safetensors")
+    content = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(changed(content, "graph.k_audio", 40)))
+    with pytest.raises(InputError, match=r"'audio_nearness' is int64 \(40, 40\), where config\.json asks for"):
+        load_model(model)
+
+
 def test_without_its_training_utterances_a_model_is_not_kept(model: Path, tmp_path: Path) -> None:
     (model / "train.safetensors").unlink()
     assert not keeping_in(tmp_path).has(trial_of())

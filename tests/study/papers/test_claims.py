@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import get_args
 
@@ -8,19 +7,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from runs import ROOT
-from simulated import Noise, about, hill, row, study, worse
+from simulated import Noise, hill, study, worse
 
-from study.design.factors import Pair
-from study.findings.aggregate import columns
 from study.findings.analysis import Analysis
 from study.findings.results import About, Results
-from study.findings.wording import points
 from study.output.report import VERDICT_SIGNS
-from study.output.tables import block_table, comparisons_table
+from study.output.tables import block_table
 from study.papers.cemobam.claims import Claim, Verdict, about_what, claims
-from study.papers.cemobam.paper import LABELS
 
-Change = Callable[[Results], Results]
+LEVELS = ("level", "level_wf1", "level_fusions", "level_xcbam", "level_chgat")
+NEVER_TESTED = {"best_system": "not tested", "balance": "not tested"}
+OF_MODULES = ("min_wins", "min_consistent", "xcbam_needed", "chgat_needed", "synergy", "xcbam_more")
 
 
 def verdicts(results: Results) -> dict[str, str]:
@@ -30,7 +27,11 @@ def verdicts(results: Results) -> dict[str, str]:
 
 
 def at(results: Results, **changes: object) -> Results:
-    return Results(about=replace(results.about, **changes), trials=results.trials)  # type: ignore[arg-type]
+    return replace(results, about=replace(results.about, **changes))  # type: ignore[arg-type]
+
+
+def of(results: Results, name: str) -> Claim:
+    return next(claim for claim in claims(Analysis(results)) if claim.id == name)
 
 
 @pytest.fixture
@@ -38,28 +39,55 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(5)
 
 
-def test_a_study_in_which_all_is_as_the_paper_says(rng: np.random.Generator) -> None:
-    """Its hill is where the paper's best pair is, and its variants are worse."""
+@pytest.mark.parametrize("utterances", [0, 551])
+def test_a_study_in_which_all_is_as_the_paper_says(rng: np.random.Generator, utterances: int) -> None:
+    """Its hill is where the paper's best pair is, and its variants are worse, with or without predictions."""
     a, t = np.mgrid[1:11, 1:11]
     peak = 8 * np.exp(-((a - 8) ** 2 + (t - 7) ** 2) / 4)
-    assert verdicts(study(rng, Noise(), effect=peak, variants=worse(6.0))) == {
-        **dict.fromkeys(("k_matters", "best_k", "min_wins", "xcbam_needed", "chgat_needed"), "confirmed"),
-        "level": "contradicted",
-        "best_system": "not tested",
+    variants = {**worse(6.0), "no_xcbam": -20.0}
+    made = verdicts(study(rng, Noise(), effect=peak, variants=variants, utterances=utterances))
+    assert {name: verdict for name, verdict in made.items() if name not in LEVELS} == {
+        **dict.fromkeys(("k_matters", "best_k", *OF_MODULES), "confirmed"),
+        **NEVER_TESTED,
     }
+    assert all((made[name] == "not tested") == (utterances == 0) for name in LEVELS)
 
 
 def test_a_study_in_which_all_is_the_other_way_round(rng: np.random.Generator) -> None:
-    made = verdicts(study(rng, Noise(), effect=hill(8.0), variants=worse(-6.0)))
-    assert made["best_k"] == made["min_wins"] == made["xcbam_needed"] == made["chgat_needed"] == "contradicted"
+    variants = {**worse(-6.0), "no_xcbam": 12.0}
+    made = verdicts(study(rng, Noise(), effect=hill(8.0), variants=variants, utterances=551))
+    assert {made[name] for name in ("best_k", *OF_MODULES)} == {"contradicted"}
     assert made["k_matters"] == "confirmed"
 
 
 def test_a_study_of_luck_alone(rng: np.random.Generator) -> None:
-    made = verdicts(study(rng, Noise(), variants=worse(0.0)))
-    assert {name: made[name] for name in ("k_matters", "best_k", "min_wins", "xcbam_needed")} == dict.fromkeys(
-        ("k_matters", "best_k", "min_wins", "xcbam_needed"), "within noise"
-    )
+    made = verdicts(study(rng, Noise(), variants=worse(0.0), utterances=551, size=(8, 7)))
+    assert {made[name] for name in ("k_matters", "best_k", *OF_MODULES)} == {"undecided"}
+
+
+def precise(rng: np.random.Generator, **changes: object) -> Results:
+    """A study of 20,000 test utterances and next to no luck, at the published level."""
+    of: dict[str, object] = {"variants": worse(0.0), "size": (2, 2), "point": 0.0005, "spread": 0.1, "level": 0.8217}
+    return study(rng, Noise(seed=0.1), utterances=20_000, **{**of, **changes})  # type: ignore[arg-type]
+
+
+def test_what_brings_nothing_is_equivalent_if_that_can_be_told(rng: np.random.Generator) -> None:
+    results = precise(rng)
+    assert {verdicts(results)[name] for name in OF_MODULES} == {"equivalent"}
+    assert {verdicts(at(results, rope=0.01))[name] for name in OF_MODULES} == {"undecided"}
+    numbers = of(results, "xcbam_needed").numbers
+    assert "practically the same > 0.99" in numbers
+    assert "another seed and other utterances" in numbers
+    assert "another seed alone" in numbers
+
+
+def test_far_more_is_more_than_the_rope(rng: np.random.Generator) -> None:
+    """Two points more is far more than one point, and not far more than three."""
+    results = precise(rng, variants={**worse(20.0), "no_xcbam": -60.0})  # in units of 0.05 points
+    assert of(results, "xcbam_more").verdict == "confirmed"
+    wide = at(results, rope=3.0)
+    assert of(wide, "xcbam_more").verdict == "undecided"
+    assert "by more than 3 points" in of(wide, "xcbam_more").confirmed
 
 
 def test_one_seed_tests_nothing(rng: np.random.Generator) -> None:
@@ -68,34 +96,40 @@ def test_one_seed_tests_nothing(rng: np.random.Generator) -> None:
     assert "--seeds 5" in made[0].numbers
 
 
-def level(wa: float, std: float) -> Claim:
-    figures = wa + std * np.array([-1.2, -0.6, 0.0, 0.6, 1.2])
-    trials = pd.DataFrame([row(8, 7, seed, 0.8, x / 100) for seed, x in enumerate(figures)], columns=list(columns()))
-    results = Results(about=replace(about((8, 7), 5, Pair(8, 7)), title="IEMOCAP"), trials=trials)
-    return next(claim for claim in claims(Analysis(results)) if claim.id == "level")
-
-
 @pytest.mark.parametrize(
-    ("wa", "std", "verdict"),
+    ("wa", "utterances", "verdict"),
     [
-        (82.0, 0.3, "confirmed"),
-        (80.0, 0.3, "contradicted"),
-        (81.0, 2.0, "within noise"),
-        (98.9, 0.3, "higher than published"),
-        (85.0, 0.3, "higher than published"),
+        (0.8217, 20_000, "confirmed"),
+        (0.7917, 20_000, "contradicted"),
+        (0.8517, 20_000, "higher than published"),
+        (0.8217, 551, "undecided"),
+        (0.8017, 551, "undecided"),  # two points are the luck of two test splits of this size
+        (0.7217, 551, "contradicted"),
     ],
 )
-def test_the_published_level_is_reproduced_or_not(wa: float, std: float, verdict: str) -> None:
-    claim = level(wa, std)
+def test_the_published_level_counts_the_luck_of_both_sides(
+    rng: np.random.Generator, wa: float, utterances: int, verdict: str
+) -> None:
+    luck = Noise(seed=0.1)
+    results = study(rng, luck, utterances=utterances, size=(2, 2), point=0.0005, spread=0.1, level=wa)
+    claim = of(results, "level")
     assert claim.verdict == verdict, claim.numbers
+    assert f"{utterances} test utterances" in claim.numbers
     assert "published 82.17" in claim.numbers
     assert claim.claim == "The published level is reproduced: the study reaches 82.17 WA and 81.85 UA"
+    assert ("differences of" in claim.numbers) == (verdict == "undecided")
 
 
 def test_two_seeds_say_nothing_of_the_level(rng: np.random.Generator) -> None:
-    made = {claim.id: claim for claim in claims(Analysis(study(rng, Noise(), seeds=2, size=(2, 2))))}
-    assert made["level"].verdict == "not tested"
-    assert "3 seeds at least" in made["level"].numbers
+    claim = of(study(rng, Noise(), seeds=2, size=(2, 2), utterances=40), "level")
+    assert claim.verdict == "not tested"
+    assert "2 seeds are too few; it takes 3" in claim.numbers
+
+
+def test_without_predictions_the_luck_of_the_test_split_is_not_known(rng: np.random.Generator) -> None:
+    claim = of(study(rng, Noise(), size=(2, 2)), "level")
+    assert claim.verdict == "not tested"
+    assert "before predictions were kept" in claim.numbers
 
 
 def test_every_verdict_has_a_sign_and_a_colour() -> None:
@@ -106,102 +140,55 @@ def test_every_verdict_has_a_sign_and_a_colour() -> None:
             assert f".claims .{verdict.replace(' ', '-')} {{ border-left-color" in page.read_text()
 
 
-def picked_by_luck() -> Results:
-    """A grid of luck alone, whose chosen pair shines on test too, and variants as good as the others are."""
-    return study(np.random.default_rng(32), Noise(val_test=1.0), variants=worse(0.0), size=(8, 7))
-
-
-@pytest.fixture
-def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rougher reference distribution, which no test here is about."""
-    monkeypatch.setattr("study.findings.statistics.DRAWS", 50)
-
-
-@pytest.mark.usefixtures("few_draws")
 @pytest.mark.parametrize("name", ["fusion", "ablation"])
-def test_the_raw_difference_is_that_of_the_tables_cells(name: str) -> None:
+def test_the_difference_is_that_of_the_tables_cells(rng: np.random.Generator, name: str) -> None:
     """Claims once gave a corrected difference as if it were the table's: 81.11 against 78.78 became -0.8."""
-    results = picked_by_luck()
+    results = study(rng, Noise(val_test=1.0), variants=worse(0.0), size=(8, 7), utterances=551)
     analysis = Analysis(results)
     block = results.about.block(name)
     assert block
+    assert block.seeds == (5, 6, 7, 8, 9)
     cells = block_table(analysis, block).frame.set_index(block.columns[0])
-    told = " ".join(claim.numbers for claim in claims(analysis))
     for c in analysis.of(name)["wa"]:
-        raw = cells.loc[c.first, "wa_mean"] - cells.loc[c.second, "wa_mean"]
-        assert 100 * c.raw == pytest.approx(raw)
-        assert c.corrected
-        more = "more" if raw > 0 else "less"
-        size = f"{abs(raw):.1f} point{'s' if f'{abs(raw):.1f}' != '1.0' else ''}"
-        expected = f"{LABELS[c.first]} scores {size} {more} than {LABELS[c.second]} in the table; corrected for "
-        assert expected + f"having chosen K on these seeds, {points(c.difference)} (p " in told
-        assert c.raw > 0.005  # alone, the corrected figure would contradict the table
-        assert c.difference.mean < -0.002
+        assert 100 * c.difference.mean == pytest.approx(cells.loc[c.first, "wa_mean"] - cells.loc[c.second, "wa_mean"])
+        assert c.seed.mean == pytest.approx(c.difference.mean)
 
 
-@pytest.mark.usefixtures("few_draws")
-def test_the_raw_difference_of_pairs_is_that_of_their_means() -> None:
-    results = picked_by_luck()
-    analysis = Analysis(results)
-    means = results.grid.set_index(["k_audio", "k_text"])["test_wa_mean"]
-    assert analysis.compared["chosen"] == results.about.at
-    for c in analysis.pairs["wa"]:
-        first, second = (means[analysis.compared[side].k_audio, analysis.compared[side].k_text]
-                         for side in (c.first, c.second))  # fmt: skip
-        assert c.raw == pytest.approx(first - second)
-        assert c.corrected
-    told = next(claim.numbers for claim in claims(analysis) if claim.id == "best_k")
-    against = analysis.pairs["wa"][0]
-    assert (against.first, against.second) == ("chosen", "paper")
-    assert f"K {results.about.at} (chosen) scores {100 * against.raw:.1f} points more than K 8,7 (the paper's)" in told
-    assert f"corrected for having picked the pairs on these seeds, {points(against.difference)} (p " in told
-
-
-@pytest.mark.usefixtures("few_draws")
-def test_where_nothing_was_chosen_one_difference_is_shown() -> None:
-    given = Analysis(at(picked_by_luck(), pair_from="given", pair=(1, 1)))
-    assert not given.chosen_here
-    made = [*given.of("fusion")["wa"], *given.of("ablation")["wa"]]
-    assert len(made) == 5
-    assert all(not c.corrected and c.raw == c.difference.mean for c in made)
-    told = {claim.id: claim.numbers for claim in claims(given)}
-    for name in ("min_wins", "xcbam_needed", "chgat_needed"):
-        assert "corrected" not in told[name]
-
-
-@pytest.mark.usefixtures("few_draws")
-def test_seeds_that_one_side_lacks_are_said(rng: np.random.Generator) -> None:
+def test_seeds_that_one_side_lacks_do_not_count(rng: np.random.Generator) -> None:
     results = study(rng, Noise(), variants=worse(1.0), size=(3, 3))
-    lost = (results.trials["modules"] == "no_chgat") & (results.trials["seed"] == 3)
-    told = {c.id: c.numbers for c in claims(Analysis(Results(about=results.about, trials=results.trials[~lost])))}
-    assert "than w/o CH-GAT on the 4 seeds that both have" in told["chgat_needed"]
-    assert "than w/o xCBAM in the table" in told["xcbam_needed"]
+    lost = (results.trials["modules"] == "no_chgat") & (results.trials["seed"] == 8)
+    some = Results(about=results.about, trials=results.trials[~lost])
+    assert "4 seeds)" in of(some, "chgat_needed").numbers
+    assert "5 seeds)" in of(some, "xcbam_needed").numbers
 
 
-@pytest.mark.usefixtures("few_draws")
 @pytest.mark.parametrize("dataset", ["demo", "mine"])
 def test_where_the_paper_names_no_pair_none_is_tested(dataset: str) -> None:
     """The pair of IEMOCAP was once held against every data set."""
-    analysis = Analysis(study(np.random.default_rng(2), Noise(), dataset=dataset, size=(8, 7)))
-    assert {(c.first, c.second) for c in analysis.pairs["wa"]} == {("chosen", "middle")}
-    claim = next(claim for claim in claims(analysis) if claim.id == "best_k")
+    results = study(np.random.default_rng(2), Noise(), dataset=dataset, size=(8, 7))
+    assert results.about.block("confirm") is None
+    claim = of(results, "best_k")
     assert claim.verdict == "not tested"
     assert claim.numbers.startswith("The paper names no best pair for this data")
     assert claim.claim == "The best pair is K_audio = 8, K_text = 7 on IEMOCAP and K_audio = 4, K_text = 5 on ESD"
-    table = comparisons_table(analysis)
-    assert table
-    assert not table.frame[["first", "second"]].isin(["paper"]).any(axis=None)
 
 
-def test_a_pair_that_was_given_took_part_in_no_choice(rng: np.random.Generator) -> None:
-    results = study(rng, Noise(val_test=1.0), variants=worse(1.0))
-    free, given = Analysis(results), Analysis(at(results, pair_from="given"))
-    for one, other in zip(free.of("fusion")["wa"], given.of("fusion")["wa"], strict=True):
-        assert other.difference.mean == one.difference.mean
-        assert other.difference.p <= one.difference.p
-    assert {(c.first, c.second) for c in given.pairs["wa"]} == {
-        ("chosen", "paper"), ("chosen", "middle"), ("paper", "middle")
-    }  # fmt: skip
+def test_the_papers_pair_must_be_measured_beside_the_chosen_one(rng: np.random.Generator) -> None:
+    results = study(rng, Noise(), size=(8, 7))
+    assert results.about.pair != (8, 7)
+    without = replace(results.about, blocks=tuple(b for b in results.about.blocks if b.name != "confirm"))
+    claim = of(Results(about=without, trials=results.trials), "best_k")
+    assert claim.verdict == "not tested"
+    assert "run the block confirm" in claim.numbers
+
+
+def test_k_matters_takes_both_of_them(rng: np.random.Generator) -> None:
+    a, _ = np.mgrid[1:11, 1:11]
+    claim = of(study(rng, Noise(), effect=1.0 * a), "k_matters")
+    assert claim.verdict == "undecided"
+    assert claim.numbers.startswith("An effect shows of K_audio alone.")
+    one = of(study(rng, Noise(), size=(4, 1)), "k_matters")
+    assert one.verdict == "not tested"
 
 
 def test_a_grid_without_the_papers_pair_says_so(rng: np.random.Generator) -> None:
@@ -238,8 +225,8 @@ def test_holes_anywhere_are_named_and_never_averaged_over(rng: np.random.Generat
         assert not any(np.isnan(values).any() for values in scores.values.values())
         missing = 100 - sum(map(len, (scores.seeds,))) * len(scores.k_audio) * len(scores.k_text)
         assert bool(scores.left_out) == (missing > 0)
-    done = trials[trials["status"] == "done"]
-    assert holed.grid["n_seeds"].sum() == len(done[(done["fusion"] == "min") & (done["modules"] == "full")])
+    done = trials[(trials["status"] == "done") & trials["seed"].isin(results.about.seeds)]
+    assert holed.grid["n_seeds"].sum() == len(done)
 
 
 def test_an_unfinished_seed_is_left_out_of_the_analysis_and_named(rng: np.random.Generator) -> None:
@@ -285,28 +272,6 @@ def test_a_k_that_does_nothing_at_all_has_no_effect(rng: np.random.Generator) ->
     effects = {effect.name: effect for effect in analysis.variance["wa"].effects}
     assert effects["K_text"].p == effects["interaction"].p == 1.0
     assert effects["K_text"].f == 0.0
-
-
-@pytest.mark.slow
-def test_to_give_the_pair_that_the_grid_chose_is_to_choose_it(rng: np.random.Generator) -> None:
-    results = study(rng, Noise(smooth=1.0, val_test=0.3), variants=worse(0.0))
-    given = at(results, pair_from="given")
-    assert Analysis(given).chosen_here
-    ours, theirs = (Analysis(r) for r in (given, results))
-    for mine, their in (
-        (ours.pairs, theirs.pairs), *((ours.of(name), theirs.of(name)) for name in ("fusion", "ablation"))
-    ):  # fmt: skip
-        assert [c.p_holm for c in mine["wa"]] == [c.p_holm for c in their["wa"]]
-    elsewhere = at(results, pair_from="given", pair=(1, 1) if results.about.pair != (1, 1) else (2, 2))
-    assert not Analysis(elsewhere).chosen_here
-
-
-def test_seeds_that_do_not_differ_say_nothing_of_the_level(rng: np.random.Generator) -> None:
-    results = study(rng, Noise(), seeds=3, size=(2, 2))
-    trials = results.trials.assign(test_wa=0.815, test_ua=0.815)
-    made = {claim.id: claim for claim in claims(Analysis(Results(about=results.about, trials=trials)))}
-    assert made["level"].verdict == "not tested"
-    assert "do not differ" in made["level"].numbers
 
 
 def test_what_is_left_out_of_the_grid_stands_with_the_numbers(rng: np.random.Generator) -> None:
