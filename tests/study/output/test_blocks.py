@@ -327,8 +327,8 @@ def test_an_answer_has_the_signs_of_the_table() -> None:
     )
     assert differs == (
         "hidden_dim 8 scores 10.0 points less than hidden_dim 16 (95% interval [−10.4, −9.6], another seed; p < 0.001 "
-        "after Holm's correction, 5 seeds). Probability that it is better by more than 1 point < 0.01, practically the same < 0.01, worse by "
-        "more than 1 point > 0.99."
+        "after Holm's correction, 5 seeds). Probability that it is better by more than 1 point < 0.01, practically the "
+        "same < 0.01, worse by more than 1 point > 0.99."
     )
     # the differences are 0.1, -0.5, -0.2, 0.1 and -0.5 points: mean -0.2, deviation 0.3, so t is -1.49
     assert same == (
