@@ -220,7 +220,8 @@ def test_utterances_are_drawn_with_their_speakers_and_folds() -> None:
         table = comparisons_table(Analysis(with_them))
         assert table
         said[speakers] = next(note for note in table.notes if note.startswith("95%"))
-    assert said[0] == said[7]  # of seven the variance is not known well enough
+    assert "another seed and other utterances; * decides" in said[0]
+    assert "other utterances of the same speakers; * decides" in said[7]  # too few to say what others would give
     assert "another seed and other utterances of other speakers; * decides" in said[8]
 
 
