@@ -162,7 +162,7 @@ def test_a_run_that_joins_the_cluster_keeps_everything_where_it_was_started(clus
     out, _ = ended(start(*SMALL, "--engine", "ray", "--ray-address", cluster, *keeping))
     assert "2 models are kept, such as results/demo/models/" in out
     assert len(list(Path("results/demo/models").glob("*/model.safetensors"))) == 2
-    assert "the probabilities of 18 of 18 trials are kept under results/demo/probabilities" in out
+    assert "the probabilities of 20 of 20 trials are kept under results/demo/probabilities" in out
     joined = trials()
     run_here(*SMALL, "--results", "local")
     pd.testing.assert_frame_equal(joined, trials("local/demo"))
