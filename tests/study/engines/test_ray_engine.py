@@ -166,7 +166,7 @@ def test_a_run_that_joins_the_cluster_keeps_everything_where_it_was_started(clus
     joined = trials()
     run_here(*SMALL, "--results", "local")
     pd.testing.assert_frame_equal(joined, trials("local/demo"))
-    assert len(load_results("results/demo").predictions) == 18
+    assert len(load_results("results/demo").predictions) == 20
     pd.testing.assert_frame_equal(load_results("results/demo").predictions, load_results("local/demo").predictions)
 
 
