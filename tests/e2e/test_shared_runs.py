@@ -16,7 +16,7 @@ from study.ledger.storages import open_storage
 
 pytestmark = [pytest.mark.process, pytest.mark.slow]
 STUDY = ["--k-audio", "1,3", "--k-text", "1:2", "--seeds", "10", "--epochs", "20", "--workers", "1"]
-TRIALS = 10 * (2 * 2 + 3 + 2)
+TRIALS = 10 * (2 * 2 + 4 + 2)
 
 
 def counted(storage: str) -> list[int]:
