@@ -49,7 +49,7 @@ def dry_run_before_features(request: Request, run: StudyRun, recipe: Recipe, fol
     from cemobam_core.corpora.leaks import copies, leaks
 
     raw = recipe.corpus
-    asked = sum(len(run.planned(block)) for block in request.blocks)
+    asked = sum(len(run.planned(block)) for block in run.plan.blocks)
     print(
         f"{raw.title}: {asked} trials at most (blocks share some); the features are made first", *raw.notes, sep="\n  "
     )
@@ -67,7 +67,7 @@ def _print_plan(request: Request, run: StudyRun, sizes: Mapping[str, int]) -> No
     design, pair = request.design, run.pair()
     folds = f", {request.folds} folds" if request.folds > 1 else ""
     print(f"  features    {', '.join(f'{name} {n}' for name, n in sizes.items())} utterances{folds}")
-    for block in request.blocks:
+    for block in run.plan.blocks:
         trials = run.planned(block)
         at = f" at K {pair}" if pair else f" at the K pair that {design.choosing or 'the user'} chooses"
         fresh = f", seeds {spanned(run.seeds_of(block))}" if run.confirms(block) else ""

@@ -151,7 +151,14 @@ class Request:
         )
 
     def plan(self, ledger: Ledger) -> Plan:
-        """Return what the driver is to do; what the ledger has of other blocks stays part of the study."""
+        """Return what the driver is to do; what the ledger has of other blocks stays part of the study.
+
+        Blocks at a chosen pair are left out for a system that uses no graph.
+
+        Raises:
+            InputError: that leaves none.
+        """
+        from cemobam_core.systems import name_of
         from study.design.design import with_values
         from study.driver import Plan
         from study.papers.cemobam.profiles import PROFILES
@@ -167,9 +174,15 @@ class Request:
                 blocks[name] = with_values(blocks[name], {factor: tuple(of) for factor, of in data.get("factors", ())})
         design = self._design(blocks)
         design.check_names()
+        asked = tuple(name for name in self.blocks if not blocks[name].after_choice or design.needs_pair(name))
+        if not asked:
+            raise InputError(
+                f"--blocks {','.join(self.blocks)}: {name_of(design.base.system)} uses no graph, so no pair of K is "
+                "chosen for it; leave --blocks out"
+            )
         return Plan(
             design=design,
-            blocks=self.blocks,
+            blocks=asked,
             at=self.at,
             otherwise=self.otherwise,
             select_by=self.args.select_by or profile.select_by,

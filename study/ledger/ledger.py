@@ -43,7 +43,9 @@ FACTS, OPTIONS, BLOCK = "made from", "asked for", "block"
 what it varies."""
 
 UTTERANCES = "cemobam:utterances"
-"""What the names of the user attributes begin with that hold an Optuna study's :class:`TestUtterances`."""
+"""What the names of the system attributes begin with that hold an Optuna study's :class:`TestUtterances`.
+
+A page of the dashboard shows all user attributes, in full."""
 
 PREDICTED = "cemobam:predicted"
 """What the names of the system attributes begin with that hold what a trial predicted, a byte an utterance."""
@@ -100,7 +102,7 @@ class Ledger:
                 study.study_name: (StudyFacts.of(study.user_attrs[FACTS]), study.user_attrs.get(OPTIONS, []))
                 for study in described
             }
-            self._listed = {study.study_name: _under(UTTERANCES, study.user_attrs) for study in described}
+            self._listed = {study.study_name: _under(UTTERANCES, study.system_attrs) for study in described}
             self._varied = {
                 study.study_name: study.user_attrs[BLOCK] for study in described if BLOCK in study.user_attrs
             }
@@ -210,7 +212,7 @@ class Ledger:
                 if self._is_ours(study.study_name) and study.user_attrs.get(OPTIONS) != self._asked:
                     self._storage.optuna.set_study_user_attr(study._study_id, OPTIONS, self._asked)
                 if self._is_ours(study.study_name):
-                    self._keep_utterances(study._study_id, study.user_attrs)
+                    self._keep_utterances(study._study_id, study.system_attrs)
 
         self._storage.lasting(keep)
 
@@ -302,7 +304,7 @@ class Ledger:
                 study.set_metric_names(["validation WA"])
             study.set_user_attr(FACTS, asdict(self._facts))
             study.set_user_attr(OPTIONS, self._asked)
-        self._keep_utterances(study._study_id, study.user_attrs)
+        self._keep_utterances(study._study_id, self._storage.optuna.get_study_system_attrs(study._study_id))
         if study.user_attrs.get(BLOCK) != (data := block_data(block)):
             study.set_user_attr(BLOCK, data)
         self._made[block.name] = study._study_id
@@ -315,7 +317,7 @@ class Ledger:
         new, old = packed(UTTERANCES, self._utterances.encoded()), _under(UTTERANCES, attributes)
         for name, part in {**dict.fromkeys(old, ""), **new}.items():  # the old may have had more parts
             if old.get(name) != part:
-                self._storage.optuna.set_study_user_attr(study_id, name, part)
+                self._storage.optuna.set_study_system_attr(study_id, name, part)
 
 
 def _under(name: str, attributes: Mapping[str, Any]) -> dict[str, Any]:

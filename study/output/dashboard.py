@@ -7,7 +7,7 @@ import gc
 import logging
 import socket
 import sys
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -33,7 +33,31 @@ find a trial's note, the dashboard goes through all notes of its study.
 """
 
 
-class LeanJournal(JournalStorage):
+class _RenamedWhole(BaseStorage):
+    """A storage whose studies keep their list of utterances when they are renamed.
+
+    To rename a study, the dashboard copies its trials and its user attributes. The list is a system attribute, so it is
+    read and written here as if it were one of the user's.
+    """
+
+    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
+        """Return the user attributes, and the list of utterances."""
+        listed = self.get_study_system_attrs(study_id)
+        return {**super().get_study_user_attrs(study_id), **_of_utterances(listed)}  # type: ignore[safe-super]
+
+    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
+        """Set a user attribute, or a part of the list of utterances."""
+        if _of_utterances({key: value}):
+            self.set_study_system_attr(study_id, key, value)
+        else:
+            super().set_study_user_attr(study_id, key, value)  # type: ignore[safe-super]
+
+
+def _of_utterances(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in attributes.items() if name.startswith(UTTERANCES)}
+
+
+class LeanJournal(_RenamedWhole, JournalStorage):
     """A journal file read for the dashboard, see :func:`for_readers`."""
 
     def get_all_studies(self) -> list[FrozenStudy]:
@@ -61,7 +85,7 @@ class LeanJournal(JournalStorage):
         return JournalStorage(self._backend)
 
 
-class LeanStorage(_CachedStorage):
+class LeanStorage(_RenamedWhole, _CachedStorage):
     """A database read for the dashboard, see :func:`for_readers`.
 
     What has been read is kept, without predictions, and of many trials without learning curves.
@@ -124,9 +148,7 @@ def for_readers(storage: BaseStorage, studies: Iterable[FrozenStudy]) -> list[Fr
         if FACTS not in study.user_attrs:  # somebody else's, in the same storage
             continue
         study.user_attrs = {
-            name: value
-            for name, value in study.user_attrs.items()
-            if name not in (FACTS, OPTIONS, BLOCK) and not name.startswith(UTTERANCES)
+            name: value for name, value in study.user_attrs.items() if name not in (FACTS, OPTIONS, BLOCK)
         }
         trials = storage.get_all_trials(study._study_id, deepcopy=False)
         if len(trials) <= _MANY:

@@ -66,6 +66,8 @@ def test_a_study_shows_trials_figures_and_note(
         # a button shows another measure: its colours and its numbers
         shown = "document.querySelector('[id=\"user-defined-plot:grid\"]').data.map(t => t.visible)"
         assert browser.execute_script(f"return {shown}") == [True, True, *[False] * 6]
+        # no attribute makes the page wider than the window
+        assert browser.execute_script("return document.body.scrollWidth <= innerWidth")
         browser.find_elements("css selector", '[id="user-defined-plot:grid"] .updatemenu-button')[1].click()
         until(f"JSON.stringify({shown}) === '[false,false,true,true,false,false,false,false]'")
     browser.get(f"{page}/trials")

@@ -275,7 +275,7 @@ def test_the_gaps_between_text_and_code(in_folder: Path) -> None:
     assert "demo (synthetic): 44 of 44 trials done" in out
     table = pd.read_csv("results/demo/gaps.csv")
     assert table["n_seeds"].tolist() == [2] * 22
-    assert {path.stem for path in Path("plots/demo").iterdir()} == {"gaps", "confusion"}
+    assert {path.stem for path in Path("plots/demo").iterdir()} == {"gaps", "confusion", "errors"}
     assert not Path("results/demo/grid.csv").exists()
     profiles = set(trials()["profile"])
     assert len(profiles) == 22

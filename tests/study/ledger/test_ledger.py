@@ -226,7 +226,7 @@ def test_predictions_are_system_attributes_that_mysql_takes(
     ledger.record(GRID, trial, replace(invented(trial), predicted=noise))
     with contextlib.closing(sqlite3.connect(tmp_path / "study.db")) as database:
         parts = database.execute("select key, length(value_json) from trial_system_attributes order by key").fetchall()
-        lists = database.execute("select key, length(value_json) from study_user_attributes order by key").fetchall()
+        lists = database.execute("select key, length(value_json) from study_system_attributes order by key").fetchall()
     assert [name for name, _ in parts] == ["cemobam:predicted:0", "cemobam:predicted:1", "cemobam:predicted:2"]
     assert [name for name, _ in lists if name.startswith("cemobam:")] == [
         "cemobam:utterances:0", "cemobam:utterances:1", "cemobam:utterances:2"
@@ -287,7 +287,7 @@ def test_a_list_of_utterances_that_is_damaged_is_written_anew(
     place = open_storage(storage).optuna
     number = place.get_study_id_from_name("demo/grid")
     for part in range(2):  # a part more than there is, as of a longer list
-        place.set_study_user_attr(number, f"cemobam:utterances:{part}", "YWJj")
+        place.set_study_system_attr(number, f"cemobam:utterances:{part}", "YWJj")
     with pytest.raises(
         InputError, match=r"'demo/grid': cemobam:utterances is damaged .*; run the study's command again"
     ):
