@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from cemobam_core.graph import GraphConfig, TopKGraph
     from cemobam_core.inputs import Inputs, Sizes
     from cemobam_core.systems.cemobam import CemoBAM
-    from cemobam_core.systems.system import EstimatorSystem, NeuralSystem, System
+    from cemobam_core.systems.search import Between, OneOf
+    from cemobam_core.systems.system import EstimatorSystem, FittedSystem, NeuralSystem, System
     from cemobam_core.training.batch import Batch
     from cemobam_core.training.config import TrainingConfig
     from cemobam_core.training.loop import TrainingResult, evaluate, train
@@ -24,7 +25,10 @@ if TYPE_CHECKING:
 _HOMES = {
     "Batch": "training.batch",
     "CemoBAM": "systems.cemobam",
+    "Between": "systems.search",
+    "OneOf": "systems.search",
     "EstimatorSystem": "systems.system",
+    "FittedSystem": "systems.system",
     "FeatureSet": "features",
     "Fold": "features",
     "GraphConfig": "graph",
@@ -43,15 +47,18 @@ _HOMES = {
 
 __all__ = [
     "Batch",
+    "Between",
     "CemoBAM",
     "EstimatorSystem",
     "FeatureSet",
+    "FittedSystem",
     "Fold",
     "GraphConfig",
     "InputError",
     "Inputs",
     "Metrics",
     "NeuralSystem",
+    "OneOf",
     "Sizes",
     "System",
     "TopKGraph",

@@ -10,17 +10,39 @@ from importlib import import_module
 
 from cemobam_core.errors import InputError
 from cemobam_core.systems.files import class_in_file, did_you_mean, file_of, is_in_file
-from cemobam_core.systems.system import EstimatorSystem, NeuralSystem, System
+from cemobam_core.systems.system import EstimatorSystem, FittedSystem, NeuralSystem, System
 
-__all__ = ["EstimatorSystem", "NeuralSystem", "System", "name_of", "names", "system_class", "version_of"]
+__all__ = [
+    "EstimatorSystem",
+    "FittedSystem",
+    "NeuralSystem",
+    "System",
+    "group",
+    "name_of",
+    "names",
+    "system_class",
+    "version_of",
+]
 
-_NO_SYSTEMS = {"files", "system", "tryout"}
+GROUPS = ("all", "paper", "baselines", "graphs")
+"""The groups of systems that ``--systems`` takes as one name; ``all`` is every system."""
+
+_NO_SYSTEMS = {"files", "search", "system", "tryout"}
 """The modules here that define no system."""
 
 
 def names() -> list[str]:
     """Return the names of the systems that the tool has, without importing them."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in _NO_SYSTEMS)
+
+
+def group(name: str) -> list[str]:
+    """Return the names of the systems of a group, CemoBAM first, which the others are compared with.
+
+    Args:
+        name: of the group, one of :data:`GROUPS`.
+    """
+    return ["cemobam", *(one for one in names() if one != "cemobam" and name in ("all", system_class(one).group))]
 
 
 def system_class(name: str) -> type[System]:

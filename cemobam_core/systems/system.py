@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from abc import ABCMeta, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from cemobam_core.fields import check_fields
+from cemobam_core.systems.search import Space, Value
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-    from torch import nn
+    from torch import Tensor, nn
 
     from cemobam_core.inputs import Inputs, Sizes
 
@@ -36,6 +38,15 @@ class System(metaclass=SystemType):
     uses_graph: ClassVar[bool] = True
     """Whether the graph matters to it; if not, it is trained once, and not again for every K."""
 
+    group: ClassVar[str] = ""
+    """The name under which ``--systems`` takes it together with others: ``paper``, ``baselines`` or ``graphs``."""
+
+    prescribed: ClassVar[Mapping[str, Value]] = {}
+    """Settings of training and graph that its source prescribes, by name; all others are those of the profile."""
+
+    search: ClassVar[Space] = {}
+    """What ``--budget`` tunes: by the name of a setting, the values that are tried; empty: it is not tuned."""
+
     def __post_init__(self) -> None:  # noqa: D105
         check_fields(self)
 
@@ -57,7 +68,23 @@ class NeuralSystem(System):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EstimatorSystem(System):
+class FittedSystem(System):
+    """A system that is fitted in one call, without the shared loop."""
+
+    @abstractmethod
+    def fit(self, inputs: Inputs, labels: Tensor, sizes: Sizes, seed: int) -> Callable[[Inputs], Tensor]:
+        """Fit it; return a function of the inputs of N utterances that gives their (N, C) logits.
+
+        Args:
+            inputs: of the training utterances, with their graph if the system uses one.
+            labels: (N,), theirs.
+            sizes: of the features.
+            seed: for whatever is random.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class EstimatorSystem(FittedSystem):
     """A system that scikit-learn fits: it builds an estimator with ``fit`` and ``predict_proba``."""
 
     uses_graph: ClassVar[bool] = False
@@ -70,6 +97,12 @@ class EstimatorSystem(System):
             sizes: of the features.
             seed: for its ``random_state``, if it has one.
         """
+
+    def fit(self, inputs: Inputs, labels: Tensor, sizes: Sizes, seed: int) -> Callable[[Inputs], Tensor]:
+        """Fit the estimator; return it as a function of inputs (:class:`.estimators.FittedEstimator`)."""
+        from cemobam_core.training.estimators import FittedEstimator  # noqa: PLC0415  (it imports this module)
+
+        return FittedEstimator.fit(self, inputs, labels, sizes, seed)
 
     def matrix(self, inputs: Inputs) -> npt.NDArray[np.float32]:
         """Return what it is fitted on: both pooled embeddings of each utterance, (N, E_audio + E_text)."""

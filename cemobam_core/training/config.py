@@ -22,7 +22,10 @@ class TrainingConfig:
     Full batch: one step of Adam on the cross entropy of all training utterances is one epoch.
 
     Args:
-        epochs: steps in all; metrics are those after the last.
+        epochs: steps in all.
+        weights: which are measured in the end: those after the ``last_epoch``, or those of the ``best_epoch`` by
+            validation WA, of equals that with the lower loss, then the earlier one. For the latter validation is
+            measured after every epoch.
         lr: Adam's initial learning rate.
         weight_decay: Adam's L2 penalty.
         schedule: the rate is multiplied by ``lr_gamma`` in ``step``s, every ``lr_step`` epochs, or at a ``plateau``,
@@ -41,6 +44,7 @@ class TrainingConfig:
     """
 
     epochs: int = 100
+    weights: Literal["last_epoch", "best_epoch"] = "last_epoch"
     lr: float = 1e-4
     weight_decay: float = 5e-4
     schedule: Literal["step", "plateau"] = "step"

@@ -1,4 +1,4 @@
-"""Train and evaluate a system: full batch, Adam, a schedule, metrics after the last epoch."""
+"""Train and evaluate a system: full batch, Adam, a schedule, metrics in the end."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ from cemobam_core.errors import InputError
 from cemobam_core.inputs import Inputs
 from cemobam_core.operators.precision import at_least_fp32
 from cemobam_core.operators.sparse_attention import HAS_TRITON
-from cemobam_core.systems.system import EstimatorSystem, NeuralSystem, System
+from cemobam_core.systems.system import FittedSystem, NeuralSystem, System
 from cemobam_core.training.batch import Batch
 from cemobam_core.training.config import Precision, TrainingConfig
 from cemobam_core.training.cuda_graphs import Recorded
-from cemobam_core.training.estimators import FittedEstimator
 from cemobam_core.training.metrics import Metrics, metrics_from_logits
 from cemobam_core.training.stacks import Stack, why_alone
 
@@ -54,14 +53,17 @@ class TrainingResult:
     """What one training gives.
 
     Attributes:
-        model: after the last epoch, in evaluation mode: called with :class:`Inputs` it gives (N, C) logits.
-        metrics: by split, after the last epoch.
+        model: with the weights of the last or the best epoch, in evaluation mode: called with :class:`Inputs` it gives
+            (N, C) logits.
+        metrics: by split, of that model.
         curve: validation WA by epoch, at ten epochs evenly over the training.
+        parameters: how many numbers were learnt by gradient descent; None: the system is fitted in another way.
     """
 
     model: Classifier
     metrics: dict[str, Metrics]
     curve: dict[int, float]
+    parameters: int | None = None
 
 
 def train(
@@ -122,7 +124,7 @@ def train_together(
     Raises:
         InputError: as :func:`train`.
     """
-    if isinstance(system, EstimatorSystem):
+    if isinstance(system, FittedSystem):
         return [_fitted(system, alone, seed) for seed, alone in zip(seeds, batches, strict=True)]
     assert isinstance(system, NeuralSystem)
     training, device = training or TrainingConfig(), torch.device(device)
@@ -181,10 +183,10 @@ def _tell_once(reason: str) -> None:
     _log.warning(reason)
 
 
-def _fitted(system: EstimatorSystem, batches: Mapping[str, Batch], seed: int) -> TrainingResult:
-    """Fit an estimator and measure it."""
+def _fitted(system: FittedSystem, batches: Mapping[str, Batch], seed: int) -> TrainingResult:
+    """Fit a system and measure it."""
     train_batch = batches["train"]
-    model = FittedEstimator.fit(system, train_batch.inputs, train_batch.labels, train_batch.sizes, seed)
+    model = system.fit(train_batch.inputs, train_batch.labels, train_batch.sizes, seed)
     return TrainingResult(model, {name: measure(model, batch)[0] for name, batch in batches.items()}, {})
 
 
@@ -242,6 +244,7 @@ def _trained(
     with _matmul_precision(training.precision, device), _current(device):
         course = _run(model, {name: batch.to(device) for name, batch in batches.items()}, training, device, generators)
     results: list[TrainingResult | TrainingDiverged] = []
+    parameters = sum(weight.numel() for weight in model.parameters()) // len(course.curves)
     for trial, curve in enumerate(course.curves):
         outcome = course.outcome(trial, training.epochs)
         if isinstance(outcome, TrainingDiverged):
@@ -252,7 +255,7 @@ def _trained(
             assert template
             with torch.random.fork_rng(devices=[]):
                 alone = model.unstack(trial, template())
-        results.append(TrainingResult(alone, {name: outcome[name] for name in batches}, curve))
+        results.append(TrainingResult(alone, {name: outcome[name] for name in batches}, curve, parameters))
     return results
 
 
@@ -274,25 +277,68 @@ def _run(
     step: Callable[[], Tensor] = partial(train_epoch, model, batches["train"], optimizer, training.precision)
     if device.type == "cuda" and isinstance(model, Stack) and HAS_TRITON:
         step = Recorded(step, device, generators)
+    best = _Best(model) if training.weights == "best_epoch" else None
     curve_at = {math.ceil(training.epochs * i / CURVE_POINTS) for i in range(1, CURVE_POINTS + 1)}
     for epoch in range(1, training.epochs + 1):
         _set_mode(model, epoch == 1 or training.train_mode == "every_epoch")
         losses = step()
-        if training.schedule == "plateau" or epoch in curve_at:
+        if training.schedule == "plateau" or best or epoch in curve_at:
             if course.is_over(losses, epoch):
                 return course
             if training.batch_norm == "settled":
                 settle_batch_norm(model, batches["train"], training.precision)
             course.measured["val"] = measure(model, batches["val"], precision=training.precision)
+            if best:
+                best.note(course.measured["val"])
             if epoch in curve_at:
                 for curve, metrics in zip(course.curves, course.measured["val"], strict=True):
                     curve[epoch] = metrics.wa
         decay(course.measured["val"][0].loss if training.schedule == "plateau" else math.nan)
+    if best:
+        best.restore()
+        course.measured.clear()
     # The last epoch is a point of the curve: validation was measured there.
     for name, batch in batches.items():
         if name not in course.measured:
             course.measured[name] = measure(model, batch, precision=training.precision)
     return course
+
+
+class _Best:
+    """The weights and statistics of the best epoch so far, of each trial of a model or a stack.
+
+    Args:
+        model: that is trained; its state is copied at the best epochs.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._score: dict[int, tuple[float, float]] = {}
+        self._state = {name: value.clone() for name, value in model.state_dict().items()}
+
+    def note(self, measured: Sequence[Metrics]) -> None:
+        """Keep the state of the trials that are better than ever on validation."""
+        scores = {trial: (metrics.wa, -metrics.loss) for trial, metrics in enumerate(measured)}
+        better = [t for t, new in scores.items() if math.isfinite(new[1]) and new > self._score.get(t, (-1.0, 0.0))]
+        if not better:
+            return
+        self._score |= {trial: scores[trial] for trial in better}
+        for name, value in self._model.state_dict().items():
+            if not isinstance(self._model, Stack) or not value.ndim:
+                self._state[name].copy_(value)
+            else:
+                self._state[name][better] = value[better]
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Give the model the kept state; a trial that was never measured keeps what it has."""
+        if self._score:
+            for name, value in self._model.state_dict().items():
+                if not isinstance(self._model, Stack) or not value.ndim:
+                    value.copy_(self._state[name])
+                else:
+                    kept = list(self._score)
+                    value[kept] = self._state[name][kept]
 
 
 def bytes_of_training(system: NeuralSystem, batch: Batch) -> int:

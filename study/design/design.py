@@ -10,7 +10,7 @@ from typing import Any
 from cemobam_core.corpora import CORPORA
 from cemobam_core.errors import InputError
 from cemobam_core.graph import GraphConfig
-from cemobam_core.systems import EstimatorSystem, System, name_of, system_class
+from cemobam_core.systems import FittedSystem, System, name_of, system_class
 from cemobam_core.training.config import TrainingConfig
 from study.design.block import Block
 from study.design.configuration import Configuration, Trial, check_known
@@ -84,12 +84,12 @@ class Design:
             system = profile.system
         else:
             system = kind()  # type: ignore[assignment]
-            given = {name: value for name, value in given.items() if name in TRAINING}
+            given = {**kind.prescribed, **{name: value for name, value in given.items() if name in TRAINING}}
         made = Configuration(
             profile=name or start,
             system=system,
             graph=replace(profile.graph, k_audio=at.k_audio, k_text=at.k_text) if kind.uses_graph else None,
-            training=None if issubclass(kind, EstimatorSystem) else profile.training,
+            training=None if issubclass(kind, FittedSystem) else profile.training,
         )
         return made.having({**given, **self.settings, **changes})
 

@@ -310,6 +310,7 @@ def execute(trials: Group, data: StudyData, device: str) -> list[Outcome]:
                 status="done",
                 seconds=seconds,
                 device=device,
+                parameters=result.parameters,
                 metrics=metrics,
                 curve=result.curve,
                 confusion=result.metrics["test"].confusion,

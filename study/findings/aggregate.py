@@ -29,7 +29,7 @@ def columns(factors: Iterable[str] = ()) -> tuple[str, ...]:
     Args:
         factors: what blocks vary beside :data:`IDENTITY`.
     """
-    outcome = ("status", "epochs", "seconds", "device", *METRICS, "reason", "log")
+    outcome = ("status", "epochs", "seconds", "device", "parameters", *METRICS, "reason", "log")
     return tuple(dict.fromkeys(("dataset", *IDENTITY, *factors, "fold", "seed", *outcome)))
 
 
@@ -71,6 +71,7 @@ def trials_and_outcomes(
             "status": outcome.status,
             "seconds": outcome.seconds,
             "device": outcome.device,
+            "parameters": outcome.parameters,
             **outcome.metrics,
             "reason": outcome.reason,
             "log": outcome.log,

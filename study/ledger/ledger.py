@@ -255,6 +255,8 @@ class Ledger:
             "device": outcome.device,
             "signature": signature,
         }
+        if outcome.parameters is not None:
+            attributes["parameters"] = outcome.parameters
         if outcome.reason:
             attributes |= {"reason": outcome.reason, "log": outcome.log}
         if outcome.confusion:
@@ -428,6 +430,7 @@ def _outcome(row: Row) -> Outcome:
         status="done" if row.done else "failed",
         seconds=attributes.get("seconds", math.nan),
         device=attributes.get("device", ""),
+        parameters=attributes.get("parameters"),
         metrics={name: attributes[name] for name in METRICS if name in attributes} if row.done else {},
         curve=row.curve,
         reason=attributes.get("reason", ""),

@@ -26,6 +26,8 @@ class Outcome:
         status: ``done``, or ``failed``, which the next run tries again.
         seconds: wall-clock time of the training and its evaluation.
         device: where it ran.
+        parameters: how many numbers were learnt by gradient descent; None: the system is fitted in another way, the
+            trial failed, or the ledger is of before it was kept.
         metrics: by name, as in :data:`METRICS`; empty when failed.
         curve: validation WA by epoch.
         reason: why it failed.
@@ -40,6 +42,7 @@ class Outcome:
     status: Status
     seconds: float
     device: str
+    parameters: int | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     curve: Mapping[int, float] = field(default_factory=dict)
     reason: str = ""
