@@ -10,10 +10,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from study.design.block import Block
 from study.design.configuration import Configuration, Trial
 from study.design.design import ANY_PAIR, Design
 from study.design.factors import Pair
 from study.design.seeds import LOOKS, fresh_seeds, more_seeds
+from study.design.tuning import Tuning
 from study.engines import Engine
 from study.engines.execution import by_stack
 from study.findings.aggregate import IDENTITY, PAIR, aggregate, chosen_pair, trials_frame
@@ -43,6 +45,7 @@ class Plan:
         select_on: the split that chooses.
         rope: points within which two configurations count as practically the same.
         until_clear: whether configurations get more seeds until their differences are clear.
+        tuning: what is tuned before it is compared; None: nothing is.
     """
 
     design: Design
@@ -53,6 +56,7 @@ class Plan:
     select_on: Split
     rope: float = 1.0
     until_clear: bool = False
+    tuning: Tuning | None = None
 
 
 class StudyRun:
@@ -62,6 +66,9 @@ class StudyRun:
         plan: what was asked for.
         ledger: what has been run.
         facts: what the ledger keeps of the study.
+
+    Attributes:
+        to_come: how many trials will be asked for when those are done that choose what they are.
     """
 
     def __init__(self, plan: Plan, ledger: Ledger, facts: StudyFacts) -> None:
@@ -74,6 +81,7 @@ class StudyRun:
         self._awaited: dict[str, Trial] = {}  # what this run has asked for and not heard of yet
         self._told: set[str] = set()  # what this run knew as done when it began, or has been told of since
         self._on_outcome: Callable[[Trial, Outcome], None] = lambda *_: None
+        self.to_come = 0
         self._looks: dict[tuple[str, Configuration], int] = {}  # how many looks a configuration has gone beyond
         self.listen()
 
@@ -146,14 +154,19 @@ class StudyRun:
     def confirms(self, block: str) -> bool:
         """Return whether a block runs with fresh seeds: it is at a pair of K, and this study's grid chooses pairs.
 
-        That holds for a pair that the user gives as well: whoever has seen the grid may have chosen it there.
+        That holds for a pair that the user gives as well: whoever has seen the grid may have chosen it there. A block
+        whose configurations were tuned runs with fresh seeds too, and tuning itself never.
         """
         design = self.plan.design
+        if design.blocks[block].fresh or design.blocks[block].tunes:
+            return design.blocks[block].fresh
         return design.choosing is not None and self.concerns(design.choosing) and design.needs_pair(block)
 
     def seeds_of(self, block: str, configuration: Configuration | None = None) -> tuple[int, ...]:
         """Return the seeds of a configuration of a block; of None: those of the configuration with the most."""
         design, confirms = self.plan.design, self.confirms(block)
+        if design.blocks[block].tunes:
+            return design.seeds[:1]
         if not (self.plan.until_clear and design.blocks[block].compared):
             return design.fresh_seeds if confirms else design.seeds
         of = [n for (name, one), n in self._looks.items() if name == block and configuration in (None, one)]
@@ -172,6 +185,15 @@ class StudyRun:
         """Give some configurations of a block the seeds of the next look."""
         for one in configurations:
             self._looks[block, one] = self.look_at(block, one) + 1
+
+    def put(self, block: Block) -> None:
+        """Ask for one block more, or for another one of its name, which could not be known before."""
+        plan = self.plan
+        names = plan.blocks if block.name in plan.blocks else (*plan.blocks, block.name)
+        self.plan = replace(plan, design=plan.design.having(block), blocks=names)
+        self._recorded.setdefault(block.name, {})
+        self._pair = None
+        self._hear(block.name, self.ledger.news(block.name))
 
     def concerns(self, block: str) -> bool:
         """Whether the block is asked for now or has been run before."""
@@ -203,11 +225,12 @@ class StudyRun:
     def counts(self) -> tuple[int, int]:
         """How many trials are asked for and how many of them are done.
 
-        Before a pair is chosen, the blocks that wait for it count as if it were the first.
+        Before a pair is chosen, the blocks that wait for it count as if it were the first; before systems are tuned,
+        those that will be asked for count too.
         """
         asked = self._distinct(trial for block in self.plan.blocks for trial in self.planned(block))
         known = self._distinct(trial for block in self.plan.blocks for trial in self.trials(block))
-        return len(asked), len(known) - len(self.missing(known))
+        return len(asked) + self.to_come, len(known) - len(self.missing(known))
 
     def run(self, engine: Engine, on_outcome: Callable[[Trial, Outcome], None], *, log: str = "") -> None:
         """Run what is missing: the blocks that need no pair, then those at the pair that was chosen.

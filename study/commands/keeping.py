@@ -62,7 +62,7 @@ def check_room_of_probabilities(request: Request, trials: int, folds: tuple[Fold
 def told_of_probabilities(request: Request, run: StudyRun) -> str:
     """Return in a sentence of how many trials probabilities are kept."""
     kept = probabilities_of(request, run.facts)
-    known = run.known(trial for block in request.blocks for trial in run.trials(block))
+    known = run.known(trial for block in run.plan.blocks for trial in run.trials(block))
     places = {kept.place(trial) for trial, outcome in known.items() if outcome.status == "done"}
     there = sum(place.is_file() for place in places)
     said = f"the probabilities of {there} of {len(places)} trials are kept under {kept.folder}"
@@ -135,12 +135,12 @@ def keep_models(request: Request, run: StudyRun, folds: tuple[Fold, ...], device
 def _wanted(request: Request, run: StudyRun) -> list[Trial]:
     """Return the trials whose models are to be kept: every one, or those of the chosen configuration."""
     if request.args.keep_models == "all":
-        return distinct(trial for block in request.blocks for trial in run.trials(block))
+        return distinct(trial for block in run.plan.blocks for trial in run.trials(block))
     design, pair = request.design, run.pair()
     own = design.configuration({}, pair or ANY_PAIR)
     if own.graph and pair is None:
         return []
-    fresh = dict.fromkeys(seed for block in request.blocks if run.confirms(block) for seed in run.seeds_of(block))
+    fresh = dict.fromkeys(seed for block in run.plan.blocks if run.confirms(block) for seed in run.seeds_of(block))
     return [
         Trial(configuration=own, seed=seed, fold=fold) for seed in fresh or design.seeds for fold in range(design.folds)
     ]

@@ -167,7 +167,22 @@ TRIALS = Group(
             metavar="A,B",
             type=values.systems,
             help="run a block that compares systems on the same folds and seeds, instead of the paper's blocks: names, "
-            "as cemobam systems lists them, or FILE.py:NAME",
+            "as cemobam systems lists them, FILE.py:NAME, or groups of them: paper (what the paper compares with and "
+            "can be rebuilt), baselines, graphs, all",
+        ),
+        Option(
+            "--budget",
+            metavar="N",
+            type=values.at_least_one,
+            help="tune each of --systems (or --system alone) over N configurations, its defaults among them, with one "
+            "seed; validation chooses, and what it chose runs with fresh seeds beside the defaults",
+        ),
+        Option(
+            "--search",
+            choices=("sobol", "tpe"),
+            default="sobol",
+            help="how --budget draws configurations: sobol, quasi-random and known beforehand (default); tpe, in "
+            "rounds of 5 that learn from the rounds before (the first 10 are Sobol's)",
         ),
         K_AUDIO,
         K_TEXT,

@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING
 from cemobam_core.corpora import CORPORA
 from cemobam_core.corpora.corpus import Corpus
 from cemobam_core.errors import InputError
+from cemobam_core.systems import GROUPS
 from study.commands.options import CONFIGURED, FUSION
 from study.commands.values import LARGEST_SEED, Setting
 from study.design.block import Block
 from study.design.factors import PAIR, Factor, Pair, Value
 from study.design.seeds import LOOKS
+from study.design.tuning import DEFAULTS as SYSTEMS
+from study.design.tuning import TUNED
 from study.ledger.ledger import Ledger
 from study.ledger.outcomes import StudyFacts
 from study.ledger.storages import ledger_file
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from cemobam_core.inputs import Sizes
     from study.design.configuration import Configuration
     from study.design.design import Design
+    from study.design.tuning import Tuning
     from study.driver import Plan, StudyRun
     from study.ledger.utterances import TestUtterances
 
@@ -74,6 +78,8 @@ class Request:
             if args.dataset is None and getattr(args, option) is not None:
                 flag = "--" + option.replace("_", "-")
                 raise InputError(f"{flag} without --dataset: say what it is (iemocap, esd, or a name of yours)")
+        if args.search != "sobol" and args.budget is None:
+            raise InputError(f"--search {args.search} without --budget: say over how many configurations to tune")
         if args.confirm and args.until_clear:
             raise InputError("--confirm and --until-clear: the latter adds seeds as they are needed; leave one out")
         if max(args.seeds) + max(args.confirm or len(args.seeds), *LOOKS) > LARGEST_SEED:
@@ -172,9 +178,17 @@ class Request:
             elif blocks[name].chooses and name not in self.blocks and not (self.args.k_audio or self.args.k_text):
                 # The choice that was made stays, whatever the grid usually is.
                 blocks[name] = with_values(blocks[name], {factor: tuple(of) for factor, of in data.get("factors", ())})
+        asked_for = self.blocks
+        if self.tuning:
+            tunes = [self.tuning.block(system) for system in self.tuning.systems]
+            tuned = {block.tunes for block in tunes}
+            # What an earlier budget or another search has found of these systems is not this one's.
+            blocks = {name: of for name, of in blocks.items() if name != TUNED and of.tunes not in tuned}
+            blocks |= {block.name: block for block in tunes}
+            asked_for = (*(block.name for block in tunes), *self.blocks)
         design = self._design(blocks)
         design.check_names()
-        asked = tuple(name for name in self.blocks if not blocks[name].after_choice or design.needs_pair(name))
+        asked = tuple(name for name in asked_for if not blocks[name].after_choice or design.needs_pair(name))
         if not asked:
             raise InputError(
                 f"--blocks {','.join(self.blocks)}: {name_of(design.base.system)} uses no graph, so no pair of K is "
@@ -189,6 +203,22 @@ class Request:
             select_on=profile.select_on,
             rope=self.args.rope,
             until_clear=self.args.until_clear,
+            tuning=self.tuning,
+        )
+
+    @cached_property
+    def tuning(self) -> Tuning | None:
+        """What ``--budget`` tunes; None: nothing. A user's file must have been tried before."""
+        if self.args.budget is None:
+            return None
+        from cemobam_core.systems import system_class
+        from study.design.tuning import Tuning
+
+        return Tuning(
+            systems={name: system_class(name) for name in _systems_of(self.available[name] for name in self.blocks)},
+            budget=self.args.budget,
+            search=self.args.search,
+            pinned=frozenset(self.settings),
         )
 
     def _recorded(self, name: str, data: Mapping[str, object]) -> Block | None:
@@ -238,8 +268,7 @@ class Request:
         """
         from cemobam_core.systems.files import is_in_file
 
-        changes = [dict(one) for name in self.blocks for _, one in self.available[name].changes()]
-        for name in sorted({self.args.system, *(str(one["system"]) for one in changes if "system" in one)}):
+        for name in sorted({self.args.system, *_systems_of(self.available[name] for name in self.blocks)}):
             if is_in_file(name):
                 from cemobam_core.systems.tryout import try_system
 
@@ -284,7 +313,8 @@ class Request:
         Args:
             pair: that is known for the blocks that need one; None: it is still to be chosen.
         """
-        return max((k for one in self.graphs(pair) for k in (one.k_audio, one.k_text)), default=0)
+        tuned = self.tuning.k_max if self.tuning else 0
+        return max([tuned, *(k for one in self.graphs(pair) for k in (one.k_audio, one.k_text))])
 
     def graphs(self, pair: Pair | None = None) -> list[GraphConfig]:
         """Return the graphs of the blocks to run, each once.
@@ -360,8 +390,10 @@ def _blocks(args: argparse.Namespace, dataset: str) -> tuple[dict[str, Block], t
         name = "-".join(factor.name for factor in factors)[:36]
         taken = {block.name for block in listed}
         own.append(Block(f"vary-{name}" if name in taken else name, factors=tuple(factors)))
-    if args.systems:
-        own.append(Block("systems", question="Which system is best?", systems=args.systems, title="Systems"))
+    if args.systems or (args.budget and not _systems_of(listed if args.study else ())):
+        systems = _named(args.systems or (args.system,))
+        question = "Which system is best, as they come?" if args.budget else "Which system is best?"
+        own.append(Block(SYSTEMS, question=question, systems=systems, title="Systems", fresh=bool(args.budget)))
     known = {block.name: block for block in listed}
     for block in own:
         if block.name in known:
@@ -384,6 +416,25 @@ def _blocks(args: argparse.Namespace, dataset: str) -> tuple[dict[str, Block], t
                 raise InputError(f"--blocks: unknown block {name!r}; choose from {', '.join(known)}")
         asked = [name for name in known if name in {*args.blocks, *(block.name for block in own)}]
     return known, tuple(asked)
+
+
+def _named(systems: Iterable[str]) -> tuple[str, ...]:
+    """Return the systems that names stand for, groups among them, each once."""
+    found: list[str] = []
+    for name in systems:
+        if name in GROUPS:
+            from cemobam_core.systems import group
+
+            found += group(name)
+        else:
+            found.append(name)
+    return tuple(dict.fromkeys(found))
+
+
+def _systems_of(blocks: Iterable[Block]) -> list[str]:
+    """Return the systems that blocks vary, each once."""
+    changes = [one for block in blocks for _, one in block.changes()]
+    return list(dict.fromkeys(str(one["system"]) for one in changes if "system" in one))
 
 
 def _listed(args: argparse.Namespace, dataset: str) -> tuple[list[Block], list[str]]:

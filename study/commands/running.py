@@ -214,6 +214,7 @@ def _run_missing(request: Request, run: StudyRun, folds: tuple[Fold, ...], devic
     """Run the trials that the ledger does not have, and keep the dashboard current."""
     from study.engines.execution import StudyData
     from study.findings.looks import look
+    from study.findings.tuned import tune
 
     keeping = keeping_of(request, run.facts) if request.args.keep_models == "all" else None
     probabilities = probabilities_of(request, run.facts) if request.args.keep_probabilities else None
@@ -221,7 +222,7 @@ def _run_missing(request: Request, run: StudyRun, folds: tuple[Fold, ...], devic
         folds,
         request.k_max(run.pair()),
         graphs=request.graphs(run.pair()),
-        seeds=sorted({seed for block in request.blocks for seed in run.seeds_of(block)}),
+        seeds=sorted({seed for block in run.plan.blocks for seed in run.seeds_of(block)}),
         keeping=keeping,
         probabilities=probabilities,
     )
@@ -245,6 +246,8 @@ def _run_missing(request: Request, run: StudyRun, folds: tuple[Fold, ...], devic
                     publisher().on_outcome()
 
                 run.run(engine, on_outcome, log=str(log))
+            if unfinished := tune(run, name=request.name):
+                continue
             if unfinished := look(run, name=request.name):
                 asked, done = run.counts()
                 print(f"{asked - done} more trials, for differences that are not clear yet", flush=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from cemobam_core.errors import InputError
+from cemobam_core.systems.search import Between, OneOf
 from study.design.factors import PAIR, Factor, Value
 
 Kind = Literal["plane", "line", "names"]
@@ -34,6 +35,9 @@ class Block:
         title: of its table and its figure; empty: the question.
         chooses: whether the best pair of K in it is the one at which other blocks run; it varies both K then.
         after_choice: whether it needs a pair that another block chooses, or the user.
+        fresh: whether it runs with seeds that took no part in any choice, because its configurations were chosen.
+        tunes: the system among whose configurations validation chooses here; empty: it does not tune.
+        search: of a block that tunes, the values that were tried of each setting.
         labels: how tables and figures show the values of its only factor, or its configurations.
         table: the name of its table's files; empty: the block's.
         drawing: the name of its figure; empty: the block's.
@@ -57,6 +61,9 @@ class Block:
     title: str = ""
     chooses: bool = False
     after_choice: bool = False
+    fresh: bool = False
+    tunes: str = ""
+    search: Mapping[str, Between | OneOf] = field(default_factory=dict)
     labels: Mapping[Any, str] = field(default_factory=dict)
     table: str = ""
     drawing: str = ""
@@ -115,6 +122,11 @@ class Block:
         return tuple(factor.name for factor in self.factors) or ("profile",)
 
     @property
+    def told(self) -> tuple[str, ...]:
+        """The settings that ``trials.csv`` and the ledger tell of its trials: what it varies, or searches."""
+        return tuple(self.search) if self.tunes else self.columns
+
+    @property
     def names(self) -> tuple[Value, ...]:
         """The values of its only factor, or the names of its configurations; empty: it has several factors."""
         if len(self.factors) > 1:
@@ -131,7 +143,7 @@ class Block:
     @property
     def compared(self) -> bool:
         """Whether each of its configurations is compared with its reference."""
-        return self.make_table is None and not self.chooses
+        return self.make_table is None and not self.chooses and not self.tunes
 
     @property
     def varies_pair(self) -> bool:

@@ -115,6 +115,12 @@ class Design:
             self._made[block, at] = list(dict.fromkeys(made))
         return self._made[block, at]
 
+    def having(self, block: Block) -> Design:
+        """Return the design with one block more, or another one of its name."""
+        made = replace(self, blocks={**self.blocks, block.name: block})
+        made._classes.update(self._classes)  # a file that was edited since is not read again
+        return made
+
     def _check_names(self, block: Block) -> None:
         """Raise InputError for two systems of one name: the folder of a file is no part of it."""
         named: dict[str, str] = {}
@@ -176,7 +182,7 @@ class Design:
     @property
     def factors(self) -> tuple[str, ...]:
         """What any of its blocks varies, beside what is told of every trial."""
-        names = dict.fromkeys(name for block in self.blocks.values() for name in block.columns)
+        names = dict.fromkeys(name for block in self.blocks.values() for name in block.told)
         return tuple(name for name in names if name not in {"profile", "system", *_UNSHARED})
 
     def values(self, name: str) -> tuple[Any, ...]:

@@ -17,6 +17,7 @@ from study.design.block import Block, shown
 from study.design.configuration import Configuration, Trial
 from study.design.design import ANY_PAIR, TRAINING, distinct
 from study.design.factors import PAIR, Pair
+from study.design.tuning import TUNED
 from study.driver import StudyRun
 from study.engines.models import model_folder
 from study.engines.probabilities import KeptProbabilities
@@ -193,7 +194,7 @@ def about_study(run: StudyRun, *, name: str, blocks: Mapping[str, Block]) -> Abo
         blocks: those of the plan's that are told of, by name; none that waits for a pair.
     """
     plan, facts, pair, design = run.plan, run.facts, run.pair(), run.plan.design
-    identity = (*IDENTITY, *dict.fromkeys(c for of in blocks.values() for c in of.columns if c not in IDENTITY))
+    identity = (*IDENTITY, *dict.fromkeys(c for of in blocks.values() for c in of.told if c not in IDENTITY))
     base = _row(design.configuration({}, pair or ANY_PAIR), identity)
     if pair is None:
         base = tuple(None if c in PAIR else value for c, value in zip(identity, base, strict=True))
@@ -250,10 +251,11 @@ def _about(run: StudyRun, block: Block, pair: Pair, identity: tuple[str, ...], b
         reference=reference,
         chooses=block.chooses,
         compared=block.compared,
-        needs_pair=design.needs_pair(block.name),
+        needs_pair=design.needs_pair(block.name) and not block.tunes and block.name != TUNED,  # each has its own
         seeds=run.seeds_of(block.name),
         n_seeds=tuple(len(run.seeds_of(block.name, made[row])) for row in rows),
         confirms=run.confirms(block.name),
+        tunes=block.tunes,
         decided_by="seed" if {name for _, given in block.changes() for name in given} <= TRAINING else "utterances",
         labels={shown(row[place]): block.labels[value] for value, row in named.items() if value in block.labels},
         table=block.table or block.name,

@@ -13,6 +13,7 @@ from study.driver import StudyRun
 from study.findings.analysis import Analysis, Comparison, Row
 from study.findings.evidence import Evidence
 from study.findings.results import AboutBlock
+from study.findings.tuned import tune
 
 _HOPE = 2.0
 """Standard errors over seeds by which a difference may still move."""
@@ -40,13 +41,13 @@ def look(run: StudyRun, *, name: str) -> bool:
 
 
 def catch_up(run: StudyRun, *, name: str) -> None:
-    """Look as often as the recorded trials allow: a resumed run is then where the earlier one was.
+    """Tune and look as often as the recorded trials allow: a resumed run is then where the earlier one was.
 
     Args:
         run: the study against its ledger.
         name: of the study.
     """
-    while look(run, name=name):
+    while tune(run, name=name) or look(run, name=name):
         pass
 
 

@@ -51,7 +51,8 @@ class AboutBlock:
         needs_pair: whether they are at the study's pair.
         seeds: that its configurations run with.
         n_seeds: of each configuration, with how many of them.
-        confirms: whether these seeds took no part in choosing the pair.
+        confirms: whether these seeds took no part in choosing the pair, or in tuning.
+        tunes: the system of which it chooses a configuration by validation; empty: it does not.
         decided_by: whose luck its intervals must hold for: that of another ``seed``, or of another seed and other
             ``utterances``.
         labels: how values of its only column are shown, by how they are written.
@@ -72,6 +73,7 @@ class AboutBlock:
     seeds: tuple[int, ...]
     n_seeds: tuple[int, ...]
     confirms: bool
+    tunes: str
     decided_by: Literal["seed", "utterances"]
     labels: dict[str, str]
     table: str

@@ -27,6 +27,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from cemobam_core.errors import InputError
 from cemobam_core.systems.files import is_in_file
+from cemobam_core.systems.search import Between, OneOf
 from study.design.block import Block
 from study.design.configuration import Trial
 from study.design.factors import PAIR, Factor
@@ -89,7 +90,7 @@ class Ledger:
         self._name = name
         self._tag = f" {tag}" if tag else ""
         self._found: dict[str, int] = {}  # by block, Optuna's id
-        self._made: dict[str, int] = {}  # likewise, of those that are seen to say what they are made from
+        self._made: dict[str, tuple[int, dict[str, Any]]] = {}  # likewise, of those that are up to date
         self._told: dict[str, int] = {}  # by block, the id of the last trial that was told of
         self._done: dict[str, set[str]] = defaultdict(set)  # by block, the signatures of those that were done
         self._asked: list[str] = []
@@ -262,7 +263,7 @@ class Ledger:
         if outcome.confusion:
             attributes["test_confusion"] = outcome.confusion
         ended = datetime.now()
-        parameters = trial.parameters(dict.fromkeys((*_TOLD, *block.columns)))
+        parameters = trial.parameters(dict.fromkeys((*_TOLD, *block.told)))
         frozen = create_trial(
             state=TrialState.COMPLETE if is_done else TrialState.FAIL,
             value=outcome.metrics["val_wa"] if is_done else None,
@@ -292,8 +293,9 @@ class Ledger:
         return outcomes
 
     def _study(self, block: Block) -> int:
-        if block.name in self._made:
-            return self._made[block.name]
+        data = block_data(block)
+        if block.name in self._made and self._made[block.name][1] == data:
+            return self._made[block.name][0]
         study = optuna.create_study(
             study_name=self.study_name(block.name),
             storage=self._storage.optuna,
@@ -307,9 +309,9 @@ class Ledger:
             study.set_user_attr(FACTS, asdict(self._facts))
             study.set_user_attr(OPTIONS, self._asked)
         self._keep_utterances(study._study_id, self._storage.optuna.get_study_system_attrs(study._study_id))
-        if study.user_attrs.get(BLOCK) != (data := block_data(block)):
+        if study.user_attrs.get(BLOCK) != data:
             study.set_user_attr(BLOCK, data)
-        self._made[block.name] = study._study_id
+        self._made[block.name] = study._study_id, data
         return study._study_id
 
     def _keep_utterances(self, study_id: int, attributes: Mapping[str, Any]) -> None:
@@ -344,7 +346,18 @@ def block_data(block: Block) -> dict[str, Any]:
         "title": block.title,
         "chooses": block.chooses,
         "labels": [[value, label] for value, label in block.labels.items()],
+        **({"fresh": True} if block.fresh else {}),
+        **({"tunes": block.tunes} if block.tunes else {}),
+        **({"search": {name: _space_data(of) for name, of in block.search.items()}} if block.search else {}),
     }
+
+
+def _space_data(of: Between | OneOf) -> dict[str, Any]:
+    return asdict(of) if isinstance(of, Between) else {"values": list(of.values)}
+
+
+def _space_of(data: Mapping[str, Any]) -> Between | OneOf:
+    return OneOf(*data["values"]) if "values" in data else Between(data["low"], data["high"], log=bool(data["log"]))
 
 
 def block_of(name: str, data: Mapping[str, Any]) -> Block:
@@ -363,9 +376,16 @@ def block_of(name: str, data: Mapping[str, Any]) -> Block:
             title=str(data.get("title", "")),
             chooses=bool(data.get("chooses", False)),
             labels=dict(data.get("labels", ())),
+            fresh=bool(data.get("fresh", False)),
+            tunes=str(data.get("tunes", "")),
+            search={setting: _space_of(of) for setting, of in data.get("search", {}).items()},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"its description cannot be read ({error})") from None
+
+
+_LOGARITHMIC = 8
+"""A list of numbers is of powers where its largest is so many times its smallest."""
 
 
 def _distribution(name: str, value: Any, block: Block, trial: Trial) -> BaseDistribution:
@@ -374,6 +394,8 @@ def _distribution(name: str, value: Any, block: Block, trial: Trial) -> BaseDist
     The dashboard weighs parameters over their whole range, so that should be near what is tried; and it leaves out a
     parameter whose range is not the same in all trials of a study.
     """
+    if name in block.search:
+        return _searched(block.search[name], value)
     values = next((factor.values for factor in block.factors if factor.name == name), (value,))
     if name == "system":  # recorded without the folder of its file
         values = tuple(dict.fromkeys(_recorded_name(str(one)) for one in values))
@@ -393,6 +415,21 @@ def _distribution(name: str, value: Any, block: Block, trial: Trial) -> BaseDist
     first = 1 if name.startswith("k_") else 0
     digits = len(str(max(value, *values) - first)) if len(values) > 1 else len(str(value - first))
     return IntDistribution(first, 10**digits - 1 + first)
+
+
+def _searched(of: Between | OneOf, value: Any) -> BaseDistribution:
+    """Return where the value of a setting that is tuned comes from; numbers are of a range, so that they have an order.
+
+    The value of the defaults need not be in the range.
+    """
+    values = (of.low, of.high) if isinstance(of, Between) else of.values
+    if any(isinstance(one, str | bool) for one in values):
+        return CategoricalDistribution(values if value in values else (*values, value))
+    low, high = min(*values, value), max(*values, value)
+    log = low > 0 and (of.log if isinstance(of, Between) else high / low >= _LOGARITHMIC)
+    if all(isinstance(one, int) for one in (*values, value)):
+        return IntDistribution(int(low), int(high), log=log)
+    return FloatDistribution(float(low), float(high), log=log)
 
 
 def _recorded_name(system: str) -> str:

@@ -18,9 +18,12 @@ import plotly.graph_objects as go
 from optuna_dashboard import get_note, save_note, save_plotly_graph_object
 from sqlalchemy.exc import SQLAlchemyError
 
+from study.design.tuning import TUNED
 from study.driver import StudyRun
+from study.findings.analysis import MEASURES
 from study.findings.answers import Answer
 from study.findings.evidence import Evidence
+from study.findings.tuned import trace
 from study.output.figures import head_of, in_order, interactive, learning_curves, nothing_to_draw, published_of
 from study.output.report import VERDICT_SIGNS, Report, block_tables, chosen, counts, settings_of
 from study.output.tables import Table, plain_markdown
@@ -121,7 +124,7 @@ def publish(
 def _figures(evidence: Evidence, block: str) -> dict[str, go.Figure]:
     """Return figures by the id under which the dashboard keeps each, so that it is replaced and not added."""
     figures = {block: _figure(evidence, block)}
-    if block in evidence.blocks and evidence.blocks[block].make_page is None:
+    if block in evidence.blocks and not evidence.blocks[block].tunes and evidence.blocks[block].make_page is None:
         lines = learning_curves(evidence)
         if isinstance(lines, str) or block not in lines:
             why = lines if isinstance(lines, str) else nothing_to_draw(evidence)
@@ -139,6 +142,9 @@ def _figure(evidence: Evidence, name: str) -> go.Figure:
     if block is None or not evidence.any_done(name):
         return interactive.nothing_yet(block.title if block else name, f"no trial of the block {name} is done")
     of = evidence.blocks[name]
+    if of.tunes:
+        scores, label = trace(evidence.results, block).scores, MEASURES[about.select_by]
+        return interactive.tuning(scores, label=label, title=f"{about.title}: {block.title}")
     if of.make_page:
         page: go.Figure = of.make_page(evidence, _where(evidence))
         return page
@@ -167,6 +173,12 @@ def _figure(evidence: Evidence, name: str) -> go.Figure:
 def _beside_the_best(evidence: Evidence, block: str) -> dict[str, str]:
     """Return what the dashboard's "Best Trial" is, and what the study answers instead; short, for a narrow table."""
     about = evidence.about.block(block)
+    if about and about.tunes:
+        best = trace(evidence.results, about).best
+        answer = (
+            f"validation chose {'the defaults' if best == 0 else f'configuration {best}'}" if best is not None else ""
+        )
+        return {_BEST: "the best on validation, with one seed", _ANSWER: answer or "none is done yet"}
     if about and about.chooses and (pair := evidence.about.at) and not evidence.about.given:
         answer = f"K {pair}, by the mean over seeds: see the note"
     else:
@@ -204,6 +216,7 @@ def _note(
         table = pd.DataFrame(rows, columns=["Verdict", "Claim", "Numbers"]).map(_cell).to_markdown(index=False)
         parts += ["## The paper's claims", plain_markdown(about_what(about.dataset, about.title)), table]
     wanted = [of.table] if of else []
+    wanted += ["tuning"] if of and (of.tunes or of.name == TUNED) else []
     wanted += ["variance", "selection"] if of and of.chooses else []
     wanted += ["table3", "table4"] if of and "fusion" in of.columns else []
     shown = [_spaced(tables[name].markdown().rstrip()) for name in wanted if name in tables]

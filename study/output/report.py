@@ -25,6 +25,7 @@ from study.findings.evidence import Evidence
 from study.findings.predictions import PREDICTIONS, UTTERANCES
 from study.findings.results import ABOUT, TRIALS, About
 from study.findings.statistics import SEEDS_FOR_INTERVAL
+from study.findings.tuned import traces
 from study.findings.wording import measured_in, points_of, seeds_in_words
 from study.output import figures
 from study.output.error_tables import calibration_table, errors_table, hard_table, no_hard_sentence
@@ -40,6 +41,8 @@ from study.output.tables import (
     selection_table,
     variance_table,
 )
+from study.output.tuning_table import NAME as TUNING
+from study.output.tuning_table import tuning_table
 from study.papers.cemobam import paper
 from study.papers.cemobam.claims import Claim, Verdict, about_what, claims, spread_sentence
 from study.papers.cemobam.systems import systems_table
@@ -49,7 +52,7 @@ OTHERS = ("claims.csv", "report.md", "report.html")
 WHERE_IT_ERRS = ("errors", "hard", "calibration")
 """Tables that say where the study errs: they stand below the others."""
 
-ALWAYS = ("variance", "comparisons", "agreement", "selection", "table3", "table4", *WHERE_IT_ERRS)
+ALWAYS = (TUNING, "variance", "comparisons", "agreement", "selection", "table3", "table4", *WHERE_IT_ERRS)
 """Tables that no block names."""
 
 
@@ -62,7 +65,7 @@ def result_files(about: About) -> list[str]:
 
 def plot_files(about: About) -> list[str]:
     """Return the name of every file that a report may write into the folder of figures."""
-    own = ("curves", "confusion", "confusion_difference", "errors", "calibration", "embedding", "marginal")
+    own = ("tuning", "curves", "confusion", "confusion_difference", "errors", "calibration", "embedding", "marginal")
     figures_of = [file for block in about.blocks for file in (block.file, f"{block.file}_sd")]
     return [f"{file}.{form}" for file in (*figures_of, *own) for form in figures.FORMS]
 
@@ -146,7 +149,7 @@ class Report:
         return (
             *counts(self.evidence),
             *filter(None, [chosen(self.evidence)]),
-            *(table.markdown().rstrip() for name, table in self.tables.items() if name not in ALWAYS),
+            *(table.markdown().rstrip() for name, table in self.tables.items() if name == TUNING or name not in ALWAYS),
             *("\n".join([answer.question, *(f"  {line}" for line in answer.lines)]) for answer in self.answers),
             *(["\n".join([f"The paper's claims. {about_what(about.dataset, about.title)}", *said])] if said else []),
             *([f"{MORE}:\n  {self.more}"] if self.more else []),
@@ -163,7 +166,7 @@ class Report:
         made, about = self.evidence.results, self.evidence.about
         written = made.save(results)
         for block in about.blocks:
-            if block.table not in self.tables and not made.block(block.name).empty:
+            if block.table not in self.tables and not block.tunes and not made.block(block.name).empty:
                 written.append(_write_csv(made.block(block.name), results / f"{block.table}.csv"))
         if self.claims:
             written.append(_write_csv(pd.DataFrame(map(asdict, self.claims)), results / "claims.csv"))
@@ -337,7 +340,7 @@ def block_tables(evidence: Evidence) -> dict[str, Table]:
     tables: dict[str, Table] = {}
     for name, block in evidence.blocks.items():
         about = evidence.about.block(name)
-        if about is None or not evidence.any_done(name):
+        if about is None or block.tunes or not evidence.any_done(name):
             continue
         if block.make_table:
             tables[about.table] = block.make_table(evidence)
@@ -346,6 +349,8 @@ def block_tables(evidence: Evidence) -> dict[str, Table]:
             tables[about.table] = block_table(evidence.analysis, about, published)
     if systems := systems_table(evidence.analysis):
         tables[systems.name] = systems
+    if tuning := tuning_table(traces(evidence.results), evidence.about):
+        tables[tuning.name] = tuning
     return tables
 
 
@@ -382,7 +387,7 @@ def chosen(evidence: Evidence) -> str:
     n = int(record["n_seeds"])
     interval = " (95% interval, another seed)" if n >= SEEDS_FOR_INTERVAL else ""
     whose = ""
-    if evidence.results.own_seeds == about.confirm:
+    if evidence.results.own_seeds == about.confirm and about.pair_from != "usual":
         whose = " that took no part in the choice"
     elif not about.given and about.pair:
         whose = " that also chose the pair, so a little too high"

@@ -208,7 +208,7 @@ def block_table(analysis: Analysis, block: AboutBlock, published: pd.DataFrame |
         label = Cell(f"{block.brief(keys[block.reference])}, vote of {seeds_in_words(vote.seeds)}", mark="‡")
         cells.append((label, *(number(100 * vote.scores[m]) for m in measures), *("" for _ in printed_of)))
         notes.append(_vote_note(vote, measures))
-    fresh = " that took no part in choosing K" if block.confirms else ""
+    fresh = f" that took no part in {'choosing K' if block.needs_pair else 'tuning'}" if block.confirms else ""
     over = f"over {seeds_in_words(seeds)}{fresh}{interval_words(summary)}"
     return Table(
         name=block.table,

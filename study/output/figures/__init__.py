@@ -12,9 +12,11 @@ from matplotlib.figure import Figure
 
 from study.design.block import Block, shown
 from study.engines.models import load_embedding
+from study.findings.analysis import MEASURES
 from study.findings.confusions import matrix_difference
 from study.findings.errors import class_names, left_out, shown_groups
 from study.findings.results import plain_value
+from study.findings.tuned import traces
 from study.findings.wording import WHOSE
 from study.output.figures.calibration import calibration_figure
 from study.output.figures.confusion import confusion_figure
@@ -26,6 +28,7 @@ from study.output.figures.marginal import marginal_figure
 from study.output.figures.names import line_figure, names_figure
 from study.output.figures.plane import plane_figure
 from study.output.figures.style import FORMS, math_text, plain, save
+from study.output.figures.tuning import tuning_figure
 
 if TYPE_CHECKING:
     from study.findings.evidence import Evidence
@@ -56,6 +59,11 @@ def drawings(evidence: Evidence) -> dict[str, Drawing]:
     """Return the figures of a study by name: each block's, then those of its own configuration."""
     made: dict[str, Drawing] = {}
     for name in (*evidence.blocks, *evidence.waiting):
+        if (block := evidence.about.block(name)) and block.tunes:
+            made["tuning"] = Drawing(
+                file="tuning", draw=_tuning, shows="Tuning: the best on validation by the budget spent"
+            )
+            continue
         made |= _of_block(name, evidence.blocks.get(name), evidence.about.block(name))
     made["curves"] = Drawing(file="curves", draw=_curves, shows="Learning curves")
     made["confusion"] = Drawing(file="confusion", draw=_confusion, shows="Confusion matrix")
@@ -122,6 +130,13 @@ def _plane(name: str, evidence: Evidence, figure_of: Literal["mean", "std"] = "m
         xs=list(dict.fromkeys(key[0] for key in keys)), ys=list(dict.fromkeys(key[1] for key in keys)), how=about.how,
         figure_of=figure_of,
     )  # fmt: skip
+
+
+def _tuning(evidence: Evidence) -> Figure | str:
+    scores = {plain(of.block.tunes): of.scores for of in traces(evidence.results) if of.best is not None}
+    if not scores:
+        return "no configuration is done"
+    return tuning_figure(scores, label=MEASURES[evidence.about.select_by], title=plain(evidence.about.title))
 
 
 def _marginal(evidence: Evidence) -> Figure | str:

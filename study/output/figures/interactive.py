@@ -133,6 +133,34 @@ def heatmap(
     return figure
 
 
+def tuning(scores: Array, *, label: str, title: str) -> go.Figure:
+    """Draw what a system tried and the best so far.
+
+    Args:
+        scores: validation of each configuration in the order in which it was tried, fractions, the defaults first.
+        label: of the metric.
+        title: what it shows.
+    """
+    places = list(range(len(scores)))
+    figure = go.Figure()
+    figure.add_scatter(
+        x=places, y=(100 * scores).round(2), mode="markers", name="a configuration", marker={"color": COLOURS[8]},
+        hovertemplate=f"configuration %{{x}}: {label} %{{y:.2f}}<extra></extra>",
+    )  # fmt: skip
+    figure.add_scatter(
+        x=places, y=(100 * np.fmax.accumulate(scores)).round(2), mode="lines", name="the best so far",
+        line={"color": COLOURS[0], "shape": "hv"}, hoverinfo="skip",
+    )  # fmt: skip
+    figure.update_layout(
+        **LAYOUT,
+        title=titled(title, "validation, one seed", ["0: the defaults"]),
+        xaxis={"title": {"text": "configuration"}, "zeroline": False},
+        yaxis={"title": {"text": f"validation {label} (%)"}, "zeroline": False},
+        legend={"orientation": "h", "y": 1.08},
+    )
+    return figure
+
+
 def curves(lines: Mapping[str, pd.DataFrame], *, title: str, head: str = "") -> go.Figure:
     """Validation WA by epoch, mean and 95% interval over seeds; a lone line with its seeds.
 
