@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cemobam_core.corpora.splits import Assignment
     from cemobam_core.encoders.settings import Recipe
     from cemobam_core.features import Fold
+    from study.design.configuration import Configuration
     from study.driver import StudyRun
 
 _ANSWER_S, _LEAST_TIMED_S = 16.0, 5.0
@@ -64,10 +65,17 @@ def dry_run_before_features(request: Request, run: StudyRun, recipe: Recipe, fol
 
 
 def _print_plan(request: Request, run: StudyRun, sizes: Mapping[str, int]) -> None:
-    design, pair = request.design, run.pair()
+    design, pair = run.plan.design, run.pair()
     folds = f", {request.folds} folds" if request.folds > 1 else ""
     print(f"  features    {', '.join(f'{name} {n}' for name, n in sizes.items())} utterances{folds}")
+    if tuning := run.plan.tuning:
+        tuned = f"{len(tuning.systems)} system{'s' if len(tuning.systems) > 1 else ''}"
+        print(f"  tuning      {tuned}, at most {tuning.budget} configurations each, seed {design.seeds[0]}")
+        if run.to_come:
+            print(f"  tuned       what validation chooses, seeds {spanned(design.fresh_seeds)}")
     for block in run.plan.blocks:
+        if design.blocks[block].tunes:
+            continue
         trials = run.planned(block)
         at = f" at K {pair}" if pair else f" at the K pair that {design.choosing or 'the user'} chooses"
         fresh = f", seeds {spanned(run.seeds_of(block))}" if run.confirms(block) else ""
@@ -101,7 +109,7 @@ def _print_time(request: Request, run: StudyRun, fold: Fold, devices: Sequence[s
     whole, low, high = (duration(seconds * rounds) for seconds in (one.seconds, one.low, one.high))
     print(
         f"  time        about {whole}, between {low} and {high}: {rounded(one.seconds)} s a trial, "
-        f"{side_by_side} side by side"
+        f"{side_by_side} side by side{_as_if(run, trial)}"
     )
     if one.timed_on == one.of:
         print(f"              (epochs timed on the train split, {one.of} utterances, on {devices[0]})")
@@ -110,3 +118,13 @@ def _print_time(request: Request, run: StudyRun, fold: Fold, devices: Sequence[s
             f"              (extrapolated: epochs timed on {one.timed_on} of {one.of} utterances of the train split, "
             f"on {devices[0]})"
         )
+
+
+def _as_if(run: StudyRun, timed: Configuration) -> str:
+    """Return that all trials count as one system's, where there are several; empty: there are not."""
+    from cemobam_core.systems import name_of
+    from study.design.design import ANY_PAIR
+
+    design = run.plan.design
+    systems = {type(one.system) for block in run.plan.blocks for one in design.configurations(block, ANY_PAIR)}
+    return f", as if all were {name_of(timed.system)}'s" if len(systems) > 1 else ""
