@@ -264,6 +264,10 @@ class Ledger:
             attributes["test_confusion"] = outcome.confusion
         ended = datetime.now()
         parameters = trial.parameters(dict.fromkeys((*_TOLD, *block.told)))
+        if block.tunes:  # the dashboard weighs every parameter, those too that are the same throughout
+            attributes |= {"system": parameters["system"], "seed": trial.seed}
+            told = {*block.search, *(["fold"] if self._facts.folds > 1 else [])}
+            parameters = {name: value for name, value in parameters.items() if name in told}
         frozen = create_trial(
             state=TrialState.COMPLETE if is_done else TrialState.FAIL,
             value=outcome.metrics["val_wa"] if is_done else None,
@@ -385,7 +389,7 @@ def block_of(name: str, data: Mapping[str, Any]) -> Block:
 
 
 _LOGARITHMIC = 8
-"""A list of numbers is of powers where its largest is so many times its smallest."""
+"""A list of numbers with gaps is of powers where its largest is so many times its smallest."""
 
 
 def _distribution(name: str, value: Any, block: Block, trial: Trial) -> BaseDistribution:
@@ -426,7 +430,8 @@ def _searched(of: Between | OneOf, value: Any) -> BaseDistribution:
     if any(isinstance(one, str | bool) for one in values):
         return CategoricalDistribution(values if value in values else (*values, value))
     low, high = min(*values, value), max(*values, value)
-    log = low > 0 and (of.log if isinstance(of, Between) else high / low >= _LOGARITHMIC)
+    gaps = isinstance(of, Between) or len(values) <= high - low
+    log = low > 0 and (of.log if isinstance(of, Between) else gaps and high / low >= _LOGARITHMIC)
     if all(isinstance(one, int) for one in (*values, value)):
         return IntDistribution(int(low), int(high), log=log)
     return FloatDistribution(float(low), float(high), log=log)

@@ -11,6 +11,7 @@ from optuna.importance import get_param_importances
 from own_systems import FILES, GRU
 from runs import run_here, trials
 
+from cemobam_core.systems import system_class
 from study import load_results
 
 SYSTEMS = ["--systems", "cemobam,concat_mlp,logistic", "--epochs", "2", "--workers", "2", "--seeds", "2"]
@@ -55,10 +56,9 @@ def test_optuna_understands_the_tuning_of_a_system(in_folder: Path) -> None:
     study = optuna.load_study(study_name="demo/tpe-gcn epochs=2", storage="sqlite:///results/demo/study.db")
     ones = study.get_trials()
     assert len(ones) == 12
-    assert all("profile" not in one.params for one in ones)
-    searched = {"lr", "weight_decay", "k_audio", "k_text"}
-    for one in ones:
-        assert searched <= one.params.keys()
+    searched = set(system_class("gcn").search) or {"lr", "weight_decay", "k_audio", "k_text"}
+    assert all(one.params.keys() == searched for one in ones)  # it weighs what is the same throughout, too
+    assert {(one.user_attrs["system"], one.user_attrs["seed"]) for one in ones} == {("gcn", 0)}
     for name in searched:
         assert len({str(one.distributions[name]) for one in ones}) == 1  # or the dashboard leaves it out
     importances = get_param_importances(study, params=sorted(searched))
