@@ -6,7 +6,7 @@ import argparse
 import logging
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -394,6 +394,8 @@ def _blocks(args: argparse.Namespace, dataset: str) -> tuple[dict[str, Block], t
         systems = _named(args.systems or (args.system,))
         question = "Which system is best, as they come?" if args.budget else "Which system is best?"
         own.append(Block(SYSTEMS, question=question, systems=systems, title="Systems", fresh=bool(args.budget)))
+    if args.budget:  # what is tuned and its defaults run with the same seeds
+        listed = [replace(block, fresh=True) if "system" in block.columns else block for block in listed]
     known = {block.name: block for block in listed}
     for block in own:
         if block.name in known:
@@ -456,7 +458,7 @@ _FILES = frozenset(
     {
         *("trials", "study", "predictions", "utterances", "claims", "report"),
         *("variance", "comparisons", "agreement", "selection", "table3", "table4"),
-        *("errors", "hard", "calibration"),
+        *("errors", "hard", "calibration", "tuning", TUNED),
         *("curves", "confusion", "confusion-difference", "confusion_difference", "embedding", "marginal"),
     }
 )
