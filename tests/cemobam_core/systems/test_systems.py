@@ -16,9 +16,19 @@ from cemobam_core.corpora.synthetic import demo_fold
 from cemobam_core.systems import name_of, names, system_class
 
 SMALL: dict[str, dict[str, Any]] = {
+    "audio_mlp": {"hidden_dim": 32},
     "cemobam": {"hidden_dim": 16},
     "concat_mlp": {"hidden_dim": 32},
     "gcn": {"hidden_dim": 32},
+    "glomer": {"hidden_dim": 32, "classifier_dim": 16},
+    "hemogat": {"hidden_dim": 16},
+    "late_fusion": {"hidden_dim": 32},
+    "lmf": {"hidden_dim": 32},
+    "memocmt": {"hidden_dim": 32, "classifier_dim": 16},
+    "ser_fuse": {"hidden_dim": 32, "classifier_dim": 16},
+    "server": {"hidden_dim": 32, "classifier_dim": 16},
+    "text_mlp": {"hidden_dim": 32},
+    "tfn": {"hidden_dim": 16},
 }
 
 
