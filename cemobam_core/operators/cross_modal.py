@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
@@ -9,7 +11,7 @@ from cemobam_core.operators.batched import drop, linear
 
 
 def ask(
-    attention: nn.MultiheadAttention,
+    attention: Any,
     query: Float[Tensor, "*r n tq d"],
     key: Float[Tensor, "*r n tk d"],
     key_mask: Bool[Tensor, "n tk"],
@@ -21,7 +23,7 @@ def ask(
     dropout all queries have that one answer, and it is given once.
 
     Args:
-        attention: with ``batch_first``.
+        attention: a :class:`torch.nn.MultiheadAttention` with ``batch_first``, or a stack of them.
         query: one modality.
         key: the other.
         key_mask: true where a step of it is valid.
@@ -32,9 +34,7 @@ def ask(
     return answer
 
 
-def _value(
-    attention: nn.MultiheadAttention, key: Float[Tensor, "*r n 1 d"], asked: int
-) -> Float[Tensor, "*r n tq_or_1 d"]:
+def _value(attention: Any, key: Float[Tensor, "*r n 1 d"], asked: int) -> Float[Tensor, "*r n tq_or_1 d"]:
     """Return what attention over a single key answers to so many queries."""
     d = key.shape[-1]
     w_value, b_value = attention.in_proj_weight[..., 2 * d :, :], attention.in_proj_bias[..., 2 * d :]

@@ -107,7 +107,7 @@ class _HemoGATNetwork(nn.Module):
         logits: Tensor = self.classifier(self.embedding(inputs))
         return logits
 
-    def embedding(self, inputs: Inputs) -> Float[Tensor, "*r n 3_d"]:
+    def embedding(self, inputs: Inputs) -> Float[Tensor, "*r n width"]:
         audio, text = self.audio_projection(inputs.audio), self.text_projection(inputs.text)
         audio_mask, text_mask = inputs.audio.mask, inputs.text.mask
         nodes = torch.cat([masked_mean(text, text_mask), masked_mean(audio, audio_mask)], dim=-1)  # (N, 2d)

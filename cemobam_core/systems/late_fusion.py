@@ -65,7 +65,7 @@ class _LateFusionNetwork(nn.Module):
         logits: Tensor = self.classifier(self.embedding(inputs))
         return logits
 
-    def embedding(self, inputs: Inputs) -> Float[Tensor, "*r n 2_hidden"]:
+    def embedding(self, inputs: Inputs) -> Float[Tensor, "*r n width"]:
         return torch.cat([self.audio(inputs.audio.pooled), self.text(inputs.text.pooled)], dim=-1)
 
 
@@ -77,7 +77,7 @@ class _MeanOfDecisions(nn.Module):
         self.audio = nn.Linear(dim, num_classes)
         self.text = nn.Linear(dim, num_classes)
 
-    def forward(self, both: Float[Tensor, "*r n 2_dim"]) -> Float[Tensor, "*r n c"]:
+    def forward(self, both: Float[Tensor, "*r n width"]) -> Float[Tensor, "*r n c"]:
         audio, text = both.chunk(2, dim=-1)
         of_audio, of_text = self.audio(audio).log_softmax(dim=-1), self.text(text).log_softmax(dim=-1)
         return torch.logaddexp(of_audio, of_text) - math.log(2)
