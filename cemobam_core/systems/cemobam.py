@@ -55,7 +55,13 @@ class CemoBAM(NeuralSystem):
     """
 
     group: ClassVar[str] = "paper"
-    search: ClassVar[Space] = {**TRAINING, **GRAPH, "dropout": DROPOUT, "fusion": OneOf(*FUSIONS)}
+    search: ClassVar[Space] = {
+        **TRAINING,
+        **GRAPH,
+        "dropout": DROPOUT,
+        "hidden_dim": OneOf(128, 256, 512),  # multiples of heads
+        "fusion": OneOf(*FUSIONS),
+    }
 
     hidden_dim: int = 512
     heads: int = 4

@@ -116,7 +116,7 @@ def test_what_is_prescribed_and_searched_are_settings_with_values_that_they_may_
         made.setdefault(known[setting], {})[setting] = value
     for part, values in made.items():
         part(**values)
-    assert 3 <= len(kind.search) <= 6
+    assert 3 <= len(kind.search) <= 7
     assert {"lr", "weight_decay"} <= kind.search.keys()
     assert kind.uses_graph == ("k_audio" in kind.search) == ("k_text" in kind.search)
     for setting, values in kind.search.items():
