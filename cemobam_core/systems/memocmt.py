@@ -35,7 +35,8 @@ class MemoCMT(NeuralSystem):
 
     Of the code:
 
-    - its ``cls`` is the first step of the stream that audio asks for;
+    - it fuses by ``cls`` unless told otherwise; the default here is ``min``, with which the paper has its best figures;
+    - its ``cls`` is the first step of the stream that audio asks for, so that the other stream learns nothing;
     - it holds a third attention, with Linear and LayerNorm, that its forward pass does not use: not built here;
     - it attends and fuses over padded steps too, which its batches of one utterance do not have: here they are masked;
     - the epoch of the best validation accuracy is kept. Adam decays no weights.
