@@ -26,9 +26,10 @@ from cemobam_core import Batch, CemoBAM, Inputs, TopKGraph
 from cemobam_core.inputs import Steps
 from cemobam_core.operators.cbam import CBAM1d
 from cemobam_core.operators.cross_modal import CrossModalAttention
+from cemobam_core.operators.fusion import fuse
 from cemobam_core.operators.graph_attention import GraphAttention
 from cemobam_core.operators.projection import Projection
-from cemobam_core.systems.cemobam import CemoBAMNetwork, fuse
+from cemobam_core.systems.cemobam import CemoBAMNetwork
 from cemobam_core.training.config import PRECISIONS
 from cemobam_core.training.loop import train_epoch
 from cemobam_core.training.memory import keep_freed_memory

@@ -26,6 +26,18 @@ def check_fields(config: object) -> None:
             raise InputError(f"{field.name}={value!r} {wanted}")
 
 
+def check_below_one(config: object, name: str) -> None:
+    """Raise InputError if a field holds 1 or more, which no probability of dropout can be."""
+    if (value := getattr(config, name)) >= 1:
+        raise InputError(f"{name}={value} must be less than 1")
+
+
+def check_multiple(config: object, name: str, of: str) -> None:
+    """Raise InputError if a field, such as a size, is not a multiple of another one, such as the attention heads."""
+    if (value := getattr(config, name)) % (divisor := getattr(config, of)):
+        raise InputError(f"{name}={value} must be a multiple of {of}={divisor}")
+
+
 def _wanted(hint: Any, default: int | float, value: Any) -> str:
     """Return what a field asks for, if a value is not that; else an empty string."""
     right, wanted, signed = True, "", default < 0

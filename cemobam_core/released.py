@@ -13,7 +13,8 @@ from torch import Tensor
 
 from cemobam_core.errors import InputError
 from cemobam_core.inputs import Sizes
-from cemobam_core.systems.cemobam import CemoBAM, CemoBAMNetwork, Fusion
+from cemobam_core.operators.fusion import Fusion
+from cemobam_core.systems.cemobam import CemoBAM, CemoBAMNetwork
 
 RELEASED = CemoBAM(
     gat_last="single",

@@ -16,6 +16,7 @@ import pytest
 from matplotlib.image import imread
 from runs import run_here
 
+from cemobam_core.systems import names, system_class
 from study import load_results
 from study.commands import COMMANDS
 
@@ -118,6 +119,16 @@ def test_every_option_that_is_named_is_there(page: str) -> None:
         option for span in re.findall(r"`([^`\n]+)`", TEXTS[page]) for option in re.findall(r"--[a-z][a-z-]+", span)
     }
     assert named <= known
+
+
+def test_the_table_of_systems_is_that_of_the_code() -> None:
+    rows = [line.strip("| ").split(" | ") for line in TEXTS["docs/systems.md"].splitlines() if line.startswith("| `")]
+    told = {row[0].strip("`"): (row[-2], row[-1]) for row in rows if len(row) == 5}
+    assert set(names()) <= told.keys()
+    for name in names():
+        kind = system_class(name)
+        assert told[name][1] == ("yes" if kind.uses_graph else "no"), name
+        assert not kind.group or told[name][0] == kind.group, name
 
 
 @pytest.mark.parametrize("page", PAGES)

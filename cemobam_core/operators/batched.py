@@ -34,6 +34,18 @@ def linear(x: Float[Tensor, "*r_n e"], weight: Float[Tensor, "*r out e"], bias: 
     return out
 
 
+def for_each(x: Float[Tensor, "*shape"], weight: Tensor) -> Float[Tensor, "*r shape"]:
+    """Return what all models share with their axis in front, (R, ...), if ``weight`` is of R models; else as it is.
+
+    A layer that draws random numbers needs it before the first layer that has weights: each model draws its own.
+
+    Args:
+        x: inputs.
+        weight: the matrix of a layer that will see them, (out, E); of R models (R, out, E).
+    """
+    return x.expand(len(weight), *x.shape) if weight.ndim == 3 else x
+
+
 def convolve(x: Float[Tensor, "*r n planes l"], weight: Float[Tensor, "*r 1 planes k"]) -> Float[Tensor, "*r n 1 l"]:
     """Return the convolution along the last axis, padded with zeros so that it keeps its length."""
     padding = weight.shape[-1] // 2

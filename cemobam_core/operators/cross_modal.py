@@ -2,19 +2,56 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from cemobam_core.operators.batched import drop, linear
 
 
+def ask(
+    attention: Any,
+    query: Float[Tensor, "*r n tq d"],
+    key: Float[Tensor, "*r n tk d"],
+    key_mask: Bool[Tensor, "n tk"],
+) -> Float[Tensor, "*r n tq_or_1 d"]:
+    r"""Return :math:`\mathrm{MultiHead}(Q = \mathrm{query}, K = V = \mathrm{key})` over the valid steps of the key.
+
+    Over a single key the softmax is 1, whatever is asked: the answer is that key's value, and neither the query's nor
+    the key's projection is computed. Their weights then have a gradient of zero, as they would have anyway. Without
+    dropout all queries have that one answer, and it is given once.
+
+    Args:
+        attention: a :class:`torch.nn.MultiheadAttention` with ``batch_first``, or a stack of them.
+        query: one modality.
+        key: the other.
+        key_mask: true where a step of it is valid.
+    """
+    if key.shape[-2] == 1:
+        return _value(attention, key, query.shape[-2])
+    answer: Tensor = attention(query, key, key, key_padding_mask=~key_mask, need_weights=False)[0]
+    return answer
+
+
+def _value(attention: Any, key: Float[Tensor, "*r n 1 d"], asked: int) -> Float[Tensor, "*r n tq_or_1 d"]:
+    """Return what attention over a single key answers to so many queries."""
+    d = key.shape[-1]
+    w_value, b_value = attention.in_proj_weight[..., 2 * d :, :], attention.in_proj_bias[..., 2 * d :]
+    value = linear(key, w_value, b_value)  # (N, 1, d)
+    if attention.dropout and attention.training:
+        weight = value.new_ones(*value.shape[:-2], attention.num_heads, asked, 1)
+        weight = drop(weight, attention.dropout, getattr(attention, "generators", None))
+        value = value.unflatten(-1, (attention.num_heads, -1)).transpose(-2, -3)  # (N, H, 1, d / H)
+        value = (weight * value).transpose(-2, -3).flatten(-2)  # (N, T_q, d)
+    answer: Tensor = attention.out_proj(value)
+    return answer
+
+
 class CrossModalAttention(nn.Module):
     r"""Multi-head attention from one modality to the other, residual to the query, LayerNorm.
 
     .. math:: F_{A \to T} = \mathrm{LayerNorm}(F_A + \mathrm{MultiHead}(Q = F_A, K = F_T, V = F_T))
-
-    Over a single key the softmax is 1, whatever is asked: the answer is that key's value, and neither the query's nor
-    the key's projection is computed. Their weights then have a gradient of zero, as they would have anyway.
 
     Args:
         dim: d, a multiple of ``heads``.
@@ -40,22 +77,6 @@ class CrossModalAttention(nn.Module):
         key_mask: Bool[Tensor, "n tk"],
     ) -> Float[Tensor, "*r n tq d"]:
         """Return the query, informed by the valid steps of the key."""
-        if key.shape[-2] == 1:
-            answer = self._value(key, query.shape[-2])
-        else:
-            answer, _ = self.attention(query, key, key, key_padding_mask=~key_mask, need_weights=False)
+        answer = ask(self.attention, query, key, key_mask)
         informed: Tensor = self.dropout(self.norm(query + self.linear(answer)))
         return informed
-
-    def _value(self, key: Float[Tensor, "*r n 1 d"], asked: int) -> Float[Tensor, "*r n t_or_1 d"]:
-        """Return what attention over a single key answers to so many queries."""
-        attention, d = self.attention, key.shape[-1]
-        w_value, b_value = attention.in_proj_weight[..., 2 * d :, :], attention.in_proj_bias[..., 2 * d :]
-        value = linear(key, w_value, b_value)  # (N, 1, d)
-        if attention.dropout and self.training:
-            weight = value.new_ones(*value.shape[:-2], attention.num_heads, asked, 1)
-            weight = drop(weight, attention.dropout, getattr(attention, "generators", None))
-            value = value.unflatten(-1, (attention.num_heads, -1)).transpose(-2, -3)  # (N, H, 1, d / H)
-            value = (weight * value).transpose(-2, -3).flatten(-2)  # (N, T_q, d)
-        answer: Tensor = attention.out_proj(value)
-        return answer

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from cemobam_core.errors import InputError
+from cemobam_core.fields import check_below_one, check_multiple
 from cemobam_core.inputs import Inputs, Sizes
 from cemobam_core.operators.cbam import CBAM1d, ChannelGate, SpatialAxis
 from cemobam_core.operators.cross_modal import CrossModalAttention
+from cemobam_core.operators.fusion import FUSIONS, Fusion, fuse
 from cemobam_core.operators.graph_attention import CHGAT
-from cemobam_core.operators.pooling import masked_max, masked_mean, masked_min
+from cemobam_core.operators.pooling import masked_mean
 from cemobam_core.operators.projection import Projection
+from cemobam_core.systems.search import DROPOUT, GRAPH, TRAINING, OneOf, Space
 from cemobam_core.systems.system import NeuralSystem
 
-Fusion = Literal["cls", "min", "max", "mean"]
 Modules = Literal["full", "no_xcbam", "no_chgat"]
 
-FUSIONS: tuple[Fusion, ...] = get_args(Fusion)
 MODULES: tuple[Modules, ...] = get_args(Modules)
 
 
@@ -53,6 +54,15 @@ class CemoBAM(NeuralSystem):
         InputError: a value out of range.
     """
 
+    group: ClassVar[str] = "paper"
+    search: ClassVar[Space] = {
+        **TRAINING,
+        **GRAPH,
+        "dropout": DROPOUT,
+        "hidden_dim": OneOf(128, 256, 512),  # multiples of heads
+        "fusion": OneOf(*FUSIONS),
+    }
+
     hidden_dim: int = 512
     heads: int = 4
     gat_layers: int = 3
@@ -70,10 +80,8 @@ class CemoBAM(NeuralSystem):
 
     def __post_init__(self) -> None:  # noqa: D105
         super().__post_init__()
-        if self.hidden_dim % self.heads:
-            raise InputError(f"hidden_dim={self.hidden_dim} must be a multiple of heads={self.heads}")
-        if self.dropout >= 1:
-            raise InputError(f"dropout={self.dropout} must be less than 1")
+        check_multiple(self, "hidden_dim", "heads")
+        check_below_one(self, "dropout")
         if self.gat_norm == "shared" and self.gat_layers < 2:
             raise InputError("gat_norm='shared' needs hidden layers: gat_layers of at least 2")
         if self.cbam_kernel % 2 == 0:
@@ -147,7 +155,7 @@ class XCBAM(nn.Module):
         text_to_audio: the stream whose query is text.
         audio_cbam: for the first stream.
         text_cbam: for the second.
-        fusion: see :func:`fuse`.
+        fusion: see :func:`.fuse`.
 
     Shapes:
         audio (N, T_a, d), text (N, T_t, d) and their masks → (N, d)
@@ -181,16 +189,6 @@ class XCBAM(nn.Module):
         t_to_a = self.text_cbam(self.text_to_audio(text, audio, audio_mask), text_mask)  # (N, T_t, d)
         streams = torch.cat([a_to_t, t_to_a], dim=-2)  # (N, T_a + T_t, d)
         return fuse(streams, torch.cat([audio_mask, text_mask], dim=1), self.fusion)
-
-
-def fuse(streams: Float[Tensor, "*r n t d"], mask: Bool[Tensor, "n t"], fusion: Fusion) -> Float[Tensor, "*r n d"]:
-    """Return one vector from the streams laid end to end in time.
-
-    ``cls`` takes the first step; ``min``, ``max`` and ``mean`` work element-wise over the valid steps.
-    """
-    if fusion == "cls":
-        return streams[..., 0, :]
-    return {"min": masked_min, "max": masked_max, "mean": masked_mean}[fusion](streams, mask)
 
 
 def _chgat(system: CemoBAM) -> CHGAT:

@@ -9,8 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cemobam_core.errors import InputError
+from cemobam_core.fields import check_below_one
 from cemobam_core.inputs import Inputs, Sizes
+from cemobam_core.operators.perceptron import hidden_layers
+from cemobam_core.systems.search import NETWORK, Space
 from cemobam_core.systems.system import NeuralSystem
 
 
@@ -28,6 +30,8 @@ class ConcatMLP(NeuralSystem):
     """
 
     uses_graph: ClassVar[bool] = False
+    group: ClassVar[str] = "baselines"
+    search: ClassVar[Space] = NETWORK
 
     hidden_dim: int = 512
     layers: int = 1
@@ -35,8 +39,7 @@ class ConcatMLP(NeuralSystem):
 
     def __post_init__(self) -> None:  # noqa: D105
         super().__post_init__()
-        if self.dropout >= 1:
-            raise InputError(f"dropout={self.dropout} must be less than 1")
+        check_below_one(self, "dropout")
 
     def build(self, sizes: Sizes) -> nn.Module:
         """Return the perceptron."""
@@ -46,17 +49,10 @@ class ConcatMLP(NeuralSystem):
 class _ConcatMLPNetwork(nn.Module):
     def __init__(self, system: ConcatMLP, sizes: Sizes) -> None:
         super().__init__()
-        dim, layers = sizes.audio_dim + sizes.text_dim, []
-        for _ in range(system.layers):
-            layers += [
-                nn.Linear(dim, system.hidden_dim),
-                nn.BatchNorm1d(system.hidden_dim),
-                nn.ReLU(),
-                nn.Dropout(system.dropout),
-            ]
-            dim = system.hidden_dim
-        self.hidden = nn.Sequential(*layers)
-        self.classifier = nn.Linear(dim, sizes.num_classes)
+        self.hidden = hidden_layers(
+            sizes.audio_dim + sizes.text_dim, system.hidden_dim, layers=system.layers, dropout=system.dropout
+        )
+        self.classifier = nn.Linear(system.hidden_dim, sizes.num_classes)
 
     def forward(self, inputs: Inputs) -> Float[Tensor, "*r n c"]:
         logits: Tensor = self.classifier(self.embedding(inputs))

@@ -70,3 +70,6 @@ NEIGHBOURS = OneOf(1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
 
 TRAINING: Space = {"lr": LEARNING_RATE, "weight_decay": WEIGHT_DECAY}
 GRAPH: Space = {"k_audio": NEIGHBOURS, "k_text": NEIGHBOURS}
+
+NETWORK: Space = {**TRAINING, "hidden_dim": WIDTH, "dropout": DROPOUT}
+"""What a network with one width and one dropout searches."""

@@ -20,8 +20,8 @@ from cemobam_core.files import written_atomically
 from cemobam_core.graph import GraphConfig, Ranking
 from cemobam_core.inputs import Inputs
 from cemobam_core.metrics import METRICS
+from cemobam_core.operators.fusion import Fusion
 from cemobam_core.released import load_released_checkpoint
-from cemobam_core.systems.cemobam import Fusion
 from cemobam_core.training.batch import Batch
 from cemobam_core.training.loop import Classifier
 from cemobam_core.training.metrics import metrics_from_logits

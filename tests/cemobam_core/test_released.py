@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from torch_geometric.nn import GATConv
 
 from cemobam_core import Batch, Fold, InputError, Inputs, NeuralSystem, Sizes, TrainingConfig, train
+from cemobam_core.operators.fusion import FUSIONS, Fusion
 from cemobam_core.released import RELEASED, load_released_checkpoint, model_from_released, our_name
-from cemobam_core.systems.cemobam import FUSIONS, Fusion
 from cemobam_core.training import loop as training_module
 
 TRAINING = READINGS["released"].training

@@ -23,7 +23,8 @@ from pairwise import pairwise
 from torch import nn
 
 from cemobam_core import Batch, CemoBAM, FeatureSet, Fold, InputError, Inputs, Sizes, TopKGraph, TrainingConfig, train
-from cemobam_core.systems.cemobam import FUSIONS, MODULES, CemoBAMNetwork, fuse
+from cemobam_core.operators.fusion import FUSIONS, fuse
+from cemobam_core.systems.cemobam import MODULES, CemoBAMNetwork
 from cemobam_core.training.loop import settle_batch_norm, train_epoch
 
 SMALL = CemoBAM(hidden_dim=8, heads=2)

@@ -16,9 +16,19 @@ from cemobam_core.corpora.synthetic import demo_fold
 from cemobam_core.systems import name_of, names, system_class
 
 SMALL: dict[str, dict[str, Any]] = {
+    "audio_mlp": {"hidden_dim": 32},
     "cemobam": {"hidden_dim": 16},
     "concat_mlp": {"hidden_dim": 32},
     "gcn": {"hidden_dim": 32},
+    "glomer": {"hidden_dim": 32, "classifier_dim": 16},
+    "hemogat": {"hidden_dim": 16},
+    "late_fusion": {"hidden_dim": 32},
+    "lmf": {"hidden_dim": 32},
+    "memocmt": {"hidden_dim": 32, "classifier_dim": 16},
+    "ser_fuse": {"hidden_dim": 32, "classifier_dim": 16},
+    "server": {"hidden_dim": 32, "classifier_dim": 16},
+    "text_mlp": {"hidden_dim": 32},
+    "tfn": {"hidden_dim": 16},
 }
 
 
@@ -37,7 +47,7 @@ def test_a_system_is_found_by_its_file() -> None:
 
 def test_an_unknown_name_is_told_with_those_that_there_are() -> None:
     with pytest.raises(
-        InputError, match=r"no system is called 'cemo'; choose from cemobam, concat_mlp, .*FILE.py:NAME"
+        InputError, match=r"no system is called 'cemo'; choose from .*cemobam, concat_mlp, .*FILE.py:NAME"
     ):
         system_class("cemo")
 

@@ -27,7 +27,8 @@ from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cemobam_core import Batch, NeuralSystem, Sizes, TrainingConfig, train
-from cemobam_core.systems.cemobam import FUSIONS, MODULES
+from cemobam_core.operators.fusion import FUSIONS
+from cemobam_core.systems.cemobam import MODULES
 from cemobam_core.systems.concat_mlp import ConcatMLP
 from cemobam_core.training.loop import TrainingDiverged, TrainingResult, settle_batch_norm, train_epoch, train_together
 from cemobam_core.training.stacks import Stack

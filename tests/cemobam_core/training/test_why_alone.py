@@ -16,9 +16,10 @@ from torch.nn import functional as F
 
 from cemobam_core import InputError, Inputs, NeuralSystem, Sizes, TrainingConfig, train
 from cemobam_core.operators.cross_modal import CrossModalAttention
+from cemobam_core.operators.fusion import FUSIONS
 from cemobam_core.operators.graph_attention import GraphAttention
 from cemobam_core.operators.projection import Projection
-from cemobam_core.systems.cemobam import FUSIONS, MODULES
+from cemobam_core.systems.cemobam import MODULES
 from cemobam_core.systems.concat_mlp import ConcatMLP
 from cemobam_core.systems.gcn import GCN
 from cemobam_core.training import loop

@@ -10,6 +10,7 @@ import pytest
 from own_systems import GRU
 from runs import cemobam_here, ended, run_here, start_python
 
+from cemobam_core import systems
 from study import load_results
 from study.commands import main
 from study.commands.grid import build_parser
@@ -282,7 +283,7 @@ def test_a_plan_of_blocks_of_ones_own(in_folder: Path, monkeypatch: pytest.Monke
 def test_systems_are_listed_and_told_of(in_folder: Path) -> None:
     out, _ = cemobam_here("systems")
     told = {line.split()[0]: line for line in out.splitlines() if line.startswith("  ")}
-    assert set(told) == {"cemobam", "concat_mlp", "gcn", "logistic"}
+    assert set(told) == set(systems.names())
     assert told["cemobam"].endswith("(uses the graph)")
     assert told["logistic"].endswith("(no graph)")
     out, _ = cemobam_here("systems", "gcn")
@@ -296,7 +297,7 @@ def test_systems_are_listed_and_told_of(in_folder: Path) -> None:
     assert "The last states of two GRUs, scaled." in out
     assert "does not use the graph: it is trained once, not for every K" in out
     for wrong, message in (
-        ("nope", "no system is called 'nope'; choose from cemobam, concat_mlp, gcn, logistic, or give FILE.py:NAME"),
+        ("nope", f"no system is called 'nope'; choose from {', '.join(systems.names())}, or give FILE.py:NAME"),
         ("mine.py:LSTM", "mine.py: 'LSTM' is not in it; its system is GRU"),
         ("a b", "argument NAME: 'a b' is not a system"),
     ):

@@ -1,0 +1,66 @@
+"""Values recorded from the comparators' own code, which lie beside the checkout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from cemobam_core import Inputs
+
+GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "comparators" / "golden"
+
+
+def golden_of(name: str) -> dict[str, Any]:
+    """Return a file's tensors by name, ``state`` and ``grad`` as dictionaries, and its ``metadata``; else skip."""
+    path = GOLDEN / f"{name}.safetensors"
+    if not path.exists():
+        pytest.skip(f"the values recorded from the comparators' code are not at hand ({path.name} beside the checkout)")
+    parts: dict[str, Any] = {"state": {}, "grad": {}}
+    with safe_open(path, "pt") as file:
+        parts["metadata"] = file.metadata()
+        for key in file.keys():  # noqa: SIM118  (no mapping)
+            kind, _, rest = key.partition(".")
+            if rest:
+                parts[kind][rest] = file.get_tensor(key)
+            else:
+                parts[key] = file.get_tensor(key)
+    return parts
+
+
+def assert_it_is_theirs(model: nn.Module, golden: dict[str, Any], names: dict[str, str]) -> None:
+    """Give a model their weights; assert that logits, loss and every gradient are the recorded ones.
+
+    Args:
+        model: of the same sizes.
+        golden: what :func:`golden_of` returns.
+        names: by the beginning of a name of theirs, that of ours; weights whose name is not among them are not loaded.
+    """
+
+    def ours(named: dict[str, Tensor]) -> dict[str, Tensor]:
+        found = ((mine + name.removeprefix(of), value) for name, value in named.items() for of, mine in names.items()
+                 if name.startswith(of))  # fmt: skip
+        return dict(found)
+
+    unused = [name for name in golden["state"] if not name.startswith(tuple(names))]
+    assert not [name for name in unused if name in golden["grad"]]
+    model.load_state_dict(ours(golden["state"]))
+    model.eval()
+    logits = model(Inputs.from_features(golden["audio"], golden["text"], golden.get("edge_index")))
+    torch.testing.assert_close(logits, golden["logits"], rtol=1e-5, atol=1e-5)
+    loss = cross_entropy(logits, golden["labels"])
+    torch.testing.assert_close(loss.view(1), golden["loss"], rtol=1e-5, atol=1e-5)
+    loss.backward()
+    gradients = {name: weight.grad for name, weight in model.named_parameters()}
+    expected = ours(golden["grad"])
+    assert gradients.keys() == expected.keys()
+    for name, value in expected.items():
+        gradient = gradients[name]
+        torch.testing.assert_close(
+            torch.zeros_like(value) if gradient is None else gradient, value, rtol=1e-5, atol=1e-5, msg=name
+        )
