@@ -84,7 +84,7 @@ class Design:
             system = profile.system
         else:
             system = kind()  # type: ignore[assignment]
-            given = {**kind.prescribed, **{name: value for name, value in given.items() if name in TRAINING}}
+            given = {**{name: value for name, value in given.items() if name in TRAINING}, **kind.prescribed}
         made = Configuration(
             profile=name or start,
             system=system,
