@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float
@@ -16,6 +16,7 @@ from cemobam_core.operators.cross_modal import CrossModalAttention
 from cemobam_core.operators.graph_attention import CHGAT
 from cemobam_core.operators.pooling import masked_max, masked_mean, masked_min
 from cemobam_core.operators.projection import Projection
+from cemobam_core.systems.search import DROPOUT, GRAPH, TRAINING, OneOf, Space
 from cemobam_core.systems.system import NeuralSystem
 
 Fusion = Literal["cls", "min", "max", "mean"]
@@ -52,6 +53,14 @@ class CemoBAM(NeuralSystem):
     Raises:
         InputError: a value out of range.
     """
+
+    search: ClassVar[Space] = {
+        **TRAINING,
+        **GRAPH,
+        "dropout": DROPOUT,
+        "hidden_dim": OneOf(128, 256, 512),  # multiples of heads
+        "fusion": OneOf(*FUSIONS),
+    }
 
     hidden_dim: int = 512
     heads: int = 4

@@ -110,3 +110,12 @@ class EstimatorSystem(FittedSystem):
 
         pooled = (inputs.audio.pooled, inputs.text.pooled)
         return np.concatenate([one.detach().cpu().numpy() for one in pooled], axis=1)
+
+    def probabilities(self, estimator: Any, matrix: npt.NDArray[np.float32]) -> Any:
+        """Return what a fitted estimator gives each of its ``classes_``, (N, classes): its ``predict_proba``.
+
+        Args:
+            estimator: that was fitted.
+            matrix: of N utterances, as :meth:`matrix` gives it.
+        """
+        return estimator.predict_proba(matrix)
