@@ -27,7 +27,7 @@ __all__ = [
 GROUPS = ("all", "paper", "baselines", "graphs")
 """The groups of systems that ``--systems`` takes as one name; ``all`` is every system."""
 
-_NO_SYSTEMS = {"convolutions", "files", "search", "system", "tryout"}
+_NO_SYSTEMS = {"convolutions", "files", "propagation", "search", "system", "tryout"}
 """The modules here that define no system."""
 
 

@@ -59,9 +59,7 @@ class ConvolutionNetwork(nn.Module):
         inputs of N utterances → (N, C)
     """
 
-    def __init__(
-        self, convolution: Callable[[int, int], nn.Module], system: ConvolutionSystem, sizes: Sizes
-    ) -> None:
+    def __init__(self, convolution: Callable[[int, int], nn.Module], system: ConvolutionSystem, sizes: Sizes) -> None:
         super().__init__()
         dims = [sizes.audio_dim + sizes.text_dim, *[system.hidden_dim] * system.layers]
         self.convolutions = nn.ModuleList(convolution(before, after) for before, after in pairwise(dims))

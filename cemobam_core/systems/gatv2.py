@@ -42,6 +42,7 @@ class GATv2(ConvolutionSystem):
 
         def convolution(before: int, after: int) -> nn.Module:
             # The graph brings its own self-loops.
-            return GATv2Conv(before, after // self.heads, self.heads, add_self_loops=False)
+            made: nn.Module = GATv2Conv(before, after // self.heads, self.heads, add_self_loops=False)
+            return made
 
         return ConvolutionNetwork(convolution, self, sizes)

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class KNN(EstimatorSystem):
-    """The labels of the nearest training utterances by both pooled embeddings (Cover and Hart, 1967; scikit-learn's).
+    """The labels of the nearest training utterances (Cover and Hart, 1967) by both pooled embeddings.
 
-    The embeddings are standardised on train and concatenated. The probability of a class is its share of the
-    neighbours. An utterance of the train split is its own nearest neighbour, so figures on train are too good. Every
-    seed gives the same.
+    The embeddings are standardised on train and concatenated; scikit-learn finds the neighbours. The probability of a
+    class is its share of them. An utterance of the train split is its own nearest neighbour, so figures on train are
+    too good. Every seed gives the same.
 
     Args:
         neighbours: k, how many utterances are looked at; all, if there are fewer.

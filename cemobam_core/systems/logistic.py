@@ -62,9 +62,7 @@ class Logistic(EstimatorSystem):
         classes, known = labels.cpu().unique(return_inverse=True)
         # scikit-learn holds two classes as one row of weights, the difference, which alone is penalised.
         c = self.c / 2 if len(classes) == 2 else self.c
-        weights, bias, steps = linear.fit(
-            x, known, len(classes), loss="cross_entropy", c=c, max_iter=self.max_iter
-        )
+        weights, bias, steps = linear.fit(x, known, len(classes), loss="cross_entropy", c=c, max_iter=self.max_iter)
         if len(classes) == 2:
             weights, bias = weights[1:] - weights[:1], bias[1:] - bias[:1]
         estimator.classes_ = classes.numpy()
