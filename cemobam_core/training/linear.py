@@ -19,11 +19,11 @@ from torch import Tensor
 
 from cemobam_core.errors import InputError
 
-TOLERANCE = 1e-3
-"""The largest entry of the gradient of the mean loss, along any axis, at which it stops.
+TOLERANCE = 1e-5
+"""What a Newton step would still take off the objective, as a share of it, at which it stops.
 
-On embeddings of speech the mean loss is then within a few ten-thousandths of a nat of its minimum, and of 551
-utterances at most one has another label than at the minimum.
+The step is that with the second derivatives at the origin, so this is an estimate. On features like those of IEMOCAP at
+most one of 551 utterances has another label than at the minimum, and probabilities differ by 0.001 in the mean.
 """
 
 _MEMORY = 400_000_000
@@ -71,7 +71,7 @@ class Axes:
         scale[scale <= 10 * torch.finfo(x.dtype).eps * mean.abs()] = 1.0  # constant, but for rounding
         standard /= scale
         variances, rotation = torch.linalg.eigh(standard.T @ standard / len(x))
-        return cls(x, mean, scale, rotation, variances.clamp(min=0), standard @ rotation)
+        return cls(x.clone(), mean, scale, rotation, variances.clamp(min=0), standard @ rotation)
 
     @property
     def _bytes(self) -> int:
@@ -136,7 +136,7 @@ def fit(
         loss: summed over utterances.
         c: the inverse strength of the penalty.
         max_iter: steps of L-BFGS at most.
-        tolerance: the largest entry of the gradient at which it stops.
+        tolerance: what a Newton step would still take off the objective, as a share of it, at which it stops.
 
     Returns:
         Weights and bias for features as they are given, not standardised, and the steps that were taken.
@@ -153,24 +153,25 @@ def fit(
     axes, penalty, criterion = Axes.of(x), 1 / (c * len(x)), LOSSES[loss]
     unit = (axes.variances * criterion.curvature(num_classes) + penalty).rsqrt()
     wanted = torch.nn.functional.one_hot(labels, num_classes).T.to(x.dtype).contiguous()  # (C, N)
-    largest, step = np.inf, 1.0
+    left, step = np.inf, 1.0
 
     def weights_of(flat: npt.NDArray[np.float64]) -> tuple[Tensor, Tensor]:
         both = torch.from_numpy(step * flat).to(x.dtype).view(num_classes, -1)
         return both[:, :-1] * unit, both[:, -1:]
 
     def objective(flat: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
-        nonlocal largest
+        nonlocal left
         weights, bias = weights_of(flat)
         total, error = criterion.of(torch.addmm(bias, weights, axes.turned.T), wanted)  # of scores (C, N)
         error = error / len(x)
         slope, of_bias = error @ axes.turned + penalty * weights, error.sum(dim=1, keepdim=True)
-        largest = max(slope.abs().max().item(), of_bias.abs().max().item())
-        gradient = step * torch.cat([slope * unit, of_bias], dim=1).double()
-        return (total / len(x) + penalty / 2 * weights.square().sum()).item(), gradient.flatten().numpy()
+        gradient = torch.cat([slope * unit, of_bias], dim=1).double().flatten()
+        value = (total / len(x) + penalty / 2 * weights.square().sum()).item()
+        left = (gradient @ gradient).item() / 2 / value
+        return value, (step * gradient).numpy()
 
     def stop(_: npt.NDArray[np.float64]) -> None:
-        if largest <= tolerance:
+        if left <= tolerance:
             raise StopIteration
 
     start = np.zeros(num_classes * (len(unit) + 1))
