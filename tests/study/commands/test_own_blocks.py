@@ -10,6 +10,7 @@ import pytest
 from own_systems import GRU
 from runs import cemobam_here, ended, run_here, start_python
 
+from cemobam_core.systems import group
 from study import load_results
 from study.commands import main
 from study.commands.grid import build_parser
@@ -282,9 +283,19 @@ def test_a_plan_of_blocks_of_ones_own(in_folder: Path, monkeypatch: pytest.Monke
 def test_systems_are_listed_and_told_of(in_folder: Path) -> None:
     out, _ = cemobam_here("systems")
     told = {line.split()[0]: line for line in out.splitlines() if line.startswith("  ")}
-    assert set(told) == {"cemobam", "concat_mlp", "gcn", "logistic"}
-    assert told["cemobam"].endswith("(uses the graph)")
-    assert told["logistic"].endswith("(no graph)")
+    assert set(told) == set(group("all"))
+    assert told["cemobam"].endswith("(graph)")
+    assert told["label_propagation"].endswith("(graph, transductive)")
+    assert "graph" not in told["logistic"]
+    baselines = out.partition("Baselines (--systems baselines):\n")[2].partition("\n\n")[0]
+    assert {"prior", "svm"} < {line.split()[0] for line in baselines.splitlines()} < set(group("baselines"))
+    out, _ = cemobam_here("systems", "label_propagation")
+    assert "Its source prescribes, in place of the profile's:\n  evaluation_graph  joint\n" in out
+    assert "  alpha    0.1 to 0.99" in out
+    out, _ = cemobam_here("systems", "knn")
+    assert "  metric      cosine, euclidean\n" in out
+    out, _ = cemobam_here("systems", "prior")
+    assert "It has no settings.\n\nIt has no search space: --budget does not tune it." in out
     out, _ = cemobam_here("systems", "gcn")
     assert "uses the graph" in out.splitlines()[0]
     settings = {line.split()[0]: " ".join(line.split()[1:]) for line in out.splitlines() if line and line[0].islower()}
@@ -296,7 +307,7 @@ def test_systems_are_listed_and_told_of(in_folder: Path) -> None:
     assert "The last states of two GRUs, scaled." in out
     assert "does not use the graph: it is trained once, not for every K" in out
     for wrong, message in (
-        ("nope", "no system is called 'nope'; choose from cemobam, concat_mlp, gcn, logistic, or give FILE.py:NAME"),
+        ("nope", "no system is called 'nope'; choose from cemobam, concat_mlp, "),
         ("mine.py:LSTM", "mine.py: 'LSTM' is not in it; its system is GRU"),
         ("a b", "argument NAME: 'a b' is not a system"),
     ):
