@@ -86,7 +86,7 @@ def test_a_class_in_a_file_is_a_system(write: Callable[..., Path]) -> None:
 
 
 def test_built_in_systems_have_their_names_and_versions() -> None:
-    assert names() == ["cemobam", "concat_mlp", "gcn", "logistic"]
+    assert {"cemobam", "concat_mlp", "gcn", "logistic"} <= set(names())
     for name in names():
         kind = system_class(name)
         assert name_of(kind) == name
@@ -293,7 +293,7 @@ def test_neighbours_of_two_files_are_not_mixed_up(write: Callable[..., Path]) ->
         ("folder.py:M", "folder.py: not a file"),
         ("mine.py", "mine.py: name the system, as mine.py:M; its system is M"),
         ("mine.py:", "mine.py: name the system, as mine.py:M; its system is M"),
-        ("concat_mpl", "no system is called 'concat_mpl'; choose from cemobam, concat_mlp, gcn, logistic, or give"),
+        ("concat_mpl", "no system is called 'concat_mpl'; choose from cemobam, concat_mlp, "),
         ("concat_mpl", "; did you mean concat_mlp?"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,7 @@ from torch_geometric.nn import CorrectAndSmooth as TheirCorrectAndSmooth
 from torch_geometric.nn import LabelPropagation as TheirLabelPropagation
 from torch_geometric.utils import to_undirected
 
-from cemobam_core import Batch, Fold, GraphConfig, InputError, Inputs, Sizes, train
+from cemobam_core import Batch, FeatureSet, Fold, GraphConfig, InputError, Inputs, Sizes, train
 from cemobam_core.systems.correct_and_smooth import CorrectAndSmooth
 from cemobam_core.systems.label_propagation import LabelPropagation
 from cemobam_core.systems.logistic import Logistic
@@ -150,3 +151,15 @@ def test_an_utterance_that_no_label_reaches_has_the_frequencies() -> None:
     apart = nodes(3, [])
     model = LabelPropagation().fit(first(apart, 2), torch.tensor([0, 0]), SIZES, 0)
     torch.testing.assert_close(model(apart).softmax(dim=1)[2], torch.tensor([1.0, 0.0]))
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_sequences_of_another_length_than_trains_are_labelled(
+    make_features: Callable[..., FeatureSet], system: PropagationSystem
+) -> None:
+    splits = {
+        "train": make_features(40, seed=1, name="train", steps=4),
+        "val": make_features(24, seed=2, name="val", steps=7),
+    }
+    metrics = train(system, joint_batches(splits, 3, 2)).metrics
+    assert metrics["val"].wa > 0.5

@@ -11,6 +11,7 @@ from runs import run_here, trials
 from cemobam_core import InputError
 from study import load_results
 from study.findings.results import read_about
+from study.output.figures import labels_of
 
 BLOCK = ["--systems", "logistic,label_propagation,correct_and_smooth", "--blocks", "systems"]
 QUICK = ["--seeds", "1", "--workers", "1", "--at", "3,2"]
@@ -30,6 +31,7 @@ def test_a_study_marks_its_transductive_systems(in_folder: Path) -> None:
     assert "§ Evaluation graph joint: the utterances that are measured and the training utterances" in table
     assert r"label\_propagation$^{\mathsection}$" in Path("results/demo/systems.tex").read_text()
     assert "Transductive, with the evaluation graph joint: " in out
+    assert [label.endswith(" (transductive)") for label in labels_of(results, block)] == results.marked(block)
     # A study of an earlier release does not say which are.
     about = Path("results/demo/study.json")
     content = json.loads(about.read_text())
