@@ -39,7 +39,7 @@ class SVM(EstimatorSystem):
     """
 
     group: ClassVar[str] = "baselines"
-    search: ClassVar[Space] = {"c": Between(1e-6, 1.0, log=True)}
+    search: ClassVar[Space] = {"c": Between(1e-6, 0.1, log=True)}
 
     c: float = 0.01
     max_iter: int = 1000
