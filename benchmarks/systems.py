@@ -95,9 +95,9 @@ def linear_systems() -> None:
     for kind, values in ((Logistic, np.geomspace(1e-5, 10, 13)), (SVM, np.geomspace(1e-6, 0.1, 13))):
         took = []
         for c in [1e-2, *values]:
-            start = time.perf_counter(), time.process_time()
+            start, of_processor = time.perf_counter(), time.process_time()
             train(kind(c=float(c)), batches)
-            took.append((time.perf_counter() - start[0], time.process_time() - start[1]))
+            took.append((time.perf_counter() - start, time.process_time() - of_processor))
         (first, _), *rest = took
         wall, cpu = map(sorted, zip(*rest, strict=True))
         print(
