@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from cemobam_core import Batch, CemoBAM, Inputs, Sizes, TopKGraph, TrainingConfig
+from cemobam_core import Batch, CemoBAM, FeatureSet, Inputs, Sizes, TopKGraph, TrainingConfig
 from cemobam_core.graph import GatherFrom
 from cemobam_core.released import RELEASED
 from cemobam_core.systems.cemobam import CemoBAMNetwork
@@ -73,6 +73,20 @@ def any_batch(
     ranked = TopKGraph.from_features(x[0], x[1], max(k), audio_mask=masks[0], text_mask=masks[1])
     inputs = Inputs.from_features(x[0], x[1], ranked.edge_index(*k, gather_from=gather_from), *masks)
     return Batch(inputs, torch.randint(SIZES.num_classes, (n,), generator=generator), SIZES.num_classes)
+
+
+def joint_batches(splits: Mapping[str, FeatureSet], k_audio: int, k_text: int) -> dict[str, Batch]:
+    """Each split, and but for train in a graph with the training utterances (``evaluation_graph="joint"``)."""
+    train, made = splits["train"], {}
+    for name, split in splits.items():
+        if name == "train":
+            made[name] = Batch.from_features(split, split.rank(k_audio + k_text).edge_index(k_audio, k_text))
+            continue
+        both = Inputs.joined([Batch.from_features(one).inputs for one in (train, split)])
+        masks = {"audio_mask": both.audio.mask, "text_mask": both.text.mask}
+        ranked = TopKGraph.from_features(both.audio, both.text, max(k_audio, k_text), **masks)
+        made[name] = Batch.in_context(train, split, ranked.edge_index(k_audio, k_text))
+    return made
 
 
 def graphs_of(

@@ -27,7 +27,7 @@ __all__ = [
 GROUPS = ("all", "paper", "baselines", "graphs")
 """The groups of systems that ``--systems`` takes as one name; ``all`` is every system."""
 
-_NO_SYSTEMS = {"files", "prescribed", "search", "system", "tryout", "unimodal"}
+_NO_SYSTEMS = {"convolutions", "files", "prescribed", "propagation", "search", "system", "tryout", "unimodal"}
 """The modules here that define no system."""
 
 

@@ -41,7 +41,10 @@ _TRIAL = {
 }
 """The names that a trial has for itself, beside its settings: the other columns of ``trials.csv``."""
 
-_ATTRIBUTES = {"version", "uses_graph", "build", "matrix"}
+_ATTRIBUTES = {
+    *("version", "uses_graph", "group", "prescribed", "search"),
+    *("build", "fit", "matrix", "probabilities", "check_graph"),
+}
 """What every system has and is no field."""
 
 _LONGEST = 300

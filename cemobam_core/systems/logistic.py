@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
 
 from cemobam_core.errors import InputError
-from cemobam_core.inputs import Sizes
+from cemobam_core.inputs import Inputs, Sizes
+from cemobam_core.systems.search import Between, Space
 from cemobam_core.systems.system import EstimatorSystem
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cemobam_core.training.estimators import FittedEstimator
 
 
 @dataclass(frozen=True, kw_only=True)
 class Logistic(EstimatorSystem):
-    """Logistic regression on both pooled embeddings, standardised and concatenated (scikit-learn's).
+    """Logistic regression on both pooled embeddings, standardised and concatenated.
 
-    It is convex: every seed finds the same weights, so its figures do not vary over seeds.
+    It is multinomial, with an L2 penalty: the minimum is that of scikit-learn's ``LogisticRegression``, found in fewer
+    steps (:mod:`cemobam_core.training.linear`). It is convex: every seed finds the same weights, so its figures do
+    not vary over seeds.
 
     Args:
         c: the inverse strength of the L2 penalty (scikit-learn's ``C``).
@@ -23,6 +34,10 @@ class Logistic(EstimatorSystem):
     Raises:
         InputError: a value out of range.
     """
+
+    version: ClassVar[int] = 2
+    group: ClassVar[str] = "baselines"
+    search: ClassVar[Space] = {"c": Between(1e-5, 10.0, log=True)}
 
     c: float = 1.0
     max_iter: int = 1000
@@ -33,9 +48,24 @@ class Logistic(EstimatorSystem):
             raise InputError(f"c={self.c} must be above 0")
 
     def build(self, sizes: Sizes, seed: int) -> Any:
-        """Return the pipeline."""
+        """Return scikit-learn's estimator, which holds the weights."""
         from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
-        from sklearn.pipeline import make_pipeline  # noqa: PLC0415
-        from sklearn.preprocessing import StandardScaler  # noqa: PLC0415
 
-        return make_pipeline(StandardScaler(), LogisticRegression(C=self.c, max_iter=self.max_iter, random_state=seed))
+        return LogisticRegression(C=self.c, max_iter=self.max_iter, random_state=seed)
+
+    def fit(self, inputs: Inputs, labels: Tensor, sizes: Sizes, seed: int) -> FittedEstimator:
+        """Find the weights. Those that the estimator holds are for embeddings that are not standardised."""
+        from cemobam_core.training import linear  # noqa: PLC0415
+        from cemobam_core.training.estimators import FittedEstimator  # noqa: PLC0415
+
+        x, estimator = torch.from_numpy(self.matrix(inputs)), self.build(sizes, seed)
+        classes, known = labels.cpu().unique(return_inverse=True)
+        # scikit-learn holds two classes as one row of weights, the difference, which alone is penalised.
+        c = self.c / 2 if len(classes) == 2 else self.c
+        weights, bias, steps = linear.fit(x, known, len(classes), loss="cross_entropy", c=c, max_iter=self.max_iter)
+        if len(classes) == 2:
+            weights, bias = weights[1:] - weights[:1], bias[1:] - bias[:1]
+        estimator.classes_ = classes.numpy()
+        estimator.coef_, estimator.intercept_ = weights.numpy(), bias.numpy()
+        estimator.n_iter_, estimator.n_features_in_ = np.array([steps]), x.shape[1]
+        return FittedEstimator(self, estimator, sizes.num_classes)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import Tensor, nn
 
+    from cemobam_core.graph import GraphConfig
     from cemobam_core.inputs import Inputs, Sizes
 
 
@@ -49,6 +50,16 @@ class System(metaclass=SystemType):
 
     def __post_init__(self) -> None:  # noqa: D105
         check_fields(self)
+
+    def check_graph(self, graph: GraphConfig) -> None:
+        """Check that it can be trained and measured in such a graph; any will do, unless a system says otherwise.
+
+        Args:
+            graph: its choices.
+
+        Raises:
+            InputError: it cannot.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,3 +121,12 @@ class EstimatorSystem(FittedSystem):
 
         pooled = (inputs.audio.pooled, inputs.text.pooled)
         return np.concatenate([one.detach().cpu().numpy() for one in pooled], axis=1)
+
+    def probabilities(self, estimator: Any, matrix: npt.NDArray[np.float32]) -> Any:
+        """Return what a fitted estimator gives each of its ``classes_``, (N, classes): its ``predict_proba``.
+
+        Args:
+            estimator: that was fitted.
+            matrix: of N utterances, as :meth:`matrix` gives it.
+        """
+        return estimator.predict_proba(matrix)

@@ -53,7 +53,7 @@ class FittedEstimator:
         Raises:
             InputError: an estimator that does not give a probability for every class that it has seen.
         """
-        probabilities = np.asarray(self.estimator.predict_proba(self.system.matrix(inputs)))
+        probabilities = np.asarray(self.system.probabilities(self.estimator, self.system.matrix(inputs)))
         classes = np.asarray(getattr(self.estimator, "classes_", ()), dtype=int)
         wanted = (len(inputs), len(classes))
         if probabilities.shape != wanted or not np.isfinite(probabilities).all():

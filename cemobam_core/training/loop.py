@@ -185,9 +185,12 @@ def _tell_once(reason: str) -> None:
 
 def _fitted(system: FittedSystem, batches: Mapping[str, Batch], seed: int) -> TrainingResult:
     """Fit a system and measure it."""
+    from threadpoolctl import threadpool_limits  # noqa: PLC0415  (scikit-learn brings it)
+
     train_batch = batches["train"]
-    model = system.fit(train_batch.inputs, train_batch.labels, train_batch.sizes, seed)
-    return TrainingResult(model, {name: measure(model, batch)[0] for name, batch in batches.items()}, {})
+    with threadpool_limits(torch.get_num_threads()):  # NumPy's threads too: workers share a machine
+        model = system.fit(train_batch.inputs, train_batch.labels, train_batch.sizes, seed)
+        return TrainingResult(model, {name: measure(model, batch)[0] for name, batch in batches.items()}, {})
 
 
 class _Course:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from cemobam_core.errors import InputError
+from cemobam_core.systems import EstimatorSystem, FittedSystem, name_of
 from study.commands.machine import engine_of
 from study.commands.progress import described
 from study.commands.request import Request
@@ -67,6 +68,22 @@ def told_of_probabilities(request: Request, run: StudyRun) -> str:
     there = sum(place.is_file() for place in places)
     said = f"the probabilities of {there} of {len(places)} trials are kept under {kept.folder}"
     return said if there == len(places) else f"{said}; the others were run without --keep-probabilities"
+
+
+def check_kept(request: Request, run: StudyRun) -> None:
+    """Check that the models that are to be kept can be.
+
+    Raises:
+        InputError: a system is fitted without an estimator that could be written.
+    """
+    kept = {name_of(trial.configuration.system): trial.configuration.system for trial in _wanted(request, run)}
+    kept |= {name_of(system): system for system in [request.design.base.system]}
+    for name, system in kept.items():
+        if isinstance(system, FittedSystem) and not isinstance(system, EstimatorSystem):
+            raise InputError(
+                f"--keep-models {request.args.keep_models}: {name} cannot be kept, for it labels by the labels of the "
+                "training utterances, which no kept model has; leave the option or the system out"
+            )
 
 
 def check_room(request: Request, run: StudyRun, folds: tuple[Fold, ...]) -> None:

@@ -20,6 +20,7 @@ from cemobam_core.files import written_atomically
 from study.commands import data
 from study.commands.dry_run import dry_run, dry_run_before_features
 from study.commands.keeping import (
+    check_kept,
     check_room,
     check_room_of_probabilities,
     keep_models,
@@ -191,6 +192,7 @@ def _run_trials(request: Request, folds: tuple[Fold, ...], facts: StudyFacts, de
     _log.info("%d trials, %d done, %d to run", asked, done, asked - done, extra=about)
     keep = request.args.keep_models
     if keep:
+        check_kept(request, run)
         check_room(request, run, folds)
     if request.args.keep_probabilities:
         check_room_of_probabilities(request, asked - done, folds)

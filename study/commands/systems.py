@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import argparse
 import inspect
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, get_args, get_type_hints
 
-from cemobam_core.systems import names, system_class, version_of
+from cemobam_core.systems import GROUPS, System, names, system_class, version_of
+from cemobam_core.systems.search import Between, OneOf
 from study.commands import values
 from study.commands.parsing import Parser
+
+_TITLES = {
+    "": "The system of the paper",
+    "paper": "Systems that the paper compares with",
+    "baselines": "Baselines",
+    "graphs": "Systems on the graph",
+}
+"""By group, the title of its list."""
 
 
 def build_parser(prog: str = "cemobam systems") -> argparse.ArgumentParser:
@@ -36,11 +46,17 @@ def run(args: argparse.Namespace) -> int:
         print(_told(args.system))
         return 0
     width = max(map(len, names()))
+    by_group: dict[str, list[str]] = {group: [] for group in _TITLES}
     for name in names():
-        kind = system_class(name)
-        graph = "uses the graph" if kind.uses_graph else "no graph"
-        print(f"  {name:<{width}}  {_summary(kind)} ({graph})")
-    print("\nOne of your own: FILE.py:NAME. cemobam systems NAME tells of one.")
+        by_group.setdefault(system_class(name).group, []).append(name)
+    for group, of in by_group.items():
+        if of:
+            print(f"{_TITLES.get(group, group)}{f' (--systems {group})' if group in GROUPS else ''}:")
+            for name in of:
+                kind = system_class(name)
+                print(f"  {name:<{width}}  {_summary(kind)}{_uses(kind)}")
+            print()
+    print("One of your own: FILE.py:NAME. cemobam systems NAME tells of one.")
     return 0
 
 
@@ -50,16 +66,54 @@ def _told(name: str) -> str:
     settings = [(f.name, f"{f.default}", _values(hints[f.name])) for f in fields(kind)]
     widths = [max(len(row[i]) for row in [("setting", "default", ""), *settings]) for i in (0, 1)]
     graph = "uses the graph" if kind.uses_graph else "does not use the graph: it is trained once, not for every K"
+    listed = [
+        f"{'setting':<{widths[0]}}  {'default':<{widths[1]}}  values",
+        *(f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]}".rstrip() for row in settings),
+    ]
     return "\n".join(
         [
             f"{name} ({kind.__name__}, version {version_of(kind)}; {graph})",
             "",
             inspect.cleandoc(kind.__doc__ or "No docstring says where it comes from."),
             "",
-            f"{'setting':<{widths[0]}}  {'default':<{widths[1]}}  values",
-            *(f"{row[0]:<{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]}".rstrip() for row in settings),
+            *(listed if settings else ["It has no settings."]),
+            *_prescribed(kind),
+            *_searched(kind),
         ]
     )
+
+
+def _prescribed(kind: type[System]) -> list[str]:
+    """Return the lines about the training and the graph that a system's source prescribes."""
+    if not kind.prescribed:
+        return []
+    return ["", "Its source prescribes, in place of the profile's:", *_columns(kind.prescribed)]
+
+
+def _searched(kind: type[System]) -> list[str]:
+    """Return the lines about what --budget tunes."""
+    if not kind.search:
+        return ["", "It has no search space: --budget does not tune it."]
+    return ["", "Searched with --budget:", *_columns({name: _values_of(of) for name, of in kind.search.items()})]
+
+
+def _columns(of: Mapping[str, object]) -> list[str]:
+    width = max(map(len, of))
+    return [f"  {name:<{width}}  {value}" for name, value in of.items()]
+
+
+def _values_of(searched: Between | OneOf) -> str:
+    """Return in words what tuning may try of a setting."""
+    if isinstance(searched, OneOf):
+        return ", ".join(map(str, searched.values))
+    return f"{searched.low:g} to {searched.high:g}{', every decade as likely' if searched.log else ''}"
+
+
+def _uses(kind: type[System]) -> str:
+    """Return whether a system uses the graph, and where it is transductive, in brackets."""
+    if not kind.uses_graph:
+        return ""
+    return " (graph, transductive)" if kind.prescribed.get("evaluation_graph") == "joint" else " (graph)"
 
 
 def _summary(kind: type[Any]) -> str:

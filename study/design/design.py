@@ -91,7 +91,10 @@ class Design:
             graph=replace(profile.graph, k_audio=at.k_audio, k_text=at.k_text) if kind.uses_graph else None,
             training=None if issubclass(kind, FittedSystem) else profile.training,
         )
-        return made.having({**given, **self.settings, **changes})
+        made = made.having({**given, **self.settings, **changes})
+        if made.graph:
+            made.system.check_graph(made.graph)
+        return made
 
     def _class(self, name: str) -> type[System]:
         """Return the system of a name, the same at each call: a user's file may be edited while its study runs."""

@@ -12,6 +12,7 @@ import pandas as pd
 from study.findings.analysis import MEASURES, Analysis, Comparison
 from study.findings.results import AboutBlock, plain_value
 from study.findings.wording import (
+    TRANSDUCTIVE,
     WHOSE,
     chances_told,
     difference_told,
@@ -79,7 +80,7 @@ def _lines(analysis: Analysis, block: AboutBlock) -> list[str]:
         row = frame.iloc[0]
         there = "there is nothing to compare it with" if len(block.rows) == 1 else "the others are not done yet"
         return [f"{_told(block, row)}: {_on_test(analysis, row)}; {there}."]
-    lines = [_best(analysis, block, frame)]
+    lines = [_best(analysis, block, frame), *_transductive(analysis, block)]
     made = analysis.of(block.name).get(metric, [])
     if not made:
         return [*lines, f"{_name(block, results.keys(block)[block.reference])}, the reference, is not done yet."]
@@ -102,6 +103,14 @@ def _lines(analysis: Analysis, block: AboutBlock) -> list[str]:
             "difference from luck."
         )
     return lines
+
+
+def _transductive(analysis: Analysis, block: AboutBlock) -> list[str]:
+    """Return a sentence about the configurations that are transductive beside others; none if no one is."""
+    of = zip(analysis.results.keys(block), analysis.results.marked(block), strict=True)
+    if not (names := [_name(block, key) for key, marked in of if marked]):
+        return []
+    return [f"Transductive, with the evaluation graph joint: {listed(names)}. There {TRANSDUCTIVE}."]
 
 
 def _name(block: AboutBlock, key: Sequence[Any]) -> str:

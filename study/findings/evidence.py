@@ -257,6 +257,7 @@ def _about(run: StudyRun, block: Block, pair: Pair, identity: tuple[str, ...], b
         confirms=run.confirms(block.name),
         tunes=block.tunes,
         decided_by="seed" if {name for _, given in block.changes() for name in given} <= TRAINING else "utterances",
+        transductive=tuple((of := made[row].graph) is not None and of.evaluation_graph == "joint" for row in rows),
         labels={shown(row[place]): block.labels[value] for value, row in named.items() if value in block.labels},
         table=block.table or block.name,
         drawing=block.drawing or block.name,

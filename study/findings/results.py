@@ -55,6 +55,7 @@ class AboutBlock:
         tunes: the system of which it chooses a configuration by validation; empty: it does not.
         decided_by: whose luck its intervals must hold for: that of another ``seed``, or of another seed and other
             ``utterances``.
+        transductive: of each configuration, whether utterances that are measured are in the training utterances' graph.
         labels: how values of its only column are shown, by how they are written.
         table: the name of its table's files.
         drawing: the name of its figure.
@@ -75,6 +76,7 @@ class AboutBlock:
     confirms: bool
     tunes: str
     decided_by: Literal["seed", "utterances"]
+    transductive: tuple[bool, ...]
     labels: dict[str, str]
     table: str
     drawing: str
@@ -313,6 +315,18 @@ class Results:
         places = [self.about.identity.index(column) for column in block.columns]
         return [tuple(row[place] for place in places) for row in block.rows]
 
+    def marked(self, block: AboutBlock) -> list[bool]:
+        """Return whether each configuration of a block must be marked as transductive, as nothing else there says so.
+
+        Args:
+            block: of the study. Its caption says so where all trials of the study are, its columns where it is varied.
+        """
+        said = "evaluation_graph" in block.columns or (
+            self.about.settings.get("evaluation_graph") == "joint" and all(block.transductive)
+        )
+        of = zip(block.transductive, self.keys(block), strict=True)
+        return [one and not said and "transductive" not in block.brief(key) for one, key in of]
+
     def by_seed(self, block: AboutBlock, metric: str) -> pd.DataFrame:
         """Return a metric with a row per seed and a column per configuration, numbered in the block's order."""
         known = self.per_seed(self.trials_of(block.name), block.columns)
@@ -475,11 +489,14 @@ def read_about(path: Path) -> About:
         InputError: a file that cannot be read, or that a study did not write.
     """
     try:
-        made: About = _read_as(About, json.loads(path.read_text(encoding="utf-8")), "the file")
+        content = json.loads(path.read_text(encoding="utf-8"))
+        for block in content["blocks"]:  # a study of an earlier release had no system that is transductive by itself
+            block.setdefault("transductive", [False] * len(block["rows"]))
+        made: About = _read_as(About, content, "the file")
         if "gather_from" in made.settings:  # its system uses a graph
             made = replace(made, settings={**_SINCE, **made.settings})
         _check_about(made)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{path}: is not what a study writes there ({error}); make it again with --report-only"
         ) from None
@@ -546,6 +563,8 @@ def _check_block(about: About, block: AboutBlock) -> None:
         raise ValueError(f"reference of the block {block.name}")
     if len(block.n_seeds) != len(block.rows) or any(not 0 <= n <= len(block.seeds) for n in block.n_seeds):
         raise ValueError(f"n_seeds of the block {block.name}")
+    if len(block.transductive) != len(block.rows):
+        raise ValueError(f"transductive of the block {block.name}")
     if about.looks and block.compared and not set(block.n_seeds) <= set(LOOKS):
         raise ValueError(f"n_seeds of the block {block.name} are not those of looks")
     if len(set(block.seeds)) < len(block.seeds):

@@ -24,7 +24,15 @@ from study.findings.analysis import MEASURES
 from study.findings.answers import Answer
 from study.findings.evidence import Evidence
 from study.findings.tuned import trace
-from study.output.figures import head_of, in_order, interactive, learning_curves, nothing_to_draw, published_of
+from study.output.figures import (
+    head_of,
+    in_order,
+    interactive,
+    labels_of,
+    learning_curves,
+    nothing_to_draw,
+    published_of,
+)
 from study.output.report import VERDICT_SIGNS, Report, block_tables, chosen, counts, settings_of
 from study.output.tables import Table, plain_markdown
 from study.papers.cemobam.claims import Claim, about_what
@@ -161,7 +169,7 @@ def _figure(evidence: Evidence, name: str) -> go.Figure:
     return interactive.configurations(
         by_seed,
         summary,
-        [block.brief(key) for key in keys],
+        labels_of(results, block),
         head=block.head if head_of(block) else "",
         published=published_of(evidence, name),
         title=title,

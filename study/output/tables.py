@@ -35,7 +35,7 @@ class Cell(NamedTuple):
     Attributes:
         text: as it is read.
         bold: whether it is the best of its column.
-        mark: to a note: ``*``, ``†`` or ``‡``.
+        mark: to a note: ``*``, ``†``, ``‡`` or ``§``.
     """
 
     text: str
@@ -50,7 +50,7 @@ class Cell(NamedTuple):
     def latex(self) -> str:
         """For a paper."""
         text = _escaped(self.text)
-        mark = self.mark.replace("†", r"\dagger").replace("‡", r"\ddagger")
+        mark = self.mark.replace("†", r"\dagger").replace("‡", r"\ddagger").replace("§", r"\mathsection")
         return (rf"\textbf{{\boldmath {text}}}" if self.bold else text) + (f"$^{{{mark}}}$" if mark else "")
 
 
@@ -179,7 +179,7 @@ def block_table(analysis: Analysis, block: AboutBlock, published: pd.DataFrame |
     made = [(metric, c) for metric, family in analysis.of(block.name).items() for c in family]
     differing = {(metric, c.second): c.verdict in ("better", "worse") for metric, c in made}
     cells: list[tuple[str | Cell, ...]] = []
-    for key, row in zip(keys, frame.to_dict("records"), strict=True):
+    for key, row, transductive in zip(keys, frame.to_dict("records"), results.marked(block), strict=True):
         measured = [
             mean_cell(
                 *(row[f"{m}_{x}"] for x in ("mean", "low", "high")),
@@ -196,7 +196,7 @@ def block_table(analysis: Analysis, block: AboutBlock, published: pd.DataFrame |
             )
             for m in printed_of
         ]
-        cells.append((block.brief(key), *measured, *printed))
+        cells.append((Cell(block.brief(key), mark="§" if transductive else ""), *measured, *printed))
     marks = {cell.mark for cells_ in cells for cell in cells_ if isinstance(cell, Cell)}
     decided_by = next((c.decided_by for _, c in made), block.decided_by)
     notes = [
@@ -246,6 +246,8 @@ def _block_notes(
         )
     if "†" in marks:
         notes.append("† outside the 95% interval of ours (another seed on these utterances).")
+    if "§" in marks:
+        notes.append(f"§ Evaluation graph joint: {TRANSDUCTIVE}.")
     if beside_published:
         notes.append(SWAP_NOTE)
     varied = [key[block.columns.index("evaluation_graph")] for key in keys if "evaluation_graph" in block.columns]
@@ -629,6 +631,7 @@ def _escaped(text: str) -> str:
         ("ε", r"$\varepsilon$"),
         ("†", r"$\dagger$"),
         ("‡", r"$\ddagger$"),
+        ("§", r"\S{}"),
         (r"K\_audio", r"$K_\mathrm{audio}$"),
         (r"K\_text", r"$K_\mathrm{text}$"),
     ):

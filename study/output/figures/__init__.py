@@ -158,7 +158,7 @@ def _configurations(name: str, evidence: Evidence) -> Figure | str:
     return names_figure(
         by_seed,
         summary,
-        [plain(block.brief(key)) for key in keys],
+        list(map(plain, labels_of(evidence.results, block))),
         head=head_of(block),
         published=published_of(evidence, name),
         title=title,
@@ -171,6 +171,12 @@ def head_of(block: AboutBlock) -> str:
     if block.labels or block.columns in (("system",), ("profile",)):
         return ""
     return ", ".join(map(math_text, block.columns))
+
+
+def labels_of(results: Results, block: AboutBlock) -> list[str]:
+    """Return how a figure names a block's configurations."""
+    of = zip(results.keys(block), results.marked(block), strict=True)
+    return [block.brief(key) + (" (transductive)" if marked else "") for key, marked in of]
 
 
 def in_order(

@@ -8,18 +8,28 @@ from typing import Any
 
 import pytest
 import torch
-from batches import SIZES, any_batch
+from batches import SIZES, any_batch, joint_batches
 from torch import nn
 
-from cemobam_core import Batch, CemoBAM, EstimatorSystem, InputError, NeuralSystem, System, TrainingConfig, train
+from cemobam_core import (
+    Batch,
+    CemoBAM,
+    FittedSystem,
+    GraphConfig,
+    InputError,
+    NeuralSystem,
+    System,
+    TrainingConfig,
+    train,
+)
 from cemobam_core.corpora.synthetic import demo_fold
-from cemobam_core.systems import name_of, names, system_class
+from cemobam_core.systems import GROUPS, group, name_of, names, system_class
+from cemobam_core.systems.search import OneOf
 
 SMALL: dict[str, dict[str, Any]] = {
     "audio_mlp": {"hidden_dim": 32},
     "cemobam": {"hidden_dim": 16},
     "concat_mlp": {"hidden_dim": 32},
-    "gcn": {"hidden_dim": 32},
     "glomer": {"hidden_dim": 32, "classifier_dim": 16},
     "hemogat": {"hidden_dim": 16},
     "late_fusion": {"hidden_dim": 32},
@@ -29,13 +39,21 @@ SMALL: dict[str, dict[str, Any]] = {
     "server": {"hidden_dim": 32, "classifier_dim": 16},
     "text_mlp": {"hidden_dim": 32},
     "tfn": {"hidden_dim": 16},
+    **{name: {"hidden_dim": 32} for name in ("gcn", "graphsage", "gatv2", "graph_transformer")},
 }
 
 
 @cache
-def demo() -> dict[str, Batch]:
+def demo(evaluation_graph: str = "own") -> dict[str, Batch]:
     splits = demo_fold().splits
+    if evaluation_graph == "joint":
+        return joint_batches(splits, 4, 4)
     return {name: Batch.from_features(split, split.rank(4).edge_index(4, 4)) for name, split in splits.items()}
+
+
+def demo_of(name: str) -> dict[str, Batch]:
+    """The demo in the graph that a system asks for."""
+    return demo(str(system_class(name).prescribed.get("evaluation_graph", "own")))
 
 
 def test_a_system_is_found_by_its_file() -> None:
@@ -55,7 +73,7 @@ def test_an_unknown_name_is_told_with_those_that_there_are() -> None:
 @pytest.mark.parametrize("name", names())
 def test_a_system_is_a_frozen_dataclass_that_tells_its_source_and_has_defaults(name: str) -> None:
     kind = system_class(name)
-    assert issubclass(kind, (NeuralSystem, EstimatorSystem))
+    assert issubclass(kind, (NeuralSystem, FittedSystem))
     assert is_dataclass(kind)
     assert kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
     assert kind.__doc__
@@ -64,23 +82,24 @@ def test_a_system_is_a_frozen_dataclass_that_tells_its_source_and_has_defaults(n
     assert name_of(kind) == name_of(kind()) == name
     assert kind() == kind()
     assert len({kind(), kind()}) == 1
-    assert f"    {(fields(kind)[0]).name}: " in kind.__doc__
+    assert all(f"    {field.name}: " in kind.__doc__ for field in fields(kind))
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", sorted({*names()} - {"prior"}))
 def test_a_system_learns_the_demo_and_is_the_same_for_the_same_seed(name: str) -> None:
     system = system_class(name)(**SMALL.get(name, {}))
     training = TrainingConfig(epochs=20, lr=6e-3)
-    result = train(system, demo(), training=training, seed=1)
+    batches = demo_of(name)
+    result = train(system, batches, training=training, seed=1)
     assert set(result.metrics) == {"train", "val", "test"}
     for metrics in result.metrics.values():
         assert metrics.wa > 0.5  # chance is 0.25
         assert metrics.ua > 0.5
         assert metrics.loss < 1.3  # chance is 1.39
-    assert train(system, demo(), training=training, seed=1).metrics == result.metrics
-    logits = result.model(demo()["test"].inputs)
+    assert train(system, batches, training=training, seed=1).metrics == result.metrics
+    logits = batches["test"].measured(result.model(batches["test"].inputs))
     assert logits.shape == (180, 4)
-    right = (logits.argmax(dim=1) == demo()["test"].labels).double().mean().item()
+    right = (logits.argmax(dim=1) == batches["test"].labels).double().mean().item()
     assert right == pytest.approx(result.metrics["test"].wa)
 
 
@@ -111,6 +130,31 @@ def test_an_embedding_is_what_the_classifier_sees(name: str) -> None:
     torch.testing.assert_close(network.classifier(embedding), network(inputs))
 
 
+@pytest.mark.parametrize("name", names())
+def test_what_a_system_searches_and_prescribes_is_what_its_settings_take(name: str) -> None:
+    kind = system_class(name)
+    assert kind.group in ("", *GROUPS)
+    assert ("k_audio" in kind.search) == ("k_text" in kind.search) == (kind.uses_graph and bool(kind.search))
+    for setting, of in kind.search.items():
+        for value in of.values if isinstance(of, OneOf) else (of.low, of.high):
+            for part in (kind, GraphConfig, TrainingConfig):
+                if setting in {field.name for field in fields(part)}:
+                    part(**{setting: value})
+                    break
+            else:
+                pytest.fail(f"{setting} is no setting")
+    for setting, value in kind.prescribed.items():
+        (part,) = (p for p in (GraphConfig, TrainingConfig) if setting in {field.name for field in fields(p)})
+        part(**{setting: value})  # type: ignore[arg-type]
+
+
+def test_a_group_begins_with_cemobam() -> None:
+    assert {"cemobam", "prior", "logistic", "svm", "knn"} <= set(group("baselines"))
+    assert {"gcn", "graphsage", "gatv2", "graph_transformer", "label_propagation"} <= set(group("graphs"))
+    assert group("all")[0] == "cemobam"
+    assert sorted(group("all")) == names()
+
+
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
@@ -121,6 +165,13 @@ def test_an_embedding_is_what_the_classifier_sees(name: str) -> None:
         ("concat_mlp", {"dropout": -0.5}, "dropout=-0.5 must be a finite number of at least 0"),
         ("gcn", {"dropout": 1.5}, "dropout=1.5 must be less than 1"),
         ("gcn", {"hidden_dim": True}, "hidden_dim=True must be a whole number"),
+        ("gatv2", {"hidden_dim": 10}, "hidden_dim=10 must be a multiple of heads=4"),
+        ("graph_transformer", {"heads": 3}, "hidden_dim=512 must be a multiple of heads=3"),
+        ("knn", {"neighbours": 0}, "neighbours=0 must be a whole number of at least 1"),
+        ("label_propagation", {"alpha": 1.5}, "alpha=1.5 must be at most 1"),
+        ("correct_and_smooth", {"smooth_alpha": 2.0}, "smooth_alpha=2.0 must be at most 1"),
+        ("correct_and_smooth", {"c": 0.0}, "c=0.0 must be above 0"),
+        ("svm", {"c": 0.0}, "c=0.0 must be above 0"),
         ("logistic", {"c": 0.0}, "c=0.0 must be above 0"),
         ("logistic", {"c": float("nan")}, "c=nan must be a finite number"),
         ("logistic", {"max_iter": 0}, "max_iter=0 must be a whole number of at least 1"),

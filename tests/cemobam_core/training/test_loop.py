@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from batches import SIZES, any_batch, model_of
+from threadpoolctl import threadpool_info
 from torch import Tensor, nn
 
 from cemobam_core import (
@@ -334,7 +335,9 @@ def test_what_a_training_needs_of_memory_grows_with_the_batch_and_the_model() ->
 
 def test_a_training_leaves_the_process_as_it_was(batches: dict[str, Batch], monkeypatch: pytest.MonkeyPatch) -> None:
     """What a worker sets for itself, such as what glibc does with freed memory, is not for a call in a notebook."""
-    monkeypatch.setattr(ctypes, "CDLL", lambda *_: pytest.fail("a C library was asked for"))
+    asked = []
+    opened = ctypes.CDLL
+    monkeypatch.setattr(ctypes, "CDLL", lambda name, *of, **more: asked.append(name) or opened(name, *of, **more))
     memory.keep_freed_memory.cache_clear()
 
     def of_process() -> tuple[object, ...]:
@@ -347,12 +350,19 @@ def test_a_training_leaves_the_process_as_it_was(batches: dict[str, Batch], monk
             list(warnings.filters),
         )
 
-    before = of_process()
-    for system in (SYSTEM, ConcatMLP(hidden_dim=8), Logistic()):
-        train_together(system, [batches] * 2, training=QUICK, seeds=[0, 1])
+    def train_all() -> None:
+        for system in (SYSTEM, ConcatMLP(hidden_dim=8), Logistic()):
+            train_together(system, [batches] * 2, training=QUICK, seeds=[0, 1])
+
+    train_all()  # loads libraries, which bring filters of warnings and pools of threads
+    before, pools = of_process(), threadpool_info()
+    train_all()
     with pytest.raises(TrainingDiverged):
         train(SYSTEM, batches, training=replace(QUICK, lr=1e30))
     assert of_process() == before
+    assert threadpool_info() == pools
+    # Pools of threads are limited for a while; what becomes of freed memory is left alone.
+    assert not any(name is None or "libc.so" in str(name) for name in asked)
 
 
 def test_a_step_is_taken_in_the_mode_that_the_model_is_in(batches: dict[str, Batch]) -> None:

@@ -283,9 +283,19 @@ def test_a_plan_of_blocks_of_ones_own(in_folder: Path, monkeypatch: pytest.Monke
 def test_systems_are_listed_and_told_of(in_folder: Path) -> None:
     out, _ = cemobam_here("systems")
     told = {line.split()[0]: line for line in out.splitlines() if line.startswith("  ")}
-    assert set(told) == set(systems.names())
-    assert told["cemobam"].endswith("(uses the graph)")
-    assert told["logistic"].endswith("(no graph)")
+    assert set(told) == set(systems.group("all"))
+    assert told["cemobam"].endswith("(graph)")
+    assert told["label_propagation"].endswith("(graph, transductive)")
+    assert "graph" not in told["logistic"]
+    baselines = out.partition("Baselines (--systems baselines):\n")[2].partition("\n\n")[0]
+    assert {"prior", "svm"} < {line.split()[0] for line in baselines.splitlines()} < set(systems.group("baselines"))
+    out, _ = cemobam_here("systems", "label_propagation")
+    assert "Its source prescribes, in place of the profile's:\n  evaluation_graph  joint\n" in out
+    assert "  alpha    0.1 to 0.99" in out
+    out, _ = cemobam_here("systems", "knn")
+    assert "  metric      cosine, euclidean\n" in out
+    out, _ = cemobam_here("systems", "prior")
+    assert "It has no settings.\n\nIt has no search space: --budget does not tune it." in out
     out, _ = cemobam_here("systems", "gcn")
     assert "uses the graph" in out.splitlines()[0]
     settings = {line.split()[0]: " ".join(line.split()[1:]) for line in out.splitlines() if line and line[0].islower()}

@@ -460,7 +460,7 @@ def test_a_model_of_another_format_or_without_its_weights_is_not_kept(model: Pat
 
 # Other systems than CemoBAM: the tool's own, and a user's.
 
-SYSTEMS = ["cemobam", "concat_mlp", "gcn", "logistic", *FILES]
+SYSTEMS = ["cemobam", "concat_mlp", "gcn", "gatv2", "logistic", "svm", "knn", "prior", *FILES]
 
 
 @pytest.fixture

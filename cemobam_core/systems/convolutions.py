@@ -1,0 +1,90 @@
+"""What the networks of graph convolutions share: the nodes, what follows a convolution, and the classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from cemobam_core.errors import InputError
+from cemobam_core.inputs import Inputs, Sizes
+from cemobam_core.systems.search import DROPOUT, GRAPH, TRAINING, WIDTH, OneOf, Space
+from cemobam_core.systems.system import NeuralSystem
+
+CONVOLUTIONS: Space = {**TRAINING, **GRAPH, "dropout": DROPOUT, "hidden_dim": WIDTH, "layers": OneOf(1, 2, 3)}
+"""What they search."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvolutionSystem(NeuralSystem):
+    """A network of graph convolutions over both pooled embeddings, concatenated.
+
+    Args:
+        hidden_dim: size of a node after a convolution.
+        layers: convolutions, each followed by batch norm, ReLU and dropout.
+        dropout: probability of dropout.
+
+    Raises:
+        InputError: a value out of range.
+    """
+
+    group: ClassVar[str] = "graphs"
+    search: ClassVar[Space] = CONVOLUTIONS
+
+    hidden_dim: int = 512
+    layers: int = 2
+    dropout: float = 0.3
+
+    def __post_init__(self) -> None:  # noqa: D105
+        super().__post_init__()
+        if self.dropout >= 1:
+            raise InputError(f"dropout={self.dropout} must be less than 1")
+
+
+class ConvolutionNetwork(nn.Module):
+    """Graph convolutions, each followed by batch norm, ReLU and dropout, and a linear classifier.
+
+    Args:
+        convolution: makes a layer, given the sizes of a node before and after it; it is called with nodes (N, size)
+            and ``edge_index``.
+        system: its choices.
+        sizes: of the features.
+
+    Shapes:
+        inputs of N utterances → (N, C)
+    """
+
+    def __init__(self, convolution: Callable[[int, int], nn.Module], system: ConvolutionSystem, sizes: Sizes) -> None:
+        super().__init__()
+        dims = [sizes.audio_dim + sizes.text_dim, *[system.hidden_dim] * system.layers]
+        self.convolutions = nn.ModuleList(convolution(before, after) for before, after in pairwise(dims))
+        self.norms = nn.ModuleList(nn.BatchNorm1d(system.hidden_dim) for _ in range(system.layers))
+        self.dropout = nn.Dropout(system.dropout)
+        self.classifier = nn.Linear(system.hidden_dim, sizes.num_classes)
+
+    def forward(self, inputs: Inputs) -> Float[Tensor, "n c"]:
+        """Return the class logits of each utterance, (N, C)."""
+        logits: Tensor = self.classifier(self.embedding(inputs))
+        return logits
+
+    def embedding(self, inputs: Inputs) -> Float[Tensor, "n hidden"]:
+        """Return what the classifier sees, (N, hidden)."""
+        nodes = torch.cat([inputs.audio.pooled, inputs.text.pooled], dim=-1)
+        for convolution, norm in zip(self.convolutions, self.norms, strict=True):
+            nodes = self.dropout(norm(convolution(nodes, inputs.edge_index)).relu())
+        return nodes
+
+
+def check_heads(hidden_dim: int, heads: int) -> None:
+    """Check that the heads of an attention, concatenated, give a node its size.
+
+    Raises:
+        InputError: they do not.
+    """
+    if hidden_dim % heads:
+        raise InputError(f"hidden_dim={hidden_dim} must be a multiple of heads={heads}")
