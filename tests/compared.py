@@ -70,7 +70,9 @@ def compared(
                 here = fold == one
                 right = test[place, seed]
                 made = row(8, 7, seed, float(val[place, seed].mean()), float(right[here].mean()), profile=profile)
-                identity = dict(zip(("profile", "system", "k_audio", "k_text", "fusion", "modules"), rows[-1], strict=True))
+                identity = dict(
+                    zip(("profile", "system", "k_audio", "k_text", "fusion", "modules"), rows[-1], strict=True)
+                )
                 records.append({**made, **identity, "fold": one, "parameters": 1000 * (place + 1) if graph else pd.NA})
                 predicted.append(np.where(here, np.where(right > 0, labels, (labels + 1) % len(CLASSES)), -1))
     trials = pd.DataFrame(records, columns=list(columns()))
@@ -94,7 +96,13 @@ def compared(
     )
     titled = {"iemocap": "IEMOCAP", "esd": "ESD"}.get(dataset, dataset)
     made_about = replace(
-        study, blocks=tuple(blocks), folds=folds, class_names=CLASSES, title=titled, base=rows[0], seeds=tuple(range(seeds))
+        study,
+        blocks=tuple(blocks),
+        folds=folds,
+        class_names=CLASSES,
+        title=titled,
+        base=rows[0],
+        seeds=tuple(range(seeds)),
     )
     return Results(about=replace(made_about, confirm=()), trials=trials, kept=kept)
 

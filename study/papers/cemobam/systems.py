@@ -95,7 +95,7 @@ def measured(analysis: Analysis) -> tuple[AboutBlock | None, list[Measured]]:
             n_seeds=len(results.own_seeds),
             uses_graph=uses_graph(about, about.base),
         )
-        return None, [_measured(results, own, results.own_seeds, dict(results.own.iloc[0]), None, {})]
+        return None, [_measured(results, own, results.own_seeds, record=dict(results.own.iloc[0]))]
     of = contenders(results, block)
     reference = reference_of(of, block)
     others = [x for x in of if x is not reference]
@@ -110,9 +110,9 @@ def measured(analysis: Analysis) -> tuple[AboutBlock | None, list[Measured]]:
             results,
             x,
             block.seeds[: x.n_seeds],
-            aggregated.get(str(key[0]), {}),
-            differences.get(x.name),
-            plain.get(x.name, {}),
+            record=aggregated.get(str(key[0]), {}),
+            difference=differences.get(x.name),
+            defaults=plain.get(x.name, {}),
         )
         for x, key in zip(of, keys, strict=True)
     ]
@@ -122,9 +122,10 @@ def _measured(
     results: Results,
     contender: Contender,
     seeds: Sequence[int],
+    *,
     record: dict[Any, Any],
-    difference: Comparison | None,
-    defaults: dict[str, float],
+    difference: Comparison | None = None,
+    defaults: dict[str, float] | None = None,
 ) -> Measured:
     trials = results.of_row(contender.row)
     done = trials[(trials["status"] == "done") & trials["seed"].isin(seeds)]
@@ -135,7 +136,7 @@ def _measured(
         difference=difference,
         parameters=float(known.iloc[0]) if len(known) else np.nan,
         seconds=float(done["seconds"].mean()) if len(done) else np.nan,
-        defaults=defaults,
+        defaults=defaults or {},
     )
 
 
@@ -171,7 +172,7 @@ def systems_table(analysis: Analysis) -> Table | None:
     letters = {x["system"]: "abcdefgh"[i] for i, x in enumerate(_noted(frame))}
     shown = [m for m in _SHOWN if m in results.measures]
     compared, tuned = block is not None, block is not None and block.name == TUNED
-    columns = [results.measures[m] for m in shown]  # type: ignore[index]
+    columns = [results.measures[m] for m in shown]
     columns += ["Defaults"] if tuned else []
     columns += ["Difference"] if compared else []
     groups = [
@@ -196,7 +197,7 @@ def systems_table(analysis: Analysis) -> Table | None:
     )
 
 
-def _record(x: Measured, theirs: dict[str, Any], analysis: Analysis) -> dict[str, Any]:
+def _record(x: Measured, theirs: dict[Any, Any], analysis: Analysis) -> dict[str, Any]:
     """Return what the csv has of a measured system."""
     made = x.difference
     away = turned(made.difference) if made else None
@@ -206,7 +207,11 @@ def _record(x: Measured, theirs: dict[str, Any], analysis: Analysis) -> dict[str
         for suffix, figure in (("", "mean"), ("_std", "std"), ("_low", "low"), ("_high", "high"))
     }
     return {
-        **{"system": theirs.get("system", x.contender.told), "runs_as": x.contender.name, "graph": x.contender.uses_graph},
+        **{
+            "system": theirs.get("system", x.contender.told),
+            "runs_as": x.contender.name,
+            "graph": x.contender.uses_graph,
+        },
         "n_seeds": int(x.figures.get("n_seeds", 0)),
         **figures,
         **{"wa_defaults": 100 * x.defaults.get("wa", np.nan)},
@@ -219,7 +224,7 @@ def _record(x: Measured, theirs: dict[str, Any], analysis: Analysis) -> dict[str
     }
 
 
-def _printed(theirs: dict[str, Any], *, system: bool = True) -> dict[str, Any]:
+def _printed(theirs: dict[Any, Any], *, system: bool = True) -> dict[str, Any]:
     """Return what the csv has of a published row."""
     named = {"system": theirs["system"], "n_seeds": 0} if system else {}
     return {
@@ -284,9 +289,9 @@ def _notes(
         )
         notes.append(f"Measured here: the same utterances, folds and seeds for all, {how}.")
         luck = WHOSE[block.decided_by if results.kept is not None else "seed"]
+        away = f"Difference: points of {MEASURES[analysis.metric]} less {reference_of(of, block).told}"
         notes.append(
-            f"Difference: points of {MEASURES[analysis.metric]} less {reference_of(of, block).told}, with the 95% interval for {luck}; "
-            f"* p < 0.05 after Holm's correction over {len(of) - 1}."
+            f"{away}, with the 95% interval for {luck}; * p < 0.05 after Holm's correction over {len(of) - 1}."
         )
         if joint := [str(x) for x in here["runs_as"] if x in JOINT]:
             notes.append(f"{listed(joint)}: {TRANSDUCTIVE}.")
@@ -316,7 +321,7 @@ def _at(about: About, block: AboutBlock | None) -> str:
 
 def parameters_told(n: float) -> str:
     """Return a number of parameters: 812, 45k, 3.1M; a dash for what is not known."""
-    if pd.isna(n):
+    if np.isnan(n):
         return "–"
     for size, unit in ((1e6, "M"), (1e3, "k")):
         if n >= size:
@@ -326,6 +331,6 @@ def parameters_told(n: float) -> str:
 
 def seconds_told(seconds: float) -> str:
     """Return seconds with two digits that tell: 0.021, 1.3, 12, 130; a dash for what is not known."""
-    if pd.isna(seconds):
+    if np.isnan(seconds):
         return "–"
     return f"{seconds:.2g}" if seconds < 10 else f"{seconds:.0f}"
