@@ -21,10 +21,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from study.driver import StudyRun
 from study.findings.answers import Answer
 from study.findings.evidence import Evidence
+from study.findings.systems import DEFAULTS, TUNED
 from study.output.figures import head_of, in_order, interactive, learning_curves, nothing_to_draw, published_of
 from study.output.report import VERDICT_SIGNS, Report, block_tables, chosen, counts, settings_of
 from study.output.tables import Table, plain_markdown
 from study.papers.cemobam.claims import Claim, about_what
+from study.papers.cemobam.systems import NAMES
 
 _EVERY = 30.0
 """Seconds between two looks that a running study gives of itself, at least."""
@@ -205,7 +207,7 @@ def _note(
         parts += ["## The paper's claims", plain_markdown(about_what(about.dataset, about.title)), table]
     wanted = [of.table] if of else []
     wanted += ["variance", "selection"] if of and of.chooses else []
-    wanted += ["table3", "table4"] if of and "fusion" in of.columns else []
+    wanted += NAMES if of and ("fusion" in of.columns or of.name in (TUNED, DEFAULTS)) else ()
     shown = [_spaced(tables[name].markdown().rstrip()) for name in wanted if name in tables]
     settings = settings_of(about)
     parts += [

@@ -169,7 +169,7 @@ def test_the_report_asks_every_question_and_answers_it(every: tuple[Path, StudyR
         assert any(answer.question in paragraph for paragraph in report.summary)
     for block in OWN:
         assert f"/{block.name}.png)" in markdown
-    assert len(report.claims) == 15
+    assert len(report.claims) == 16
 
 
 def test_the_dashboard_shows_every_block(every: tuple[Path, StudyRun, Report]) -> None:
