@@ -11,6 +11,7 @@ from study.findings.analysis import MEASURES, Analysis, Comparison, Contender
 from study.findings.results import AboutBlock
 from study.findings.statistics import LEVEL
 from study.findings.systems import (
+    CHOSEN,
     TUNED,
     Decision,
     ablated,
@@ -117,11 +118,12 @@ def does_a_graph_help(analysis: Analysis) -> Said:
         f"{_how(analysis, block, made)}. {_chosen(second, without)} (test {_mean(analysis, second, block)}). "
         f"{_chosen(first, with_graph)} (test {_mean(analysis, first, block)}). {said}. {chances_told(pair)}."
     ]
-    for verdict, words in (("better", "Better than"), ("worse", "Worse than")):
-        if several := [c for c in made if c.verdict == verdict and c is not pair]:
-            too = " too" if pair.verdict == verdict else ""
-            parts.append(f"{words} {second.told}{too}: {_names(several)}.")
-    if decision != "confirmed" and any(c.verdict == "better" for c in made):
+    better, worse = ([c for c in made if c.p_holm < CHOSEN and sign * c.difference.mean > 0] for sign in (1, -1))
+    for of_all, words in ((better, "Better than"), (worse, "Worse than")):
+        if several := [c for c in of_all if c is not pair]:
+            too = " too" if pair in of_all else ""
+            parts.append(f"{words} {second.told}{too}, p < {CHOSEN:g} after Holm's correction: {_names(several)}.")
+    if decision != "confirmed" and better:
         best = max(without, key=lambda x: mean_of(results, x, block, f"test_{metric}"))
         parts.append(f"But {best.told}, without a graph, scores higher on test ({_mean(analysis, best, block)}).")
     if joint := [x.name for x in with_graph if x.name in JOINT]:

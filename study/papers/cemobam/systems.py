@@ -176,7 +176,7 @@ def systems_table(analysis: Analysis) -> Table | None:
     columns += ["Defaults"] if tuned else []
     columns += ["Difference"] if compared else []
     groups = [
-        (MEASURED, (*columns, "Parameters", "Seconds")),
+        (MEASURED, (*columns, "Params", "Sec.")),
         *([("Published", ("WA", "UA", "Year", "Protocol"))] if len(theirs) else []),
     ]
     cells = [
@@ -295,7 +295,7 @@ def _notes(
         )
         if joint := [str(x) for x in here["runs_as"] if x in JOINT]:
             notes.append(f"{listed(joint)}: {TRANSDUCTIVE}.")
-    notes.append("Parameters: those that are trained. Seconds: of one training, the mean over trials.")
+    notes.append("Params: how many parameters are trained. Sec.: the seconds of one training, the mean over trials.")
     notes += [f"{letters[x['system']]} {x['note']}." for x in _noted(frame)]
     if "wa_published" in frame and frame["year"].notna().any():
         notes.append(_PROTOCOLS)

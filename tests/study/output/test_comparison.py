@@ -219,7 +219,7 @@ def test_corpora_stand_in_one_table(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert ranks_figure(studies) == "it takes 5 corpora or more; this has 2"
     for name, results in studies.items():
         results.save(tmp_path / name)
-    assert cemobam.main(["compare", *(str(tmp_path / name) for name in studies), "--to", str(tmp_path / "both")]) == 0
+    assert cemobam(["compare", *(str(tmp_path / name) for name in studies), "--to", str(tmp_path / "both")]) == 0
     assert "No critical-difference diagram: it takes 5 corpora or more; this has 2." in capsys.readouterr().out
     assert (tmp_path / "both" / "compare_systems.csv").is_file()
 
