@@ -100,7 +100,7 @@ def better_than_all(made: Sequence[Comparison]) -> Decision:
 
 CHOSEN = LEVEL / 2
 """The level of tests against a system that validation chose: it may have chosen one that is not the best, and then
-what is better than it proves nothing. At the whole level that gave false claims at up to 8%, at half of it at 4%."""
+what is better than it proves nothing. At the whole level that gave false claims at up to 7%, at half of it at 5%."""
 
 
 def graph_helps(made: Sequence[Comparison], leads: Sequence[bool]) -> Decision:
