@@ -77,7 +77,7 @@ def correlations(test_set: float) -> tuple[float, float]:
 @cache
 def shift_for(points: float) -> float:
     """Return the shift of z that makes a system better by so many points of WA."""
-    return float(brentq(lambda d: SHARES @ stats.norm.cdf(EASE + d) - ACCURACY - points / 100, -1, 1))
+    return float(brentq(lambda d: SHARES @ stats.norm.cdf(EASE + d) - ACCURACY - points / 100, -3, 3))
 
 
 _PER_POINT = 0.01 / float(SHARES @ stats.norm.pdf(EASE))
@@ -121,6 +121,36 @@ def draw_systems(
         wrong = np.where(rng.random((seeds, utterances)) < 0.8, preferred, other)
         made.append(np.where(z > 0, labels, wrong))
     return labels, speaker, made[0], made[1]
+
+
+def draw_family(
+    rng: np.random.Generator, luck: Luck, edges: Array, *, seeds: int, utterances: int = 551, val: int = 551
+) -> tuple[Array, Array]:
+    """Return where each of several systems is right on validation, (M, S, V), and on test, (M, S, U).
+
+    A seed's shift is the same on both, because the trained weights are; the utterances are others.
+
+    Args:
+        rng: of all luck.
+        luck: how it looks; the deviations of the first and the second system go to the others in turn.
+        edges: (M,), points of WA by which each is better in the population.
+        seeds: S.
+        utterances: U.
+        val: V.
+    """
+    of_one = luck.seed * (-(-len(edges) // 2))
+    shifts = [shift for _ in range(-(-len(edges) // 2)) for shift in _shifts(rng, luck, seeds)][: len(edges)]
+    moved = np.array([shift_for(float(edge)) if edge else 0.0 for edge in edges])
+    for_all, for_one = correlations(luck.test_set)
+    made = []
+    for size in (val, utterances):
+        labels = rng.choice(CLASSES, size, p=SHARES)
+        z = EASE[labels] + np.sqrt(for_all) * rng.standard_normal(size) + moved[:, None]
+        z = z + np.sqrt(for_one) * rng.standard_normal((len(edges), size))
+        of_seeds = np.stack([_PER_POINT * d * of[:, labels] for d, of in zip(of_one, shifts, strict=False)])
+        chance = np.sqrt(1 - for_all - for_one) * rng.standard_normal((len(edges), seeds, size))
+        made.append(np.asarray(z[:, None] + of_seeds + chance > 0, dtype=float))
+    return made[0], made[1]
 
 
 def _wrong(rng: np.random.Generator, labels: Labels) -> Labels:

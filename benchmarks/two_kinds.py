@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from populations import CLASSES, KINDS, Array, Labels, Luck, draw_grids, draw_systems
+from populations import CLASSES, KINDS, Array, Labels, Luck, draw_family, draw_grids, draw_systems
 from scipy import stats
 
 from cemobam_core.metrics import METRICS
 from study.design.seeds import LOOKS, SPENT
+from study.findings.analysis import Comparison, judged
 from study.findings.luck import (
     ROPE,
     contributions,
@@ -32,7 +33,9 @@ from study.findings.luck import (
     probabilities,
     reproduced,
 )
+from study.findings.ranks import ranked
 from study.findings.statistics import LEVEL, Difference, best, held_out, paired
+from study.findings.systems import better_than_all, graph_helps
 
 MOST = max(LOOKS)
 TEST_SET = 1.2
@@ -344,6 +347,97 @@ def _first_version_of_level(values: dict[str, Array], published: dict[str, float
     return "reproduced" if reached else "lower" if lower else "higher" if higher else "undecided"
 
 
+def graph(studies: int) -> Iterator[Row]:
+    """Does a graph help? How often that is confirmed and contradicted, where the best systems of both kinds are equal.
+
+    Validation chooses among 12 systems without a graph, of which all but one are behind by so many points. *Confirmed*
+    and *contradicted* are what the claim says, *at 5%* what it would say at the whole level. *Pair* is the plain test
+    of the two systems that validation chooses.
+    """
+    rng = generator("graph")
+    for test_set in (0.0, TEST_SET):
+        for kind in ("gaussian", "all at once"):
+            for count, behind in ((8, 0.0), (8, 1.0), (8, 3.0), (1, 0.0), (1, 3.0)):
+                luck = replace(KINDS[kind], test_set=test_set)
+                edges = np.array([0.0] * (count + 1) + [-behind] * 11)
+                ends = shares([_asked(rng, luck, edges, count) for _ in range(studies)])
+                yield {"luck": kind, "test set": test_set, "with a graph": count, "others behind": behind} | ends
+    for ahead in (2.0, 4.0, 6.0):
+        luck = replace(KINDS["gaussian"], test_set=TEST_SET)
+        ends = shares([_asked(rng, luck, np.array([ahead] + [0.0] * 19), 8) for _ in range(studies)])
+        yield {"luck": "gaussian", "test set": TEST_SET, "with a graph": 8, "one ahead": ahead} | ends
+
+
+def _asked(rng: np.random.Generator, luck: Luck, edges: Array, count: int) -> dict[str, bool]:
+    val, test = draw_family(rng, luck, edges, seeds=5)
+    chosen = val.mean(axis=(1, 2))
+    first, second = int(chosen[:count].argmax()), count + int(chosen[count:].argmax())
+    made = _family([test[i] - test[second] for i in range(count)])
+    ahead = [bool(x.mean() > test[count:].mean(axis=(1, 2)).max()) for x in test[:count]]
+    pair = made[first]
+    return {
+        "confirmed": graph_helps(made, ahead) == "confirmed",
+        "contradicted": graph_helps(made, ahead) == "contradicted",
+        "at 5%: confirmed": any(c.verdict == "better" for c in made),
+        "at 5%: contradicted": all(c.p < LEVEL and c.difference.mean < 0 for c in made),
+        "pair: confirmed": pair.p < LEVEL and pair.difference.mean > 0,
+        "pair: contradicted": pair.p < LEVEL and pair.difference.mean < 0,
+    }
+
+
+def best_of_systems(studies: int) -> Iterator[Row]:
+    """Is CemoBAM better than 19 others? How often that is confirmed and contradicted, where it is ahead by so much."""
+    rng = generator("best")
+    for test_set in (0.0, TEST_SET):
+        for kind in ("gaussian", "uneven: 0.5 and 2", "all at once"):
+            for ahead, equals in ((0.0, 19), (0.0, 1), (4.0, 19), (8.0, 19)):
+                luck = replace(KINDS[kind], test_set=test_set)
+                if ahead and (kind, test_set) != ("gaussian", TEST_SET):
+                    continue
+                edges = np.array([ahead] + [0.0] * equals + [-20.0] * (19 - equals))
+                ends = []
+                for _ in range(studies):
+                    _, test = draw_family(rng, luck, edges, seeds=5, val=1)
+                    said = better_than_all(_family([test[0] - other for other in test[1:]]))
+                    ends.append({"confirmed": said == "confirmed", "contradicted": said == "contradicted"})
+                yield {"luck": kind, "test set": test_set, "ahead": ahead, "equals": equals} | shares(ends)
+
+
+def _family(values: list[Array]) -> list[Comparison]:
+    """Return differences as the comparisons of a family."""
+    return judged(
+        [
+            Comparison(
+                family="",
+                metric="wa",
+                first="",
+                second="",
+                seed=(made := crossed(one)),
+                utterances=made,
+                decided_by="utterances",
+                level=LEVEL,
+                components=None,
+                rope=100 * ROPE,
+            )
+            for one in values
+        ]
+    )
+
+
+def folds_ranked(studies: int, systems: int = 20, n: int = 5) -> Iterator[Row]:
+    """Equally good systems on independent corpora: how often Friedman's test and Nemenyi's find a difference."""
+    rng = generator("ranks")
+    for k in (3, 10, systems):
+        for corpora in (n, 2 * n):
+            made = [ranked(pd.DataFrame(rng.standard_normal((corpora, k)))) for _ in range(studies)]
+            yield {
+                "systems": k,
+                "corpora": corpora,
+                "Friedman": np.mean([one.p < LEVEL for one in made]),
+                "any pair": np.mean([one.means[-1] - one.means[0] > one.critical for one in made]),
+            }
+
+
 SECTIONS: dict[str, Callable[[int], Iterator[Row]]] = {
     "null": null,
     "power": power,
@@ -355,6 +449,9 @@ SECTIONS: dict[str, Callable[[int], Iterator[Row]]] = {
     "rope": edge_of_the_rope,
     "calibrated": calibrated,
     "levels": levels,
+    "graph": graph,
+    "best": best_of_systems,
+    "ranks": folds_ranked,
 }
 
 

@@ -457,9 +457,10 @@ def _listed(args: argparse.Namespace, dataset: str) -> tuple[list[Block], list[s
 _FILES = frozenset(
     {
         *("trials", "study", "predictions", "utterances", "claims", "report"),
-        *("variance", "comparisons", "agreement", "selection", "table3", "table4"),
+        *("variance", "comparisons", "agreement", "selection", "table3", "table4", "comparison"),
         *("errors", "hard", "calibration", "tuning", TUNED),
         *("curves", "confusion", "confusion-difference", "confusion_difference", "embedding", "marginal"),
+        *("critical-difference", "critical_difference"),
     }
 )
 """What a report calls files of its own."""

@@ -145,6 +145,28 @@ class Agreement:
     p_mcnemar: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """A system that was measured.
+
+    Attributes:
+        name: by which it is known: ``memocmt``.
+        row: its configuration, as blocks have it.
+        n_seeds: of the block's seeds, with how many it runs.
+        uses_graph: whether it uses the graph.
+    """
+
+    name: str
+    row: Row
+    n_seeds: int
+    uses_graph: bool
+
+    @property
+    def told(self) -> str:
+        """How sentences and tables name it."""
+        return self.name.replace("cemobam", "CemoBAM", 1) if self.name.split(" ")[0] == "cemobam" else self.name
+
+
 @dataclass(frozen=True, eq=False)
 class Sampling:
     """How other utterances would be drawn.
@@ -222,7 +244,7 @@ class Analysis:
         if (block.name, metric) not in self._families:
             others = [place for place in range(len(block.rows)) if place != block.reference]
             made = [self._compare(block, block.reference, other, metric) for other in others]
-            self._families[block.name, metric] = _judged([comparison for comparison in made if comparison])
+            self._families[block.name, metric] = judged([comparison for comparison in made if comparison])
         return self._families[block.name, metric]
 
     @cached_property
@@ -242,29 +264,74 @@ class Analysis:
         if not {first, second} <= set(names):
             return None
         made = self._compare(block, names.index(first), names.index(second), metric or self.metric)
-        return _judged([made])[0] if made else None
+        return judged([made])[0] if made else None
 
     def _compare(self, block: AboutBlock, first: int, second: int, metric: Metric) -> Comparison | None:
         """Return the comparison of two configurations, by their places; None: they have no seed in common."""
-        about, keys = self.results.about, self.results.keys(block)
-        seeds = block.seeds[: min(block.n_seeds[first], block.n_seeds[second])]
-        figures = self._by_seed(block, metric)
-        both = figures[figures.index.isin(seeds)][[first, second]].dropna()
+        keys = self.results.keys(block)
+        return self._paired(
+            self._by_seed(block, metric)[[first, second]],
+            (block.rows[first], block.rows[second]),
+            (block.name_of(keys[first]), block.name_of(keys[second])),
+            block=block,
+            metric=metric,
+            seeds=block.seeds[: min(block.n_seeds[first], block.n_seeds[second])],
+        )
+
+    def contest(self, block: AboutBlock, pairs: Sequence[tuple[Contender, Contender]]) -> list[Comparison | None]:
+        """Return the comparisons of pairs of systems by the metric that decides, as a family by itself.
+
+        Args:
+            block: whose seeds count, and whose luck decides.
+            pairs: of systems, that may be of other blocks.
+
+        Returns:
+            One a pair; None: the two have no seed in common.
+        """
+        figures = {x: self.results.of_seeds(x.row, f"test_{self.metric}") for pair in pairs for x in pair}
+        made = [
+            self._paired(
+                pd.concat([figures[first], figures[second]], axis=1),
+                (first.row, second.row),
+                (first.told, second.told),
+                block=block,
+                metric=self.metric,
+                seeds=block.seeds[: min(first.n_seeds, second.n_seeds)],
+            )
+            for first, second in pairs
+        ]
+        known = iter(judged([one for one in made if one]))
+        return [next(known) if one else None for one in made]
+
+    def _paired(
+        self,
+        figures: pd.DataFrame,
+        rows: tuple[Row, Row],
+        names: tuple[str, str],
+        *,
+        block: AboutBlock,
+        metric: Metric,
+        seeds: Sequence[int],
+    ) -> Comparison | None:
+        """Return the comparison of two configurations, given their figures by seed; None: no seed in common."""
+        about = self.results.about
+        both = figures[figures.index.isin(seeds)].dropna()
         if both.empty:
             return None
+        first, second = both.iloc[:, 0], both.iloc[:, 1]
         level = SPENT[LOOKS.index(len(seeds))] if about.looks and block.compared else LEVEL
-        differences = self._differences((block.rows[first], block.rows[second]), metric, both.index)
+        differences = self._differences(rows, metric, both.index)
         utterances = None if differences is None else self._crossed(differences, level)
         return Comparison(
             family=block.name,
             metric=metric,
-            first=block.name_of(keys[first]),
-            second=block.name_of(keys[second]),
-            seed=paired(both[first].to_numpy(), both[second].to_numpy(), level),
+            first=names[0],
+            second=names[1],
+            seed=paired(first.to_numpy(), second.to_numpy(), level),
             utterances=utterances,
             decided_by="seed" if utterances is None else block.decided_by,
             level=level,
-            components=self._components(differences, both[first] - both[second]),
+            components=self._components(differences, first - second),
             rope=about.rope,
         )
 
@@ -432,7 +499,7 @@ class Analysis:
         return {name: max(counts) for name, counts in needed.items() if any(counts)}
 
 
-def _judged(made: Sequence[Comparison]) -> list[Comparison]:
+def judged(made: Sequence[Comparison]) -> list[Comparison]:
     """Return a family of comparisons with their corrected p-values and verdicts."""
     p_values, same = holm([c.p for c in made]), holm([c.p_equivalent for c in made])
     return [

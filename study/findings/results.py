@@ -337,6 +337,10 @@ class Results:
         shaped = known.assign(configuration=numbers).pivot(index="seed", columns="configuration", values=metric)
         return shaped.reindex(columns=range(len(keys)))
 
+    def of_seeds(self, row: tuple[Any, ...], metric: str) -> pd.Series:
+        """Return a configuration's metric by seed, its mean over folds, of the seeds that are done on every fold."""
+        return self.per_seed(self.of_row(row), []).set_index("seed")[metric]
+
     @property
     def utterances(self) -> pd.DataFrame:
         """The test utterances: id, fold, label (the index of its class), speaker, session, seconds; of all folds."""

@@ -6,13 +6,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from study.design.factors import displayed
+from study.design.tuning import DEFAULTS, TUNED
 from study.findings.analysis import MEASURES, Analysis
+from study.findings.ranks import ranked, why_not
 from study.findings.results import Results
+from study.findings.systems import complete, contenders, mean_of, measured_block, reference_of
+from study.findings.wording import listed
+from study.output.figures.critical import critical_figure
 from study.output.tables import Cell, Table, interval_notes, interval_words, mean_cell
 from study.papers.cemobam import paper
 from study.papers.cemobam.claims import claims
+
+_FEW = 2
+"""Studies of which a table of systems shows two metrics; of more it shows one."""
 
 
 def _measures(studies: Mapping[str, Results]) -> dict[str, str]:
@@ -25,7 +34,7 @@ def _figures(measures: Mapping[str, str]) -> list[str]:
 
 
 def compare(studies: Mapping[str, Results]) -> list[Table]:
-    """Tables of several studies: their chosen configurations, fusion strategies, ablations, and verdicts on the claims.
+    """Tables of several studies: their chosen configurations, blocks, systems, and verdicts on the claims.
 
     Nothing here is tested between studies: other data, splits or settings are more than another seed.
 
@@ -38,9 +47,11 @@ def compare(studies: Mapping[str, Results]) -> list[Table]:
     for name, block in blocks.items():
         # the study's own configuration may be there without the block: it is there when it has more
         there = any(len(results.block(name)) > 1 for results in studies.values())
-        if block.compared and len(block.columns) == 1 and there:
+        of_systems = (name, block.columns) in ((TUNED, ("profile",)), (DEFAULTS, ("system",)))
+        if block.compared and len(block.columns) == 1 and there and not of_systems:
             tables.append(_block(studies, name, notes))
-    return [*tables, *([table] if (table := _verdicts(studies, notes)) else [])]
+    made = (_systems(studies, notes), _verdicts(studies, notes))
+    return [*tables, *(table for table in made if table)]
 
 
 def _chosen(studies: Mapping[str, Results], notes: Sequence[str]) -> Table:
@@ -110,6 +121,95 @@ def _block(studies: Mapping[str, Results], name: str, notes: Sequence[str]) -> T
         cells=tuple(map(tuple, cells)),
         wide=True,
     )
+
+
+def _systems(studies: Mapping[str, Results], notes: Sequence[str]) -> Table | None:
+    """Return the systems over all studies that compare any; None: no study does."""
+    blocks = {label: block for label, results in studies.items() if (block := measured_block(results))}
+    if not blocks:
+        return None
+    measures = _measures(studies)
+    shown = list(measures)[: 2 if len(blocks) <= _FEW else 1]
+    of = {label: {x.name: x for x in contenders(studies[label], block)} for label, block in blocks.items()}
+    names = list(dict.fromkeys(name for one in of.values() for name in one))
+    told = {name: x.told for one in of.values() for name, x in one.items()}
+    scores = system_scores(studies)
+    ranks = dict(zip((r := ranked(scores)).names, r.means, strict=True)) if scores.size and len(scores) > 1 else {}
+    names.sort(key=lambda name: ranks.get(told[name], len(told)))  # as they are named where there is no rank
+    rows: list[dict[str, Any]] = []
+    cells: list[list[str | Cell]] = [[told[name]] for name in names]
+    for label, block in blocks.items():
+        results = studies[label]
+        frame = results.block(block.name)
+        records = dict(zip(map(str, frame[block.columns[0]]), frame.to_dict("records"), strict=True))
+        keys = {x.name: str(key[0]) for x, key in zip(of[label].values(), results.keys(block), strict=True)}
+        reference = reference_of(list(of[label].values()), block)
+        others = [x for x in of[label].values() if x is not reference]
+        made = Analysis(results).contest(block, [(reference, x) for x in others])
+        differs = {x.name for x, c in zip(others, made, strict=True) if c and c.verdict in ("better", "worse")}
+        best = {m: 100 * frame[f"test_{m}_mean"].max() for m in measures}
+        for name, row in zip(names, cells, strict=True):
+            record = records.get(keys.get(name, ""), {})
+            figures = {figure: 100 * record.get(f"test_{figure}", float("nan")) for figure in _figures(measures)}
+            n = int(record.get("n_seeds", 0))
+            rows.append({"study": label, "system": name, "block": block.name, "n_seeds": n, **figures})
+            for m in shown:
+                mean, low, high = (figures[f"{m}_{x}"] for x in ("mean", "low", "high"))
+                mark = "*" if name in differs and m == results.about.select_by else ""
+                row.append(mean_cell(mean, low, high, bold=pd.notna(mean) and mean >= best[m] - 1e-9, mark=mark))
+    for row in cells if ranks else ():
+        row.append(f"{ranks[str(row[0])]:.2f}" if row[0] in ranks else "–")
+    made_frame = pd.DataFrame(rows)
+    how = {TUNED: "each system tuned over an equal budget", DEFAULTS: "default settings, so not an equal budget"}
+    over = f"mean over seeds{interval_words(made_frame)}"
+    return Table(
+        name="compare_systems",
+        caption=f"The systems of {listed(list(blocks))}: test split, percent, {over}",
+        notes=(
+            *interval_notes(made_frame),
+            *(f"{label}: {how[block.name]}." for label, block in blocks.items()),
+            "* differs from CemoBAM in its study (p < 0.05 after Holm's correction, by the metric that decides there).",
+            *(["Rank: by WA, the mean over the studies, 1 being the best."] if ranks else []),
+            *notes,
+        ),
+        frame=made_frame,
+        head="System",
+        groups=(
+            *((label, tuple(measures[m] for m in shown)) for label in blocks),
+            *([("", ("Rank",))] if ranks else []),
+        ),
+        cells=tuple(map(tuple, cells)),
+        wide=True,
+    )
+
+
+def system_scores(studies: Mapping[str, Results]) -> pd.DataFrame:
+    """Return the WA of the systems that all studies have measured: a row a study, a column a system.
+
+    Args:
+        studies: by label; those that compare no systems have no row.
+    """
+    rows = {}
+    for label, results in studies.items():
+        if block := measured_block(results):
+            done = [x for x in contenders(results, block) if complete(results, x.row, block.seeds[: x.n_seeds])]
+            rows[label] = {x.told: mean_of(results, x, block, "test_wa") for x in done}
+    return pd.DataFrame.from_dict(rows, orient="index").dropna(axis=1)
+
+
+def ranks_figure(studies: Mapping[str, Results]) -> Figure | str:
+    """Return the critical-difference diagram over corpora, or say in words why there is none; one a data set counts.
+
+    Args:
+        studies: by label.
+    """
+    scores = system_scores(studies)
+    corpora = len({studies[label].about.dataset for label in scores.index})
+    if why := why_not(corpora, scores.shape[1], "corpora"):
+        return why
+    if corpora < len(scores):
+        return "two studies are of the same data set, and would count twice"
+    return critical_figure(ranked(scores), title="Systems, WA", of="corpora")
 
 
 def _verdicts(studies: Mapping[str, Results], notes: Sequence[str]) -> Table | None:

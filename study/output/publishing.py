@@ -18,7 +18,7 @@ import plotly.graph_objects as go
 from optuna_dashboard import get_note, save_note, save_plotly_graph_object
 from sqlalchemy.exc import SQLAlchemyError
 
-from study.design.tuning import TUNED
+from study.design.tuning import DEFAULTS, TUNED
 from study.driver import StudyRun
 from study.findings.analysis import MEASURES
 from study.findings.answers import Answer
@@ -36,6 +36,7 @@ from study.output.figures import (
 from study.output.report import VERDICT_SIGNS, Report, block_tables, chosen, counts, settings_of
 from study.output.tables import Table, plain_markdown
 from study.papers.cemobam.claims import Claim, about_what
+from study.papers.cemobam.systems import NAMES
 
 _EVERY = 30.0
 """Seconds between two looks that a running study gives of itself, at least."""
@@ -226,7 +227,7 @@ def _note(
     wanted = [of.table] if of else []
     wanted += ["tuning"] if of and (of.tunes or of.name == TUNED) else []
     wanted += ["variance", "selection"] if of and of.chooses else []
-    wanted += ["table3", "table4"] if of and "fusion" in of.columns else []
+    wanted += NAMES if of and ("fusion" in of.columns or of.name in (TUNED, DEFAULTS)) else ()
     shown = [_spaced(tables[name].markdown().rstrip()) for name in wanted if name in tables]
     settings = settings_of(about)
     parts += [

@@ -25,6 +25,7 @@ from study.findings.evidence import Evidence
 from study.findings.predictions import PREDICTIONS, UTTERANCES
 from study.findings.results import ABOUT, TRIALS, About
 from study.findings.statistics import SEEDS_FOR_INTERVAL
+from study.findings.systems import measured_block
 from study.findings.tuned import traces
 from study.findings.wording import measured_in, points_of, seeds_in_words
 from study.output import figures
@@ -44,7 +45,8 @@ from study.output.tables import (
 from study.output.tuning_table import NAME as TUNING
 from study.output.tuning_table import tuning_table
 from study.papers.cemobam import paper
-from study.papers.cemobam.claims import Claim, Verdict, about_what, claims, spread_sentence
+from study.papers.cemobam.claims import OF_SYSTEMS, Claim, Verdict, about_what, claims, spread_sentence
+from study.papers.cemobam.systems import NAMES as SYSTEMS
 from study.papers.cemobam.systems import systems_table
 
 OTHERS = ("claims.csv", "report.md", "report.html")
@@ -52,7 +54,7 @@ OTHERS = ("claims.csv", "report.md", "report.html")
 WHERE_IT_ERRS = ("errors", "hard", "calibration")
 """Tables that say where the study errs: they stand below the others."""
 
-ALWAYS = (TUNING, "variance", "comparisons", "agreement", "selection", "table3", "table4", *WHERE_IT_ERRS)
+ALWAYS = (TUNING, "variance", "comparisons", "agreement", "selection", *SYSTEMS, *WHERE_IT_ERRS)
 """Tables that no block names."""
 
 
@@ -65,7 +67,10 @@ def result_files(about: About) -> list[str]:
 
 def plot_files(about: About) -> list[str]:
     """Return the name of every file that a report may write into the folder of figures."""
-    own = ("tuning", "curves", "confusion", "confusion_difference", "errors", "calibration", "embedding", "marginal")
+    own = (
+        *("curves", "confusion", "confusion_difference", "errors", "calibration", "embedding", "marginal"),
+        *("comparison", "critical_difference", "tuning"),
+    )
     figures_of = [file for block in about.blocks for file in (block.file, f"{block.file}_sd")]
     return [f"{file}.{form}" for file in (*figures_of, *own) for form in figures.FORMS]
 
@@ -109,11 +114,15 @@ class Report:
 
     @cached_property
     def claims(self) -> list[Claim]:
-        """The paper's, each with its verdict; none where none of its blocks is in the study."""
-        about = self.evidence.about
+        """The paper's, each with its verdict; none of its blocks in the study: those that a comparison answers."""
+        about, analysis = self.evidence.about, self.evidence.analysis
         papers = {block.name for block in (*paper.blocks, *paper.optional)}
         named = papers & {*self.evidence.waiting, *(block.name for block in about.blocks)}
-        return claims(self.evidence.analysis) if named and about.system == "cemobam" else []
+        if named and about.system == "cemobam":
+            return claims(analysis)
+        if measured_block(analysis.results) is None:
+            return []
+        return [claim for claim in claims(analysis) if claim.id in OF_SYSTEMS]
 
     @cached_property
     def answers(self) -> list[Answer]:

@@ -26,6 +26,9 @@ TABLE_FORMS = ("csv", "md", "tex")
 LONGEST = 40
 """Rows of a table that is written for readers; a longer one is a csv alone."""
 
+MEASURED = "Measured here"
+"""The title of columns that were measured here, beside what papers report; in Markdown they go without."""
+
 _MANY = 6  # columns that a column of a paper takes in footnotesize
 
 
@@ -92,7 +95,7 @@ class Table:
         """For a repository or a terminal; our own columns go without their group's title."""
         head = [self.head]
         for title, columns in self.groups:
-            head += [column if title in ("", "Ours") else f"{column} ({title.lower()})" for column in columns]
+            head += [column if title in ("", "Ours", MEASURED) else f"{column} ({title.lower()})" for column in columns]
         body = pd.DataFrame([[cell.markdown() for cell in row] for row in self.rows], columns=head)
         align = ("left",) + ("right",) * (len(head) - 1)
         table = body.to_markdown(index=False, disable_numparse=True, colalign=align)
@@ -118,7 +121,7 @@ class Table:
                 r"\centering",
                 rf"\caption{{{_escaped(self.caption)}}}",
                 rf"\label{{tab:{self.name}}}",
-                r"\scriptsize" if len(head) > _MANY and not self.wide else r"\footnotesize",
+                r"\scriptsize" if len(head) > (2 * _MANY - 3 if self.wide else _MANY) else r"\footnotesize",
                 r"\setlength{\tabcolsep}{2.5pt}",
                 rf"\begin{{tabular}}{{@{{}}l{'c' * (len(head) - 1)}@{{}}}}",
                 r"\toprule",

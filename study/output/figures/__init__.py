@@ -11,16 +11,21 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from study.design.block import Block, shown
+from study.design.tuning import DEFAULTS, TUNED
 from study.engines.models import load_embedding
 from study.findings.analysis import MEASURES
 from study.findings.confusions import matrix_difference
 from study.findings.errors import class_names, left_out, shown_groups
+from study.findings.ranks import by_fold, ranked, why_not
 from study.findings.results import plain_value
+from study.findings.systems import contenders, measured_block
 from study.findings.tuned import traces
 from study.findings.wording import WHOSE
 from study.output.figures.calibration import calibration_figure
+from study.output.figures.comparison import Dots, comparison_figure
 from study.output.figures.confusion import confusion_figure
 from study.output.figures.confusion_difference import Panel, confusion_difference_figure
+from study.output.figures.critical import critical_figure
 from study.output.figures.curves import curves_figure
 from study.output.figures.embedding import embedding_figure
 from study.output.figures.errors import errors_figure
@@ -29,6 +34,8 @@ from study.output.figures.names import line_figure, names_figure
 from study.output.figures.plane import plane_figure
 from study.output.figures.style import FORMS, math_text, plain, save
 from study.output.figures.tuning import tuning_figure
+from study.papers.cemobam.published import published_systems
+from study.papers.cemobam.systems import measured
 
 if TYPE_CHECKING:
     from study.findings.evidence import Evidence
@@ -65,6 +72,11 @@ def drawings(evidence: Evidence) -> dict[str, Drawing]:
             )
             continue
         made |= _of_block(name, evidence.blocks.get(name), evidence.about.block(name))
+    if {TUNED, DEFAULTS} & set(evidence.blocks):
+        made["comparison"] = Drawing(file="comparison", draw=_comparison, shows="Systems under one protocol")
+        made["critical-difference"] = Drawing(
+            file="critical_difference", draw=_critical, shows="Systems ranked over folds"
+        )
     made["curves"] = Drawing(file="curves", draw=_curves, shows="Learning curves")
     made["confusion"] = Drawing(file="confusion", draw=_confusion, shows="Confusion matrix")
     made["confusion-difference"] = Drawing(
@@ -204,6 +216,47 @@ def published_of(evidence: Evidence, name: str) -> pd.DataFrame | None:
         return None
     frame: pd.DataFrame = theirs.set_index(block.columns[0]).reindex([key[0] for key in evidence.results.keys(block)])
     return frame
+
+
+def _comparison(evidence: Evidence) -> Figure | str:
+    results, metric = evidence.results, evidence.analysis.metric
+    block, systems = measured(evidence.analysis)
+    done = [x for x in systems if x.figures]
+    if block is None or not done:
+        return "no trial of a block that compares systems is done"
+    _, theirs = published_systems(evidence.about.dataset)
+    figures = dict(zip(theirs["runs_as"], theirs[metric], strict=True)) if metric in theirs else {}
+    names = dict(zip(theirs["runs_as"], theirs["system"], strict=True))
+    dots = []
+    for x in done:
+        by_seed = results.of_seeds(x.contender.row, f"test_{metric}")
+        seeds = by_seed[by_seed.index.isin(block.seeds[: x.contender.n_seeds])]
+        mean, low, high = (100 * x.figures.get(f"test_{metric}_{of}", float("nan")) for of in ("mean", "low", "high"))
+        dots.append(
+            Dots(
+                name=names.get(x.contender.name, x.contender.told),
+                seeds=tuple(100 * seeds),
+                mean=mean,
+                low=low,
+                high=high,
+                defaults=100 * x.defaults.get(metric, float("nan")),
+                published=figures.get(x.contender.name, float("nan")),
+                uses_graph=x.contender.uses_graph,
+            )
+        )
+    return comparison_figure(dots, measure=results.measures[metric], title=_where(evidence, block))
+
+
+def _critical(evidence: Evidence) -> Figure | str:
+    results, metric = evidence.results, evidence.analysis.metric
+    block = measured_block(results)
+    if block is None:
+        return "no trial of a block that compares systems is done"
+    names = [x.told for x in contenders(results, block)]
+    scores = by_fold(results, block, names, f"test_{metric}")
+    if why := why_not(results.about.folds, scores.shape[1], "folds"):
+        return why
+    return critical_figure(ranked(scores), title=f"{_where(evidence, block)}, {results.measures[metric]}", of="folds")
 
 
 def _curves(evidence: Evidence) -> Figure | str:

@@ -26,6 +26,7 @@ from study.findings.wording import (
     seeds_in_words,
 )
 from study.ledger.outcomes import Metric
+from study.papers.cemobam.contests import best_system, does_a_graph_help
 from study.papers.cemobam.paper import LABELS
 from study.papers.cemobam.published import paper_pairs, published
 
@@ -60,6 +61,10 @@ class Claim:
 
 
 Said = tuple[Verdict, str]
+
+
+OF_SYSTEMS = ("best_system", "graph_helps")
+"""What a study answers that compares systems, whatever else of the paper's it has run."""
 
 
 def about_what(dataset: str, title: str) -> str:
@@ -402,21 +407,6 @@ def _row_of(analysis: Analysis, block: AboutBlock, value: str) -> tuple[Any, ...
     return block.rows[keys.index(value)] if value in keys else None
 
 
-def _best_system(analysis: Analysis) -> Said:
-    dataset = analysis.results.about.dataset
-    for name in ("table3", "table4"):
-        others = published(name, dataset)
-        if len(others):
-            others = others[others["system"] != "CemoBAM"]
-            best = others.sort_values("wa", ascending=False).iloc[0]
-            return "not tested", (
-                "The systems were measured on splits, folds and classes of their own, so a difference to them is no "
-                f"test. The best of them is {best['system']} ({best['year']}) with WA {best['wa']:.2f}. The block "
-                "systems compares systems that run on the same folds and seeds (--systems)."
-            )
-    return "not tested", f"The paper compares with no other system on {analysis.results.about.title}."
-
-
 def _balance(analysis: Analysis) -> Said:
     return "not tested", (
         "One study has one data set, and IEMOCAP and ESD differ in much more than the balance of their classes: acted "
@@ -438,8 +428,9 @@ _TESTS: dict[str, Callable[[Analysis], Said]] = {
     "level_fusions": _level_fusions,
     "level_xcbam": _level_xcbam,
     "level_chgat": _level_chgat,
-    "best_system": _best_system,
+    "best_system": best_system,
     "balance": _balance,
+    "graph_helps": does_a_graph_help,
 }
 
 

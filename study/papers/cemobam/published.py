@@ -30,6 +30,18 @@ def published(name: str, dataset: str) -> pd.DataFrame:
     return table[table["dataset"] == dataset].reset_index(drop=True)
 
 
+def published_systems(dataset: str) -> tuple[str, pd.DataFrame]:
+    """Return the name of the table of systems on one data set, and what papers report there; no row: nothing.
+
+    ``runs_as`` is the system that rebuilds a row, by the name that ``--system`` takes; ``protocol`` what is known of
+    split and classes; ``not_run`` why no system rebuilds it.
+    """
+    for name in ("table3", "table4"):
+        if len(rows := published(name, dataset)):
+            return name, rows
+    return "comparison", _read("table3").iloc[:0]
+
+
 def paper_pairs() -> dict[str, Pair]:
     """Return the K pairs that the paper reports as best, by data set."""
     rows = _read("best_k").to_dict("records")

@@ -113,7 +113,7 @@ def test_a_ledger_cut_off_anywhere_is_reported_as_far_as_it_goes(
     report = make_report(evidence, again="again")
     report.write(tmp_path / "results", tmp_path / "plots")
     assert f"{keep} of 24 trials done, {24 - keep} not run yet" in (tmp_path / "results/report.html").read_text()
-    assert len(pd.read_csv(tmp_path / "results/claims.csv")) == 15
+    assert len(pd.read_csv(tmp_path / "results/claims.csv")) == 16
 
 
 @pytest.mark.slow

@@ -16,7 +16,8 @@ from study.output.tables import block_table
 from study.papers.cemobam.claims import Claim, Verdict, about_what, claims
 
 LEVELS = ("level", "level_wf1", "level_fusions", "level_xcbam", "level_chgat")
-NEVER_TESTED = {"best_system": "not tested", "balance": "not tested"}
+NEVER_TESTED = dict.fromkeys(("best_system", "balance", "graph_helps"), "not tested")
+"""By studies that compare no systems."""
 OF_MODULES = ("min_wins", "min_consistent", "xcbam_needed", "chgat_needed", "synergy", "xcbam_more")
 
 

@@ -1,0 +1,70 @@
+"""Mean ranks of systems on one axis; bars join those that are not told apart (Demšar, 2006, Figure 1)."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from study.findings.ranks import Ranks
+from study.findings.wording import cut, p_value
+from study.output.figures.style import COLOURS, TEXT_WIDTH, plain, style
+
+_STEP = 0.17
+"""Inches from a label to the next."""
+
+
+def critical_figure(ranks: Ranks, *, title: str, of: str) -> Figure:
+    """Draw mean ranks, the critical difference, and bars over systems that are not told apart.
+
+    Args:
+        ranks: of the systems.
+        title: what was ranked.
+        of: over what: ``folds`` or ``corpora``.
+    """
+    k = len(ranks.names)
+    left = -(-k // 2)  # so many labels stand on the left, the others on the right
+    bars = len(ranks.groups)
+    with style():
+        height = 0.75 + 0.1 * bars + _STEP * (left + 0.5)
+        figure = Figure(figsize=(TEXT_WIDTH, height))
+        ax = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+        ax.set_axis_off()
+        ax.set_xlim(0, TEXT_WIDTH)
+        ax.set_ylim(height, 0)
+        margin, axis = 1.75, 0.62
+        span = TEXT_WIDTH - 2 * margin
+
+        def x(rank: float) -> float:
+            return margin + span * (rank - 1) / (k - 1)
+
+        ax.text(TEXT_WIDTH / 2, 0.12, f"{title}: mean ranks over {ranks.n} {of}", ha="center", va="center", fontsize=8)
+        ax.text(
+            TEXT_WIDTH - 0.05, 0.3, f"Friedman (Iman, Davenport): p {p_value(ranks.p)}", ha="right", va="center",
+            fontsize=6,
+        )  # fmt: skip
+        ax.plot([x(1), x(k)], [axis, axis], color="black", linewidth=0.8)
+        step = 1 if k <= 15 else 2
+        for rank in range(1, k + 1, step):
+            ax.plot([x(rank)] * 2, [axis - 0.05, axis], color="black", linewidth=0.6)
+            ax.text(x(rank), axis - 0.08, f"{rank}", ha="center", va="bottom", fontsize=6)
+        wide = min(ranks.critical, k - 1)
+        ax.plot([x(1), x(1 + wide)], [0.36, 0.36], color=COLOURS[1], linewidth=1.2)
+        more = ", more than the axis" if ranks.critical > k - 1 else ""
+        ax.text(
+            x(1) - 0.06, 0.36, f"CD {ranks.critical:.2f}{more}", ha="right", va="center", fontsize=6, color=COLOURS[1]
+        )
+        for level, (first, last) in enumerate(ranks.groups):
+            y = axis + 0.09 + 0.1 * level
+            ends = (x(ranks.means[first]) - 0.03, x(ranks.means[last]) + 0.03)
+            ax.plot(ends, [y, y], color=COLOURS[0], linewidth=2.2, solid_capstyle="butt")
+        top = axis + 0.12 + 0.1 * bars + 0.1
+        for place, (name, mean) in enumerate(zip(ranks.names, ranks.means, strict=True)):
+            on_left = place < left
+            y = top + _STEP * (place if on_left else k - 1 - place)
+            edge = margin - 0.15 if on_left else TEXT_WIDTH - margin + 0.15
+            ax.plot([x(mean), x(mean), edge], [axis, y, y], color="0.35", linewidth=0.5)
+            text = plain(cut(name, 26))
+            ax.text(
+                edge + (-0.04 if on_left else 0.04), y, f"{text}  {mean:.2f}" if on_left else f"{mean:.2f}  {text}",
+                ha="right" if on_left else "left", va="center", fontsize=6.5,
+            )  # fmt: skip
+    return figure
