@@ -10,4 +10,5 @@ DEMO = Corpus(
     class_names=("anger", "happiness", "neutral", "sadness"),
     about="The demo is made by a seeded generator; it needs no file",
     settings={"hidden_dim": 16, "epochs": 20, "lr": 6e-3},
+    of_others={"hidden_dim": 64, "lr": 6e-3},
 )

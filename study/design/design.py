@@ -11,6 +11,7 @@ from cemobam_core.corpora import CORPORA
 from cemobam_core.errors import InputError
 from cemobam_core.graph import GraphConfig
 from cemobam_core.systems import FittedSystem, System, name_of, system_class
+from cemobam_core.systems.files import file_of
 from cemobam_core.training.config import TrainingConfig
 from study.design.block import Block
 from study.design.configuration import Configuration, Trial, check_known
@@ -85,6 +86,8 @@ class Design:
         else:
             system = kind()  # type: ignore[assignment]
             given = {**{name: value for name, value in given.items() if name in TRAINING}, **kind.prescribed}
+            if corpus and file_of(kind) is None:
+                given |= corpus.of_others
         made = Configuration(
             profile=name or start,
             system=system,
