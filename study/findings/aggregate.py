@@ -92,7 +92,7 @@ def whole_numbers(trials: pd.DataFrame) -> pd.DataFrame:
             whole = len(known) > 0 and all(type(value) is int for value in known)
         else:
             whole = known.dtype == float and 0 < len(known) < len(trials) and bool((known % 1 == 0).all())
-        if whole:
+        if whole or (name == "parameters" and known.empty):  # a study may have none, and has them all the same
             trials[name] = trials[name].astype("Int64")
     return trials
 

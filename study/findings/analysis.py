@@ -154,12 +154,14 @@ class Contender:
         row: its configuration, as blocks have it.
         n_seeds: of the block's seeds, with how many it runs.
         uses_graph: whether it uses the graph.
+        transductive: whether the utterances that are measured are in the training utterances' graph.
     """
 
     name: str
     row: Row
     n_seeds: int
     uses_graph: bool
+    transductive: bool = False
 
     @property
     def told(self) -> str:

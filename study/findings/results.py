@@ -441,12 +441,12 @@ def load_results(folder: Path | str) -> Results:
         trials = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=_texts(about), **_EXACT)
     except (ValueError, OSError) as error:
         raise InputError(f"{path}: cannot be read as csv ({error}); make it again with --report-only") from None
-    for metric in set(METRICS) - set(trials.columns):  # of a metric that was added since
-        trials[metric] = np.nan
+    for added in {*METRICS, "parameters"} - set(trials.columns):  # since the study was written
+        trials[added] = np.nan
     if missing := [column for column in columns(about.identity[len(IDENTITY) :]) if column not in trials.columns]:
         raise InputError(f"{path}: has no column {missing[0]!r}; make it again with --report-only")
     trials = whole_numbers(trials)
-    numbers = ["k_audio", "k_text", "fold", "seed", "epochs", *METRICS]
+    numbers = ["k_audio", "k_text", "fold", "seed", "epochs", "parameters", *METRICS]
     numbers = [name for name in numbers if not trials[name].isna().all()]
     if wrong := [name for name in numbers if len(trials) and not pd.api.types.is_numeric_dtype(trials[name])]:
         raise InputError(f"{path}: column {wrong[0]!r} holds what is no number; make it again with --report-only")
@@ -494,8 +494,9 @@ def read_about(path: Path) -> About:
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        for block in content["blocks"]:  # a study of an earlier release had no system that is transductive by itself
+        for block in content["blocks"]:  # an earlier release had no system that is transductive, and tuned none
             block.setdefault("transductive", [False] * len(block["rows"]))
+            block.setdefault("tunes", "")
         made: About = _read_as(About, content, "the file")
         if "gather_from" in made.settings:  # its system uses a graph
             made = replace(made, settings={**_SINCE, **made.settings})

@@ -36,8 +36,8 @@ def contenders(results: Results, block: AboutBlock) -> list[Contender]:
     """
     about = results.about
     return [
-        Contender(name=system_of(about, row), row=row, n_seeds=n, uses_graph=uses_graph(about, row))
-        for row, n in zip(block.rows, block.n_seeds, strict=True)
+        Contender(name=system_of(about, row), row=row, n_seeds=n, uses_graph=uses_graph(about, row), transductive=joint)
+        for row, n, joint in zip(block.rows, block.n_seeds, block.transductive, strict=True)
     ]
 
 

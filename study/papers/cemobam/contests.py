@@ -34,7 +34,6 @@ from study.findings.wording import (
     turned,
 )
 from study.papers.cemobam.published import published_systems
-from study.papers.cemobam.systems import JOINT
 
 Said = tuple[Decision | Literal["not tested"], str]
 
@@ -126,7 +125,7 @@ def does_a_graph_help(analysis: Analysis) -> Said:
     if decision != "confirmed" and better:
         best = max(without, key=lambda x: mean_of(results, x, block, f"test_{metric}"))
         parts.append(f"But {best.told}, without a graph, scores higher on test ({_mean(analysis, best, block)}).")
-    if joint := [x.name for x in with_graph if x.name in JOINT]:
+    if joint := [x.told for x in with_graph if x.transductive]:
         parts.append(f"{listed(joint)} {'is' if len(joint) == 1 else 'are'} transductive.")
     return decision, " ".join(parts)
 

@@ -39,9 +39,6 @@ from study.papers.cemobam.published import SWAP_NOTE, published_systems
 NAMES = ("table3", "table4", "comparison")
 """What the table is called: as in the paper, or on data of which the paper has none."""
 
-JOINT = ("label_propagation", "correct_and_smooth")
-"""Systems that are always measured in a joint graph."""
-
 MISSING = {
     "unbuilt": "no code and no specification that can be built has been published",
     "encoders": "it trains its encoders, which this tool takes as they are",
@@ -292,7 +289,7 @@ def _notes(
         notes.append(
             f"{away}, with the 95% interval for {luck}; * p < 0.05 after Holm's correction over {len(of) - 1}."
         )
-        if joint := [str(x) for x in here["runs_as"] if x in JOINT]:
+        if joint := [x.told for x in of if x.transductive]:
             notes.append(f"{listed(joint)}: {TRANSDUCTIVE}.")
     notes.append("Params: how many parameters are trained. Sec.: the seconds of one training, the mean over trials.")
     notes += [f"{letters[x['system']]} {x['note']}." for x in _noted(frame)]
