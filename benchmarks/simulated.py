@@ -142,7 +142,7 @@ def study(
             fresh(beside, 0.0, profile=PAPERS)
     for name, brought in (variants or {}).items():
         fresh(pair, brought, **{"fusion" if name in ("cls", "max", "mean") else "modules": name})
-    trials = pd.DataFrame(rows, columns=list(columns()))
+    trials = pd.DataFrame(rows, columns=list(columns())).astype({"parameters": "Int64"})
     of = about(size, seeds, pair, dataset)
     made = Results(about=of, trials=trials)
     return with_predictions(rng, made, utterances, spread) if utterances else made

@@ -107,9 +107,29 @@ def compared(
     return Results(about=replace(made_about, confirm=()), trials=trials, kept=kept)
 
 
+JOINT = ("label_propagation", "correct_and_smooth")
+"""Systems that are measured in a joint graph."""
+
+
 def _block(name: str, column: str, rows: list[tuple[Any, ...]], seeds: int) -> AboutBlock:
     return AboutBlock(
-        name=name, question="", title=name.capitalize(), columns=(column,), rows=tuple(rows), reference=0,
-        chooses=False, compared=True, needs_pair=False, seeds=tuple(range(seeds)), n_seeds=(seeds,) * len(rows),
-        confirms=False, decided_by="utterances", labels={}, table=name, drawing=name, file=name,
-    )  # fmt: skip
+        name=name,
+        question="",
+        title=name.capitalize(),
+        columns=(column,),
+        rows=tuple(rows),
+        transductive=tuple(row[1] in JOINT for row in rows),
+        reference=0,
+        chooses=False,
+        compared=True,
+        needs_pair=False,
+        seeds=tuple(range(seeds)),
+        n_seeds=(seeds,) * len(rows),
+        confirms=False,
+        tunes="",
+        decided_by="utterances",
+        labels={},
+        table=name,
+        drawing=name,
+        file=name,
+    )
