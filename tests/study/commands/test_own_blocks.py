@@ -66,7 +66,7 @@ def names(database: str = "results/demo/study.db") -> list[str]:
         ("--set k_audio=3", "--set k_audio=3: give the pair with --at, or vary it with --k-audio and --k-text"),
         ("--epochs 2 --set epochs=3", "--set epochs=3: epochs is given twice; give it once"),
         ("--set lr=1 --set lr=2", "--set lr=2: lr is given twice; give it once"),
-        ("--system concat", "no system is called 'concat'; choose from cemobam, concat_mlp"),
+        ("--system concat", "no system is called 'concat'; choose from audio_mlp, cemobam, "),
         ("--system Concat-MLP", "--system: 'Concat-MLP' is not a system; write a name that cemobam systems lists"),
         ("--system mine.py:Mine", "mine.py: there is no such file"),
         ("--system concat_mlp --fusion max", "--fusion: concat_mlp has no setting 'fusion'"),
