@@ -11,11 +11,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cemobam_core.systems.search import Value
 from study.design.configuration import Trial
 from study.design.design import Design, with_values
-from study.design.factors import Pair, Value
-from study.driver import Plan
+from study.design.factors import Pair
+from study.driver import Plan, StudyRun
+from study.findings.looks import catch_up, look
+from study.findings.tuned import tune
 from study.findings.votes import scores
+from study.ledger.ledger import Ledger
 from study.ledger.outcomes import METRICS, Outcome, StudyFacts
 from study.ledger.utterances import TestUtterances
 from study.papers.cemobam import paper
@@ -102,6 +106,16 @@ class FakeEngine:
                 yield trial, Outcome(status="failed", seconds=0.1, device="cpu", reason="ValueError: told to")
             else:
                 yield trial, self.outcome(trial)
+
+
+def run_to_the_end(asked: Plan, ledger: Ledger, engine: FakeEngine) -> StudyRun:
+    """Run a study until nothing more is asked for, as the command does."""
+    run = StudyRun(asked, ledger, replace(demo_facts(), folds=asked.design.folds))
+    catch_up(run, name="demo")
+    run.run(engine, lambda *_: None)
+    while tune(run, name="demo") or look(run, name="demo"):
+        run.run(engine, lambda *_: None)
+    return run
 
 
 def demo_facts() -> StudyFacts:

@@ -12,9 +12,10 @@ from own_systems import FILES, GRU
 
 from cemobam_core import CemoBAM, InputError
 from cemobam_core.systems.concat_mlp import ConcatMLP
+from cemobam_core.systems.search import Value
 from study import Block, Factor
 from study.design.design import ANY_PAIR, Design, distinct, with_values
-from study.design.factors import Pair, Value
+from study.design.factors import Pair
 from study.papers.cemobam import paper
 from study.papers.cemobam.paper import GAPS
 from study.papers.cemobam.profiles import PROFILES

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from invented import FakeEngine, demo_facts, small_design
+from invented import FakeEngine, demo_facts, run_to_the_end, small_design
 from scipy import stats
 
 from study import load_results
@@ -23,7 +23,7 @@ from study.design.seeds import LOOKS, SPENT
 from study.driver import Plan, StudyRun
 from study.findings.analysis import Analysis, Comparison
 from study.findings.evidence import Evidence
-from study.findings.looks import catch_up, look
+from study.findings.looks import catch_up
 from study.findings.luck import equivalence
 from study.findings.statistics import holm
 from study.findings.votes import scores
@@ -81,16 +81,6 @@ def opened(storage: str = "sqlite:///:memory:") -> Ledger:
     return ledger
 
 
-def run_on(asked: Plan, ledger: Ledger, engine: FakeEngine) -> StudyRun:
-    """Run a study until nothing more is asked for, as the command does."""
-    run = StudyRun(asked, ledger, demo_facts())
-    catch_up(run, name="demo")
-    run.run(engine, lambda *_: None)
-    while look(run, name="demo"):
-        run.run(engine, lambda *_: None)
-    return run
-
-
 def evidence_of(run: StudyRun) -> Evidence:
     return Evidence.of(run, name="demo", models=Path())
 
@@ -118,7 +108,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyRun, FakeEngin
     """The study, run to its end, and where its ledger is."""
     storage = f"sqlite:///{tmp_path_factory.mktemp('looks') / 'study.db'}"
     engine = FakeEngine(outcome=known)
-    return run_on(plan(), opened(storage), engine), engine, storage
+    return run_to_the_end(plan(), opened(storage), engine), engine, storage
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +159,7 @@ def test_p_values_and_intervals_hold_for_all_looks_together(compared: dict[str, 
 
 def test_with_ten_seeds_it_would_not_have_been_clear_after_five(compared: dict[str, Comparison]) -> None:
     """Ten seeds are no five: MEAN's first five alone are within their level of noise."""
-    first = run_on(
+    first = run_to_the_end(
         plan(until_clear=False, design=replace(plan().design, confirm=5)), opened(), FakeEngine(outcome=known)
     )
     early = next(c for c in evidence_of(first).analysis.of("fusion")["wa"] if c.second == "mean")
@@ -188,7 +178,7 @@ def test_without_differences_that_are_true_looking_again_finds_no_more_than_it_m
 
 def test_asked_again_it_has_nothing_to_do(whole: tuple[StudyRun, FakeEngine, str]) -> None:
     engine = FakeEngine(outcome=known)
-    again = run_on(plan(), opened(whole[2]), engine)
+    again = run_to_the_end(plan(), opened(whole[2]), engine)
     assert engine.ran == []
     assert seeds_of(again) == FATES
 
@@ -233,9 +223,9 @@ def test_stopped_anywhere_it_goes_on_as_if_nothing_had_been(after: int, tmp_path
     storage = f"sqlite:///{tmp_path / 'study.db'}"
     stopped, engine = FakeEngine(outcome=known, stop_after=after), FakeEngine(outcome=known)
     with pytest.raises(KeyboardInterrupt):
-        run_on(plan(), opened(storage), stopped)
+        run_to_the_end(plan(), opened(storage), stopped)
     assert len(stopped.ran) == after
-    run = run_on(plan(), opened(storage), engine)
+    run = run_to_the_end(plan(), opened(storage), engine)
     assert len(engine.ran) == TRIALS - after
     assert len({*stopped.ran, *engine.ran}) == TRIALS
     assert seeds_of(run) == FATES
@@ -245,9 +235,9 @@ def test_seeds_of_an_earlier_run_are_looked_at_before_more_are_run(tmp_path: Pat
     """Ten seeds are there; those beyond the fifth count where a look asks for them."""
     storage = f"sqlite:///{tmp_path / 'study.db'}"
     ten = plan(until_clear=False, design=replace(plan().design, confirm=10))
-    run_on(ten, opened(storage), FakeEngine(outcome=known))
+    run_to_the_end(ten, opened(storage), FakeEngine(outcome=known))
     engine = FakeEngine(outcome=known)
-    run = run_on(plan(), opened(storage), engine)
+    run = run_to_the_end(plan(), opened(storage), engine)
     assert seeds_of(run) == FATES
     assert {(trial.configuration.get("fusion"), trial.seed) for trial in engine.ran} == {
         (fusion, seed) for fusion in ("min", "max") for seed in range(12, 22)
@@ -261,9 +251,9 @@ def test_seeds_of_an_earlier_run_are_looked_at_before_more_are_run(tmp_path: Pat
 def test_a_block_that_is_not_run_gets_no_more_seeds(tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path / 'study.db'}"
     five = plan(until_clear=False, design=replace(plan().design, confirm=5))
-    run_on(five, opened(storage), FakeEngine(outcome=known))
+    run_to_the_end(five, opened(storage), FakeEngine(outcome=known))
     engine = FakeEngine(outcome=known)
-    run = run_on(plan(blocks=("ablation",)), opened(storage), engine)
+    run = run_to_the_end(plan(blocks=("ablation",)), opened(storage), engine)
     assert engine.ran == []
     assert set(seeds_of(run).values()) == {5}
     assert run.counts() == (15, 15)
@@ -277,7 +267,7 @@ def test_what_has_no_predictions_is_decided_by_seeds() -> None:
     def unpredicted(trial: Trial) -> Outcome:
         return replace(known(trial), predicted=b"")
 
-    run = run_on(plan(), opened(), FakeEngine(outcome=unpredicted))
+    run = run_to_the_end(plan(), opened(), FakeEngine(outcome=unpredicted))
     ablation = {c.second: c for c in evidence_of(run).analysis.of("ablation")["wa"]}
     assert (ablation["no_chgat"].verdict, ablation["no_chgat"].decided_by) == ("better", "seed")
     assert seeds_of(run)["no_chgat"] == 5
@@ -286,7 +276,7 @@ def test_what_has_no_predictions_is_decided_by_seeds() -> None:
 @pytest.mark.parametrize("lost", ["max", "min"])
 def test_a_configuration_that_always_fails_is_not_asked_for_again(lost: str) -> None:
     engine = FakeEngine(outcome=known, fails=lambda t: t.seed > 1 and t.configuration.get("fusion") == lost)
-    run = run_on(plan(blocks=("grid", "fusion")), opened(), engine)
+    run = run_to_the_end(plan(blocks=("grid", "fusion")), opened(), engine)
     n_seeds = dict(zip(("cls", "min", "max", "mean"), evidence_of(run).about.blocks[1].n_seeds, strict=True))
     assert n_seeds == ({"cls": 5, "min": 10, "max": 5, "mean": 10} if lost == "max" else dict.fromkeys(n_seeds, 5))
 
@@ -295,7 +285,7 @@ def test_blocks_that_are_compared_with_nothing_do_not_look() -> None:
     """The gaps have their own table, with as many seeds as were asked for."""
     engine = FakeEngine(outcome=known)
     asked = plan(blocks=("grid", "gaps"), design=small_design(k_audio=(1,), k_text=(1,), seeds=(0, 1, 2)))
-    run = run_on(asked, opened(), engine)
+    run = run_to_the_end(asked, opened(), engine)
     evidence = evidence_of(run)
     gaps = evidence.about.block("gaps")
     assert gaps

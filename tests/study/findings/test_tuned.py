@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from invented import FakeEngine, demo_facts, demo_utterances, invented
+from invented import FakeEngine, demo_facts, demo_utterances, invented, run_to_the_end
 
 from cemobam_core.systems import system_class
 from study.design.block import Block
@@ -19,7 +19,7 @@ from study.design.tuning import DEFAULTS, TUNED, Search, Tuning
 from study.driver import Plan, StudyRun
 from study.findings.evidence import Evidence
 from study.findings.looks import catch_up
-from study.findings.tuned import traces, tune
+from study.findings.tuned import traces
 from study.ledger.ledger import Ledger
 from study.ledger.outcomes import Outcome
 from study.output.figures import drawings
@@ -54,16 +54,6 @@ def opened(storage: str = "sqlite:///:memory:", folds: int = 1) -> Ledger:
     return ledger
 
 
-def run_on(asked: Plan, ledger: Ledger, engine: FakeEngine) -> StudyRun:
-    """Run a study until nothing more is asked for, as the command does."""
-    run = StudyRun(asked, ledger, replace(demo_facts(), folds=asked.design.folds))
-    catch_up(run, name="demo")
-    run.run(engine, lambda *_: None)
-    while tune(run, name="demo"):
-        run.run(engine, lambda *_: None)
-    return run
-
-
 def evidence_of(run: StudyRun) -> Evidence:
     return Evidence.of(run, name="demo", models=Path())
 
@@ -75,7 +65,7 @@ def chosen(run: StudyRun) -> dict[str, object]:
 
 def test_validation_chooses_and_fresh_seeds_measure() -> None:
     engine = FakeEngine(outcome=scored)
-    run = run_on(plan(), opened(), engine)
+    run = run_to_the_end(plan(), opened(), engine)
     assert run.counts() == (2 * 6 + 2 * 3 + 2 * 3, 2 * 6 + 2 * 3 + 2 * 3)
     tuning = [t for t in engine.ran if t.seed == 0]
     assert len(tuning) == 12
@@ -95,19 +85,19 @@ def test_what_tests_say_has_no_part_in_the_choice() -> None:
         flipped = {name: 1 - value for name, value in made.metrics.items() if name.startswith(("test", "train"))}
         return replace(made, metrics={**made.metrics, **flipped})
 
-    runs = [run_on(plan(), opened(), FakeEngine(outcome=outcome)) for outcome in (scored, other_tests)]
+    runs = [run_to_the_end(plan(), opened(), FakeEngine(outcome=outcome)) for outcome in (scored, other_tests)]
     assert chosen(runs[0]) == chosen(runs[1])
 
 
 @pytest.mark.parametrize("search", ["sobol", "tpe"])
 @pytest.mark.parametrize("stop_after", [0, 1, 7, 19, 29, 35])
 def test_cut_off_anywhere_it_goes_on_as_if_nothing_had_been(tmp_path: Path, search: Search, stop_after: int) -> None:
-    whole = run_on(plan(14, search), opened(), FakeEngine(outcome=scored))
+    whole = run_to_the_end(plan(14, search), opened(), FakeEngine(outcome=scored))
     storage = f"sqlite:///{tmp_path / 'study.db'}"
     first, second = FakeEngine(outcome=scored, stop_after=stop_after), FakeEngine(outcome=scored)
     with pytest.raises(KeyboardInterrupt):
-        run_on(plan(14, search), opened(storage), first)
-    run = run_on(plan(14, search), opened(storage), second)
+        run_to_the_end(plan(14, search), opened(storage), first)
+    run = run_to_the_end(plan(14, search), opened(storage), second)
     assert chosen(run) == chosen(whole)
     assert run.counts() == whole.counts()
     assert not set(first.ran) & set(second.ran)
@@ -122,12 +112,12 @@ def test_before_the_choice_what_it_will_ask_for_counts() -> None:
 
 
 def test_a_configuration_that_fails_is_not_chosen_and_holds_nothing_up() -> None:
-    best = chosen(run_on(plan(), opened(), FakeEngine(outcome=scored)))
+    best = chosen(run_to_the_end(plan(), opened(), FakeEngine(outcome=scored)))
 
     def fails(trial: Trial) -> bool:
         return trial.configuration.get("system") == "gcn" and trial.configuration.get("lr") == best["gcn"]
 
-    run = run_on(plan(), opened(), FakeEngine(outcome=scored, fails=fails))
+    run = run_to_the_end(plan(), opened(), FakeEngine(outcome=scored, fails=fails))
     assert chosen(run)["concat_mlp"] == best["concat_mlp"]
     assert chosen(run)["gcn"] is None  # next come the defaults, 0.006 on the demo
     (trace,) = [trace for trace in traces(evidence_of(run).results) if trace.block.tunes == "gcn"]
@@ -135,7 +125,7 @@ def test_a_configuration_that_fails_is_not_chosen_and_holds_nothing_up() -> None
 
 
 def test_a_system_all_of_whose_configurations_fail_is_left_out() -> None:
-    run = run_on(
+    run = run_to_the_end(
         plan(),
         opened(),
         FakeEngine(outcome=scored, fails=lambda t: t.configuration.get("system") == "gcn" and t.seed == 0),
@@ -151,7 +141,7 @@ def test_of_equals_the_lower_loss_then_the_earlier_is_best() -> None:
         loss = losses[str(trial.configuration.get("system"))]
         return replace(made, metrics={**made.metrics, "val_wa": 0.75, "val_loss": loss})
 
-    run = run_on(plan(), opened(), FakeEngine(outcome=equals))
+    run = run_to_the_end(plan(), opened(), FakeEngine(outcome=equals))
     assert {trace.block.tunes: trace.best for trace in traces(evidence_of(run).results)} == {"concat_mlp": 0, "gcn": 1}
 
 
@@ -160,9 +150,9 @@ def test_with_folds_a_configuration_is_as_good_as_its_mean() -> None:
         made = scored(trial)
         return replace(made, metrics={**made.metrics, "val_wa": made.metrics["val_wa"] - 0.5 * trial.fold})
 
-    run = run_on(plan(folds=2), opened(folds=2), FakeEngine(outcome=by_fold))
+    run = run_to_the_end(plan(folds=2), opened(folds=2), FakeEngine(outcome=by_fold))
     assert run.counts() == (2 * 24, 2 * 24)
-    assert chosen(run) == chosen(run_on(plan(), opened(), FakeEngine(outcome=scored)))
+    assert chosen(run) == chosen(run_to_the_end(plan(), opened(), FakeEngine(outcome=scored)))
     (trace, _) = traces(evidence_of(run).results)
     assert trace.best is not None
     assert trace.scores[trace.best] > 0.5
@@ -170,14 +160,14 @@ def test_with_folds_a_configuration_is_as_good_as_its_mean() -> None:
 
 def test_a_larger_budget_keeps_what_was_tried(tmp_path: Path) -> None:
     storage, engine = f"sqlite:///{tmp_path / 'study.db'}", FakeEngine(outcome=scored)
-    run_on(plan(6), opened(storage), FakeEngine(outcome=scored))
-    run = run_on(plan(9), opened(storage), engine)
+    run_to_the_end(plan(6), opened(storage), FakeEngine(outcome=scored))
+    run = run_to_the_end(plan(9), opened(storage), engine)
     assert len([trial for trial in engine.ran if trial.seed == 0]) == 2 * 3
     assert all(trace.scores.size == 9 for trace in traces(evidence_of(run).results))
 
 
 def test_tables_and_figures_show_tuning_once() -> None:
-    run = run_on(plan(), opened(), FakeEngine(outcome=scored))
+    run = run_to_the_end(plan(), opened(), FakeEngine(outcome=scored))
     evidence = evidence_of(run)
     tables = block_tables(evidence)
     assert set(tables) >= {"systems", "tuned", "tuning"}
