@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cemobam_core.errors import InputError
+from cemobam_core.fields import check_below_one, check_multiple
 from cemobam_core.inputs import Inputs, Sizes
 from cemobam_core.systems.search import DROPOUT, GRAPH, TRAINING, WIDTH, OneOf, Space
 from cemobam_core.systems.system import NeuralSystem
@@ -42,8 +42,30 @@ class ConvolutionSystem(NeuralSystem):
 
     def __post_init__(self) -> None:  # noqa: D105
         super().__post_init__()
-        if self.dropout >= 1:
-            raise InputError(f"dropout={self.dropout} must be less than 1")
+        check_below_one(self, "dropout")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionSystem(ConvolutionSystem):
+    """A network of graph convolutions with attention, whose heads are concatenated.
+
+    Args:
+        hidden_dim: size of a node after a convolution: of all its heads, concatenated.
+        layers: convolutions, each followed by batch norm, ReLU and dropout.
+        dropout: probability of dropout.
+        heads: of the attention.
+
+    Raises:
+        InputError: a value out of range.
+    """
+
+    search: ClassVar[Space] = {**CONVOLUTIONS, "heads": OneOf(1, 2, 4, 8)}
+
+    heads: int = 4
+
+    def __post_init__(self) -> None:  # noqa: D105
+        super().__post_init__()
+        check_multiple(self, "hidden_dim", "heads")
 
 
 class ConvolutionNetwork(nn.Module):
@@ -78,13 +100,3 @@ class ConvolutionNetwork(nn.Module):
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             nodes = self.dropout(norm(convolution(nodes, inputs.edge_index)).relu())
         return nodes
-
-
-def check_heads(hidden_dim: int, heads: int) -> None:
-    """Check that the heads of an attention, concatenated, give a node its size.
-
-    Raises:
-        InputError: they do not.
-    """
-    if hidden_dim % heads:
-        raise InputError(f"hidden_dim={hidden_dim} must be a multiple of heads={heads}")

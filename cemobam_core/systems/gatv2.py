@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import nn
 
 from cemobam_core.inputs import Sizes
-from cemobam_core.systems.convolutions import CONVOLUTIONS, ConvolutionNetwork, ConvolutionSystem, check_heads
-from cemobam_core.systems.search import OneOf, Space
+from cemobam_core.systems.convolutions import AttentionSystem, ConvolutionNetwork
 
 
 @dataclass(frozen=True, kw_only=True)
-class GATv2(ConvolutionSystem):
+class GATv2(AttentionSystem):
     """Graph attention (Brody, Alon and Yahav, 2022) over both pooled embeddings: torch-geometric's GATv2Conv.
 
     In GAT (Veličković et al., 2018) every node ranks its neighbours alike; here the ranking depends on the node.
@@ -27,14 +25,6 @@ class GATv2(ConvolutionSystem):
     Raises:
         InputError: a value out of range.
     """
-
-    search: ClassVar[Space] = {**CONVOLUTIONS, "heads": OneOf(1, 2, 4, 8)}
-
-    heads: int = 4
-
-    def __post_init__(self) -> None:  # noqa: D105
-        super().__post_init__()
-        check_heads(self.hidden_dim, self.heads)
 
     def build(self, sizes: Sizes) -> nn.Module:
         """Return the network."""

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import nn
 
 from cemobam_core.inputs import Sizes
-from cemobam_core.systems.convolutions import CONVOLUTIONS, ConvolutionNetwork, ConvolutionSystem, check_heads
-from cemobam_core.systems.search import OneOf, Space
+from cemobam_core.systems.convolutions import AttentionSystem, ConvolutionNetwork
 
 
 @dataclass(frozen=True, kw_only=True)
-class GraphTransformer(ConvolutionSystem):
+class GraphTransformer(AttentionSystem):
     """Dot-product attention along the edges (Shi et al., 2021, UniMP): torch-geometric's TransformerConv.
 
     The nodes are both pooled embeddings, concatenated. A node has weights for itself beside the attention, in which it
@@ -28,14 +26,6 @@ class GraphTransformer(ConvolutionSystem):
     Raises:
         InputError: a value out of range.
     """
-
-    search: ClassVar[Space] = {**CONVOLUTIONS, "heads": OneOf(1, 2, 4, 8)}
-
-    heads: int = 4
-
-    def __post_init__(self) -> None:  # noqa: D105
-        super().__post_init__()
-        check_heads(self.hidden_dim, self.heads)
 
     def build(self, sizes: Sizes) -> nn.Module:
         """Return the network."""

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 from cemobam_core.corpora import CORPORA
 from cemobam_core.corpora.corpus import Corpus
 from cemobam_core.errors import InputError
-from cemobam_core.systems import GROUPS
+from cemobam_core.systems import GROUPS, group, name_of, system_class
+from cemobam_core.systems.search import Value
 from study.commands.options import CONFIGURED, FUSION
 from study.commands.values import LARGEST_SEED, Setting
 from study.design.block import Block
-from study.design.factors import PAIR, Factor, Pair, Value
+from study.design.factors import PAIR, Factor, Pair
 from study.design.seeds import LOOKS
 from study.design.tuning import DEFAULTS as SYSTEMS
 from study.design.tuning import TUNED
@@ -102,7 +103,6 @@ class Request:
         Raises:
             InputError: a setting that no system of the study has, a value out of range.
         """
-        from cemobam_core.systems import name_of
         from study.design.configuration import check_known
         from study.design.design import Design
 
@@ -164,7 +164,6 @@ class Request:
         Raises:
             InputError: that leaves none.
         """
-        from cemobam_core.systems import name_of
         from study.design.design import with_values
         from study.driver import Plan
         from study.papers.cemobam.profiles import PROFILES
@@ -211,7 +210,6 @@ class Request:
         """What ``--budget`` tunes; None: nothing. A user's file must have been tried before."""
         if self.args.budget is None:
             return None
-        from cemobam_core.systems import system_class
         from study.design.tuning import Tuning
 
         return Tuning(
@@ -425,8 +423,6 @@ def _named(systems: Iterable[str]) -> tuple[str, ...]:
     found: list[str] = []
     for name in systems:
         if name in GROUPS:
-            from cemobam_core.systems import group
-
             found += group(name)
         else:
             found.append(name)

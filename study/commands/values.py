@@ -7,7 +7,7 @@ from argparse import ArgumentTypeError
 from typing import TypeVar
 
 from cemobam_core.corpora import CORPORA
-from study.design.factors import Value
+from cemobam_core.systems.search import Value
 
 T = TypeVar("T")
 

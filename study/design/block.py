@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from cemobam_core.errors import InputError
-from cemobam_core.systems.search import Between, OneOf
-from study.design.factors import PAIR, Factor, Value
+from cemobam_core.systems.search import Between, OneOf, Value
+from study.design.factors import PAIR, Factor
 
 Kind = Literal["plane", "line", "names"]
 

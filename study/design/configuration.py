@@ -13,8 +13,9 @@ from cemobam_core.errors import InputError
 from cemobam_core.graph import GraphConfig
 from cemobam_core.systems import System, name_of, version_of
 from cemobam_core.systems.files import did_you_mean
+from cemobam_core.systems.search import Value
 from cemobam_core.training.config import METHOD_VERSION, TrainingConfig
-from study.design.factors import Pair, Value
+from study.design.factors import Pair
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,10 +12,11 @@ from cemobam_core.errors import InputError
 from cemobam_core.graph import GraphConfig
 from cemobam_core.systems import FittedSystem, System, name_of, system_class
 from cemobam_core.systems.files import file_of
+from cemobam_core.systems.search import Value
 from cemobam_core.training.config import TrainingConfig
 from study.design.block import Block
 from study.design.configuration import Configuration, Trial, check_known
-from study.design.factors import Factor, Pair, Value
+from study.design.factors import Factor, Pair
 from study.design.seeds import fresh_seeds
 from study.papers.cemobam.profiles import PROFILES
 

@@ -7,9 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cemobam_core.errors import InputError
-
-Value = int | float | bool | str
-"""What a setting may be."""
+from cemobam_core.systems.search import Value
 
 PAIR = ("k_audio", "k_text")
 """The two K of the graph."""

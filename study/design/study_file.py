@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from cemobam_core.errors import InputError
+from cemobam_core.systems.search import Value
 from study.design.block import Block
-from study.design.factors import Factor, Value
+from study.design.factors import Factor
 
 _LONGEST = 300
 """Characters of an exception's message that are told."""

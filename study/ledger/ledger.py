@@ -90,7 +90,7 @@ class Ledger:
         self._name = name
         self._tag = f" {tag}" if tag else ""
         self._found: dict[str, int] = {}  # by block, Optuna's id
-        self._made: dict[str, tuple[int, dict[str, Any]]] = {}  # likewise, of those that are up to date
+        self._made: dict[str, tuple[int, Block]] = {}  # likewise, of those that are up to date
         self._told: dict[str, int] = {}  # by block, the id of the last trial that was told of
         self._done: dict[str, set[str]] = defaultdict(set)  # by block, the signatures of those that were done
         self._asked: list[str] = []
@@ -297,8 +297,7 @@ class Ledger:
         return outcomes
 
     def _study(self, block: Block) -> int:
-        data = block_data(block)
-        if block.name in self._made and self._made[block.name][1] == data:
+        if block.name in self._made and self._made[block.name][1] == block:
             return self._made[block.name][0]
         study = optuna.create_study(
             study_name=self.study_name(block.name),
@@ -313,9 +312,9 @@ class Ledger:
             study.set_user_attr(FACTS, asdict(self._facts))
             study.set_user_attr(OPTIONS, self._asked)
         self._keep_utterances(study._study_id, self._storage.optuna.get_study_system_attrs(study._study_id))
-        if study.user_attrs.get(BLOCK) != data:
+        if study.user_attrs.get(BLOCK) != (data := block_data(block)):
             study.set_user_attr(BLOCK, data)
-        self._made[block.name] = study._study_id, data
+        self._made[block.name] = study._study_id, block
         return study._study_id
 
     def _keep_utterances(self, study_id: int, attributes: Mapping[str, Any]) -> None:

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
+from cemobam_core.systems.search import Value
 from study.design.block import Block
-from study.design.factors import PAIR, Factor, Pair, Value
+from study.design.factors import PAIR, Factor, Pair
 
 FUSIONS = ("cls", "min", "max", "mean")
 MODULES = ("full", "no_xcbam", "no_chgat")

@@ -125,7 +125,7 @@ def _measured(
 ) -> Measured:
     trials = results.of_row(contender.row)
     done = trials[(trials["status"] == "done") & trials["seed"].isin(seeds)]
-    known = done["parameters"].dropna() if "parameters" in done else done["seconds"].iloc[:0]
+    known = done["parameters"].dropna()
     return Measured(
         contender=contender,
         figures={str(name): float(x) for name, x in record.items() if isinstance(x, int | float | np.number)},
