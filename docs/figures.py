@@ -1,8 +1,8 @@
-"""Make what the documents show of the demo (``make docs-figures``): its trials, its heatmap, its answer.
+"""Make what the documents show of the demo (``make docs-figures``): its trials, its report, its figures, its answer.
 
-The whole study runs first, in a folder of its own. Its trials are kept in ``docs/demo``; the heatmap in the README and
-the section "The demo's answer" in ``docs/statistics.md`` are made from them alone. Tests compare all three with what
-today's code makes.
+The whole study runs first, in a folder of its own. Its trials and its report are kept in ``docs/demo``, and the figures
+and pictures that pages show in ``docs/images``. The section "The demo's answer" in ``docs/statistics.md`` is made from
+the kept trials. Tests compare the trials, the K grid and the answer with the results of the current code.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import pictures
 
 from cemobam_core.files import written_atomically
 from study import load_results
@@ -22,53 +23,59 @@ from study.findings.analysis import Analysis
 from study.findings.predictions import PREDICTIONS, UTTERANCES
 from study.findings.results import ABOUT, TRIALS, Results
 from study.findings.statistics import Array
-from study.output.figures.plane import plane_figure
-from study.output.figures.style import plain, save
 from study.output.tables import plain_markdown
 from study.papers.cemobam.claims import claims
 
 ROOT = Path(__file__).resolve().parent.parent
-DEMO = ROOT / "docs" / "demo"
-HEATMAP = ROOT / "plots" / "gallery" / "fig2_topk_demo"
-STATISTICS = ROOT / "docs" / "statistics.md"
+DOCS = ROOT / "docs"
+DEMO = DOCS / "demo"
+IMAGES = DOCS / "images"
+STATISTICS = DOCS / "statistics.md"
+REPORT = "report.html"
 
 _SECTION = re.compile(r"(?<=<!-- made by make docs-figures -->\n).*?(?=<!-- end -->)", flags=re.DOTALL)
 
 
 def main() -> int:
-    """Run the demo's study and write everything again."""
-    with TemporaryDirectory() as folder:
-        status = run_study(["--results", f"{folder}/results", "--plots", f"{folder}/plots"])
+    """Run the demo's study, write everything again and return the exit status."""
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        status = run_study(["--results", str(folder / "results"), "--plots", str(folder / "plots")])
         if status:
             return status
-        for name in (TRIALS, ABOUT, PREDICTIONS, UTTERANCES):
-            with written_atomically(DEMO / name) as temporary:
-                temporary.write_bytes((Path(folder) / "results" / "demo" / name).read_bytes())
-    write(load_results(DEMO))
+        keep(folder / "results" / "demo", folder / "plots" / "demo")
+    text = STATISTICS.read_text(encoding="utf-8")
+    _write(STATISTICS, _SECTION.sub(lambda _: answer(load_results(DEMO)), text).encode())
     return 0
 
 
-def write(results: Results) -> None:
-    """Draw the heatmap and write the answer, from the trials of the demo's whole study."""
-    draw(results, HEATMAP)
-    text = STATISTICS.read_text(encoding="utf-8")
-    with written_atomically(STATISTICS) as temporary:
-        temporary.write_text(_SECTION.sub(lambda _: answer(results), text), encoding="utf-8")
-
-
-def draw(results: Results, path: Path) -> None:
-    """Draw the K grid as the report does, for the screen alone.
+def keep(study: Path, plots: Path) -> None:
+    """Keep what the documents show of a finished study of the demo.
 
     Args:
-        results: of the demo's whole study.
-        path: of the picture, without its ending.
+        study: folder of its results.
+        plots: folder of its figures.
     """
-    about = results.about
-    figure = plane_figure(
-        results.grid, ("k_audio", "k_text"), about.pair, title=plain(about.title), seeds=len(about.seeds),
-        xs=about.k_audio, ys=about.k_text, how=about.how,
-    )  # fmt: skip
-    save(figure, path, forms=("png",))
+    for name in (TRIALS, ABOUT, PREDICTIONS, UTTERANCES, REPORT):
+        _write(DEMO / name, (study / name).read_bytes())
+    for name in shown_images():
+        if (plots / name).is_file():
+            _write(IMAGES / name, (plots / name).read_bytes())
+    if missing := pictures.missing():
+        print(f"{', '.join(missing)} not found: the pictures of report and dashboard were not made again")
+    else:
+        pictures.take(study, IMAGES)
+
+
+def shown_images() -> set[str]:
+    """Return the names of the files in ``docs/images`` that pages show."""
+    texts = [page.read_text(encoding="utf-8") for page in (ROOT / "README.md", *DOCS.rglob("*.md"))]
+    return {name for text in texts for name in re.findall(r"images/([\w.-]+)", text)}
+
+
+def _write(path: Path, content: bytes) -> None:
+    with written_atomically(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def written_answer() -> str:
@@ -106,7 +113,7 @@ def _filled(text: str) -> str:
 
 
 def _luck(values: Array) -> Array:
-    """What is left of (S, A, B) figures without their pair's and their seed's mean."""
+    """Return (S, A, B) values less the mean of their pair and less the mean of their seed."""
     centred: Array = values - values.mean(axis=(1, 2), keepdims=True)
     luck: Array = centred - centred.mean(axis=0)
     return luck

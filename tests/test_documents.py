@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+import tomllib
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -13,20 +14,24 @@ import figures
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from matplotlib.image import imread
 from runs import run_here
 
 from cemobam_core.systems import names, system_class
 from study import load_results
 from study.commands import COMMANDS
+from study.output.figures.plane import plane_figure
+from study.output.figures.style import plain, save
 
 ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PARSERS: dict[str, Callable[[], argparse.ArgumentParser]] = {
     name: import_module(f"study.commands.{name}").build_parser for name in COMMANDS
 }
 PAGES = [
     page.relative_to(ROOT).as_posix()
-    for page in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
+    for page in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
 ]
 
 
@@ -55,8 +60,8 @@ def words(command: str) -> list[str]:
     return taken
 
 
-def ours(command: str) -> tuple[argparse.ArgumentParser, list[str]] | None:
-    """The parser of a command of this project, and what it is given; None: it is another program's."""
+def ours(command: str) -> tuple[str, list[str]] | None:
+    """The name of a command of this project, and what it is given; None: it is another program's."""
     if not re.search(r"run_grid\.py|cemobam", command.partition("#")[0]):
         return None
     try:
@@ -64,16 +69,16 @@ def ours(command: str) -> tuple[argparse.ArgumentParser, list[str]] | None:
     except ValueError:  # prose with an apostrophe
         return None
     if len(typed) > 1 and re.fullmatch(r"(.*/)?python3?", typed[0]) and typed[1] == "run_grid.py":
-        return PARSERS["grid"](), typed[2:]
+        return "run", typed[2:]
     if typed[:1] == ["sbatch"] and "docs/cemobam.sbatch" in typed:
-        return PARSERS["grid"](), typed[typed.index("docs/cemobam.sbatch") + 1 :]
-    if len(typed) > 1 and typed[0] in ("cemobam", ".venv/bin/cemobam"):
-        return PARSERS[typed[1]](), typed[2:]
+        return "run", typed[typed.index("docs/cemobam.sbatch") + 1 :]
+    if len(typed) > 1 and typed[0] in ("cemobam", ".venv/bin/cemobam") and not typed[1].startswith("-"):
+        return typed[1], typed[2:]
     return None
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if python_blocks(page)])
-@pytest.mark.usefixtures("small_study")  # docs/results.md reads the demo's study: a small one does
+@pytest.mark.usefixtures("small_study")  # docs/report.md reads the demo's study: a small one does
 def test_every_python_block_runs_from_the_top_of_its_page(page: str) -> None:
     namespace: dict[str, object] = {"__name__": "__main__"}
     for line, block in python_blocks(page):
@@ -81,7 +86,9 @@ def test_every_python_block_runs_from_the_top_of_its_page(page: str) -> None:
 
 
 def test_the_pages_with_python_are_found() -> None:
-    assert {page for page in PAGES if python_blocks(page)} >= {"README.md", "docs/results.md"}
+    assert {page for page in PAGES if python_blocks(page)} >= {
+        *("docs/corpus.md", "docs/model.md", "docs/question.md", "docs/report.md", "docs/reference/cemobam_core.md"),
+    }
 
 
 TEXTS = {
@@ -94,20 +101,22 @@ TEXTS = {
 def test_every_command_is_one_that_the_parser_takes(where: str, capsys: pytest.CaptureFixture[str]) -> None:
     for command in commands(TEXTS[where]):
         if found := ours(command):
-            parser, given = found
+            name, given = found
+            assert name in PARSERS, f"{where}: {command}"
             try:
-                parser.parse_args(given)
+                PARSERS[name]().parse_args(given)
             except SystemExit:
                 pytest.fail(f"{where}: {command}\n{capsys.readouterr().err}")
 
 
 def test_the_commands_are_found() -> None:
     counts = {where: sum(ours(command) is not None for command in commands(text)) for where, text in TEXTS.items()}
-    assert counts["README.md"] >= 12
+    assert counts["README.md"] >= 10
     assert counts["docs/running.md"] >= 7
-    assert counts["grid --help"] >= 6
+    assert counts["run --help"] >= 6
     assert {where for where, count in counts.items() if count} >= {
-        *("docs/dashboard.md", "docs/features.md", "docs/profiles.md"),
+        *("docs/index.md", "docs/corpus.md", "docs/model.md", "docs/question.md", "docs/dashboard.md"),
+        *("docs/profiles.md", "docs/method.md", "docs/reference/commands.md", "docs/reference/files.md"),
         *(f"{name} --help" for name in ("features", "dashboard", "compare", "predict")),
     }
 
@@ -141,12 +150,54 @@ def test_every_script_and_target_that_is_named_is_there(page: str) -> None:
             assert (ROOT / script[1]).is_file(), command
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_every_file_that_is_linked_or_shown_is_there(page: str) -> None:
+    without_code = re.sub(r"^```.*?^```$|`[^`\n]+`", "", TEXTS[page], flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\(([^)#\s]+)", without_code):
+        if not re.match(r"[a-z]+:", target):
+            assert (ROOT / page).parent.joinpath(target).is_file(), target
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_extra_that_is_named_is_there(page: str) -> None:
+    named = {
+        extra
+        for extras in re.findall(r"(?:cemobam-study|'\.)\[([a-z,]+)\]", TEXTS[page])
+        for extra in extras.split(",")
+    }
+    assert named <= PROJECT["optional-dependencies"].keys()
+
+
+def test_the_readme_is_short() -> None:
+    assert len(TEXTS["README.md"].split()) < 900
+
+
+def test_the_citation_has_what_its_format_requires() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["cff-version"] == "1.2.0"
+    assert citation.keys() >= {"message", "title", "authors"}
+    assert citation["type"] == "software"
+    assert (citation["version"], citation["license"]) == (PROJECT["version"], PROJECT["license"])
+    paper = citation["preferred-citation"]
+    assert (paper["type"], paper["year"], paper["conference"]["name"]) == ("conference-paper", 2025, "APNOMS 2025")
+    families = [author["family-names"] for author in paper["authors"]]
+    assert families == ["Nguyen", "Le", "Nguyen", "Phan", "Tran", "Dang"]
+    readme = " ".join(TEXTS["README.md"].split())
+    assert paper["title"] in readme
+    assert f"{', '.join(families[:-1])} and {families[-1]}" in readme
+
+
 def test_the_demos_heatmap_and_answer_are_those_of_its_trials(tmp_path: Path) -> None:
     """If this fails, run ``make docs-figures``."""
     results = load_results(figures.DEMO)
     assert figures.written_answer() == figures.answer(results)
-    figures.draw(results, tmp_path / "heatmap")
-    drawn, kept = (imread(path.with_suffix(".png"))[..., :3] for path in (tmp_path / "heatmap", figures.HEATMAP))
+    about = results.about
+    grid = plane_figure(
+        results.grid, ("k_audio", "k_text"), about.pair, title=plain(about.title), seeds=len(about.seeds),
+        xs=about.k_audio, ys=about.k_text, how=about.how,
+    )  # fmt: skip
+    save(grid, tmp_path / "fig2_topk", forms=("png",))
+    drawn, kept = (imread(folder / "fig2_topk.png")[..., :3] for folder in (tmp_path, figures.IMAGES))
     assert drawn.shape == kept.shape
     assert np.abs(drawn - kept).mean() < 0.002  # another release of the font library may shade an edge otherwise
 
