@@ -72,7 +72,7 @@ def ours(command: str) -> tuple[str, list[str]] | None:
         return "run", typed[2:]
     if typed[:1] == ["sbatch"] and "docs/cemobam.sbatch" in typed:
         return "run", typed[typed.index("docs/cemobam.sbatch") + 1 :]
-    if len(typed) > 1 and typed[0] in ("cemobam", ".venv/bin/cemobam") and not typed[1].startswith("-"):
+    if len(typed) > 1 and typed[0] in ("cemobam", ".venv/bin/cemobam") and "--help" not in typed:
         return typed[1], typed[2:]
     return None
 
