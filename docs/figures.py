@@ -23,6 +23,8 @@ from study.findings.analysis import Analysis
 from study.findings.predictions import PREDICTIONS, UTTERANCES
 from study.findings.results import ABOUT, TRIALS, Results
 from study.findings.statistics import Array
+from study.output.figures.plane import plane_figure
+from study.output.figures.style import plain, save
 from study.output.tables import plain_markdown
 from study.papers.cemobam.claims import claims
 
@@ -76,6 +78,21 @@ def shown_images() -> set[str]:
 def _write(path: Path, content: bytes) -> None:
     with written_atomically(path) as temporary:
         temporary.write_bytes(content)
+
+
+def draw(results: Results, path: Path) -> None:
+    """Draw the K grid as the report does, for the screen alone.
+
+    Args:
+        results: of the demo's whole study.
+        path: of the picture, without its ending.
+    """
+    about = results.about
+    figure = plane_figure(
+        results.grid, ("k_audio", "k_text"), about.pair, title=plain(about.title), seeds=len(about.seeds),
+        xs=about.k_audio, ys=about.k_text, how=about.how,
+    )  # fmt: skip
+    save(figure, path, forms=("png",))
 
 
 def written_answer() -> str:

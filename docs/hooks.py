@@ -67,7 +67,7 @@ def _with_links(text: str, folder: Path) -> str:
 
 def _commands() -> Iterator[str]:
     """The help of every command, as a terminal shows it."""
-    os.environ["COLUMNS"] = "100"
+    os.environ["COLUMNS"] = "96"
     for name, summary in COMMANDS.items():
         text = import_module(f"study.commands.{name}").build_parser(f"cemobam {name}").format_help()
         yield f"## cemobam {name}\n\n{summary[0].upper()}{summary[1:]}.\n\n```text\n{text.rstrip()}\n```"

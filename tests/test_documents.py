@@ -21,8 +21,6 @@ from runs import run_here
 from cemobam_core.systems import names, system_class
 from study import load_results
 from study.commands import COMMANDS
-from study.output.figures.plane import plane_figure
-from study.output.figures.style import plain, save
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -191,12 +189,7 @@ def test_the_demos_heatmap_and_answer_are_those_of_its_trials(tmp_path: Path) ->
     """If this fails, run ``make docs-figures``."""
     results = load_results(figures.DEMO)
     assert figures.written_answer() == figures.answer(results)
-    about = results.about
-    grid = plane_figure(
-        results.grid, ("k_audio", "k_text"), about.pair, title=plain(about.title), seeds=len(about.seeds),
-        xs=about.k_audio, ys=about.k_text, how=about.how,
-    )  # fmt: skip
-    save(grid, tmp_path / "fig2_topk", forms=("png",))
+    figures.draw(results, tmp_path / "fig2_topk")
     drawn, kept = (imread(folder / "fig2_topk.png")[..., :3] for folder in (tmp_path, figures.IMAGES))
     assert drawn.shape == kept.shape
     assert np.abs(drawn - kept).mean() < 0.002  # another release of the font library may shade an edge otherwise
