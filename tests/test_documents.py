@@ -114,7 +114,7 @@ def test_the_commands_are_found() -> None:
     assert counts["run --help"] >= 6
     assert {where for where, count in counts.items() if count} >= {
         *("docs/index.md", "docs/corpus.md", "docs/model.md", "docs/question.md", "docs/dashboard.md"),
-        *("docs/profiles.md", "docs/method.md", "docs/reference/commands.md", "docs/reference/files.md"),
+        *("docs/profiles.md", "docs/method.md", "docs/reference/files.md"),
         *(f"{name} --help" for name in ("features", "dashboard", "compare", "predict")),
     }
 
