@@ -306,6 +306,6 @@ def test_settings_reach_the_process(write: Callable[[str], Path]) -> None:
 @pytest.mark.parametrize("sequence", [False, True])
 @pytest.mark.parametrize("name", ["MyModel", "MyGRU", "MyForest"])
 def test_the_examples_of_the_page_work(name: str, sequence: bool, write: Callable[[str], Path]) -> None:
-    page = (ROOT / "docs" / "systems.md").read_text()
+    page = (ROOT / "docs" / "model.md").read_text()
     write("\n".join(re.findall(r"^```python\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)))
     assert tried_here(f"mine.py:{name}", sequence=sequence) == ("", [])

@@ -111,11 +111,11 @@ def test_the_example_of_the_documentation_runs(
 ) -> None:
     predicting(results).save(tmp_path / "results/demo")
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/results.md").read_text(), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/report.md").read_text(), re.DOTALL)
     assert blocks
     names: dict[str, object] = {}
     for block in blocks:
-        exec(compile(block, "docs/results.md", "exec"), names)
+        exec(compile(block, "docs/report.md", "exec"), names)
     assert "test_wa_mean" in capsys.readouterr().out
     assert (tmp_path / "my_figure.png").exists()
 
