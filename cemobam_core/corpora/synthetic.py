@@ -4,8 +4,8 @@ Nothing here was recorded from people. A seeded generator makes every utterance 
 which together are its class (after Russell, 1980). Four truths are built in:
 
 * **A graph helps.** The words of one utterance tell its valence only faintly. The utterances of one dialogue share
-  their valence, and so do the three utterances spoken in one manner. A system that averages over neighbours therefore
-  hears what no utterance says alone. Every split has its own dialogues and manners, so a model cannot learn them by heart.
+  their valence, and so do the three utterances spoken in one manner. A system that averages over neighbours hears
+  what no utterance says alone. Every split has its own dialogues and manners, so no model can learn them by heart.
 * **The utterance itself is needed.** The voice tells the arousal clearly, and neighbours have an arousal of their own.
 * **The best K is known.** An utterance has 7 companions by text and 2 by audio. Smaller K leaves companions out; larger
   K adds utterances of any valence.

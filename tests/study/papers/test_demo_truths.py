@@ -11,7 +11,10 @@ from study.design.factors import Pair
 from study.papers.demo import truths
 
 
-def said(pair: Pair | None = Pair(2, 7), dataset: str = "demo", *, given: bool = False, **verdicts: str) -> list[str]:
+BEST = Pair(2, 7)
+
+
+def said(pair: Pair | None = BEST, dataset: str = "demo", *, given: bool = False, **verdicts: str) -> list[str]:
     """The outcomes for a study with these verdicts."""
     about = SimpleNamespace(dataset=dataset, given=given, at=pair)
     claims = [SimpleNamespace(id=name, verdict=verdict) for name, verdict in verdicts.items()]
