@@ -10,7 +10,6 @@ import pytest
 from study.design.factors import Pair
 from study.papers.demo import truths
 
-
 BEST = Pair(2, 7)
 
 
