@@ -200,7 +200,7 @@ class Request:
             otherwise=self.otherwise,
             select_by=self.args.select_by or profile.select_by,
             select_on=profile.select_on,
-            rope=self.args.rope,
+            rope=self.corpus.rope if self.args.rope is None else self.args.rope,
             until_clear=self.args.until_clear,
             tuning=self.tuning,
         )
