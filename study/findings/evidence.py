@@ -194,7 +194,7 @@ def about_study(run: StudyRun, *, name: str, blocks: Mapping[str, Block]) -> Abo
         blocks: those of the plan's that are told of, by name; none that waits for a pair.
     """
     plan, facts, pair, design = run.plan, run.facts, run.pair(), run.plan.design
-    identity = (*IDENTITY, *dict.fromkeys(c for of in blocks.values() for c in of.told if c not in IDENTITY))
+    identity = (*IDENTITY, *dict.fromkeys(c for of in blocks.values() for c in of.varied if c not in IDENTITY))
     base = _row(design.configuration({}, pair or ANY_PAIR), identity)
     if pair is None:
         base = tuple(None if c in PAIR else value for c, value in zip(identity, base, strict=True))

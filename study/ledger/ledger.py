@@ -263,7 +263,7 @@ class Ledger:
         if outcome.confusion:
             attributes["test_confusion"] = outcome.confusion
         ended = datetime.now()
-        parameters = trial.parameters(dict.fromkeys((*_TOLD, *block.told)))
+        parameters = trial.parameters(dict.fromkeys((*_TOLD, *block.varied)))
         if block.tunes:  # the dashboard weighs every parameter, those too that are the same throughout
             attributes |= {"system": parameters["system"], "seed": trial.seed}
             told = {*block.search, *(["fold"] if self._facts.folds > 1 else [])}

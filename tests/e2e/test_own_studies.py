@@ -245,9 +245,12 @@ OWN = ('"gru.py:GRU", "nearest.py:Nearest"', '"gcn"')
     [
         ("blocks = [\n", "studies/own.py, line 1: '[' was never closed"),
         ("x = 1\nx / 0\n", "studies/own.py, line 2: ZeroDivisionError"),
-        ("from study import Block\n\nblocks = [Block('a')]\n", "studies/own.py, line 3: block 'a': give it factors"),
-        ("x = 1\n", "studies/own.py: defines no blocks"),
-        ("raise SystemExit\n", "studies/own.py: ends the program"),
+        (
+            "from study import Block\n\nblocks = [Block('a')]\n",
+            "studies/own.py, line 3: block 'a': give either factors",
+        ),
+        ("x = 1\n", "studies/own.py: the file defines no blocks"),
+        ("raise SystemExit\n", "studies/own.py: the file ends the program"),
         (
             STUDY.replace("hidden_dim", "hiden_dim").replace(*OWN),
             "cemobam has no setting 'hiden_dim'; did you mean hidden_dim?",

@@ -152,7 +152,7 @@ def test_its_block_is_of_the_system_and_has_no_comparisons() -> None:
     block = tuning(4).block("x")
     assert block.name == "tune-tuned" or block.name.startswith("tune-")
     assert not block.compared
-    assert block.told == tuple(SPACE)
+    assert block.varied == tuple(SPACE)
     assert block_name("tpe", "mine.py:MyModel") == "tpe-mine-MyModel"
     assert len(block_name("sobol", f"{'x' * 60}.py:A")) <= 41
 
