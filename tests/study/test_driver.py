@@ -43,7 +43,7 @@ def test_every_trial_is_run_once_and_every_block_is_complete(make_ledger: Make, 
     assert len(engine.ran) == len(distinct(engine.ran)) == (6 + 4 + 2) * 2
     assert study.counts() == (24, 24)
     again = make_ledger()
-    assert {block: len(again.news(block)) for block in plan.blocks} == {"grid": 12, "fusion": 8, "ablation": 6}
+    assert {block: len(again.new_outcomes(block)) for block in plan.blocks} == {"grid": 12, "fusion": 8, "ablation": 6}
     seen = Counter((t.configuration.get("fusion"), t.configuration.get("modules")) for t in engine.ran[12:])
     assert seen == dict.fromkeys({*((f, "full") for f in FUSIONS), *(("min", m) for m in MODULES)}, 2)
     assert all(t.configuration.pair == Pair(2, 1) for t in engine.ran[12:])
@@ -69,7 +69,7 @@ def test_stopped_anywhere_it_goes_on_from_there(make_ledger: Make, plan: Plan, f
     study.run(engine, lambda *_: None)
     assert len(engine.ran) == 24 - after
     assert study.outcomes == {t.signature("abc"): invented(t) for t in stopped.ran + engine.ran}
-    assert {block: len(make_ledger().news(block)) for block in plan.blocks} == {
+    assert {block: len(make_ledger().new_outcomes(block)) for block in plan.blocks} == {
         "grid": 12,
         "fusion": 8,
         "ablation": 6,
@@ -179,7 +179,7 @@ def test_a_trial_done_for_one_block_is_copied_to_another_even_when_nothing_is_le
     run(fusion, make_ledger(), facts, FakeEngine())
     ledger = make_ledger()
     StudyRun(replace(fusion, blocks=("ablation",)), ledger, facts).share()
-    assert len(make_ledger().news("ablation")) == 2
+    assert len(make_ledger().new_outcomes("ablation")) == 2
 
 
 def signatures(storage: str, plan: Plan) -> dict[str, Counter[str]]:
@@ -281,7 +281,7 @@ def test_a_failed_trial_names_its_log(
 ) -> None:
     study = StudyRun(plan, make_ledger(), facts)
     study.run(FakeEngine(fails=lambda trial: trial.seed == 1), lambda *_: None, log="logs/a.jsonl")
-    outcomes = make_ledger().news("grid").values()
+    outcomes = make_ledger().new_outcomes("grid").values()
     assert {(o.status, o.log) for o in outcomes} == {("done", ""), ("failed", "logs/a.jsonl")}
     told = [record for record in caplog.records if record.levelname == "ERROR"]
     assert {record.reason for record in told} == {"ValueError: told to"}  # type: ignore[attr-defined]
@@ -314,7 +314,7 @@ def test_blocks_that_need_no_pair_run_first(make_ledger: Make, plan: Plan, facts
     widths = Counter(trial.configuration.get("hidden_dim") for trial in then)
     assert widths == {8: 2, 16: 2, 512: 2}
     assert plan.design.base.get("hidden_dim") == 16
-    assert {block: len(make_ledger().news(block)) for block in ("width", "graphless", "grid")} == {
+    assert {block: len(make_ledger().new_outcomes(block)) for block in ("width", "graphless", "grid")} == {
         **{"width": 6, "graphless": 4, "grid": 12}
     }
 
@@ -330,7 +330,7 @@ def test_what_blocks_share_under_other_names_is_trained_once_and_recorded_in_eac
     study.run(engine, lambda trial, _: heard.append(trial))
     assert len(engine.ran) == len(heard) == 8
     assert study.counts() == (8, 8)
-    assert {block: len(make_ledger().news(block)) for block in ("width", "named")} == {"width": 6, "named": 4}
+    assert {block: len(make_ledger().new_outcomes(block)) for block in ("width", "named")} == {"width": 6, "named": 4}
     place = make_ledger().storage
     params = [one.params for one in optuna.load_study(study_name="demo/named", storage=place).trials]
     assert {(one["profile"], one["seed"]) for one in params} == {(n, s) for n in ("theirs", "mine") for s in (0, 1)}
@@ -349,7 +349,7 @@ def test_a_failure_in_one_block_is_made_good_in_all_that_share_the_trial(
     assert run(asked, make_ledger(), facts, engine).counts() == (8, 8)
     assert len(engine.ran) == 2
     for block in ("width", "named"):
-        assert {outcome.status for outcome in make_ledger().news(block).values()} == {"done"}
+        assert {outcome.status for outcome in make_ledger().new_outcomes(block).values()} == {"done"}
 
 
 def test_the_pair_is_given_chosen_or_the_usual_one(make_ledger: Make, plan: Plan, facts: StudyFacts) -> None:

@@ -29,7 +29,7 @@ def run(place: Storage, name: str, *, study: str = "demo", beat_s: float = 1000.
 def beat(*runs: Leases, times: int = 1) -> None:
     for _ in range(times):
         for one in runs:
-            one._change(one._beaten)
+            one._change(one._add_beat)
 
 
 def test_what_one_has_another_has_not(place: Storage) -> None:
@@ -62,7 +62,7 @@ def test_a_run_that_was_taken_for_dead_lives_on(place: Storage, caplog: pytest.L
         beat(b, times=PATIENCE + 1)
         assert b.take(["t0"], 1) == ["t0"]
         a.give_back(["t0"])  # nothing to do with b's lease
-        assert "was taken for dead" in caplog.text
+        assert "took this run for dead" in caplog.text
         assert a.take(["t0", "t1"], 2) == ["t1"]
 
 

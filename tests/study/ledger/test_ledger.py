@@ -40,10 +40,10 @@ def test_what_is_recorded_is_read_again(make_ledger: Make, storage: str, plan: P
     for trial in trials:
         signature = trial.signature(facts.fingerprint)
         assert ledger.record(GRID, trial, invented(trial)) == {signature: invented(trial)}
-    assert ledger.news("grid") == {}
+    assert ledger.new_outcomes("grid") == {}
     expected = {t.signature(facts.fingerprint): invented(t) for t in trials}
-    assert make_ledger(storage).news("grid") == expected
-    assert make_ledger(storage).news("fusion") == {}
+    assert make_ledger(storage).new_outcomes("grid") == expected
+    assert make_ledger(storage).new_outcomes("fusion") == {}
     assert make_ledger(storage).facts() == facts
 
 
@@ -56,9 +56,9 @@ def test_each_of_two_hears_what_the_other_records_and_a_trial_done_is_recorded_o
     late = replace(invented(first), seconds=9.0)
     assert two.record(GRID, first, late) == {first.signature(facts.fingerprint): invented(first)}
     assert two.record(GRID, second, invented(second)) == {second.signature(facts.fingerprint): invented(second)}
-    assert one.news("grid") == {second.signature(facts.fingerprint): invented(second)}
-    assert one.news("grid") == {}
-    assert len(make_ledger(storage).news("grid")) == 2
+    assert one.new_outcomes("grid") == {second.signature(facts.fingerprint): invented(second)}
+    assert one.new_outcomes("grid") == {}
+    assert len(make_ledger(storage).new_outcomes("grid")) == 2
 
 
 def test_what_is_written_in_bulk_is_what_optuna_writes(plan: Plan, facts: StudyFacts, storage: str) -> None:
@@ -106,10 +106,10 @@ def test_a_done_trial_outranks_its_failures(make_ledger: Make, plan: Plan, facts
     trial = plan.design.trials("grid", Pair(1, 1))[0]
     failed = Outcome(status="failed", seconds=0.0, device="cpu", reason="killed")
     ledger.record(GRID, trial, failed)
-    assert make_ledger().news("grid")[trial.signature(facts.fingerprint)].reason == "killed"
+    assert make_ledger().new_outcomes("grid")[trial.signature(facts.fingerprint)].reason == "killed"
     ledger.record(GRID, trial, invented(trial))
     ledger.record(GRID, trial, failed)
-    assert make_ledger().news("grid")[trial.signature(facts.fingerprint)] == invented(trial)
+    assert make_ledger().new_outcomes("grid")[trial.signature(facts.fingerprint)] == invented(trial)
 
 
 def test_other_features_are_refused(make_ledger: Make, plan: Plan, facts: StudyFacts) -> None:
@@ -137,7 +137,7 @@ def test_a_study_made_but_not_described_is_taken_up(make_ledger: Make, plan: Pla
     ledger = make_ledger()  # a kill came in between
     trial = plan.design.trials("grid", Pair(1, 1))[0]
     ledger.record(GRID, trial, invented(trial))
-    assert len(make_ledger().news("grid")) == 1
+    assert len(make_ledger().new_outcomes("grid")) == 1
     assert make_ledger().facts() is not None
 
 
@@ -171,7 +171,7 @@ def test_a_storage_that_refuses_says_so(make_ledger: Make, plan: Plan, tmp_path:
     with pytest.raises(LedgerFailed, match="full"):
         for trial in trials[1:]:
             ledger.record(GRID, trial, invented(trial))
-    whole = make_ledger().news("grid")
+    whole = make_ledger().new_outcomes("grid")
     assert all(set(outcome.metrics) == set(METRICS) for outcome in whole.values())
 
 
@@ -213,7 +213,7 @@ def test_what_a_trial_predicted_is_read_again(
     outcome = replace(invented(trial), predicted=predicted)
     signature = trial.signature(facts.fingerprint)
     assert make_ledger(storage).record(GRID, trial, outcome) == {signature: outcome}
-    assert make_ledger(storage).news("grid") == {signature: outcome}
+    assert make_ledger(storage).new_outcomes("grid") == {signature: outcome}
 
 
 def test_predictions_are_system_attributes_that_mysql_takes(
@@ -248,10 +248,10 @@ def test_a_trial_whose_predictions_are_damaged_goes_without(
     whole.system_attrs = {"cemobam:predicted:0": spoilt}
     whole.user_attrs["signature"] = "damaged"
     study.add_trial(whole)
-    found = make_ledger(storage).news("grid")
+    found = make_ledger(storage).new_outcomes("grid")
     assert (found[trial.signature("abc")].predicted, found["damaged"].predicted) == (b"abc", b"")
     assert found["damaged"].metrics == found[trial.signature("abc")].metrics
-    assert "the trial damaged goes without its predictions: cemobam:predicted is damaged" in caplog.text
+    assert "trial damaged is read without its predictions: cemobam:predicted is damaged" in caplog.text
 
 
 def test_the_test_utterances_are_kept_once_a_study(
@@ -375,7 +375,7 @@ def test_every_kind_of_value_is_read_back_by_optuna_beside_those_that_a_later_ru
         ledger = make_ledger(storage)
         for name, values in EXTENDED.items():
             block = Block(f"x-{name}", factors=[Factor(name, values)])
-            assert len(ledger.news(block.name)) == len(trials[name])
+            assert len(ledger.new_outcomes(block.name)) == len(trials[name])
             more = recorded_in(ledger, block)
             trials[name] += [trial for trial in more if trial not in trials[name]]
             assert block_of(block.name, make_ledger(storage).blocks()[block.name]) == block
@@ -456,7 +456,7 @@ def test_rows_of_other_versions_are_read_with_what_they_have(make_ledger: Make, 
     study.add_trial(add(state=optuna.trial.TrialState.FAIL, user_attrs={"signature": "failed"}))
     study.add_trial(add(value=0.5))  # by hand, in the dashboard
     study.enqueue_trial({"k_audio": 1})
-    found = make_ledger(storage).news("grid")
+    found = make_ledger(storage).new_outcomes("grid")
     assert list(found) == [trial.signature("abc"), "older", "newer", "failed"]
     assert found["older"].metrics == {"val_wa": 0.5, "test_wa": 0.25}
     assert found["newer"].metrics == {"val_wa": 0.5}

@@ -113,7 +113,7 @@ def test_a_file_that_refuses_is_not_asked_again(tmp_path: Path) -> None:
         raise OperationalError("insert", None, Exception("database or disk is full"))
 
     with pytest.raises(LedgerFailed, match="database or disk is full"):
-        here.lasting(refuses)
+        here.retried(refuses)
     assert asked == 1
 
 
