@@ -117,7 +117,7 @@ def test_a_group_too_large_for_the_memory_is_halved_and_the_worker_remembers(
     assert tried == [12, 6, 3, 3, 3, 3]
     assert outcomes.keys() == set(GRID)
     assert all(outcome.status == "done" for outcome in outcomes.values())
-    assert "12 trials at once are too many for cpu" in caplog.text
+    assert "cpu has too little memory for 12 trials at once" in caplog.text
 
 
 def test_of_one_trial_too_large_the_worker_dies(data: StudyData, monkeypatch: pytest.MonkeyPatch) -> None:

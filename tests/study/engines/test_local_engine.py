@@ -82,7 +82,7 @@ FAILURES = [
     ("killed", 2, r"its worker was killed 2 times (SIGKILL: often out of memory; try fewer --workers)"),
     ("exits", 2, "its worker died 2 times (exit status 3)"),
     ("raises", 1, "ValueError: no such"),
-    ("hangs", 1, "ran past --trial-timeout 10 s"),
+    ("hangs", 1, "took longer than --trial-timeout 10 s"),
 ]
 
 

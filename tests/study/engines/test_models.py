@@ -145,7 +145,7 @@ def test_features_that_do_not_fit_are_named(
         predict(model, path), capsys
     )
     assert "leave it out with --model" in said(predict(model, path, "--k-audio", "3"), capsys)
-    assert "holds no kept model" in said(predict(tmp_path, path), capsys)
+    assert "there is no model in this folder" in said(predict(tmp_path, path), capsys)
     assert not (tmp_path / "out.csv").exists()
 
 
@@ -164,15 +164,15 @@ def changed(content: Any, path: str, value: Any) -> Any:
 @pytest.mark.parametrize(
     ("where", "value", "message"),
     [
-        ("format", 1, "format is 1, this release reads 4; keep the model again"),
+        ("format", 1, "format is 1, but this release reads 4; run the study"),
         ("format", None, "format is None"),
-        ("utterances", None, "utterances must say how many are in train, val, test"),
-        ("utterances", 24, "utterances must say how many are in train, val, test"),
-        ("utterances.test", None, "utterances must say how many are in train, val, test"),
-        ("utterances.test", 0, "utterances of test are '0', not a whole number of at least 1"),
-        ("utterances.val", True, "utterances of val are 'True'"),
-        ("utterances.test", "24", "utterances of test are '24'"),
-        ("utterances.test", 24.5, "utterances of test are '24.5'"),
+        ("utterances", None, "utterances must give the number of utterances of train, val, test"),
+        ("utterances", 24, "utterances must give the number of utterances of train, val, test"),
+        ("utterances.test", None, "utterances must give the number of utterances of train, val, test"),
+        ("utterances.test", 0, "utterances of test is '0', not a whole number of at least 1"),
+        ("utterances.val", True, "utterances of val is 'True'"),
+        ("utterances.test", "24", "utterances of test is '24'"),
+        ("utterances.test", 24.5, "utterances of test is '24.5'"),
         ("choices", None, "choices must have the settings of this release"),
         ("choices.heads", None, "'heads' does not fit"),
         ("choices.extra", 1, "'extra' does not fit"),
@@ -183,12 +183,12 @@ def changed(content: Any, path: str, value: Any) -> Any:
         ("choices.dropout", "x", "dropout='x' is not float"),
         ("choices.fusion", ["min"], "is not one of cls, min"),
         ("choices.fusion", "sum", "fusion='sum' is not one of"),
-        ("choices.hidden_dim", 16, "where config.json asks for"),
-        ("choices.modules", "no_xcbam", "is no part of the model"),
+        ("choices.hidden_dim", 16, "but config.json asks for"),
+        ("choices.modules", "no_xcbam", "is not part of the model"),
         ("graph.evaluation_graph", "mine", "evaluation_graph='mine' is not one of own, anchored, joint"),
         ("graph.ties", None, "graph must have the settings of this release ('ties' does not fit)"),
         ("graph.evaluation_size", 3, "evaluation_size=3 is too small for K 3,2"),
-        ("graph.k_audio", 4, "'audio_nearness' is int64 (40, 3), where config.json asks for int64 (40, 4)"),
+        ("graph.k_audio", 4, "'audio_nearness' is int64 (40, 3), but config.json asks for int64 (40, 4)"),
         ("seed", -1, "seed is '-1'"),
         ("seed", "1", "seed is '1'"),
         ("seed", None, "seed is 'None'"),
@@ -201,7 +201,7 @@ def changed(content: Any, path: str, value: Any) -> Any:
         ("graph", [3], "graph must have the settings of this release"),
         ("graph.k_audio", 0, "k_audio=0 must be a whole number of at least 1"),
         ("graph.k_text", True, "k_text='True' is not int"),
-        ("graph.k_text", 10**9, "k_text=1000000000 is too large to be meant"),
+        ("graph.k_text", 10**9, "k_text=1000000000 is too large; at most 65536 is allowed"),
         ("sizes", None, "sizes must have the settings of this release"),
         ("sizes.audio_dim", 0, "audio_dim=0 is not at least 1"),
         ("sizes.text_dim", "12", "text_dim='12' is not int"),
@@ -216,8 +216,12 @@ def changed(content: Any, path: str, value: Any) -> Any:
         ("system", "evil:Evil", "system is 'evil:Evil'"),
         ("system", "system", "no system is called 'system'"),
         ("system", "concat_mlp", "choices must have the settings of this release"),
-        ("system", "evil.py:Evil", "its system is evil.py:Evil, in a file that would be run; if you trust it, add"),
-        ("version", "2", "was made by another version of cemobam (another release of the tool has changed it)"),
+        (
+            "system",
+            "evil.py:Evil",
+            "system is evil.py:Evil, which is in a Python file that would be run; if you trust the file, add",
+        ),
+        ("version", "2", "was made by another version of cemobam (another release of the tool changed it)"),
         ("version", None, "was made by another version of cemobam"),
     ],
 )
@@ -242,7 +246,7 @@ def test_hostile_weights_are_told_in_one_line(model: Path, tmp_path: Path) -> No
     good = load_file(path)
     spoilt = {
         "is missing": {name: value for name, value in good.items() if name != "classifier.4.bias"},
-        "is no part of the model": {**good, "more": torch.zeros(2)},
+        "is not part of the model": {**good, "more": torch.zeros(2)},
         "is torch.float32 (3,)": {**good, "classifier.4.bias": torch.zeros(3)},
         "torch.float64": {**good, "classifier.4.bias": torch.zeros(4, dtype=torch.float64)},
         "holds NaN or infinity": {**good, "classifier.4.bias": torch.full((4,), torch.nan)},
@@ -397,7 +401,7 @@ def test_sequences_of_another_length_are_labelled_one_by_one(tmp_path: Path, mak
         (lambda x: x.pop("edge_index"), "'edge_index' is missing"),
         (lambda x: x.update(more=torch.zeros(1)), "'more' does not belong there"),
         (lambda x: x["edge_index"].fill_(40), "'edge_index' is int64 (2, "),
-        (lambda x: x["edge_index"].fill_(-1), "where config.json asks for int64 edges of 40 utterances"),
+        (lambda x: x["edge_index"].fill_(-1), "but config.json asks for int64 edges of 40 utterances"),
         (lambda x: x.update(edge_index=x["edge_index"][:1]), "'edge_index' is int64 (1, "),
         (lambda x: x.update(edge_index=x["edge_index"].float()), "'edge_index' is float32"),
         (lambda x: x.update(audio=x["audio"][:, :5].contiguous()), "asks for embeddings of 12 numbers"),
@@ -426,7 +430,7 @@ def test_more_neighbours_than_training_utterances_are_refused(model: Path) -> No
     save_file(tensors, model / "train.safetensors")
     content = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(changed(content, "graph.k_audio", 40)))
-    with pytest.raises(InputError, match=r"'audio_nearness' is int64 \(40, 40\), where config\.json asks for"):
+    with pytest.raises(InputError, match=r"'audio_nearness' is int64 \(40, 40\), but config\.json asks for"):
         load_model(model)
 
 
@@ -512,9 +516,9 @@ def test_a_model_of_a_users_file_is_read_with_the_file_alone(
     Path("was_run").unlink()
     asked = predict(folder, with_files / "test.safetensors")
     refusals = {
-        (): f"in a file that would be run; if you trust it, add --system {folder}/gru.py:GRU",
-        ("--system", "cemobam"): "the model is of gru.py:GRU; give the file that defines it",
-        ("--system", "gru.py:Other"): "--system gru.py:Other: the model is of gru.py:GRU; give FILE.py:GRU",
+        (): f"in a Python file that would be run; if you trust the file, add --system {folder}/gru.py:GRU",
+        ("--system", "cemobam"): "the model's system is gru.py:GRU; give the file that defines it",
+        ("--system", "gru.py:Other"): "--system gru.py:Other: the model's system is gru.py:GRU; give FILE.py:GRU",
         ("--system", "nowhere.py:GRU"): "--system nowhere.py:GRU: cannot be read (No such file or directory)",
     }
     for more, message in refusals.items():
@@ -535,7 +539,7 @@ def test_a_model_of_a_users_file_is_read_with_the_file_alone(
     (with_files / "theirs").mkdir()
     ours, _ = kept(small_fold, with_files / "theirs")
     asked = predict(ours, with_files / "test.safetensors", "--system", "gru.py:GRU")
-    assert "the model is of the tool's own system cemobam; leave the option out" in said(asked, capsys)
+    assert "the model's system is the tool's own cemobam; leave the option out" in said(asked, capsys)
 
 
 def forget_files() -> None:
@@ -566,12 +570,12 @@ def test_a_hostile_estimator_is_told_in_one_line(small_fold: Fold, with_files: P
         path.write_bytes(content)
         with pytest.raises(InputError) as error:
             load_model(folder, given)
-        assert re.search(r"estimator\.skops: (holds .*(Untrusted|system)|cannot be read as skops)", str(error.value))
+        assert re.search(r"estimator\.skops: (contains .*(Untrusted|system)|cannot be read as skops)", str(error.value))
         assert "\n" not in str(error.value)
         assert len(str(error.value)) < 600
     assert not Path("touched").exists()
     path.unlink()
-    with pytest.raises(InputError, match="holds no kept model"):
+    with pytest.raises(InputError, match="there is no model in this folder"):
         load_model(folder, given)
 
 

@@ -182,7 +182,7 @@ def test_whatever_a_trial_does_to_its_worker_the_others_go_on(
         "killed once": "",
         "out of memory once": "",
         "raises": "ValueError: no such",
-        "hangs": "ran past --trial-timeout 15 s",
+        "hangs": "took longer than --trial-timeout 15 s",
     }
     assert "in folds" in harmed["raises"].traceback
     assert {outcome.status for trial, outcome in found.items() if trial not in HARMS} == {"done"}

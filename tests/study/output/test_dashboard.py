@@ -369,7 +369,9 @@ def test_a_study_renamed_in_the_dashboard_loses_nothing(
     asked(storage, f"/api/studies/{number}/rename", study_name="mine/grid")
     renamed = Ledger(url, name="mine")
     assert renamed.utterances() == some_utterances()
-    assert renamed.new_outcomes("grid") == {trial.signature(facts.fingerprint): with_predictions(trial) for trial in trials}
+    assert renamed.new_outcomes("grid") == {
+        trial.signature(facts.fingerprint): with_predictions(trial) for trial in trials
+    }
 
 
 def test_a_failed_trial_says_why_on_its_page(make_ledger: Make, plan: Plan, facts: StudyFacts, tmp_path: Path) -> None:
