@@ -77,7 +77,7 @@ _BUNDLE_SECONDS = 10.0
 Tune's overhead for each bundle, about 90 ms on a machine with two cores, is then at most 1% of the work."""
 
 _STARTS = 3
-"""Number of starts in a row, per parallel worker, that may fail before a worker asks for a trial. Then the run stops."""
+"""Number of failed starts in a row, per parallel worker, after which the run stops: no worker will start."""
 
 _LOOK = 5.0
 """Seconds without a question after which the engine checks whether the cluster is still there."""
@@ -308,8 +308,8 @@ class RayEngine:
     def _gone(self, error: BaseException) -> InputError:
         where = f"at {self._address}" if self._address else "started here"
         return InputError(
-            f"--engine ray: the Ray cluster {where} has gone ({_short(error)}); what was recorded is kept, and "
-            "the same command goes on from there on a cluster that is up"
+            f"--engine ray: the connection to the Ray cluster {where} is lost ({_short(error)}); recorded trials are "
+            "kept, and the same command continues from there on a running cluster"
         )
 
     def _killed(self) -> Iterator[tuple[Trial, Outcome]]:
@@ -328,8 +328,8 @@ class RayEngine:
                 self._failed_starts += not waited
                 if self._failed_starts >= _STARTS * self._side_by_side:
                     raise InputError(
-                        f"--engine ray: workers end before they have begun ({death.cause}); this package must be "
-                        "installed on every node, in the same version"
+                        f"--engine ray: workers die before they start ({death.cause}); install the same version of "
+                        "this package on every node"
                     )
             elif len(assigned.group) == 1 and assigned.tries == TRIES:
                 reason = f"its worker died {TRIES} times ({death.cause}; often out of memory: try fewer --workers)"

@@ -257,7 +257,7 @@ def test_hostile_weights_are_told_in_one_line(model: Path, tmp_path: Path) -> No
             load_model(model)
         assert message in str(error.value)
         assert "model.safetensors" in str(error.value)
-    path.write_bytes(b"\x80\x04cos\nsystem\n")  # a pickle is no safetensors file, and is not run
+    path.write_bytes(b"\x80\x04cos\nsystem\n")  # a pickle is not a safetensors file, and is not run
     with pytest.raises(InputError, match="cannot be read as safetensors"):
         load_model(model)
     (model / "test_embedding.safetensors").write_bytes(b"x")
@@ -272,7 +272,7 @@ def test_models_are_kept_by_the_study_and_drawn_from(in_folder: Path, capsys: py
     before = pd.read_csv("results/demo/trials.csv")
     assert not Path("results/demo/models").exists()
     capsys.readouterr()
-    assert main([*SMALL, "--keep-models", "best"]) == 0  # the study is complete: only the chosen is trained again
+    assert main([*SMALL, "--keep-models", "best"]) == 0  # the study is complete: only the chosen model is trained again
     captured = capsys.readouterr()
     assert "2 models are kept, such as results" in captured.out
     assert "not the same" not in captured.err
@@ -445,7 +445,7 @@ def test_the_size_of_a_kept_model_is_known_before(model: Path, small_fold: Fold)
     configuration = trial_of().configuration
     size = size_in_bytes(configuration.system, configuration.graph, small_fold.train)
     files = sum((model / name).stat().st_size for name in ("model.safetensors", "train.safetensors"))
-    assert 0.8 * size < files < 1.5 * size  # at this size the files' heads count
+    assert 0.8 * size < files < 1.5 * size  # at this size, the headers of the files matter
     assert size_in_bytes(configuration.system, None, small_fold.train) < size
 
 
@@ -462,14 +462,14 @@ def test_a_model_of_another_format_or_without_its_weights_is_not_kept(model: Pat
     assert not keeping.has(trial)
 
 
-# Other systems than CemoBAM: the tool's own, and a user's.
+# Other systems than CemoBAM: the tool's own and a user's.
 
 SYSTEMS = ["cemobam", "concat_mlp", "gcn", "gatv2", "logistic", "svm", "knn", "prior", *FILES]
 
 
 @pytest.fixture
 def with_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder, with the users' files in it."""
+    """Return the working folder with the users' files in it."""
     monkeypatch.chdir(tmp_path)
     for name, content in FILES.items():
         Path(name.partition(":")[0]).write_text(content)
@@ -492,7 +492,7 @@ def test_a_model_of_any_system_gives_the_same_logits(small_fold: Fold, with_file
     )
     before = torch.random.get_rng_state()
     found = load_model(folder, str(folder / system) if ":" in system else None)
-    assert torch.equal(torch.random.get_rng_state(), before)  # to read a model draws nothing
+    assert torch.equal(torch.random.get_rng_state(), before)  # reading a model draws no random numbers
     with torch.no_grad():
         logits = found.model(batches["test"].inputs)
         assert torch.equal(logits, again.model(batches["test"].inputs))
@@ -526,7 +526,7 @@ def test_a_model_of_a_users_file_is_read_with_the_file_alone(
     Path("edited.py").write_text(noisy + "# a comment\n")
     refusal = said([*asked, "--system", "edited.py:GRU"], capsys)
     assert "was made by another version of edited.py:GRU (its file was changed)" in refusal
-    assert not Path("was_run").exists()  # whatever was refused, nothing was run
+    assert not Path("was_run").exists()  # no refused file was run
     Path("renamed.py").write_text(noisy)
     for path in (folder / "gru.py", Path("gru.py"), Path("renamed.py")):
         forget_files()
@@ -543,7 +543,7 @@ def test_a_model_of_a_users_file_is_read_with_the_file_alone(
 
 
 def forget_files() -> None:
-    """Forget the users' files that were run here, as a new process would not know them."""
+    """Forget the users' files that were run in this process, as in a new process."""
     for module in list(files._LOADED):
         del files._LOADED[module], sys.modules[module]
 
