@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 Group = tuple[Trial, ...]
-"""Trials that a worker gets at once: one on a CPU; on a GPU, several that can be trained as one stack."""
+"""Trials that a worker gets at once: one on a CPU, and several that can be trained as one stack on a GPU."""
 
 STACKED = 32
 """Largest number of trials in a group on a GPU. Trials that do not fit into its memory are given out again."""

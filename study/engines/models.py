@@ -304,7 +304,7 @@ class _Description:
         if not isinstance(names, list) or not all(isinstance(x, str) for x in names) or len(set(names)) != len(names):
             raise self._wrong("class_names must be a list of different names")
         if len(names) != self.sizes.num_classes:
-            raise self._wrong(f"{len(names)} class names for {self.sizes.num_classes} classes")
+            raise self._wrong(f"there are {len(names)} class names for {self.sizes.num_classes} classes")
         self.class_names = tuple(names)
         try:
             self.counts = _counts(content.get("utterances"))
@@ -312,14 +312,14 @@ class _Description:
             raise self._wrong(str(error)) from None
         seed = content.get("seed")
         if type(seed) is not int or not 0 <= seed < 2**63:
-            raise self._wrong(f"seed is {str(seed)[:40]!r}")
+            raise self._wrong(f"seed must be a whole number of at least 0, not {str(seed)[:40]!r}")
         self.seed = seed
 
     def system(self, given: str | None) -> System:
         """Return the system with its settings."""
         name = self._content.get("system")
         if not isinstance(name, str) or not re.fullmatch(r"\w+|[^/\\:]+\.py:\w+", name) or not name.isprintable():
-            raise self._wrong(f"system is {str(name)[:40]!r}")
+            raise self._wrong(f"system must be the name of a system, not {str(name)[:40]!r}")
         foreign = ":" in name
         if foreign and given is None:
             raise InputError(

@@ -612,17 +612,17 @@ def _cause(error: BaseException | None) -> str:
     if isinstance(error, RayTaskError) and error.cause is not None:
         return _short(error.cause)
     if isinstance(error, RayActorError):
-        told = str(error)
-        if "creation task" in told or "System error" in told:  # the last line is the error that was raised
-            return _short(RuntimeError(told.strip().splitlines()[-1]))
-        return next((words for sign, words in _SIGNS.items() if sign in told), "killed, or crashed")
+        message = str(error)
+        if "creation task" in message or "System error" in message:  # the last line is the error that was raised
+            return _short(RuntimeError(message.strip().splitlines()[-1]))
+        return next((words for sign, words in _SIGNS.items() if sign in message), "killed, or crashed")
     return _short(error) if error else "killed, or crashed"
 
 
 _SIGNS = {
     "low on memory": "Ray ended it because its node was low on memory",
-    "node is dead": "its node has gone",
-    "node died": "its node has gone",
+    "node is dead": "its node was lost",
+    "node died": "its node was lost",
 }
 """Parts of Ray's messages on deaths whose cause it knows, and the words that we use."""
 

@@ -477,7 +477,7 @@ def _unsound(trials: pd.DataFrame, about: About) -> str:
     """Return the fault of rows that no study would write, or an empty string if there is none."""
     strange = trials.loc[~trials["status"].isin(["done", "failed"]), "status"]
     if len(strange):
-        return f"row {strange.index[0] + 2} has status {str(strange.iloc[0])[:40]!r}"
+        return f"row {strange.index[0] + 2} has status {str(strange.iloc[0])[:40]!r} instead of done or failed"
     known = {about.base, *(row for block in about.blocks for row in block.rows)}
     for place, key in zip(trials.index, trials[list(about.identity)].itertuples(index=False, name=None), strict=True):
         if tuple(map(plain_value, key)) not in known:

@@ -136,7 +136,7 @@ class Ledger:
         return self._storage.optuna
 
     def optuna_study(self, block: str) -> optuna.Study | None:
-        """Return the Optuna study of a block, so that notes and figures can be added; `None` if it has no trial yet."""
+        """Return the Optuna study of a block, to add notes and figures to it, or `None` if it has no trial yet."""
         if self._last_read.get(block, -1) < 0:
             return None
         return optuna.load_study(study_name=self.study_name(block), storage=self._storage.optuna)

@@ -163,7 +163,7 @@ def test_what_uses_no_graph_is_trained_once_and_what_is_fitted_has_no_training()
     (mlp,), (logistic,) = of["concat_mlp"], of["logistic"]
     assert (mlp.graph, mlp.pair, mlp.get("k_audio"), mlp.get("epochs")) == (None, None, None, 100)
     assert (logistic.graph, logistic.training, logistic.get("lr")) == (None, None, None)
-    # one value alone is the result of the grid
+    # a system without a graph has one configuration in the whole grid
     assert len(Design(blocks={"grid": paper.grid}, system="concat_mlp").configurations("grid", ANY_PAIR)) == 1
 
 

@@ -226,7 +226,7 @@ def test_groups_of_a_users_block(block: Block, expected: tuple[int, int]) -> Non
 
 @pytest.mark.parametrize("in_group", [1, 3])
 def test_an_outcome_has_what_its_trial_predicted(data: StudyData, in_group: int) -> None:
-    """The result is the same for a trial alone and in a stack."""
+    """This holds for a trial that is trained alone and for trials in a stack."""
     labels = data.folds[0].test.labels
     outcomes = Attempts(data, "cpu").attempt(tuple(GRID[:in_group]))
     assert len(outcomes) == in_group
