@@ -54,7 +54,7 @@ def names(database: str = "results/demo/study.db") -> list[str]:
         ("--vary hidden_dim=8,,16", "--vary: 'hidden_dim=8,,16' is not a variation"),
         ("--vary hidden_dim=8,16,8", "--vary: 'hidden_dim=8,16,8' names 8 twice; write each once"),
         ("--vary lr=0.001,1e-3", "factor lr: the value 0.001 is given twice"),
-        ("--vary hidden_dim=8,wide", "its values must be all numbers, all names, or True and False: [8, 'wide']"),
+        ("--vary hidden_dim=8,wide", "its values must be all numbers, all names, or True and False, not [8, 'wide']"),
         ("--vary hidden_dim=0,8", "hidden_dim=0 must be a whole number of at least 1"),
         ("--vary hidden_dim=8,10", "hidden_dim=10 must be a multiple of heads=4"),
         ("--vary dropout=0.1,1.5", "dropout=1.5 must be less than 1"),
