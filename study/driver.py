@@ -1,4 +1,7 @@
-"""Running a study: what is designed, less what the ledger holds, through an engine, into the ledger."""
+"""The run of a study: an engine runs the trials of the design that the ledger does not hold yet.
+
+Each outcome goes into the ledger as soon as it is there.
+"""
 
 from __future__ import annotations
 
@@ -24,28 +27,30 @@ from study.ledger.ledger import Ledger
 from study.ledger.outcomes import Metric, Outcome, Split, StudyFacts
 
 _POLL_S = 1.0
-"""Seconds between looks at what other runs have done, when they have all that is left."""
+"""Seconds between two reads of the ledger while other runs train all the trials that are left."""
 
 _log = logging.getLogger(__name__)
 
 
 PairFrom = Literal["chosen", "given", "usual"]
+"""The source of a pair of K: a block's choice, the user, or the value that is used if there is neither."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a user asked for.
+    """The study that a user asked for.
 
     Attributes:
-        design: every block that there is, and what trials share.
-        blocks: the names of the blocks to run.
-        at: the pair for the blocks that need one; None: the one that the choosing block chooses.
-        otherwise: the pair where no block to run chooses one, and none was chosen before; None: there is none.
-        select_by: the metric that chooses.
-        select_on: the split that chooses.
-        rope: points within which two configurations count as practically the same.
-        until_clear: whether configurations get more seeds until their differences are clear.
-        tuning: what is tuned before it is compared; None: nothing is.
+        design: All known blocks, and the settings that trials share.
+        blocks: Names of the blocks to run.
+        at: Pair of K for the blocks that need one. `None` means the pair that the choosing block chooses.
+        otherwise: Pair of K if no block to run chooses one and none was chosen before. `None` means that there is no
+            such pair.
+        select_by: Metric that chooses.
+        select_on: Split that chooses.
+        rope: Largest difference, in points, at which two configurations count as practically the same.
+        until_clear: Whether configurations get more seeds until their differences are clear.
+        tuning: The tuning that comes before the comparison. `None` means no tuning.
     """
 
     design: Design
@@ -60,15 +65,16 @@ class Plan:
 
 
 class StudyRun:
-    """A plan against a ledger: what is asked for, what is known, what is missing.
+    """A plan and its ledger: the trials that are asked for, those that are known and those that are missing.
 
     Args:
-        plan: what was asked for.
-        ledger: what has been run.
-        facts: what the ledger keeps of the study.
+        plan: The study that the user asked for.
+        ledger: The ledger of the trials that have been run.
+        facts: The facts that the ledger keeps about the study.
 
     Attributes:
-        to_come: how many trials will be asked for when those are done that choose what they are.
+        to_come: Number of trials that will be asked for later, once the trials that choose their configurations are
+            done.
     """
 
     def __init__(self, plan: Plan, ledger: Ledger, facts: StudyFacts) -> None:
@@ -77,40 +83,43 @@ class StudyRun:
         self.ledger = ledger
         self._recorded: dict[str, dict[str, Outcome]] = {block: {} for block in plan.design.blocks}
         self._known: dict[str, Outcome] = {}
-        self._pair: tuple[Pair | None] | None = None  # as it was last worked out; None: something was learnt since
-        self._awaited: dict[str, Trial] = {}  # what this run has asked for and not heard of yet
-        self._told: set[str] = set()  # what this run knew as done when it began, or has been told of since
+        self._pair: tuple[Pair | None] | None = None  # cached pair; None: an outcome has arrived since
+        self._awaited: dict[str, Trial] = {}  # trials that this run asked for and that have no outcome yet
+        self._reported: set[str] = set()  # signatures done before this run began, or passed to on_outcome since
         self._on_outcome: Callable[[Trial, Outcome], None] = lambda *_: None
         self.to_come = 0
-        self._looks: dict[tuple[str, Configuration], int] = {}  # how many looks a configuration has gone beyond
+        self._looks: dict[tuple[str, Configuration], int] = {}  # looks after which a configuration got more seeds
         self.listen()
 
     @property
     def outcomes(self) -> Mapping[str, Outcome]:
-        """All that is known, by signature; of a trial that failed in one block and is done in another, the latter."""
+        """All known outcomes by signature. If a trial failed in one block and is done in another, it is done."""
         return self._known
 
     def listen(self) -> None:
-        """Learn what has been recorded since, by this run or another."""
-        # A trial that blocks share is trained once, whichever block it was trained for: all are looked into.
+        """Read the outcomes that this run or another has recorded since the last call."""
+        # Blocks share trials, and each is trained once, for any of them. So all blocks are read.
         for block in self.plan.design.blocks:
-            self._hear(block, self.ledger.news(block))
+            self._absorb(block, self.ledger.new_outcomes(block))
 
-    def _hear(self, block: str, news: Mapping[str, Outcome]) -> None:
-        for signature, outcome in news.items():
+    def _absorb(self, block: str, new_outcomes: Mapping[str, Outcome]) -> None:
+        for signature, outcome in new_outcomes.items():
             for known in (self._recorded[block], self._known):
                 if outcome.status == "done" or signature not in known or known[signature].status == "failed":
                     known[signature] = outcome
             self._pair = None
             if trial := self._awaited.pop(signature, None):
-                self._tell(trial, outcome)
+                self._report(trial, outcome)
 
-    def _tell(self, trial: Trial, outcome: Outcome) -> None:
-        self._told.add(self._signature(trial))
+    def _report(self, trial: Trial, outcome: Outcome) -> None:
+        self._reported.add(self._signature(trial))
         self._on_outcome(trial, outcome)
 
     def pair(self) -> Pair | None:
-        """Return the pair for the blocks that need one; None: what chooses it is not complete, or nothing does."""
+        """Return the pair for the blocks that need one.
+
+        It is `None` while the choosing block is not complete, and if there is no such block and no other pair.
+        """
         if self._pair is None:
             chooses = self.plan.design.choosing in self.plan.blocks
             self._pair = (self.plan.at or self._chosen() or (None if chooses else self.plan.otherwise),)
@@ -118,7 +127,7 @@ class StudyRun:
 
     @property
     def pair_from(self) -> PairFrom:
-        """How the pair is come by."""
+        """The source of the pair: the user, a block's choice, or the value that is used if there is neither."""
         if self.plan.at:
             return "given"
         return "chosen" if self._chosen() or self.plan.design.choosing in self.plan.blocks else "usual"
@@ -139,12 +148,12 @@ class StudyRun:
         )
 
     def trials(self, block: str) -> list[Trial]:
-        """The trials of a block; none while the pair that it needs is not known."""
+        """Return the trials of a block. Empty while the pair that it needs is not known."""
         pair = self.pair() if self.plan.design.needs_pair(block) else ANY_PAIR
         return self._trials_at(block, pair) if pair else []
 
     def planned(self, block: str) -> list[Trial]:
-        """The trials of a block; while the pair that it needs is not known, those at the first pair of the grid."""
+        """Return the trials of a block. While the pair that it needs is not known, the grid's first pair stands in."""
         return self._trials_at(block, self.pair() or first_pair(self.plan.design))
 
     def _trials_at(self, block: str, pair: Pair) -> list[Trial]:
@@ -152,10 +161,11 @@ class StudyRun:
         return self.plan.design.trials(block, pair, {one: self.seeds_of(block, one) for one in configurations})
 
     def confirms(self, block: str) -> bool:
-        """Return whether a block runs with fresh seeds: it is at a pair of K, and this study's grid chooses pairs.
+        """Return whether a block runs with fresh seeds.
 
-        That holds for a pair that the user gives as well: whoever has seen the grid may have chosen it there. A block
-        whose configurations were tuned runs with fresh seeds too, and tuning itself never.
+        It does if it runs at a pair of K and this study has a grid that chooses pairs. This also holds for a pair that
+        the user gives, because a user who has seen the grid may have chosen the pair there. A block of tuned
+        configurations runs with fresh seeds too, and a block that tunes never does.
         """
         design = self.plan.design
         if design.blocks[block].fresh or design.blocks[block].tunes:
@@ -163,91 +173,99 @@ class StudyRun:
         return design.choosing is not None and self.concerns(design.choosing) and design.needs_pair(block)
 
     def seeds_of(self, block: str, configuration: Configuration | None = None) -> tuple[int, ...]:
-        """Return the seeds of a configuration of a block; of None: those of the configuration with the most."""
+        """Return the seeds of a configuration of a block.
+
+        `None` stands for the configuration with the most seeds.
+        """
         design, confirms = self.plan.design, self.confirms(block)
         if design.blocks[block].tunes:
             return design.seeds[:1]
         if not (self.plan.until_clear and design.blocks[block].compared):
             return design.fresh_seeds if confirms else design.seeds
-        of = [n for (name, one), n in self._looks.items() if name == block and configuration in (None, one)]
-        n = LOOKS[max(of, default=0)]
+        looks = [n for (name, one), n in self._looks.items() if name == block and configuration in (None, one)]
+        n = LOOKS[max(looks, default=0)]
         return fresh_seeds(design.seeds, n) if confirms else more_seeds(design.seeds, n)
 
     def look_at(self, block: str, configuration: Configuration) -> int:
-        """Return how many looks have given a configuration of a block more seeds."""
+        """Return the number of looks after which a configuration of a block got more seeds."""
         return self._looks.get((block, configuration), 0)
 
     def forget_looks(self, block: str, before: Mapping[Configuration, int]) -> None:
-        """Take looks at some configurations of a block back, to as many as they had before."""
+        """Reset the number of looks of some configurations of a block.
+
+        Args:
+            block: Name of the block.
+            before: Number of looks to return to, by configuration.
+        """
         self._looks.update({(block, one): n for one, n in before.items()})
 
     def look_again(self, block: str, configurations: Iterable[Configuration]) -> None:
-        """Give some configurations of a block the seeds of the next look."""
+        """Add the seeds of the next look to some configurations of a block."""
         for one in configurations:
             self._looks[block, one] = self.look_at(block, one) + 1
 
     def put(self, block: Block) -> None:
-        """Ask for one block more, or for another one of its name, which could not be known before."""
+        """Add a block to the plan, or replace the one of the same name, because it could not be known before."""
         plan = self.plan
         names = plan.blocks if block.name in plan.blocks else (*plan.blocks, block.name)
         self.plan = replace(plan, design=plan.design.having(block), blocks=names)
         self._recorded.setdefault(block.name, {})
         self._pair = None
-        self._hear(block.name, self.ledger.news(block.name))
+        self._absorb(block.name, self.ledger.new_outcomes(block.name))
 
     def concerns(self, block: str) -> bool:
-        """Whether the block is asked for now or has been run before."""
+        """Return whether the block is asked for now or has been run before."""
         return block in self.plan.blocks or bool(self._recorded[block])
 
     def known(self, trials: Iterable[Trial]) -> dict[Trial, Outcome]:
-        """Those that have an outcome, with it."""
+        """Return the trials that have an outcome, with their outcomes."""
         outcomes = self.outcomes
         signatures = {trial: self._signature(trial) for trial in trials}
         return {trial: outcomes[signature] for trial, signature in signatures.items() if signature in outcomes}
 
     def knows_any(self) -> bool:
-        """Whether the ledger has any trial of the design, whatever its block."""
+        """Return whether the ledger has any trial of any block of the design."""
         return bool(self.known(trial for block in self.plan.design.blocks for trial in self.trials(block)))
 
     def _distinct(self, trials: Iterable[Trial]) -> list[Trial]:
-        """Return each trial once: what blocks share may have another name in each of them."""
+        """Return each trial once. A trial that blocks share may have a different name in each of them."""
         by_signature: dict[str, Trial] = {}
         for trial in trials:
             by_signature.setdefault(self._signature(trial), trial)
         return list(by_signature.values())
 
     def missing(self, trials: Iterable[Trial]) -> list[Trial]:
-        """Those that are not done."""
+        """Return the trials that are not done."""
         trials = list(trials)
         known = self.known(trials)
         return [trial for trial in trials if trial not in known or known[trial].status == "failed"]
 
     def counts(self) -> tuple[int, int]:
-        """How many trials are asked for and how many of them are done.
+        """Return the number of trials that are asked for, and the number of those that are done.
 
-        Before a pair is chosen, the blocks that wait for it count as if it were the first; before systems are tuned,
-        those that will be asked for count too.
+        Before a pair is chosen, the blocks that need it are counted at the first pair. Before systems are tuned, the
+        trials that will be asked for are counted too.
         """
         asked = self._distinct(trial for block in self.plan.blocks for trial in self.planned(block))
         known = self._distinct(trial for block in self.plan.blocks for trial in self.trials(block))
         return len(asked) + self.to_come, len(known) - len(self.missing(known))
 
     def run(self, engine: Engine, on_outcome: Callable[[Trial, Outcome], None], *, log: str = "") -> None:
-        """Run what is missing: the blocks that need no pair, then those at the pair that was chosen.
+        """Run the missing trials: first the blocks that need no pair, then those at the chosen pair.
 
-        Where the storage is shared, so is the work: other runs take what this one has not, and what they have when
-        nothing else is left is waited for, and taken over if they die.
+        If the storage is shared, several runs share the work. Each trial is trained by one run. When only trials of
+        other runs are left, this run waits for them, and takes over those of a run that died.
 
         Args:
-            engine: executes trials.
-            on_outcome: called after a trial has been recorded, by this run or by another.
-            log: the file that has what is logged, for failed trials to name.
+            engine: Engine that executes the trials.
+            on_outcome: Function that is called after this run or another has recorded a trial.
+            log: Path of the log file, which the records of failed trials name.
 
         Raises:
-            LedgerFailed: the storage refused to be written.
+            LedgerFailed: If the storage cannot be written.
         """
         self._on_outcome = on_outcome
-        self._told = {signature for signature, outcome in self.outcomes.items() if outcome.status == "done"}
+        self._reported = {signature for signature, outcome in self.outcomes.items() if outcome.status == "done"}
         with ExitStack() as stack:
             leases = stack.enter_context(self.ledger.leases()) if self.ledger.shared else None
             waiting = [block for block in self.plan.blocks if self.plan.design.needs_pair(block)]
@@ -259,14 +277,14 @@ class StudyRun:
                 if engine.stacks:
                     missing = by_stack(missing)
                 self._awaited = {self._signature(trial): trial for trial in missing}
-                for trial, outcome in self.known(asked).items():  # by a run that is a stage ahead
-                    if self._signature(trial) not in self._told | self._awaited.keys():
-                        self._tell(trial, outcome)
+                for trial, outcome in self.known(asked).items():  # done by another run, which is a stage ahead
+                    if self._signature(trial) not in self._reported | self._awaited.keys():
+                        self._report(trial, outcome)
                 while self._awaited:
                     free = self._free(leases)
                     first = next(free, None)
                     if first is None:
-                        _log.info("waiting for %d trials that other runs have", len(self._awaited))
+                        _log.info("waiting for %d trials that other runs are training", len(self._awaited))
                         time.sleep(_POLL_S)
                         self.listen()
                         continue
@@ -281,14 +299,14 @@ class StudyRun:
                             leases.give_back([signature])
 
     def _free(self, leases: Leases | None) -> Iterator[Trial]:
-        """What is awaited, one by one, and nobody else has."""
+        """Yield the awaited trials that no other run has taken, one by one."""
         if leases is None:
             yield from list(self._awaited.values())
             return
         taken: set[str] = set()
         while signatures := leases.take((s for s in self._awaited if s not in taken), 1):
             taken.update(signatures)
-            self.listen()  # before we had it, another may have done it
+            self.listen()  # another run may have done it before this run took the lease
             for signature in signatures:
                 if signature in self._awaited:
                     yield self._awaited[signature]
@@ -296,7 +314,7 @@ class StudyRun:
                     leases.give_back([signature])
 
     def share(self) -> None:
-        """Record in each block what another has done already, so that each can be browsed by itself."""
+        """Record in each block the trials that another block has done, so that every block is complete by itself."""
         done = {signature: o for signature, o in self.outcomes.items() if o.status == "done"}
         for block in self.plan.blocks:
             for trial in self.trials(block):
@@ -306,13 +324,13 @@ class StudyRun:
                     self._record(block, trial, done[signature])
 
     def _record(self, block: str, trial: Trial, outcome: Outcome) -> None:
-        self._hear(block, self.ledger.record(self.plan.design.blocks[block], trial, outcome))
+        self._absorb(block, self.ledger.record(self.plan.design.blocks[block], trial, outcome))
 
     def _signature(self, trial: Trial) -> str:
         return trial.signature(self.facts.fingerprint)
 
     def told(self, trial: Trial) -> dict[str, Any]:
-        """Return what tells a trial from the others of the study."""
+        """Return the settings, fold and seed that distinguish a trial from the others of the study."""
         return trial.parameters((*IDENTITY, *self.plan.design.factors))
 
     def _log(self, trial: Trial, outcome: Outcome) -> None:
@@ -330,7 +348,7 @@ class StudyRun:
 
 
 def first_pair(design: Design) -> Pair:
-    """Return the first pair that the choosing block tries, for counting what waits for its choice."""
+    """Return the first pair that the choosing block tries. It is used to count the trials that need the choice."""
     if design.choosing is None:
         return ANY_PAIR
     return next((one.pair for one in design.configurations(design.choosing, ANY_PAIR) if one.pair), ANY_PAIR)

@@ -16,13 +16,13 @@ from cemobam_core.systems.cemobam import CemoBAMNetwork
 
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}
 
-# A batch norm takes the bias before it away again: its gradient is rounding noise, of which Adam makes steps.
+# A batch norm cancels the bias before it. The bias's gradient is rounding noise, which Adam turns into steps.
 BEFORE_BATCH_NORM = ("projection.layers.0.bias", "hidden.0.bias", "hidden.1.bias")
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How the paper, or the authors' code, has it."""
+    """The settings of one reading of the method: the paper's or that of the authors' code."""
 
     system: CemoBAM
     gather_from: GatherFrom
@@ -44,12 +44,12 @@ SIZES = Sizes(audio_dim=10, text_dim=6, num_classes=3)
 
 
 def system_of(reading: str, **changes: object) -> CemoBAM:
-    """A small CemoBAM of a reading."""
+    """Return a small CemoBAM with the settings of a reading."""
     return replace(READINGS[reading].system, **({"hidden_dim": 32} | changes))  # type: ignore[arg-type]
 
 
 def model_of(reading: str, **changes: object) -> CemoBAMNetwork:
-    """Its network, for the sizes of the batches here."""
+    """Return the network of a reading, for the sizes of the batches here."""
     return system_of(reading, **changes).build(SIZES)
 
 
@@ -62,7 +62,7 @@ def any_batch(
     k: tuple[int, int] = (2, 1),
     gather_from: GatherFrom = "chosen",
 ) -> Batch:
-    """Random utterances of up to so many audio and text steps; zero steps: utterance-level."""
+    """Return random utterances with up to this many audio and text steps. Zero steps means utterance level."""
     generator = torch.Generator().manual_seed(seed)
     x: list[torch.Tensor] = []
     masks: list[torch.Tensor | None] = []
@@ -76,7 +76,7 @@ def any_batch(
 
 
 def joint_batches(splits: Mapping[str, FeatureSet], k_audio: int, k_text: int) -> dict[str, Batch]:
-    """Each split, and but for train in a graph with the training utterances (``evaluation_graph="joint"``)."""
+    """Return the splits; val and test share a graph with the training utterances (``evaluation_graph="joint"``)."""
     train, made = splits["train"], {}
     for name, split in splits.items():
         if name == "train":
@@ -98,7 +98,7 @@ def graphs_of(
     *,
     gather_from: GatherFrom = "chosen",
 ) -> list[Batch]:
-    """One batch a trial: the same utterances, another graph."""
+    """Return one batch per trial, with the same utterances and different graphs."""
     ks = [(1 + trial % 3, 3 - trial % 3) for trial in range(trials)]
     return [any_batch(n, steps, seed, dtype, k=k, gather_from=gather_from) for k in ks]
 
@@ -106,7 +106,7 @@ def graphs_of(
 def one_step(
     model: nn.Module, batch: Batch, *, seed: int, forward: Callable[[Inputs], torch.Tensor] | None = None
 ) -> dict[str, torch.Tensor]:
-    """Logits, loss, every gradient and every buffer of one forward and backward pass.
+    """Return logits, loss, every gradient and every buffer of one forward and backward pass.
 
     ``forward`` is another way to compute the logits with the weights of the model.
     """
@@ -127,7 +127,7 @@ def one_step(
 
 
 def any_graph(n: int, edges: int, seed: int, *, loops: bool) -> torch.Tensor:
-    """Random edges without duplicates, in no order; some nodes have none but perhaps their own loop."""
+    """Return random edges without duplicates, unordered. Some nodes have no edge except perhaps a self-loop."""
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randint(n * n, (edges,), generator=generator)
     if loops:

@@ -38,18 +38,18 @@ def compared(
     without_chgat: float | None = None,
     rng: int = 0,
 ) -> Results:
-    """A study of systems, with predictions.
+    """Return the results of a study of systems, with predictions.
 
     Args:
-        points: by system, of WA by which it is better than 70% with default settings.
-        tuned: likewise, with the configuration that validation chose; None: there is no block ``tuned``.
-        luck: of all systems.
-        seeds: that all run with.
-        utterances: of the test split, and as many of the validation split.
-        folds: into which the test utterances fall in turn.
-        dataset: its name.
-        without_chgat: likewise of the ablation without CH-GAT; None: there is no block ``ablation``.
-        rng: the state of all luck.
+        points: Points of WA above 70% with default settings, by system.
+        tuned: The same with the configuration that validation chose. `None` means that there is no block ``tuned``.
+        luck: Luck of all systems.
+        seeds: Seeds that all systems run with.
+        utterances: Number of utterances of the test split, and of the validation split.
+        folds: Number of folds. The test utterances are dealt to them in turn.
+        dataset: Name of the data set.
+        without_chgat: Points of the ablation without CH-GAT. `None` means that there is no block ``ablation``.
+        rng: Random generator of all luck.
     """
     random = np.random.default_rng(rng)
     named = [(name, "paper", "full", x) for name, x in points.items()]

@@ -1,4 +1,4 @@
-"""What several tests use: services, a small study, small feature sets, the released material where it is at hand."""
+"""Shared fixtures: services, a small study, small feature sets, and the authors' released material if available."""
 
 from __future__ import annotations
 
@@ -28,26 +28,28 @@ SERVICES = {
     "browser": (shutil.which("chromium") and shutil.which("chromedriver"), "chromium chromium-driver"),
     "latex": (shutil.which("pdflatex"), "texlive-publishers"),
 }
-"""By marker: the service if it is installed, and the Debian packages that bring it."""
+"""The service of each marker if it is installed, and the Debian packages that install it."""
 
-# Deadlines and data that is slow to draw tell of a busy machine, not of a fault.
+# Missed deadlines and slow data generation show that the machine is busy, not that there is a fault.
 _ALWAYS = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 settings.register_profile("quick", _ALWAYS, max_examples=15, derandomize=True)
 settings.register_profile("thorough", _ALWAYS, max_examples=100)
 settings.load_profile("quick")
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a shell's background, and whatever is started inherits that
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # when started in the background of a shell; child processes inherit this
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-gc.freeze()  # statsmodels collects garbage at every correction, and what was imported so far is none
+gc.freeze()  # statsmodels collects garbage at every correction, and need not scan the modules imported so far
 torch.set_num_threads(1)
 if not torch.cuda.is_available():
-    os.environ["TRITON_INTERPRET"] = "1"  # read when Triton is imported: it runs the GPU's kernels here
+    os.environ["TRITON_INTERPRET"] = "1"  # Triton reads this when it is imported, and then runs GPU kernels on the CPU
 
 
-@pytest.hookimpl(wrapper=True)  # before pytest-xdist looks for groups
+@pytest.hookimpl(wrapper=True)  # runs before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
-    """Let the tests that need a service share it: of several test processes, one runs them all."""
+    """Run all tests that need a service in one of the test processes, so that they share it."""
     for item in items:
         for marker in ("ray", *SERVICES):
             if item.get_closest_marker(marker):
@@ -58,7 +60,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip a test whose service is not installed; in continuous integration, where all of them are, fail it."""
+    """Skip a test whose service is not installed. In continuous integration, where all are installed, fail it."""
     for marker, (service, packages) in SERVICES.items():
         if item.get_closest_marker(marker) and not service:
             stop = pytest.fail if os.environ.get("CI") else pytest.skip
@@ -69,13 +71,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def _nothing_outlives_its_test() -> Iterator[None]:
     before = signal.getsignal(signal.SIGTERM)
     yield
-    signal.signal(signal.SIGTERM, before)  # a command that ran here has set its own
+    signal.signal(signal.SIGTERM, before)  # a command that ran in this process has set its own handler
     end_all()
 
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[PostgreSQL]:
-    """A PostgreSQL server on loopback."""
+    """Start a PostgreSQL server on loopback."""
     server = PostgreSQL()
     yield server
     server.remove()
@@ -83,7 +85,7 @@ def postgresql() -> Iterator[PostgreSQL]:
 
 @pytest.fixture(scope="session")
 def _small_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a small study of the demo, run once, whichever of the test processes needs it first."""
+    """Return the folder of a small study of the demo. The first test process that needs it runs it, once."""
     shared = tmp_path_factory.getbasetemp()
     shared = shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared
     folder = shared / "small_study"
@@ -100,7 +102,7 @@ def _small_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def small_study(_small_study: Path, in_folder: Path) -> Path:
-    """A copy of a small study of the demo, as :data:`runs.SMALL` asks for it: the working folder."""
+    """Copy the small study of the demo (:data:`runs.SMALL`) to a new folder and make it the working folder."""
     for name in ("results", "plots"):
         shutil.copytree(_small_study / name, in_folder / name)
     return in_folder
@@ -108,7 +110,7 @@ def small_study(_small_study: Path, in_folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Chromium, driven by selenium; whatever a page logs or asks for is noted."""
+    """Start Chromium, driven by selenium, and record the logs and requests of pages."""
     from selenium import webdriver
 
     options = webdriver.ChromeOptions()
@@ -129,13 +131,13 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture
 def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw no figure: half of the time of a small run goes into them."""
+    """Draw no figures, because they take half of the time of a small run."""
     monkeypatch.setattr("study.output.report.drawings", lambda _: {})
 
 
 @pytest.fixture
 def real_pickle() -> Path:
-    """One split of real IEMOCAP features, in the authors' own file."""
+    """Return one split of real IEMOCAP features from the authors' own file."""
     path = RELEASED / "features" / "IEMOCAP_BERT_WAV2VEC_val.pkl"
     if not path.exists():
         pytest.skip(f"the released features are not at hand ({path.name} beside the checkout)")
@@ -144,13 +146,13 @@ def real_pickle() -> Path:
 
 @pytest.fixture
 def make_features() -> Callable[..., FeatureSet]:
-    """A factory of small random feature sets."""
+    """Return a factory of small random feature sets."""
     return _make_features
 
 
 @pytest.fixture
 def small_fold() -> Fold:
-    """Three small splits that a study can be run on in a moment."""
+    """Return three small splits on which a study runs in a moment."""
     return Fold(
         train=_make_features(40, seed=1, name="train"),
         val=_make_features(24, seed=2, name="val"),
@@ -183,7 +185,7 @@ def _make_features(
 
 @pytest.fixture
 def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A fresh working folder, with the project importable for subprocesses."""
+    """Change to a new working folder, with the project importable for subprocesses."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     return tmp_path

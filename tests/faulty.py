@@ -1,4 +1,4 @@
-"""Study data that does harm to whoever trains certain trials of it."""
+"""Study data that harms the worker that trains certain trials."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from study.engines.execution import StudyData
 
 @dataclass(frozen=True, eq=False)
 class Faulty:
-    """Study data, and what it does when a worker takes its folds to execute a trial.
+    """Study data that does a harm when a worker reads its folds to execute a trial.
 
     Attributes:
-        data: that it is otherwise.
-        marks: a folder, in which each harm that was done leaves a file, ``<harm>=<when>``.
-        harms: by trial.
+        data: The study data without the harm.
+        marks: Folder in which each harm leaves a file ``<harm>=<when>``.
+        harms: Harms by trial.
     """
 
     data: StudyData
@@ -38,7 +38,7 @@ class Faulty:
         return self.data.graph(*arguments)
 
     def done(self, harm: str) -> int:
-        """How many times."""
+        """Return how many times a harm was done."""
         return len(list(self.marks.glob(f"{harm}=*")))
 
     @property

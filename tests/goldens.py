@@ -1,4 +1,4 @@
-"""Values recorded from the comparators' own code, which lie beside the checkout."""
+"""Values that were recorded from the comparators' own code. The files lie beside the checkout."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "comparators" / "golde
 
 
 def golden_of(name: str) -> dict[str, Any]:
-    """Return a file's tensors by name, ``state`` and ``grad`` as dictionaries, and its ``metadata``; else skip."""
+    """Return the tensors of a file by name, with ``state`` and ``grad`` as dictionaries, and its ``metadata``.
+
+    Skip the test if the file is missing.
+    """
     path = GOLDEN / f"{name}.safetensors"
     if not path.exists():
         pytest.skip(f"the values recorded from the comparators' code are not at hand ({path.name} beside the checkout)")
@@ -34,12 +37,13 @@ def golden_of(name: str) -> dict[str, Any]:
 
 
 def assert_it_is_theirs(model: nn.Module, golden: dict[str, Any], names: dict[str, str]) -> None:
-    """Give a model their weights; assert that logits, loss and every gradient are the recorded ones.
+    """Load the recorded weights into a model, and assert that logits, loss and gradients are the recorded ones.
 
     Args:
-        model: of the same sizes.
-        golden: what :func:`golden_of` returns.
-        names: by the beginning of a name of theirs, that of ours; weights whose name is not among them are not loaded.
+        model: Model of the same sizes.
+        golden: Result of :func:`golden_of`.
+        names: Prefixes of our weights' names, by the prefixes of the recorded names. Weights with other names are not
+            loaded.
     """
 
     def ours(named: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""A study without training: designs, facts and an engine whose outcomes are a function of the trial."""
+"""A study without training: designs, facts, and an engine whose outcomes depend only on the trial."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ from study.papers.cemobam import paper
 CLASSES = ("anger", "happiness", "neutral", "sadness")
 
 LABELS = np.arange(32) % len(CLASSES)
-"""Of the test utterances of a fold."""
+"""Labels of the test utterances of a fold."""
 
 
 def invented(trial: Trial) -> Outcome:
-    """An outcome that depends on the trial alone, with its predictions; validation likes K 2,1."""
+    """Return an outcome with predictions that depends only on the trial. Validation prefers K 2,1."""
     digest = hashlib.shake_256(repr(trial).encode()).digest(len(METRICS) + len(LABELS))
     metrics = {name: byte / 512 for name, byte in zip(METRICS, digest, strict=False)}
     if trial.configuration.pair == Pair(2, 1):
         metrics["val_wa"] = 0.9 + metrics["val_wa"] / 100
     drawn = np.frombuffer(digest[len(METRICS) :], np.uint8)
-    predicted = np.where(drawn < 128, LABELS, drawn % 4)  # five in eight are right
+    predicted = np.where(drawn < 128, LABELS, drawn % 4)  # five in eight are correct
     return predicting(Outcome(status="done", seconds=0.5, device="cpu", metrics=metrics), predicted)
 
 
 def unpredicted(trial: Trial) -> Outcome:
-    """An invented outcome as ledgers have it that are from before predictions were kept."""
+    """Return an invented outcome as in old ledgers, without predictions."""
     return replace(invented(trial), predicted=b"")
 
 
 def predicting(outcome: Outcome, predicted: npt.NDArray[Any]) -> Outcome:
-    """Return an outcome with predictions of the test utterances, and all that follows from them."""
+    """Return an outcome with predictions of the test utterances, and the metrics that follow from them."""
     tested = scores(predicted, LABELS, np.zeros_like(LABELS), len(CLASSES))
     metrics = {**outcome.metrics, **{f"test_{name}": score for name, score in tested.items()}}
     return replace(
@@ -59,7 +59,7 @@ def predicting(outcome: Outcome, predicted: npt.NDArray[Any]) -> Outcome:
 
 
 def demo_utterances(folds: int = 1) -> TestUtterances:
-    """The test utterances of the study of :func:`demo_plan`."""
+    """Return the test utterances of the study of :func:`demo_plan`."""
     return TestUtterances(
         ids=tuple(f"u{i:03d}" for i in range(folds * len(LABELS))),
         labels=tuple(LABELS.tolist()) * folds,
@@ -72,7 +72,7 @@ def demo_utterances(folds: int = 1) -> TestUtterances:
 
 
 class FakeEngine:
-    """Keeps count of what it ran; fails or stops where it is told to."""
+    """An engine that records the trials that it ran, and fails or stops on demand."""
 
     stacks = False
 
@@ -109,7 +109,7 @@ class FakeEngine:
 
 
 def run_to_the_end(asked: Plan, ledger: Ledger, engine: FakeEngine) -> StudyRun:
-    """Run a study until nothing more is asked for, as the command does."""
+    """Run a study until it asks for no more trials, as the command does."""
     run = StudyRun(asked, ledger, replace(demo_facts(), folds=asked.design.folds))
     catch_up(run, name="demo")
     run.run(engine, lambda *_: None)
@@ -119,7 +119,7 @@ def run_to_the_end(asked: Plan, ledger: Ledger, engine: FakeEngine) -> StudyRun:
 
 
 def demo_facts() -> StudyFacts:
-    """What a ledger keeps of the study of :func:`demo_plan`."""
+    """Return the facts that a ledger keeps about the study of :func:`demo_plan`."""
     return StudyFacts(
         dataset="demo",
         title="demo (synthetic)",
@@ -139,13 +139,16 @@ def small_design(
     folds: int = 1,
     **settings: Value,
 ) -> Design:
-    """The paper's blocks and the gaps over a small grid, with some settings changed."""
+    """Return a design of the paper's blocks and the gaps over a small grid, with some settings changed."""
     pairs = {"k_audio": tuple(k_audio), "k_text": tuple(k_text)}
     blocks = {block.name: with_values(block, pairs) for block in (*paper.blocks, *paper.optional)}
     return Design(blocks=blocks, profile=profile, settings=settings, seeds=tuple(seeds), folds=folds)
 
 
 def demo_plan(*, seeds: Iterable[int] = (0, 1)) -> Plan:
-    """A plan of 2 x 3 pairs, and with fresh seeds the four fusions and two more ablations: 12 trials for each seed."""
+    """Return a plan of 12 trials for each seed.
+
+    They are 2 x 3 pairs and, with fresh seeds, the four fusions and two more ablations.
+    """
     design = small_design(k_text=(1, 2, 3), seeds=seeds, epochs=2)
     return Plan(design=design, blocks=("grid", "fusion", "ablation"), at=None, select_by="wa", select_on="val")

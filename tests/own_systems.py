@@ -39,7 +39,7 @@ class Network(nn.Module):
         states = [gru(x)[1][-1] for gru, x in ((self.audio, inputs.audio), (self.text, inputs.text))]
         return self.classifier(self.scale * torch.cat(states, dim=-1)) + self.bias
 '''
-"""A neural system: parameters of its own, a buffer that is not among its weights, no graph."""
+"""A neural system with its own parameters, a buffer that is not among its weights, and no graph."""
 
 NEAREST = '''\
 """The nearest neighbours in the training split."""
@@ -63,4 +63,4 @@ class Nearest(EstimatorSystem):
 """A system that scikit-learn fits."""
 
 FILES = {"gru.py:GRU": GRU, "nearest.py:Nearest": NEAREST}
-"""By the name that ``--system`` takes, the content of the file."""
+"""Contents of the files, by the name that ``--system`` takes."""

@@ -29,17 +29,18 @@ def results_of(
     seconds: Sequence[float] | None = None,
     class_names: Sequence[str] = CLASSES,
 ) -> Results:
-    """A study of the paper's blocks at K 8,7.
+    """Return the results of a study of the paper's blocks at K 8,7.
 
     Args:
-        predicted: by fusion, a row per seed and a column per utterance; the study's own is ``min``.
-        labels: of the utterances.
-        ids: likewise; numbers where none are given.
-        folds: likewise; one fold where none are given.
-        speakers: likewise.
-        sessions: likewise.
-        seconds: likewise.
-        class_names: of the study.
+        predicted: Predictions by fusion, with one row per seed and one column per utterance. The study's own fusion is
+            ``min``.
+        labels: Labels of the utterances.
+        ids: Identifiers of the utterances. The default is numbers.
+        folds: Folds of the utterances. The default is one fold.
+        speakers: Speakers of the utterances.
+        sessions: Sessions of the utterances.
+        seconds: Lengths of the utterances in seconds.
+        class_names: Class names of the study.
     """
     of_fold = np.zeros(len(labels), np.int64) if folds is None else np.asarray(folds)
     count = int(of_fold.max()) + 1
@@ -57,7 +58,7 @@ def results_of(
     held = []
     seeds = len(next(iter(predicted.values())))
     for fusion, by_seed in predicted.items():
-        for seed, labelled in enumerate(by_seed, seeds):  # that took no part in choosing the pair
+        for seed, labelled in enumerate(by_seed, seeds):  # seeds that took no part in choosing the pair
             for fold in range(count):
                 here = of_fold == fold
                 given = np.where(here, labelled, -1)

@@ -1,4 +1,4 @@
-"""Studies whose trials predict something: simulated results with predictions beside them."""
+"""Studies with predictions: simulated results with predictions beside them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def some_utterances(n: int = 60) -> TestUtterances:
 
 
 def predicting(results: Results, utterances: TestUtterances | None = None) -> Results:
-    """Return the results with predictions, 70% of them right by luck, and with the WA that they give."""
+    """Return the results with random predictions, of which 70% are correct, and with the WA that they give."""
     utterances, rng = utterances or some_utterances(), np.random.default_rng(0)
     labels = np.array(utterances.labels)
     right = rng.random((len(results.trials), len(labels))) < 0.7

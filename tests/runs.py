@@ -1,4 +1,4 @@
-"""Runs of the study: in a process of their own, as a user types them, or here, where the process is not the point."""
+"""Runs of the study: in a separate process, as a user types them, or in the test's process if that is enough."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ ROOT = Path(__file__).resolve().parent.parent
 
 SMALL = ["--k-audio", "1,3", "--k-text", "1:2", "--seeds", "2", "--epochs", "2", "--workers", "2"]
 TRIALS = 2 * (2 * 2) + 2 * (4 + 2)
-"""Of a study as :data:`SMALL` asks for it: the grid with two seeds, then with two fresh ones four fusions and two more
-ablations."""
+"""Trials of the study :data:`SMALL`: the grid with two seeds, then four fusions and two more ablations with two fresh
+seeds."""
 
 _STARTED: list[subprocess.Popen[str]] = []
 
 PATIENCE_S = 600.0
-"""Seconds after which a run counts as hanging. It is far more than any takes, even on a machine that is busy."""
+"""Seconds after which a run counts as hanging, far more than any run takes even on a busy machine."""
 
 
 def start(*arguments: str, **options: Any) -> subprocess.Popen[str]:
-    """Start ``run_grid.py`` in a process of its own."""
+    """Start ``run_grid.py`` in a separate process."""
     return start_python(str(ROOT / "run_grid.py"), *arguments, **options)
 
 
 def start_cemobam(*arguments: str, **options: Any) -> subprocess.Popen[str]:
-    """Start ``cemobam`` in a process of its own."""
+    """Start ``cemobam`` in a separate process."""
     return start_python(
         "-c", "import sys; from study.commands import cemobam; sys.exit(cemobam())", *arguments, **options
     )
 
 
 def start_python(*arguments: str, **options: Any) -> subprocess.Popen[str]:
-    """Start Python in a process of its own, which ends with the test at the latest."""
+    """Start Python in a separate process, which ends with the test at the latest."""
     process = subprocess.Popen(
         [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
     )
@@ -54,7 +54,7 @@ def start_python(*arguments: str, **options: Any) -> subprocess.Popen[str]:
 
 
 def end_all() -> None:
-    """Kill what a test has started and, because it failed, not ended: it would disturb the tests that follow."""
+    """Kill the processes that a failed test started and did not end, because they would disturb later tests."""
     while _STARTED:
         process = _STARTED.pop()
         process.kill()
@@ -72,7 +72,7 @@ def ended(process: subprocess.Popen[str], *, status: int = 0) -> tuple[str, str]
 
 
 def run(*arguments: str, status: int = 0) -> str:
-    """Run ``run_grid.py`` in a process of its own and return its standard output."""
+    """Run ``run_grid.py`` in a separate process and return its standard output."""
     return ended(start(*arguments), status=status)[0]
 
 
@@ -90,19 +90,19 @@ def _here(command: Callable[[list[str]], int], arguments: tuple[str, ...], statu
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
         try:
             returned = command(list(arguments))
-        except SystemExit as stop:  # the way in which argparse ends
+        except SystemExit as stop:  # argparse ends with it
             returned = int(stop.code or 0)
     assert returned == status, out.getvalue() + err.getvalue()
     return out.getvalue(), err.getvalue()
 
 
 def trials(folder: str = "results/demo") -> pd.DataFrame:
-    """Read the trials of a study, without what may differ from run to run."""
+    """Read the trials of a study, without the columns that may differ from run to run."""
     return pd.read_csv(f"{folder}/trials.csv").drop(columns=["seconds", "device"])
 
 
 def until(condition: Callable[[], bool], what: str, process: subprocess.Popen[str] | None = None) -> None:
-    """Wait until a condition holds, and fail where it never does or the process ends first."""
+    """Wait until a condition holds. Fail if it never does or the process ends first."""
     deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline, f"never: {what}"
@@ -111,12 +111,12 @@ def until(condition: Callable[[], bool], what: str, process: subprocess.Popen[st
 
 
 def interrupt(process: subprocess.Popen[str]) -> None:
-    """Press Ctrl-C in a terminal: the whole process group of the run hears of it."""
+    """Press Ctrl-C as in a terminal, which signals the whole process group of the run."""
     os.killpg(process.pid, signal.SIGINT)
 
 
 def alive(process: psutil.Process) -> bool:
-    """Return whether a process runs; a zombie, which waits to be asked for its exit status, does not."""
+    """Return whether a process is running. A zombie, whose exit status was not read yet, is not."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -124,12 +124,12 @@ def alive(process: psutil.Process) -> bool:
 
 
 def recorded(database: str = "results/demo/study.db") -> int:
-    """Count the trials in a ledger, as another program may that can roll back what a kill left."""
+    """Count the trials in a ledger, as another program would that may roll back a transaction left by a kill."""
     if not Path(database).exists():
         return 0
     try:
         with contextlib.closing(sqlite3.connect(f"file:{database}?mode=rw", uri=True)) as connection:
             (count,) = connection.execute("select count(*) from trials").fetchone()
             return int(count)
-    except sqlite3.OperationalError:  # its tables are being made
+    except sqlite3.OperationalError:  # its tables are just being created
         return 0

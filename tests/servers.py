@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the tests' own, from the system's packages."""
+"""A PostgreSQL server for the tests, from the system's packages."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ class PostgreSQL:
         self._run("pg_ctl", "-D", str(self._data), "-l", str(self._folder / "log"), "-w", "-o", options, "start")
 
     def stop(self) -> None:
-        """At once, as a server is that loses its power: connections are cut."""
+        """Stop the server at once and cut its connections, as in a power failure."""
         self._run("pg_ctl", "-D", str(self._data), "-m", "immediate", "-w", "stop")
 
     def new_database(self) -> str:
-        """An empty database's URL."""
+        """Create an empty database and return its URL."""
         name = f"study{next(self._names)}"
         engine = sqlalchemy.create_engine(self._url("postgres"), isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:

@@ -1,4 +1,4 @@
-"""The documents: what they show a user to type runs as it stands."""
+"""The documents: all commands and code in them run as they are written."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ PAGES = [
 
 
 def python_blocks(page: str) -> list[tuple[int, str]]:
-    """The Python code of a page: where it begins, and what it says."""
+    """Return the Python blocks of a page: where each begins, and its code."""
     text = (ROOT / page).read_text()
     fences = re.finditer(r"^```python\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
     return [(text.count("\n", 0, fence.start(1)), fence[1]) for fence in fences]
 
 
 def commands(text: str) -> Iterator[str]:
-    """The indented lines of a text and those of its shell blocks, continued ones as one."""
+    """Return the indented lines of a text and the lines of its shell blocks. Continued lines are joined."""
     language = None
     for line in re.sub(r"\\\n\s*", "", text).splitlines():
         if line.startswith("```"):
@@ -51,7 +51,7 @@ def commands(text: str) -> Iterator[str]:
 
 
 def words(command: str) -> list[str]:
-    """A command as the shell takes it apart, without what is set before it; placeholders stand for themselves."""
+    """Split a command like the shell, without variables that are set before it. Placeholders stay as they are."""
     taken = [word for word in shlex.split(command, comments=True) if word != "…"]
     while taken and re.match(r"[A-Z_]+=", taken[0]):
         taken.pop(0)
@@ -64,7 +64,7 @@ def ours(command: str) -> tuple[str, list[str]] | None:
         return None
     try:
         typed = words(command)
-    except ValueError:  # prose with an apostrophe
+    except ValueError:  # a sentence with an apostrophe
         return None
     if len(typed) > 1 and re.fullmatch(r"(.*/)?python3?", typed[0]) and typed[1] == "run_grid.py":
         return "run", typed[2:]
@@ -186,18 +186,18 @@ def test_the_citation_has_what_its_format_requires() -> None:
 
 
 def test_the_demos_heatmap_and_answer_are_those_of_its_trials(tmp_path: Path) -> None:
-    """If this fails, run ``make docs-figures``."""
+    """Check the figures in the documents. If this fails, run ``make docs-figures``."""
     results = load_results(figures.DEMO)
     assert figures.written_answer() == figures.answer(results)
     figures.draw(results, tmp_path / "fig2_topk")
     drawn, kept = (imread(folder / "fig2_topk.png")[..., :3] for folder in (tmp_path, figures.IMAGES))
     assert drawn.shape == kept.shape
-    assert np.abs(drawn - kept).mean() < 0.002  # another release of the font library may shade an edge otherwise
+    assert np.abs(drawn - kept).mean() < 0.002  # another release of the font library may shade edges differently
 
 
 @pytest.mark.usefixtures("without_figures")
 def test_the_demos_trials_are_those_of_todays_code(in_folder: Path) -> None:
-    """Some of the 530, run again. On another kind of CPU a few of the 180 test utterances may change sides."""
+    """Run some of the 530 trials again. On another kind of CPU, a few of the 180 test utterances may differ."""
     run_here("--k-audio", "3,10", "--k-text", "5", "--at", "3,5", "--workers", "2")
     key = ["k_audio", "k_text", "fusion", "modules", "seed"]
     again, kept = (pd.read_csv(folder / "trials.csv").set_index(key) for folder in (Path("results/demo"), figures.DEMO))

@@ -1,4 +1,4 @@
-"""Small randomly initialised encoders, saved as the real ones are and loaded by the same code."""
+"""Small encoders with random weights, saved like the real ones and loaded by the same code."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ WORDS = tuple(_SAID.split())
 
 
 def make_wav2vec2(folder: Path, *, norm: str = "group", layers: int = 3, normalise: bool = True, seed: int = 0) -> Path:
-    """A wav2vec 2.0 of 24 numbers a frame: ``group`` norm as wav2vec2-base has it, or ``layer`` as the large ones."""
+    """Save a wav2vec 2.0 with 24 numbers per frame, with ``group`` norm like wav2vec2-base or ``layer`` norm."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         config = Wav2Vec2Config(
@@ -48,7 +48,7 @@ def make_wav2vec2(folder: Path, *, norm: str = "group", layers: int = 3, normali
 
 
 def make_bert(folder: Path, *, layers: int = 3, seed: int = 1) -> Path:
-    """A BERT of 32 numbers a token that knows the words of the corpora in the tests."""
+    """Save a BERT with 32 numbers per token that knows the words of the corpora in the tests."""
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS]
     (folder / "vocab.txt").write_text("\n".join(vocabulary) + "\n")

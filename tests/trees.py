@@ -34,7 +34,7 @@ _DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight
 
 
 def write_wav(path: Path, hertz: float, *, seconds: float = 0.4, seed: int = 0, channels: int = 1) -> None:
-    """A tone in some noise: 16 bit, 16 kHz."""
+    """Write a tone in some noise, with 16 bit and 16 kHz."""
     path.parent.mkdir(parents=True, exist_ok=True)
     n = int(seconds * RATE)
     samples = 0.4 * np.sin(2 * np.pi * hertz * np.arange(n) / RATE) + 0.02 * np.random.default_rng(seed).normal(size=n)
@@ -54,16 +54,16 @@ def make_iemocap(
     seconds: tuple[float, float] = (0.3, 0.6),
     seed: int = 0,
 ) -> Path:
-    """A release of IEMOCAP: an improvised and a scripted dialogue a session, both speakers in each.
+    """Write a release of IEMOCAP: one improvised and one scripted dialogue per session, with both speakers in each.
 
     Args:
-        root: the folder that is to hold ``Session1`` and so on.
-        per_class: utterances of each of the four classes per session, over the two speakers and the two dialogues;
+        root: Folder for ``Session1`` and so on.
+        per_class: Utterances of each of the four classes per session, over the two speakers and the two dialogues;
             or, by session, one number per class.
-        sessions: which sessions there are.
-        others: utterances of none of the four classes, a dialogue.
-        seconds: the shortest and the longest clip.
-        seed: of lengths and noise.
+        sessions: Sessions to write.
+        others: Number of utterances per dialogue that belong to none of the four classes.
+        seconds: Lengths of the shortest and the longest clip.
+        seed: Seed of lengths and noise.
 
     Returns:
         ``root``.
@@ -79,7 +79,7 @@ def make_iemocap(
                 codes = IEMOCAP_CODES[emotion]
                 text = f"{_SAID[emotion]}, {_NAMES[i % len(_NAMES)]}."
                 if "impro" in dialog:
-                    text = f"{text} That was {_spelled(session, i)}."  # no script: no sentence comes twice
+                    text = f"{text} That was {_spelled(session, i)}."  # improvised dialogues repeat no sentence
                 turns[dialog].append((letter, codes[(i + i // 2) % len(codes)], text))
         for dialog in dialogs:
             turns[dialog] += [("FM"[i % 2], OTHER_CODES[i % 6], "Well, I suppose so.") for i in range(others)]
@@ -112,7 +112,7 @@ def _write_dialog(
             "A-M1:\tval 2; act 3; dom  2;\t()",
             "",
         ]
-        space = " " if i % 7 else "  "  # the release is not of one mind
+        space = " " if i % 7 else "  "  # the release uses both
         transcript.append(f"{name}{space}[{start:08.4f}-{clock:08.4f}]: {text}")
         hertz = _TONES[emotions.get(code, "neutral")] * (1.25 if letter == "F" else 1.0) * rng.uniform(0.97, 1.03)
         write_wav(session / "sentences" / "wav" / dialog / f"{name}.wav", hertz, seconds=length, seed=i)
@@ -120,7 +120,7 @@ def _write_dialog(
     transcript[1:1] = [
         "M: Excuse me.",
         f"{dialog}_FXX0 [{clock:08.4f}-{clock + 1:08.4f}]: [LAUGHTER]",
-        "F: caf\xe9.",  # Latin-1, as it is written below
+        "F: caf\xe9.",  # the file is written in Latin-1 below
         "",
     ]
     _write(session / "dialog" / "EmoEvaluation" / f"{dialog}.txt", "\n".join(labels).encode())
@@ -147,18 +147,18 @@ def make_esd(
     seconds: tuple[float, float] = (0.3, 0.6),
     seed: int = 0,
 ) -> Path:
-    """A release of ESD: every speaker reads the same sentences in every emotion.
+    """Write a release of ESD, in which every speaker reads the same sentences in every emotion.
 
     Args:
-        root: the folder that is to hold the speakers.
-        per_class: sentences; in the release 350.
-        speakers: which speakers there are.
+        root: Folder for the speakers.
+        per_class: Number of sentences. The release has 350.
+        speakers: Speakers to write.
         layout: ``flat``, or ``split`` with ``train``, ``evaluation`` and ``test`` below the emotion.
-        encoding: of the transcripts, or by speaker.
-        separator: between a transcript's columns.
-        capitalised: whether emotions are.
-        seconds: the shortest and the longest clip.
-        seed: of lengths and noise.
+        encoding: Encoding of the transcripts, or encodings by speaker.
+        separator: Separator between a transcript's columns.
+        capitalised: Whether emotions are capitalised.
+        seconds: Lengths of the shortest and the longest clip.
+        seed: Seed of lengths and noise.
 
     Returns:
         ``root``.
@@ -184,19 +184,19 @@ def make_esd(
 
 
 def esd_sentence(i: int) -> str:
-    """The sentence with this number; every third has a typographer's apostrophe."""
+    """Return the sentence with this number. Every third sentence has a typographic apostrophe."""
     return f"{_NAMES[i % len(_NAMES)]} saw {'Tom’s' if i % 3 == 0 else 'the'} eggs, number {_spelled(i)}."
 
 
 def make_manifest(folder: Path, *, kind: str = "csv", per_class: int = 6, seed: int = 0) -> Path:
-    """A corpus of three emotions, six speakers and three sessions with a manifest.
+    """Write a corpus of three emotions, six speakers and three sessions with a manifest.
 
     Args:
-        folder: what is to hold the manifest and ``audio/``.
+        folder: Folder for the manifest and ``audio/``.
         kind: ``csv``, ``tsv``, ``semicolon``, ``jsonl``, or ``authors``: the columns ``audio_file, raw_text, label``
             with numbers for labels.
-        per_class: utterances of each emotion for each speaker.
-        seed: of lengths and noise.
+        per_class: Number of utterances of each emotion for each speaker.
+        seed: Seed of lengths and noise.
 
     Returns:
         The manifest.
@@ -232,7 +232,7 @@ def make_manifest(folder: Path, *, kind: str = "csv", per_class: int = 6, seed: 
 
 
 def _spelled(*numbers: int) -> str:
-    """Numbers in words, digit by digit, so that each sentence has words of its own."""
+    """Return numbers in words, digit by digit, so that each sentence has its own words."""
     return " ".join(_DIGITS[int(digit)] for number in numbers for digit in str(number))
 
 

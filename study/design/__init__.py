@@ -1,1 +1,1 @@
-"""The design: factors, blocks, the configurations and trials that they come to, study files."""
+"""The design of a study: factors, blocks, their configurations and trials, and study files."""

@@ -15,41 +15,47 @@ from study.design.factors import PAIR, Factor
 Kind = Literal["plane", "line", "names"]
 
 Changes = Mapping[str, Value]
-"""Settings by name, beside those that a block shares with the study."""
+"""The settings, by name, that a configuration of a block changes. All other settings are those of the study."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """A named question: what is varied, what it is compared with, what it is drawn as.
+    """A named question: the factors that it varies, its reference and how it is drawn.
 
-    Give ``factors``, whose values are crossed; or ``systems``; or a list of ``configurations`` with names of their own.
+    Give one of these: ``factors``, whose values are crossed; ``systems``; or named ``configurations``.
 
     Args:
-        name: of the block, as ``--blocks`` takes it: letters, digits, ``-`` and ``_``.
-        question: that it answers.
-        factors: what it varies.
-        systems: what it compares, by the names that ``--system`` takes; short for a factor ``system``.
-        configurations: by name, the settings that it changes; ``profile`` names the profile that it starts from.
-        reference: what the others are compared with: a value of its only factor, or the name of a configuration; None:
-            the study's own setting if the block has it, else the first. A block of several factors has none.
-        title: of its table and its figure; empty: the question.
-        chooses: whether the best pair of K in it is the one at which other blocks run; it varies both K then.
-        after_choice: whether it needs a pair that another block chooses, or the user.
-        fresh: whether it runs with seeds that took no part in any choice, because its configurations were chosen.
-        tunes: the system among whose configurations validation chooses here; empty: it does not tune.
-        search: of a block that tunes, the values that were tried of each setting.
-        labels: how tables and figures show the values of its only factor, or its configurations.
-        table: the name of its table's files; empty: the block's.
-        drawing: the name of its figure; empty: the block's.
-        file: the name of its figure's files; empty: that of the figure.
-        published: the figures that a paper reports for it: by data set, a frame with a row per value, in percent.
-        make_table: returns its table, if it is not the usual one.
-        make_figure: returns its figure, likewise.
-        make_page: returns its figure for a browser, likewise.
+        name: Name of the block, as ``--blocks`` takes it: letters, digits, ``-`` and ``_``.
+        question: Question that the block answers.
+        factors: Factors that the block varies.
+        systems: Systems that the block compares, by the names that ``--system`` takes. Short for a factor ``system``.
+        configurations: Changed settings of each configuration, by the configuration's name. The setting ``profile``
+            names the profile that the configuration starts from.
+        reference: Value of the block's only factor, or name of a configuration, that the others are compared with.
+            `None` means the study's own setting if the block has it, else the first. A block of several factors has
+            no reference.
+        title: Title of the block's table and figure. Empty means the question.
+        chooses: Whether the other blocks run at the best pair of K in this block. Such a block varies both K.
+
+        fresh: Whether the block runs with seeds that took no part in any choice, because its configurations were
+            chosen.
+        tunes: System whose configurations validation chooses from in this block. Empty means that the block does not
+            tune.
+        search: Values that a tuning block tries for each setting.
+        labels: Names that tables and figures show for the values of the block's only factor, or for its
+            configurations.
+        table: Name of the table's files. Empty means the block's name.
+        drawing: Name of the figure. Empty means the block's name.
+        file: Name of the figure's files. Empty means the name of the figure.
+        published: Function that returns the results that a paper reports for the block: it takes a data set and
+            returns a frame with a row per value, in percent.
+        make_table: Function that makes the block's table. `None` means the usual table.
+        make_figure: Function that makes the block's figure. `None` means the usual figure.
+        make_page: Function that makes the block's figure for a browser. `None` means the usual figure.
 
     Raises:
-        InputError: a name that is none, nothing to vary, a reference that the block has not, or a block that chooses
-            the pair and does not vary it.
+        InputError: If the name is not valid, the block varies nothing, the block does not have its reference, or the
+            block chooses the pair of K and does not vary it.
     """
 
     name: str
@@ -77,81 +83,90 @@ class Block:
 
     def __post_init__(self) -> None:  # noqa: D105
         if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]{0,40}", str(self.name)):
-            raise InputError(f"block {self.name!r}: its name must be letters, digits, - and _, and start with a letter")
+            raise InputError(
+                f"block {self.name!r}: a block's name must start with a letter and have at most 41 letters, digits, - "
+                "and _"
+            )
         factors = list(self._sequence("factors", self.factors, Factor))
         if self.systems:
             factors.insert(0, Factor("system", self._sequence("systems", self.systems, str)))
         object.__setattr__(self, "factors", tuple(factors))
-        object.__setattr__(self, "systems", ())  # now a factor: a copy with other values must not get two of them
+        object.__setattr__(self, "systems", ())  # they are a factor now: a copy of the block must not add it again
         self._check_configurations()
         if bool(self.factors) == bool(self.configurations):
-            raise InputError(f"block {self.name!r}: give it factors, or systems, or configurations")
+            raise InputError(f"block {self.name!r}: give either factors or systems, or configurations")
         names = [factor.name for factor in self.factors]
         if len(set(names)) < len(names):
             raise InputError(f"block {self.name!r}: two of its factors have the same name")
         if self.reference is not None and len(names) > 1:
-            raise InputError(f"block {self.name!r}: it has several factors, so leave its reference out")
+            raise InputError(f"block {self.name!r}: a block of several factors has no reference; leave it out")
         if self.reference is not None and self.reference not in self.names:
-            raise InputError(f"block {self.name!r}: its reference {self.reference!r} is not among {list(self.names)}")
+            raise InputError(
+                f"block {self.name!r}: its reference {self.reference!r} is not one of its values {list(self.names)}"
+            )
         if self.chooses and set(names) != set(PAIR):
-            raise InputError(f"block {self.name!r}: only a block whose factors are k_audio and k_text can choose them")
+            raise InputError(
+                f"block {self.name!r}: only a block whose factors are k_audio and k_text can choose the pair of K"
+            )
 
     def _check_configurations(self) -> None:
         if not isinstance(self.configurations, Mapping):
-            raise InputError(f"block {self.name!r}: its configurations must be a dict: by name, the settings changed")
+            raise InputError(
+                f"block {self.name!r}: its configurations must be a dict from a name to a dict of changed settings"
+            )
         for name, changes in self.configurations.items():
             if not isinstance(name, str) or not name.strip():
-                raise InputError(f"block {self.name!r}: {name!r} is no name for a configuration")
+                raise InputError(f"block {self.name!r}: the name of a configuration must be a text, not {name!r}")
             if not isinstance(changes, Mapping):
                 raise InputError(
                     f"block {self.name!r}: its configuration {name!r} must be a dict of settings, not {changes!r}"
                 )
 
-    def _sequence(self, what: str, given: Any, kind: type) -> Iterable[Any]:
+    def _sequence(self, argument: str, given: Any, kind: type) -> Iterable[Any]:
         if isinstance(given, str) or not isinstance(given, Iterable):
-            raise InputError(f"block {self.name!r}: its {what} must be a list")
-        listed = list(given)
-        for one in listed:
-            if not isinstance(one, kind):
-                raise InputError(f"block {self.name!r}: {one!r} in its {what} is not a {kind.__name__}")
-        return listed
+            raise InputError(f"block {self.name!r}: its {argument} must be a list, not {given!r}")
+        items = list(given)
+        for item in items:
+            if not isinstance(item, kind):
+                raise InputError(f"block {self.name!r}: {item!r} in its {argument} is not a {kind.__name__}")
+        return items
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns of ``trials.csv`` that tell its configurations apart."""
+        """The columns of ``trials.csv`` that distinguish the block's configurations."""
         return tuple(factor.name for factor in self.factors) or ("profile",)
 
     @property
-    def told(self) -> tuple[str, ...]:
-        """The settings that ``trials.csv`` and the ledger tell of its trials: what it varies, or searches."""
+    def varied(self) -> tuple[str, ...]:
+        """The settings that ``trials.csv`` and the ledger record for each trial: those it varies, or searches."""
         return tuple(self.search) if self.tunes else self.columns
 
     @property
     def names(self) -> tuple[Value, ...]:
-        """The values of its only factor, or the names of its configurations; empty: it has several factors."""
+        """The values of the only factor, or the names of the configurations. Empty if there are several factors."""
         if len(self.factors) > 1:
             return ()
         return self.factors[0].values if self.factors else tuple(self.configurations)
 
     @property
     def kind(self) -> Kind:
-        """What it is drawn as: a ``plane`` over two ordered factors, a ``line`` over one, else by ``names``."""
+        """The kind of figure: a ``plane`` over two ordered factors, a ``line`` over one, else ``names``."""
         if self.factors and all(factor.ordered for factor in self.factors):
             return {1: "line", 2: "plane"}.get(len(self.factors), "names")  # type: ignore[return-value]
         return "names"
 
     @property
     def compared(self) -> bool:
-        """Whether each of its configurations is compared with its reference."""
+        """Whether each configuration is compared with the reference."""
         return self.make_table is None and not self.chooses and not self.tunes
 
     @property
     def varies_pair(self) -> bool:
-        """Whether it varies both K, so that no pair has to be chosen for it."""
+        """Whether the block varies both K, so that it needs no chosen pair."""
         return set(PAIR) <= set(self.columns)
 
     def changes(self) -> Iterator[tuple[str, Changes]]:
-        """Yield each configuration's name (empty for those of factors) and the settings that it changes."""
+        """Yield each configuration's name (empty in a block of factors) and the settings that it changes."""
         if self.configurations:
             yield from self.configurations.items()
             return
@@ -159,10 +174,10 @@ class Block:
             yield "", dict(zip(self.columns, values, strict=True))
 
     def label(self, value: Any) -> str:
-        """Return how tables and figures show a value of its factor."""
+        """Return the text that tables and figures show for a value of the block's factor."""
         return self.labels.get(value, shown(value))
 
 
 def shown(value: Any) -> str:
-    """Return a setting's value as tables and figures show it."""
+    """Return the text that tables and figures show for a setting's value."""
     return f"{value:g}" if isinstance(value, float) else str(value)

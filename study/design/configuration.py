@@ -1,4 +1,4 @@
-"""Configurations and trials, and the signature by which a trial is known."""
+"""Configurations and trials, and the signature that identifies a trial."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from study.design.factors import Pair
 
 @dataclass(frozen=True, kw_only=True)
 class Configuration:
-    """Every setting of one training but its seed.
+    """All settings of one training except its seed.
 
     Attributes:
-        profile: the name of the reading of the method, or of a configuration in a block.
-        system: with its choices.
-        graph: the graph's choices; None: the system does not use it.
-        training: how it is trained; None: the system is not trained by the shared loop.
+        profile: Name of the reading of the method, or of a configuration in a block.
+        system: The system with its settings.
+        graph: Settings of the graph. `None` if the system does not use a graph.
+        training: Settings of the training. `None` if the shared loop does not train the system.
     """
 
     profile: str
@@ -36,16 +36,16 @@ class Configuration:
 
     @property
     def parts(self) -> list[System | GraphConfig | TrainingConfig]:
-        """Whatever has settings, in the order in which a name is looked for."""
+        """The parts that have settings, in the order in which a setting's name is looked up."""
         return [part for part in (self.system, self.graph, self.training) if part is not None]
 
     @property
     def pair(self) -> Pair | None:
-        """K_audio and K_text; None: the system uses no graph."""
+        """K_audio and K_text. `None` if the system does not use a graph."""
         return Pair(self.graph.k_audio, self.graph.k_text) if self.graph else None
 
     def get(self, name: str) -> Value | None:
-        """Return a setting by its name; None: this configuration has no such setting."""
+        """Return a setting by its name, or `None` if this configuration does not have it."""
         if name == "profile":
             return self.profile
         if name == "system":
@@ -54,10 +54,10 @@ class Configuration:
         return value
 
     def having(self, changes: Mapping[str, Value]) -> Configuration:
-        """Return the configuration with some settings changed; those that it does not have are left out.
+        """Return the configuration with some settings changed. Settings that it does not have are ignored.
 
         Raises:
-            InputError: a value out of range.
+            InputError: If a value is out of range.
         """
         made = self
         for part in ("system", "graph", "training"):
@@ -72,7 +72,7 @@ class Configuration:
         return made
 
     def settings(self) -> dict[str, Any]:
-        """Return every setting by its name."""
+        """Return all settings by name."""
         parts = [part for part in (self.graph, self.system, self.training) if part is not None]
         return {f.name: getattr(part, f.name) for part in parts for f in fields(part)}
 
@@ -82,37 +82,37 @@ def _has(part: Any, name: str) -> bool:
 
 
 def _as(hint: Any, value: Value) -> Value:
-    """Return a number as the float that a setting asks for, so that 1 and 1.0, or 0.0 and -0.0, are one value."""
+    """Convert a number to float if the setting is a float, so that 1 and 1.0, or 0.0 and -0.0, are one value."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return float(value) + 0.0 if is_number and hint is float else value
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """One configuration with one seed on one fold: the unit that is run, recorded, resumed."""
+    """One configuration with one seed on one fold: the unit that is run, recorded and resumed."""
 
     configuration: Configuration
     seed: int
     fold: int
 
     def parameters(self, names: Iterable[str]) -> dict[str, Any]:
-        """Return what tells this trial from the others of its study: settings that it has, by name, fold and seed."""
+        """Return the values that distinguish this trial in its study: the named settings that it has, fold and seed."""
         values = {name: self.configuration.get(name) for name in names}
         known = {name: value for name, value in values.items() if value is not None}
         return {**known, "fold": self.fold, "seed": self.seed}
 
     def signature(self, fingerprint: str) -> str:
-        """Return 16 hexadecimal digits for everything that may change the result.
+        """Return 16 hexadecimal digits that identify everything that may change the result.
 
-        Settings count where they differ from their defaults, so a new setting re-signs no trial of before.
+        Only settings that differ from their defaults count, so a new setting does not change earlier signatures.
 
         Args:
-            fingerprint: of the features in their splits.
+            fingerprint: Fingerprint of the features in their splits.
         """
         return _signature(self, fingerprint)
 
 
-@cache  # asked for many times, and worth a tenth of a millisecond
+@cache  # called many times, and takes a tenth of a millisecond
 def _signature(trial: Trial, fingerprint: str) -> str:
     configuration = trial.configuration
     system = configuration.system
@@ -131,19 +131,19 @@ def _signature(trial: Trial, fingerprint: str) -> str:
 
 
 def delta(part: Any) -> dict[str, Any]:
-    """Return the settings of a configuration that are not the defaults of its class."""
+    """Return the settings of a system, graph or training that differ from the defaults of its class."""
     hints = get_type_hints(type(part))
     values = {f.name: getattr(part, f.name) for f in fields(part)}
     return {f.name: _as(hints[f.name], values[f.name]) for f in fields(part) if values[f.name] != f.default}
 
 
 def check_known(names: Iterable[str], configurations: Iterable[Configuration], what: str) -> None:
-    """Raise InputError for a setting that none of the configurations has, with the names that are like it."""
+    """Raise InputError for a setting that none of the configurations has, and name similar settings."""
     configurations = list(configurations)
-    # A system without a graph leaves its settings out: it is trained once, whatever they are.
+    # Graph settings are always known: a system without a graph ignores them, and is trained once.
     known = {name for one in configurations for name in one.settings()} | {f.name for f in fields(GraphConfig)}
     for name in names:
         if name not in known and name not in {"system", "profile"}:
             systems = ", ".join(dict.fromkeys(name_of(one.system) for one in configurations))
-            hint = did_you_mean(name, known) or f"; there are {', '.join(sorted(known))}"
+            hint = did_you_mean(name, known) or f"; choose from {', '.join(sorted(known))}"
             raise InputError(f"{what}: {systems} has no setting {name!r}{hint}")

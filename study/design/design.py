@@ -1,4 +1,4 @@
-"""A design: blocks over what all trials share."""
+"""A design: the blocks, and the settings that all trials share."""
 
 from __future__ import annotations
 
@@ -21,27 +21,31 @@ from study.design.seeds import fresh_seeds
 from study.papers.cemobam.profiles import PROFILES
 
 ANY_PAIR, _OTHER_PAIR = Pair(1, 1), Pair(2, 2)
-"""For blocks that vary the pair themselves, and systems that use no graph: there is no difference between them."""
+"""Two placeholder pairs, for blocks that vary the pair themselves and systems that use no graph.
+
+A block needs a pair if its configurations at one of them differ from those at the other.
+"""
 
 _UNSHARED = ("k_audio", "k_text", "fusion", "modules")
-"""Settings that are told of each trial, and not of the study."""
+"""Settings that are recorded for each trial, not for the study."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Design:
-    """What a user asks for: blocks, the settings that all trials share, seeds and folds.
+    """The design of a study: its blocks, the settings that all trials share, its seeds and its folds.
 
-    Seeds that choose are not those that confirm: what was best on some seeds is partly their luck.
+    The seeds that choose a configuration never confirm it: a configuration that was best on some seeds was partly
+    lucky.
 
     Attributes:
-        blocks: by name.
-        profile: the reading of the method that trials start from.
-        system: the name of the system that the blocks vary.
-        settings: of system, graph and training, where they are not the profile's.
-        dataset: whose own settings come before these.
-        seeds: one trial of each configuration for each; those that choose the pair, where one is chosen.
-        confirm: how many fresh seeds run at a pair that was chosen; 0: as many as ``seeds``.
-        folds: how many assignments to train, val and test the features come in.
+        blocks: Blocks by name.
+        profile: Reading of the method that trials start from.
+        system: Name of the system that the blocks vary.
+        settings: Settings of system, graph and training that differ from the profile's.
+        dataset: Data set. Its own settings apply first, then ``settings``.
+        seeds: Seeds of each configuration. If a block chooses the pair of K, it chooses by these seeds.
+        confirm: Number of fresh seeds that run at a chosen pair. 0 means as many as ``seeds``.
+        folds: Number of folds of the features.
     """
 
     blocks: Mapping[str, Block]
@@ -61,19 +65,19 @@ class Design:
 
     @cached_property
     def base(self) -> Configuration:
-        """The configuration that the blocks vary; its K are not used."""
+        """The configuration that the blocks vary. Its K are placeholders."""
         return self.configuration({}, ANY_PAIR)
 
     def configuration(self, changes: Mapping[str, Value], at: Pair, *, name: str = "") -> Configuration:
         """Return one configuration.
 
         Args:
-            changes: what it changes of the study's settings.
-            at: its K, if these are not changed.
-            name: it has in its block; empty: that of its profile.
+            changes: Settings that differ from the study's.
+            at: K_audio and K_text, unless ``changes`` sets them.
+            name: Name of the configuration in its block. Empty means the name of its profile.
 
         Raises:
-            InputError: an unknown system or profile, a value out of range.
+            InputError: If the system or profile is unknown, or a value is out of range.
         """
         changes = dict(changes)
         start = str(changes.pop("profile", self.profile))
@@ -101,35 +105,35 @@ class Design:
         return made
 
     def _class(self, name: str) -> type[System]:
-        """Return the system of a name, the same at each call: a user's file may be edited while its study runs."""
+        """Return the system of a name, the same class at each call even if a user edits its file during the run."""
         if name not in self._classes:
             self._classes[name] = system_class(name)
         return self._classes[name]
 
     def configurations(self, block: str, at: Pair) -> list[Configuration]:
-        """Return the configurations of a block, each once, in its order.
+        """Return the distinct configurations of a block, in its order.
 
         Args:
-            block: its name.
-            at: the pair for a block that does not vary it.
+            block: Name of the block.
+            at: Pair of K for a block that does not vary it.
         """
         if (block, at) not in self._made:
-            of = self.blocks[block]
-            made = [self.configuration(changes, at, name=name) for name, changes in of.changes()]
-            varied = dict.fromkeys(name for _, changes in of.changes() for name in changes)
+            asked = self.blocks[block]
+            made = [self.configuration(changes, at, name=name) for name, changes in asked.changes()]
+            varied = dict.fromkeys(name for _, changes in asked.changes() for name in changes)
             check_known(varied, made, f"block {block!r}")
-            self._check_names(of)
+            self._check_names(asked)
             self._made[block, at] = list(dict.fromkeys(made))
         return self._made[block, at]
 
     def having(self, block: Block) -> Design:
-        """Return the design with one block more, or another one of its name."""
+        """Return the design with a block added, or replaced if the name is already there."""
         made = replace(self, blocks={**self.blocks, block.name: block})
-        made._classes.update(self._classes)  # a file that was edited since is not read again
+        made._classes.update(self._classes)  # a user's file that was edited since is not read again
         return made
 
     def _check_names(self, block: Block) -> None:
-        """Raise InputError for two systems of one name: the folder of a file is no part of it."""
+        """Raise InputError if two systems have one name. The folder of a user's file is not part of the name."""
         named: dict[str, str] = {}
         for value in (str(changes["system"]) for _, changes in block.changes() if "system" in changes):
             other = named.setdefault(name_of(self._class(value)), value)
@@ -140,76 +144,78 @@ class Design:
 
     @property
     def fresh_seeds(self) -> tuple[int, ...]:
-        """The seeds that run at a pair that was chosen: those that follow the largest of :attr:`seeds`."""
+        """The seeds that run at a chosen pair: those that follow the largest of :attr:`seeds`."""
         return fresh_seeds(self.seeds, self.confirm or len(self.seeds))
 
     def trials(
         self, block: str, at: Pair, seeds: Mapping[Configuration, Sequence[int]] | Sequence[int] | None = None
     ) -> list[Trial]:
-        """Return the trials of a block, seed by seed, so that an early stop leaves all configurations with few seeds.
+        """Return the trials of a block, seed by seed.
+
+        If the run stops early, every configuration has some seeds, rather than some configurations all of them.
 
         Args:
-            block: its name.
-            at: the pair for a block that does not vary it.
-            seeds: of all of its configurations, or of each; None: :attr:`seeds`.
+            block: Name of the block.
+            at: Pair of K for a block that does not vary it.
+            seeds: Seeds of all configurations, or of each. `None` means :attr:`seeds`.
         """
         configurations = self.configurations(block, at)
         given = self.seeds if seeds is None else seeds
-        of = given if isinstance(given, Mapping) else dict.fromkeys(configurations, given)
+        seeds_of = given if isinstance(given, Mapping) else dict.fromkeys(configurations, given)
         return [
             Trial(configuration=configuration, seed=seed, fold=fold)
-            for seed in dict.fromkeys(seed for one in configurations for seed in of[one])
+            for seed in dict.fromkeys(seed for one in configurations for seed in seeds_of[one])
             for fold in range(self.folds)
             for configuration in configurations
-            if seed in of[configuration]
+            if seed in seeds_of[configuration]
         ]
 
     def needs_pair(self, block: str) -> bool:
-        """Return whether a pair of K must be known before the block can run."""
+        """Return whether the block can only run once a pair of K is known."""
         return self.configurations(block, ANY_PAIR) != self.configurations(block, _OTHER_PAIR)
 
     def check_names(self) -> None:
-        """Raise InputError if two different configurations have one name: no table could tell them apart."""
+        """Raise InputError if two different configurations have one name, because tables could not separate them."""
         known = {name: ("the profile", self.configuration({"profile": name}, ANY_PAIR)) for name in PROFILES}
-        for block, of in self.blocks.items():
-            for name, changes in of.configurations.items():
+        for block_name, block in self.blocks.items():
+            for name, changes in block.configurations.items():
                 made = self.configuration(changes, ANY_PAIR, name=name)
-                owner, other = known.setdefault(name, (f"block {block!r}", made))
+                owner, other = known.setdefault(name, (f"block {block_name!r}", made))
                 if made != other:
                     raise InputError(
-                        f"block {block!r}: its configuration {name!r} is another than that of {owner}; give it another "
-                        "name"
+                        f"block {block_name!r}: its configuration {name!r} differs from the one of {owner} with the "
+                        "same name; give it another name"
                     )
 
     @property
     def choosing(self) -> str | None:
-        """The block whose best pair the others run at; None: there is none."""
+        """The block that chooses the pair at which the others run. `None` if there is no such block."""
         return next((name for name, block in self.blocks.items() if block.chooses), None)
 
     @property
     def factors(self) -> tuple[str, ...]:
-        """What any of its blocks varies, beside what is told of every trial."""
-        names = dict.fromkeys(name for block in self.blocks.values() for name in block.told)
+        """The settings that any block varies, without those that are recorded for every trial."""
+        names = dict.fromkeys(name for block in self.blocks.values() for name in block.varied)
         return tuple(name for name in names if name not in {"profile", "system", *_UNSHARED})
 
     def values(self, name: str) -> tuple[Any, ...]:
-        """Return the values that the choosing block gives a factor; empty: there is no such block."""
+        """Return the values that the choosing block gives a factor. Empty if no block chooses."""
         factors = self.blocks[self.choosing].factors if self.choosing else ()
         return next((factor.values for factor in factors if factor.name == name), ())
 
     def shared(self) -> dict[str, Any]:
-        """Return what all trials share, for the record; what features bring is not a setting."""
+        """Return the settings that all trials share, for the record. Properties of the features are not settings."""
         base = self.base
         shared = {"profile": base.profile, "system": name_of(base.system), **base.settings()}
         return {name: value for name, value in shared.items() if name not in _UNSHARED}
 
 
 TRAINING = {f.name for f in fields(TrainingConfig)} | {f.name for f in fields(GraphConfig)}
-"""Settings of the training and the graph; all others are a system's own."""
+"""Names of the settings of the training and the graph. All other settings belong to a system."""
 
 
 def distinct(trials: Iterable[Trial]) -> list[Trial]:
-    """Return each trial once, in the order of first mention."""
+    """Return the distinct trials, in the order in which they first appear."""
     return list(dict.fromkeys(trials))
 
 

@@ -1,7 +1,8 @@
-"""Tuning with one budget: which configurations of each system are tried before validation chooses one.
+"""Tuning with one budget: the configurations of each system that are tried before validation chooses one.
 
-Every system may try as many configurations as any other, or a comparison says who was tuned longer. The first is the
-system's own defaults; the others are drawn by Optuna, and depend on nothing but what was tried before them.
+Every system tries the same number of configurations. Otherwise a comparison would show which system was tuned longer.
+The first configuration is the system's defaults. Optuna draws the others, and they depend only on the configurations
+that were tried before.
 """
 
 from __future__ import annotations
@@ -24,31 +25,31 @@ from study.design.block import Block, Changes
 Search = Literal["sobol", "tpe"]
 
 TUNED = "tuned"
-"""The block that compares the configurations which validation chose."""
+"""Name of the block that compares the configurations that validation chose."""
 
 DEFAULTS = "systems"
-"""The block that compares the systems as they come."""
+"""Name of the block that compares the systems with their defaults."""
 
 _FIRST_ROUND, _ROUND = 10, 5
-"""Configurations of TPE's first round, which are those of a Sobol sequence, and of each round after it."""
+"""Number of configurations in TPE's first round, which come from a Sobol sequence, and in each later round."""
 
 _DIGITS = 2
-"""Significant digits of a number that is drawn: more could not be told apart."""
+"""Significant digits of a drawn number. More digits would make no measurable difference."""
 
 Tried = tuple[Changes, float | None]
-"""What a configuration changed, and its validation score; None: it failed."""
+"""The changes of a configuration and its validation score. The score is `None` if the configuration failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tuning:
-    """What is tuned, and how.
+    """The systems to tune, the budget and the search method.
 
     Attributes:
-        systems: by name, their classes.
-        budget: how many configurations each may try, its defaults among them.
+        systems: Classes of the systems, by name.
+        budget: Number of configurations that each system tries, including its defaults.
         search: ``sobol``, a quasi-random list that is known beforehand (Sobol, 1967; scrambled), or ``tpe``, rounds
             that each depend on the rounds before (Bergstra et al., 2011).
-        pinned: settings that the user gave, which are not tuned.
+        pinned: Settings that the user gave. They are not tuned.
     """
 
     systems: Mapping[str, type[System]]
@@ -57,19 +58,23 @@ class Tuning:
     pinned: frozenset[str] = frozenset()
 
     def space(self, system: str) -> dict[str, Any]:
-        """Return what is tuned of a system: what it declares; of a neural one that declares nothing, its training."""
+        """Return the search space of a system.
+
+        That is the space that the system declares. A neural system that declares none is tuned over its training
+        settings, and over its graph settings if it uses a graph.
+        """
         kind = self.systems[system]
         space: Space = kind.search
         if not space and issubclass(kind, NeuralSystem):
             space = {**TRAINING, **(GRAPH if kind.uses_graph else {})}
-        return {name: of for name, of in space.items() if name not in self.pinned}
+        return {name: values for name, values in space.items() if name not in self.pinned}
 
     def block(self, system: str, tried: Sequence[Tried] = ()) -> Block:
-        """Return the block of a system's configurations, as far as they are known.
+        """Return the block of those configurations of a system that are known so far.
 
         Args:
-            system: one of :attr:`systems`.
-            tried: of ``tpe``, the rounds that are over; empty: the first round.
+            system: One of :attr:`systems`.
+            tried: Configurations of the finished rounds of ``tpe``. Empty means the first round.
         """
         space, name = self.space(system), name_of(self.systems[system])
         changes = self._changes(system, space, tried)
@@ -97,32 +102,32 @@ class Tuning:
         return [defaults, *drawn]
 
     def goes_on(self, system: str, tried: int) -> bool:
-        """Return whether a system that has tried so many configurations has another round."""
+        """Return whether another round follows after ``tried`` configurations of a system."""
         return self.search == "tpe" and bool(self.space(system)) and tried < self.budget
 
     def left(self, system: str, tried: int) -> int:
-        """Return how many configurations a system that has tried so many will still try."""
+        """Return how many configurations a system will still try after the first ``tried``."""
         return self.budget - tried if self.goes_on(system, tried) else 0
 
     @property
     def k_max(self) -> int:
-        """The largest K that is tried; 0: no system with a graph tunes it."""
+        """The largest K that is tried. 0 if no system tunes the K of its graph."""
         spaces = [self.space(system) for system, kind in self.systems.items() if kind.uses_graph]
-        wanted = [space[name] for space in spaces for name in GRAPH if name in space]
-        return max((int(of.high if isinstance(of, Between) else max(of.values)) for of in wanted), default=0)
+        ranges = [space[name] for space in spaces for name in GRAPH if name in space]
+        return max((int(one.high if isinstance(one, Between) else max(one.values)) for one in ranges), default=0)
 
 
 def block_name(search: Search, system: str) -> str:
-    """Return the name of the block that tunes a system, given the name that trials have of it."""
+    """Return the name of the block that tunes a system, given the system's name in trials."""
     return re.sub(r"\W+", "-", f"{'tpe' if search == 'tpe' else 'tune'}-{system.replace('.py:', '-')}")[:41]
 
 
 def tuned_block(chosen: Mapping[str, Changes], *, budget: int) -> Block:
-    """Return the block that compares what validation chose.
+    """Return the block that compares the configurations that validation chose.
 
     Args:
-        chosen: by the name of the system, what its chosen configuration changes.
-        budget: over how many configurations each was tuned.
+        chosen: Changes of the chosen configuration, by the name of the system.
+        budget: Number of configurations that each system was tuned over.
     """
     return Block(
         TUNED,
@@ -135,50 +140,50 @@ def tuned_block(chosen: Mapping[str, Changes], *, budget: int) -> Block:
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:
-    """Return a search space as Optuna has it; whole numbers without a gap keep their order."""
-    return {name: _distribution(of) for name, of in space.items()}
+    """Return a search space as Optuna distributions. Consecutive whole numbers keep their order."""
+    return {name: _distribution(values) for name, values in space.items()}
 
 
-def _distribution(of: Between | OneOf) -> BaseDistribution:
-    if isinstance(of, Between):
-        return FloatDistribution(of.low, of.high, log=of.log)
-    whole = [value for value in of.values if type(value) is int]
-    if whole and whole == list(of.values) == list(range(whole[0], whole[-1] + 1)):
+def _distribution(values: Between | OneOf) -> BaseDistribution:
+    if isinstance(values, Between):
+        return FloatDistribution(values.low, values.high, log=values.log)
+    whole = [value for value in values.values if type(value) is int]
+    if whole and whole == list(values.values) == list(range(whole[0], whole[-1] + 1)):
         return IntDistribution(whole[0], whole[-1])
-    return CategoricalDistribution(of.values)
+    return CategoricalDistribution(values.values)
 
 
 def _by_sobol(space: Space, n: int) -> list[Changes]:
-    """Return the first configurations of a scrambled Sobol sequence; those of a smaller ``n`` are the first of these.
+    """Return the first ``n`` configurations of a scrambled Sobol sequence, without duplicates.
 
-    A small space gives the same configuration more than once: each is returned once.
+    The configurations for a smaller ``n`` are the first of these. In a small space the sequence repeats
+    configurations, and each is returned once.
     """
     with _without_warnings():
         study = _study(optuna.samplers.QMCSampler(qmc_type="sobol", scramble=True, seed=0))
-    of = distributions(space)
-    # From its first trial the sampler learns which settings there are.
+    # The sampler learns the settings from its first trial.
     first = {name: one.low if isinstance(one, Between) else one.values[0] for name, one in space.items()}
-    study.add_trial(optuna.trial.create_trial(params=first, distributions=of, value=0.0))
+    study.add_trial(optuna.trial.create_trial(params=first, distributions=distributions(space), value=0.0))
     return list({tuple(one.items()): one for one in (_asked(study, space) for _ in range(n))}.values())
 
 
 def _by_tpe(space: Space, tried: Sequence[Tried], n: int) -> list[Changes]:
-    """Return the configurations that a Tree-structured Parzen Estimator tries next, given all that were tried."""
-    with _without_warnings():  # without the liar, a round's configurations are much alike
+    """Return the ``n`` configurations that a Tree-structured Parzen Estimator tries next after those in ``tried``."""
+    with _without_warnings():  # without constant_liar, the configurations of one round are very similar
         sampler = optuna.samplers.TPESampler(seed=len(tried), n_startup_trials=0, constant_liar=True)
-    study, of = _study(sampler), distributions(space)
+    study, known = _study(sampler), distributions(space)
     for changes, score in tried:
-        params = {name: changes[name] for name in of if name in changes}
-        if len(params) < len(of):  # the defaults, which the space need not have
+        params = {name: changes[name] for name in known if name in changes}
+        if len(params) < len(known):  # the defaults, which need not lie in the space
             continue
         state = TrialState.FAIL if score is None else TrialState.COMPLETE
-        study.add_trial(optuna.trial.create_trial(params=params, distributions=of, value=score, state=state))
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=known, value=score, state=state))
     return [_asked(study, space) for _ in range(n)]
 
 
 @contextmanager
 def _without_warnings() -> Iterator[None]:
-    """Silence what Optuna says of samplers that it calls experimental."""
+    """Silence Optuna's warnings about experimental samplers."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         yield
@@ -195,9 +200,11 @@ def _study(sampler: optuna.samplers.BaseSampler) -> optuna.Study:
 
 def _asked(study: optuna.Study, space: Space) -> Changes:
     drawn = study.ask(distributions(space)).params
-    return {name: _rounded(drawn[name], of) for name, of in space.items()}
+    return {name: _rounded(drawn[name], values) for name, values in space.items()}
 
 
-def _rounded(value: Any, of: Any) -> Any:
-    """Return a drawn number with few digits, within its ends."""
-    return min(max(float(f"{value:.{_DIGITS}g}"), of.low), of.high) if isinstance(of, Between) else value
+def _rounded(value: Any, values: Between | OneOf) -> Any:
+    """Return a drawn number rounded to few digits, within its range."""
+    if isinstance(values, OneOf):
+        return value
+    return min(max(float(f"{value:.{_DIGITS}g}"), values.low), values.high)

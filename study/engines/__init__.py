@@ -1,4 +1,4 @@
-"""Engines execute trials: each takes trials and gives their outcomes as they end."""
+"""Engines, which execute trials and return their outcomes as the trials end."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from study.ledger.outcomes import Outcome
 
 
 class Engine(AbstractContextManager["Engine"], Protocol):
-    """What the driver asks of an engine; leaving its context ends whatever it started.
+    """The interface between the driver and an engine. Leaving its context ends everything that it started.
 
     Attributes:
-        stacks: whether it trains several trials as one stack, so that those that can be should come together.
+        stacks: Whether the engine trains several trials as one stack. If so, give trials that can share a stack one
+            after another.
     """
 
     @property
@@ -22,9 +23,9 @@ class Engine(AbstractContextManager["Engine"], Protocol):
         ...
 
     def run(self, trials: Iterable[Trial]) -> Iterator[tuple[Trial, Outcome]]:
-        """Execute the trials, giving each with its outcome once, in the order in which they end.
+        """Execute the trials and yield each with its outcome once, in the order in which they end.
 
-        The trials are asked for as workers become free for them, on the thread that asks for the outcomes: others may
-        be taking from the same study, so what is asked for early is kept from them.
+        The engine takes a trial only when a worker is free for it, on the thread that asks for the outcomes. Other
+        runs may take trials from the same study, and a trial that is taken early is not available to them.
         """
         ...

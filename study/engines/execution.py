@@ -1,4 +1,4 @@
-"""Executing one trial: what every engine does with it, wherever it runs."""
+"""The execution of trials, which is the same in every engine."""
 
 from __future__ import annotations
 
@@ -34,28 +34,28 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 Group = tuple[Trial, ...]
-"""Trials that a worker is given at once: on a CPU one; on a GPU several that can be trained as one stack."""
+"""Trials that a worker gets at once: one on a CPU, and several that can be trained as one stack on a GPU."""
 
 STACKED = 32
-"""Trials of a group on a GPU, at most; what does not fit into its memory at once is given again."""
+"""Largest number of trials in a group on a GPU. Trials that do not fit into its memory are given out again."""
 
 _SHARE = 0.8
-"""Of a GPU's free memory that a stack may take, by estimate."""
+"""Largest share of a GPU's free memory that a stack may use, by estimate."""
 
 TRIES = 2
-"""A trial whose worker dies (killed, out of memory) is tried once more, then recorded as failed."""
+"""Number of times that a trial is tried if its worker dies (killed, out of memory). Then it is recorded as failed."""
 
 
 class Labelled(NamedTuple):
-    """What a split is labelled in: what of a trial its graph depends on, beside K.
+    """The choices of a trial, beside K, that the graph of a split depends on.
 
     Attributes:
-        split: its name.
-        gather_from: as :class:`GraphConfig` has it.
-        evaluation_graph: likewise; ``own`` for train.
-        evaluation_size: likewise; 0 for train.
-        ties: likewise.
-        seed: of the trial where it orders ties; else 0.
+        split: Name of the split.
+        gather_from: As in :class:`GraphConfig`.
+        evaluation_graph: As in :class:`GraphConfig`. ``own`` for train.
+        evaluation_size: As in :class:`GraphConfig`. 0 for train.
+        ties: As in :class:`GraphConfig`.
+        seed: Seed of the trial if it orders ties, else 0.
     """
 
     split: str
@@ -67,7 +67,7 @@ class Labelled(NamedTuple):
 
     @classmethod
     def of(cls, split: str, graph: GraphConfig, seed: int) -> Labelled:
-        """Return what a split of a trial is labelled in."""
+        """Return the choices that the graph of a trial's split depends on."""
         seed = seed if graph.ties == "random" else 0
         if split == "train":
             return cls(split, graph.gather_from, "own", 0, graph.ties, seed)
@@ -76,15 +76,14 @@ class Labelled(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class StudyData:
-    """What all trials share, made once: the features of every fold and the graphs of every split.
+    """Data that all trials share and that is made once: the features of all folds and the graphs of all splits.
 
     Attributes:
-        folds: features by fold.
-        graphs: by fold, then by what a split is labelled in, the ranked edges. A graph that is missing is made when a
-            trial needs it.
-        k_max: the largest K.
-        keeping: where trained models are kept; None: they are not.
-        probabilities: where those of the test utterances are kept; None: they are not.
+        folds: Features by fold.
+        graphs: Ranked edges by fold, then by :class:`Labelled`. A missing graph is made when a trial needs it.
+        k_max: The largest K.
+        keeping: Place for trained models. `None` if models are not kept.
+        probabilities: Place for the probabilities of the test utterances. `None` if they are not kept.
     """
 
     folds: tuple[Fold, ...]
@@ -94,7 +93,7 @@ class StudyData:
     probabilities: KeptProbabilities | None = None
 
     def tensors(self) -> Iterator[Tensor]:
-        """Every tensor of it, each once."""
+        """Yield all tensors, each once."""
         for fold, graphs in zip(self.folds, self.graphs, strict=True):
             for features in fold.splits.values():
                 yield from features.tensors().values()
@@ -115,15 +114,15 @@ class StudyData:
         """Rank the neighbours in every split, once for all graphs.
 
         Args:
-            folds: the features.
-            k_max: the largest K; 0: no trial uses a graph.
-            graphs: of the trials, whatever their K.
-            seeds: of the trials.
-            keeping: where trained models are kept; None: they are not.
-            probabilities: where those of the test utterances are kept; None: they are not.
+            folds: Features by fold.
+            k_max: The largest K. 0 means that no trial uses a graph.
+            graphs: Graph settings of the trials. Their K are ignored.
+            seeds: Seeds of the trials.
+            keeping: Place for trained models. `None` if models are not kept.
+            probabilities: Place for the probabilities of the test utterances. `None` if they are not kept.
 
         Raises:
-            InputError: a split with too few utterances for ``k_max`` neighbours, or too many ties to link all.
+            InputError: If a split has too few utterances for ``k_max`` neighbours, or too many ties to link all.
         """
         wanted = product(SPLITS, list(graphs), list(seeds))
         labelled = dict.fromkeys(Labelled.of(*one) for one in wanted) if k_max else {}
@@ -134,41 +133,42 @@ class StudyData:
         return cls(folds, tuple(made), k_max, keeping, probabilities)
 
     def graph(self, fold: int, labelled: Labelled) -> RankedGraph:
-        """Return the ranked edges that a split is labelled in."""
+        """Return the ranked edges of a split's graph, and make them if they are missing."""
         graphs = self.graphs[fold]
         if labelled not in graphs:
             graphs[labelled] = _graph(self.folds[fold], labelled, self.k_max, {})
         return graphs[labelled]
 
 
-def _graph(fold: Fold, of: Labelled, k_max: int, rankings: dict[tuple[object, ...], Ranking]) -> RankedGraph:
-    """Return the ranked edges that a split of a fold is labelled in; ``rankings`` keeps what several graphs share."""
-    features = fold.splits[of.split]
+def _graph(fold: Fold, key: Labelled, k_max: int, rankings: dict[tuple[object, ...], Ranking]) -> RankedGraph:
+    """Return the ranked edges of a split's graph. ``rankings`` caches the rankings that several graphs share."""
+    features = fold.splits[key.split]
     try:
-        if of.evaluation_size:
-            return in_parts(features.pooled(), k_max, of.evaluation_size, of.gather_from, ties=of.ties, seed=of.seed)
-        names = {"own": (of.split,), "anchored": ("train",), "joint": ("train", of.split)}[of.evaluation_graph]
-        if (*names, of.ties, of.seed) not in rankings:
+        if key.evaluation_size:
+            pooled = features.pooled()
+            return in_parts(pooled, k_max, key.evaluation_size, key.gather_from, ties=key.ties, seed=key.seed)
+        names = {"own": (key.split,), "anchored": ("train",), "joint": ("train", key.split)}[key.evaluation_graph]
+        if (*names, key.ties, key.seed) not in rankings:
             pooled = Pooled.joined([fold.splits[name].pooled() for name in names])
-            rankings[*names, of.ties, of.seed] = Ranking.of(pooled, k_max, ties=of.ties, seed=of.seed)
-        ranking = rankings[*names, of.ties, of.seed]
+            rankings[*names, key.ties, key.seed] = Ranking.of(pooled, k_max, ties=key.ties, seed=key.seed)
+        ranking = rankings[*names, key.ties, key.seed]
     except InputError as error:
         raise InputError(f"{features.source}: {error}") from None
-    if of.evaluation_graph == "anchored":
-        return ranking.anchored(features.pooled(), of.gather_from)
-    return ranking.graph(of.gather_from)
+    if key.evaluation_graph == "anchored":
+        return ranking.anchored(features.pooled(), key.gather_from)
+    return ranking.graph(key.gather_from)
 
 
 def check_k(folds: Sequence[Fold | Assignment], k_max: int, graphs: Iterable[GraphConfig] = ()) -> None:
-    """See that every split in which neighbours are looked for has enough utterances for the largest K.
+    """Check that every split that is searched for neighbours has enough utterances for the largest K.
 
     Args:
-        folds: the features, or who goes where.
-        k_max: the largest K.
-        graphs: of the trials, whatever their K; none: each split has its own.
+        folds: Features, or the assignment of utterances to splits, by fold.
+        k_max: The largest K.
+        graphs: Graph settings of the trials. Their K are ignored. Empty means that each split has its own graph.
 
     Raises:
-        InputError: one has not; says which, and the largest K that would do.
+        InputError: If a split has too few utterances. The error names the split and the largest possible K.
     """
     own = [graph.evaluation_graph == "own" for graph in graphs]
     splits = SPLITS if any(own) or not own else ("train",)
@@ -185,7 +185,7 @@ def check_k(folds: Sequence[Fold | Assignment], k_max: int, graphs: Iterable[Gra
 
 
 def versions() -> dict[str, str]:
-    """What a trial's numbers, or a report's, may depend on."""
+    """Return the versions of the software that the numbers of a trial or a report may depend on."""
     known = {"python": platform.python_version(), "method": str(METHOD_VERSION)}
     for package in ("cemobam-study", "torch", "torch-geometric", "numpy", "scipy", "statsmodels", "scikit-learn"):
         try:
@@ -196,18 +196,18 @@ def versions() -> dict[str, str]:
 
 
 def at_once(device: str) -> int:
-    """How many trials a worker on such a device is given at once."""
+    """Return the largest number of trials that a worker on a device gets at once."""
     return STACKED if device.startswith("cuda") else 1
 
 
 def groups(trials: Iterable[Trial], at_most: int) -> Iterator[Group]:
-    """Yield the trials in their order, as many neighbours together as can be one stack (:func:`by_stack`).
+    """Yield the trials in their order, in groups of consecutive trials that can be one stack (:func:`by_stack`).
 
-    Takes no more trials than it gives, but for one that ends a group and begins the next.
+    At most one trial is taken ahead of the groups that were yielded: the one that ends a group and begins the next.
 
     Args:
-        trials: taken when they are needed.
-        at_most: how many a group.
+        trials: Trials, which are taken when they are needed.
+        at_most: Largest number of trials in a group.
     """
     group: list[Trial] = []
     for trial in trials:
@@ -223,15 +223,17 @@ def groups(trials: Iterable[Trial], at_most: int) -> Iterator[Group]:
 
 
 def undone(group: Group, outcomes: Sequence[Outcome], tries: int) -> list[tuple[Group, int]]:
-    """What is left of a group, to be tried again: the rest, if a part was done; each alone, if nothing was.
+    """Return the trials of a group that must be tried again.
+
+    If a part of the group was done, the rest is one group. If nothing was done, each trial is a group by itself.
 
     Args:
-        group: that a worker was given.
-        outcomes: of its first trials; none: the worker died, or took too long.
-        tries: which try it was.
+        group: Group that a worker was given.
+        outcomes: Outcomes of the group's first trials. Empty if the worker died or took too long.
+        tries: Number of this try.
 
     Returns:
-        Groups, and which try each is: a trial that was alone when its worker died has one try less.
+        Groups, each with the number of its next try. Only a trial that was alone when its worker died uses up a try.
     """
     if outcomes:
         return [(group[len(outcomes) :], 1)] if len(outcomes) < len(group) else []
@@ -241,9 +243,9 @@ def undone(group: Group, outcomes: Sequence[Outcome], tries: int) -> list[tuple[
 
 
 def by_stack(trials: Iterable[Trial]) -> list[Trial]:
-    """Return the trials with those together that can be one stack, in the order of the first of each.
+    """Return the trials sorted by stack, in the order of each stack's first trial.
 
-    Without it, a block whose configurations take turns seed by seed would come in groups of one.
+    Trials come seed by seed, so configurations alternate. Without this sorting, each group would have one trial.
     """
     stacks: dict[object, list[Trial]] = {}
     for trial in trials:
@@ -252,26 +254,29 @@ def by_stack(trials: Iterable[Trial]) -> list[Trial]:
 
 
 def _stack_of(trial: Trial) -> tuple[object, ...] | None:
-    """Return what the trials of a stack have in common: they differ in K, seed and which utterances are linked alone.
+    """Return a key that the trials of one stack share, or `None` if the trial is trained alone.
 
-    None: it is trained alone.
+    Trials of one stack may differ only in K, in their seed and in the edges of their graphs.
     """
     configuration, graph = trial.configuration, trial.configuration.graph
     alone = not isinstance(configuration.system, NeuralSystem) or configuration.get("schedule") == "plateau"
-    points = graph and (graph.gather_from, graph.evaluation_graph == "own")  # with the same utterances
-    return None if alone else (trial.fold, configuration.system, configuration.training, points)
+    graph_kind = graph and (graph.gather_from, graph.evaluation_graph == "own")  # these have the same nodes
+    return None if alone else (trial.fold, configuration.system, configuration.training, graph_kind)
 
 
 def execute(trials: Group, data: StudyData, device: str) -> list[Outcome]:
-    """Train and evaluate a group; one outcome a trial, whose seconds are its share of the group's.
+    """Train and evaluate a group.
 
-    A trial's numbers depend on the trial and its data alone; on a GPU, but for rounding.
+    The numbers of a trial depend only on the trial and its data. On a GPU, they may differ by rounding.
+
+    Returns:
+        One outcome per trial. Its seconds are an equal share of the group's seconds.
 
     Raises:
-        Exception: whatever the training raises; engines turn it into an outcome, which it already is where one of
-            several diverged.
+        Exception: Any error of the training, which engines turn into a failed outcome. If one of several trials
+            diverges, its failed outcome is returned instead.
     """
-    from cemobam_core.training.loop import TrainingDiverged, train_together  # noqa: PLC0415  (slow; of use to workers alone)
+    from cemobam_core.training.loop import TrainingDiverged, train_together  # noqa: PLC0415  (slow; only workers need it)
 
     start = time.perf_counter()
     fold, configuration = data.folds[trials[0].fold], trials[0].configuration
@@ -321,7 +326,7 @@ def execute(trials: Group, data: StudyData, device: str) -> list[Outcome]:
 
 
 def batches_of(trial: Trial, data: StudyData) -> dict[str, Batch]:
-    """Return every split of the trial's fold in the graph that the trial has for it."""
+    """Return the splits of the trial's fold, each with the graph that the trial uses for it."""
     from cemobam_core.training.batch import Batch  # noqa: PLC0415
 
     fold, graph = data.folds[trial.fold], trial.configuration.graph
@@ -330,33 +335,34 @@ def batches_of(trial: Trial, data: StudyData) -> dict[str, Batch]:
         if graph is None:
             batches[name] = Batch.from_features(split)
             continue
-        of = Labelled.of(name, graph, trial.seed)
-        edges = data.graph(trial.fold, of).edge_index(graph.k_audio, graph.k_text)
-        among_train = of.evaluation_graph != "own"
+        key = Labelled.of(name, graph, trial.seed)
+        edges = data.graph(trial.fold, key).edge_index(graph.k_audio, graph.k_text)
+        among_train = key.evaluation_graph != "own"
         batches[name] = Batch.in_context(fold.train, split, edges) if among_train else Batch.from_features(split, edges)
     return batches
 
 
 class Attempts:
-    """What a worker does with group after group.
+    """Executes one group after another in a worker.
 
     Args:
-        data: what all trials share.
-        device: where the worker computes.
+        data: Data that all trials share.
+        device: Device of the worker.
     """
 
     def __init__(self, data: StudyData, device: str) -> None:
         self._data, self._device = data, device
-        self._most = STACKED  # more than that at once were too many
+        self._most = STACKED  # halved when the memory is too small for a group
 
     def attempt(self, trials: Group) -> list[Outcome]:
-        """The outcomes of the group's first trials, of as many as could be trained at once; none if the group fails.
+        """Return the outcomes of the first trials of a group: of as many as could be trained at once.
 
-        What a single trial raises is its outcome, so that the study goes on.
+        The result is empty if a group of several trials fails. An error of a single trial becomes its outcome, so that
+        the study continues.
 
         Raises:
-            MemoryError: for a single trial, on the CPU, or torch's on a GPU: as good as a worker's death, for its
-                memory must be let go.
+            MemoryError: If the memory is too small for a single trial (on a GPU: `torch.OutOfMemoryError`). The worker
+                must end, so that its memory is freed.
         """
         trials = trials[: min(self._most, self.room(trials))]
         while True:
@@ -366,17 +372,17 @@ class Attempts:
                 if len(trials) == 1:
                     raise
                 self._most = len(trials) // 2
-                _log.warning("%d trials at once are too many for %s, which takes half", len(trials), self._device)
+                _log.warning("%s has too little memory for %d trials at once; trying half", self._device, len(trials))
                 trials = trials[: self._most]
             except Exception as error:
-                # Whose failure a group's is, each alone will show.
+                # The trials of a failed group are tried one by one, which shows the trial that fails.
                 return [_failed(error, self._device)] if len(trials) == 1 else []
-            gc.collect()  # what the failed attempt held
+            gc.collect()  # free the memory of the failed attempt
             if self._device.startswith("cuda"):
                 torch.cuda.empty_cache()
 
     def room(self, trials: Group) -> int:
-        """How many of them the device's free memory takes at once."""
+        """Return how many of the trials fit into the device's free memory at once."""
         if len(trials) == 1 or not self._device.startswith("cuda"):
             return len(trials)
         from cemobam_core.training.loop import bytes_of_training  # noqa: PLC0415
@@ -396,5 +402,7 @@ def _failed(error: Exception, device: str) -> Outcome:
 
 
 def ran_past(timeout: float, device: str) -> Outcome:
-    """The outcome of a trial that was given up after ``timeout`` seconds."""
-    return Outcome(status="failed", seconds=timeout, device=device, reason=f"ran past --trial-timeout {timeout:g} s")
+    """Return the outcome of a trial that was given up after ``timeout`` seconds."""
+    return Outcome(
+        status="failed", seconds=timeout, device=device, reason=f"took longer than --trial-timeout {timeout:g} s"
+    )

@@ -1,4 +1,4 @@
-"""What every worker needs and takes seconds to import; engines load it before a worker's first trial."""
+"""Imports that every worker needs and that take seconds. Engines load them before a worker's first trial."""
 
 import torch._dynamo  # noqa: F401  (torch's optimizers import it at their first step)
 

@@ -1,4 +1,4 @@
-"""The local engine: worker processes side by side on this machine."""
+"""The local engine: parallel worker processes on this machine."""
 
 from __future__ import annotations
 
@@ -29,36 +29,36 @@ from study.ledger.outcomes import Outcome
 
 
 class LocalEngine:
-    """Runs trials in worker processes, one trial with one thread in each at a time.
+    """Runs trials in worker processes. Each worker trains one trial at a time, with one thread.
 
-    The features and the rankings lie in shared memory, once for all workers. A worker that dies costs only its trial,
-    and is replaced. When the driver dies, even by kill -9, its workers end too.
+    The features and the rankings are in shared memory, once for all workers. If a worker dies, only its trial is lost,
+    and the worker is replaced. When the driver dies, even by kill -9, its workers end too.
 
     Args:
-        data: what all trials share.
-        devices: one worker for each entry; a GPU that several trials share stands several times.
-        trial_timeout: seconds after which a trial is given up and its worker replaced; None: never.
+        data: Data that all trials share.
+        devices: Devices of the workers, one entry per worker. If several trials share a GPU, list it several times.
+        trial_timeout: Seconds after which a trial is given up and its worker replaced. `None` means never.
     """
 
     def __init__(self, data: StudyData, devices: Sequence[str], *, trial_timeout: float | None = None) -> None:
         self._data = data
         self._devices = list(devices)
         self._trial_timeout = trial_timeout
-        # A forked server that has torch loaded makes a worker in milliseconds and, unlike a plain fork, holds none
-        # of the driver's threads, locks or connections.
+        # A fork server that has torch loaded starts a worker in milliseconds. Unlike a plain fork, the worker inherits
+        # none of the driver's threads, locks or connections.
         self._context: Any = multiprocessing.get_context("forkserver" if FORKS else "spawn")
         self._workers: list[_Worker] = []
 
     @property
     def stacks(self) -> bool:
-        """Whether it trains several trials as one stack: on a GPU."""
+        """Whether the engine trains several trials as one stack. It does on a GPU."""
         return at_once(self._devices[0]) > 1
 
     def __enter__(self) -> LocalEngine:
-        """Move the data into shared memory; workers start when there is something to run.
+        """Move the data into shared memory. Workers start once there are trials to run.
 
         Raises:
-            InputError: the shared memory is too small.
+            InputError: If the shared memory is too small.
         """
         try:
             for tensor in self._data.tensors():
@@ -78,17 +78,17 @@ class LocalEngine:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """End all workers at once; a trial in flight is lost."""
+        """End all workers at once. Running trials are lost."""
         for worker in self._workers:
             worker.end()
         self._workers.clear()
 
     def run(self, trials: Iterable[Trial]) -> Iterator[tuple[Trial, Outcome]]:
-        """Execute the trials, giving each with its outcome once, in the order in which they end.
+        """Execute the trials and yield each with its outcome once, in the order in which they end.
 
-        A trial is asked for when a worker is free for it, on a GPU as many as make a group.
+        A trial is taken when a worker is free for it. On a GPU, the trials of a whole group are taken at once.
         """
-        again: deque[tuple[Group, int]] = deque()  # what came back undone, and which try it is
+        again: deque[tuple[Group, int]] = deque()  # groups that came back unfinished, with the number of their try
         fresh = groups(trials, at_once(self._devices[0]))
 
         def waiting() -> tuple[Group, int] | None:
@@ -123,19 +123,19 @@ class LocalEngine:
                     worker = self._replace(worker)  # noqa: PLW2901
                     outcomes = [died] if len(group) == 1 and tries == TRIES else []
                 again.extend(undone(group, outcomes, tries))
-                # Before the driver records these outcomes: nobody waits for the ledger. Another worker, for which there
-                # was nothing more, takes its part of what came back.
+                # Give out work before the driver records these outcomes, so that no worker waits for the ledger.
+                # Idle workers take their share of the trials that came back.
                 idle = [other for other in self._workers if other is not worker and not other.assignment]
                 for free in (worker, *idle):
                     free.take(waiting())
                 yield from zip(group, outcomes, strict=False)
 
     def _limit(self, group: Group) -> float:
-        """Seconds after which a group is given up."""
+        """Return the number of seconds after which a group is given up."""
         return math.inf if self._trial_timeout is None else self._trial_timeout * len(group)
 
     def _patience(self, busy: Sequence[_Worker]) -> float | None:
-        """Seconds until the first of the trials in flight runs past its time; None: none can."""
+        """Return the seconds until the first running group exceeds its limit, or `None` if there is no limit."""
         first = min(worker.since + self._limit(worker.assignment[0]) for worker in busy if worker.assignment)
         return None if first == math.inf else max(0.0, first - time.monotonic()) + 0.01
 
@@ -165,28 +165,28 @@ class _Worker:
     device: str
     assignment: tuple[Group, int] | None = None
     since: float = math.inf
-    """When it began with the assignment; infinity: it is still starting."""
+    """Time at which the worker began the assignment. Infinity while the worker is still starting."""
 
     def take(self, assignment: tuple[Group, int] | None) -> None:
-        """Give the worker the next group, if there is one."""
+        """Send the next group to the worker, if there is one."""
         self.assignment = assignment
         if self.since < math.inf:
             self.since = time.monotonic()
         if assignment:
-            # One that has just died is noticed when its answer is waited for.
+            # If the worker has just died, this is noticed when its answer is received.
             with contextlib.suppress(BrokenPipeError):
                 self.connection.send(assignment[0])
 
     def receive(self) -> list[Outcome] | Literal["begun"] | None:
-        """Outcomes of the assignment, or that the worker has begun its life; None if it died."""
+        """Return the outcomes of the assignment, or "begun" when the worker has started. `None` if it died."""
         try:
             message: list[Outcome] | Literal["begun"] = self.connection.recv()
-        except (EOFError, OSError):  # the pipe ends, perhaps in the middle of an answer
+        except (EOFError, OSError):  # the pipe was closed, perhaps in the middle of an answer
             return None
         return message
 
     def cause_of_death(self) -> str:
-        """In words, from the exit code."""
+        """Return the cause of the worker's death in words, from its exit code."""
         self.process.join()
         code = self.process.exitcode or 0
         if code == -signal.SIGKILL:
@@ -201,7 +201,7 @@ class _Worker:
 
 
 def _work(connection: Connection, data: StudyData, device: str) -> None:
-    """A worker's life: take a group, give outcomes, until the driver is gone."""
+    """Run as a worker process: receive a group and send its outcomes, until the driver ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_the_driver, daemon=True).start()
     torch.set_num_threads(1)

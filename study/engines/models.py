@@ -1,6 +1,6 @@
-"""Trained models on disk: weights as safetensors, everything else as JSON; nothing in either can be run.
+"""Trained models on disk: weights as safetensors, everything else as JSON. Neither format can run code.
 
-A system that scikit-learn fits is kept by skops, which builds nothing but the types that it knows as safe.
+skops keeps the systems that scikit-learn fits. It only builds types that it knows to be safe.
 """
 
 from __future__ import annotations
@@ -39,7 +39,10 @@ ESTIMATOR = "estimator.skops"
 CONFIG = "config.json"
 EMBEDDING = "test_embedding.safetensors"
 TRAIN = "train.safetensors"
-"""The training utterances of a model that uses a graph: those to be labelled are linked to them."""
+"""Name of the file with the training utterances of a model that uses a graph.
+
+Utterances to be labelled are linked to them.
+"""
 
 _FORMAT = 4
 _LARGEST = {"gat_layers": 64, "layers": 64, "cbam_kernel": 10_001}
@@ -48,12 +51,12 @@ _LARGEST_SIZE = 65_536
 
 @dataclass(frozen=True, kw_only=True)
 class Keeping:
-    """Where models are kept, and what is written beside them.
+    """The place for trained models, and the facts that are written beside each model.
 
     Attributes:
-        folder: of all models of a study.
-        dataset: the data set's name.
-        fingerprint: of the features in their splits.
+        folder: Folder of all models of a study.
+        dataset: Name of the data set.
+        fingerprint: Fingerprint of the features in their splits.
     """
 
     folder: Path
@@ -61,11 +64,11 @@ class Keeping:
     fingerprint: str
 
     def place(self, trial: Trial) -> Path:
-        """The folder of a trial's model."""
+        """Return the folder of a trial's model."""
         return model_folder(self.folder, trial, self.fingerprint)
 
     def has(self, trial: Trial) -> bool:
-        """Return whether the trial's model is kept already, in the format of this release."""
+        """Return whether the trial's model is already kept in the format of this release."""
         folder = self.place(trial)
         names = [
             CONFIG,
@@ -92,16 +95,18 @@ class Keeping:
         test: Batch,
         train: FeatureSet,
     ) -> None:
-        """Write a trial's model; the configuration comes last, so that what has one is whole.
+        """Write a trial's model.
+
+        The configuration is written last, so a folder with a configuration is complete.
 
         Args:
-            trial: that was trained.
-            model: what came of it.
+            trial: The trained trial.
+            model: The trained model.
             class_names: C names, in the order of the logits.
-            metrics: as the ledger has them.
-            counts: how many utterances each split has.
-            test: the test split, of which what the classifier sees is kept.
-            train: the train split, to which utterances are linked that are labelled later.
+            metrics: Metrics by name, as in the ledger.
+            counts: Number of utterances of each split.
+            test: The test split. The input of the classifier for it, its embedding, is kept.
+            train: The train split. Utterances that are labelled later are linked to it.
         """
         folder, configuration = self.place(trial), trial.configuration
         if isinstance(model, nn.Module):
@@ -153,25 +158,27 @@ def _file_of(system: System) -> str:
 
 
 def model_folder(folder: Path, trial: Trial, fingerprint: str) -> Path:
-    """Return where a trial's model is: readable, and distinct by the signature's first digits."""
+    """Return the folder of a trial's model. Its name shows the settings and the first digits of the signature."""
     configuration = trial.configuration
     pair = configuration.pair
-    told = [
+    parts = [
         name_of(configuration.system).rpartition(":")[2],
         *([f"k{pair.k_audio}-{pair.k_text}"] if pair else []),
         *(str(value) for name in ("fusion", "modules") if (value := configuration.get(name)) is not None),
     ]
     signature = trial.signature(fingerprint)
-    return folder / f"{'_'.join(told)}_fold{trial.fold}_seed{trial.seed}_{signature[:8]}"
+    return folder / f"{'_'.join(parts)}_fold{trial.fold}_seed{trial.seed}_{signature[:8]}"
 
 
 def size_in_bytes(system: System, graph: GraphConfig | None, train: FeatureSet) -> int:
-    """Return what a model takes on disk: its weights and its training utterances. An estimator's are not known before.
+    """Return the size of a model on disk in bytes: its weights and its training utterances.
+
+    The size of a scikit-learn estimator is not known before it is fitted, and counts as 0.
 
     Args:
-        system: with its choices.
-        graph: that it uses; None: none, so that no training utterances are kept.
-        train: the train split.
+        system: The system with its settings.
+        graph: Settings of the graph. `None` if the system uses no graph, so that no training utterances are kept.
+        train: The train split.
     """
     if not isinstance(system, NeuralSystem):
         return 0
@@ -179,7 +186,7 @@ def size_in_bytes(system: System, graph: GraphConfig | None, train: FeatureSet) 
     if graph:
         tensors += train.tensors().values()
     size: int = sum(value.numel() * value.element_size() for value in tensors)
-    if graph:  # at most so many edges of two numbers (more with ties all), and two rankings
+    if graph:  # an upper bound of the edges, of two numbers each (with ties "all" there are more), and two rankings
         size += 8 * len(train) * (2 * (1 + graph.k_audio + graph.k_text) + 2 * max(graph.k_audio, graph.k_text))
     return size
 
@@ -195,16 +202,16 @@ _RANKED = ("edge_index", "audio_nearness", "text_nearness")
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class KeptModel:
-    """A model read back, ready to label utterances.
+    """A model that was read from disk and can label utterances.
 
     Attributes:
-        model: called with :class:`Inputs` it gives (N, C) logits.
-        sizes: of the features that it takes.
-        graph: choices of the graph; None: it uses none.
-        class_names: in the order of the logits.
-        counts: how many utterances each split has that it was trained and measured on.
-        seed: of its trial.
-        train: the training utterances; None: it uses no graph.
+        model: Model that takes :class:`Inputs` and returns (N, C) logits.
+        sizes: Sizes of the features that the model takes.
+        graph: Settings of the graph. `None` if the model uses no graph.
+        class_names: Class names, in the order of the logits.
+        counts: Number of utterances of each split that the model was trained and measured on.
+        seed: Seed of the model's trial.
+        train: Training utterances. `None` if the model uses no graph.
     """
 
     model: Classifier
@@ -217,22 +224,23 @@ class KeptModel:
 
 
 def load_model(folder: Path, system: str | None = None) -> KeptModel:
-    """Read what :class:`Keeping` wrote. None of its files can hold anything that is run.
+    """Read a model that :class:`Keeping` wrote. None of its files can contain code that is run.
 
     Args:
-        folder: of the model.
-        system: ``FILE.py:NAME`` of a model whose system is in a user's file, which is run; None: the tool's own.
+        folder: Folder of the model.
+        system: ``FILE.py:NAME`` if the model's system is in a user's file. That file is run. `None` means that the
+            system is the tool's own.
 
     Raises:
-        InputError: files that are missing, or are not what is written there: names the file and what is wrong.
+        InputError: If a file is missing or damaged. The error names the file and the fault.
     """
     path = folder / CONFIG
     if not path.is_file() or not any((folder / name).is_file() for name in (WEIGHTS, ESTIMATOR)):
         raise InputError(
-            f"{folder}: holds no kept model; give a folder with {CONFIG} and {WEIGHTS} or {ESTIMATOR}, as "
-            "--keep-models writes them under results/NAME/models"
+            f"{folder}: there is no model in this folder; give a folder with {CONFIG} and {WEIGHTS} or {ESTIMATOR}, "
+            "which --keep-models writes under results/NAME/models"
         )
-    content = _Described(path, _read(path))
+    content = _Description(path, _read(path))
     made = content.system(system)
     if isinstance(made, NeuralSystem):
         network = _blank(made, content.sizes)
@@ -256,7 +264,7 @@ def load_model(folder: Path, system: str | None = None) -> KeptModel:
 
 
 def _read(path: Path) -> Any:
-    """The content of a :data:`CONFIG`, not looked at yet."""
+    """Return the unchecked content of a :data:`CONFIG` file."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -264,7 +272,10 @@ def _read(path: Path) -> Any:
 
 
 def load_embedding(folder: Path) -> tuple[Tensor, Tensor] | None:
-    """The (N, width) embedding of the test utterances and their (N,) labels; None: not kept, or spoilt."""
+    """Return the (N, width) embedding of the test utterances and their (N,) labels.
+
+    `None` if they were not kept or are damaged.
+    """
     try:
         tensors = load_file(folder / EMBEDDING)
         vectors, labels = tensors["embedding"], tensors["labels"]
@@ -274,17 +285,17 @@ def load_embedding(folder: Path) -> tuple[Tensor, Tensor] | None:
     return (vectors, labels) if fits and len(vectors) > 3 else None
 
 
-class _Described:
-    """The content of a :data:`CONFIG`, looked at part by part."""
+class _Description:
+    """The content of a :data:`CONFIG` file, checked part by part."""
 
     def __init__(self, path: Path, content: Any) -> None:
         self._path = path
         if not isinstance(content, dict):
-            raise self._wrong("is no JSON object")
+            raise self._wrong("the content is not a JSON object")
         if content.get("format") != _FORMAT:
             raise InputError(
-                f"{path}: format is {content.get('format')!r}, this release reads {_FORMAT}; keep the model again: run "
-                "the study's command with --keep-models"
+                f"{path}: format is {content.get('format')!r}, but this release reads {_FORMAT}; run the study's "
+                "command with --keep-models to keep the model again"
             )
         self._content = content
         self.sizes: Sizes = self._built("sizes", Sizes)
@@ -293,7 +304,7 @@ class _Described:
         if not isinstance(names, list) or not all(isinstance(x, str) for x in names) or len(set(names)) != len(names):
             raise self._wrong("class_names must be a list of different names")
         if len(names) != self.sizes.num_classes:
-            raise self._wrong(f"{len(names)} class names for {self.sizes.num_classes} classes")
+            raise self._wrong(f"there are {len(names)} class names for {self.sizes.num_classes} classes")
         self.class_names = tuple(names)
         try:
             self.counts = _counts(content.get("utterances"))
@@ -301,48 +312,51 @@ class _Described:
             raise self._wrong(str(error)) from None
         seed = content.get("seed")
         if type(seed) is not int or not 0 <= seed < 2**63:
-            raise self._wrong(f"seed is {str(seed)[:40]!r}")
+            raise self._wrong(f"seed must be a whole number of at least 0, not {str(seed)[:40]!r}")
         self.seed = seed
 
     def system(self, given: str | None) -> System:
-        """Return the system with its choices."""
+        """Return the system with its settings."""
         name = self._content.get("system")
         if not isinstance(name, str) or not re.fullmatch(r"\w+|[^/\\:]+\.py:\w+", name) or not name.isprintable():
-            raise self._wrong(f"system is {str(name)[:40]!r}")
+            raise self._wrong(f"system must be the name of a system, not {str(name)[:40]!r}")
         foreign = ":" in name
         if foreign and given is None:
             raise InputError(
-                f"{self._path}: its system is {name}, in a file that would be run; if you trust it, add --system "
-                f"{self._path.with_name(name)}"
+                f"{self._path}: the model's system is {name}, which is in a Python file that would be run; if you "
+                f"trust the file, add --system {self._path.with_name(name)}"
             )
         if given and not foreign:
-            raise InputError(f"--system {given}: the model is of the tool's own system {name}; leave the option out")
+            raise InputError(f"--system {given}: the model's system is the tool's own {name}; leave the option out")
         if given:
             self._check_file(given, name)
         kind = system_class(given or name)
         if version_of(kind) != self._content.get("version"):
-            raise self._of_another_version(name, "another release of the tool has changed it")
+            raise self._other_version(name, "another release of the tool changed it")
         made: System = self._built("choices", kind)
         return made
 
     def _check_file(self, given: str, name: str) -> None:
-        """Check that a user's file is what the model was trained with, before it is run."""
+        """Check, before a user's file is run, that the model was trained with it."""
         if not is_in_file(given):
-            raise InputError(f"--system {given}: the model is of {name}; give the file that defines it, FILE.py:NAME")
+            raise InputError(
+                f"--system {given}: the model's system is {name}; give the file that defines it, as FILE.py:NAME"
+            )
         *_, called = name.rpartition(":")
         if given.rpartition(":")[2] != called:
-            raise InputError(f"--system {given}: the model is of {name}; give FILE.py:{called}")
+            raise InputError(f"--system {given}: the model's system is {name}; give FILE.py:{called}")
         path = path_of(given)
         try:
             content = Path(path).read_bytes()
         except OSError as error:
             raise InputError(f"--system {given}: cannot be read ({error.strerror or error})") from None
         if SystemFile(path, content).version != self._content.get("version"):
-            raise self._of_another_version(given, "its file was changed")
+            raise self._other_version(given, "its file was changed")
 
-    def _of_another_version(self, name: str, what: str) -> InputError:
+    def _other_version(self, name: str, reason: str) -> InputError:
         return InputError(
-            f"{self._path}: was made by another version of {name} ({what}); run the study again with --keep-models"
+            f"{self._path}: the model was made by another version of {name} ({reason}); run the study again with "
+            "--keep-models"
         )
 
     def _built(self, name: str, kind: type[Any]) -> Any:
@@ -356,7 +370,7 @@ class _Described:
                 continue
             value = given[key]
             if isinstance(value, int) and value > _LARGEST.get(key, _LARGEST_SIZE):
-                raise self._wrong(f"{key}={value} is too large to be meant")
+                raise self._wrong(f"{key}={value} is too large; at most {_LARGEST.get(key, _LARGEST_SIZE)} is allowed")
             choices, types = get_args(hint), (int, float) if hint is float else (hint,)
             if value not in choices if choices else type(value) not in types:
                 wanted = f"one of {', '.join(map(str, choices))}" if choices else f"{hint.__name__}"
@@ -369,22 +383,22 @@ class _Described:
             raise self._wrong(str(error)) from None
 
     def _wrong(self, what: str) -> InputError:
-        return InputError(f"{self._path}: {what}; give a folder as --keep-models writes it")
+        return InputError(f"{self._path}: {what}; give a folder that --keep-models wrote")
 
 
 def _counts(utterances: object) -> dict[str, int]:
-    """Return how many utterances each split has, as the configuration says."""
+    """Return the number of utterances of each split, from the content of a :data:`CONFIG` file."""
     if not isinstance(utterances, dict) or utterances.keys() != set(SPLITS):
-        raise ValueError(f"utterances must say how many are in {', '.join(SPLITS)}")
+        raise ValueError(f"utterances must give the number of utterances of {', '.join(SPLITS)}")
     for name, size in utterances.items():
         if type(size) is not int or size < 1:
-            raise ValueError(f"utterances of {name} are {str(size)[:40]!r}, not a whole number of at least 1")
+            raise ValueError(f"utterances of {name} is {str(size)[:40]!r}, not a whole number of at least 1")
     return utterances
 
 
 def _blank(system: NeuralSystem, sizes: Sizes) -> nn.Module:
-    """Return the untrained model: of the tool's own systems the shapes alone, without their memory."""
-    if file_of(type(system)):  # it may hold what its weights do not, such as a buffer that is not persistent
+    """Return the untrained model. For the tool's own systems it has only shapes, and takes no memory."""
+    if file_of(type(system)):  # it may hold tensors beside its weights, such as a buffer that is not persistent
         with torch.random.fork_rng(devices=[]):
             return system.build(sizes)
     with torch.device("meta"):
@@ -392,17 +406,17 @@ def _blank(system: NeuralSystem, sizes: Sizes) -> nn.Module:
 
 
 def _estimator(path: Path) -> Any:
-    """Return a fitted estimator, made of nothing but types that skops trusts."""
+    """Return a fitted estimator. It may only contain types that skops trusts."""
     from skops.io import get_untrusted_types, load  # noqa: PLC0415  (slow to import)
 
     try:
         if unknown := get_untrusted_types(file=path):
-            raise InputError(f"{path}: holds {unknown[0]}, which is not read: it could run code")
+            raise InputError(f"{path}: contains {unknown[0]}, which is not read because it could run code")
         return load(path, trusted=[])
     except InputError:
         raise
-    except Exception as error:  # skops raises whatever its parts do
-        raise InputError(f"{path}: cannot be read as skops writes it ({' '.join(str(error).split())[:120]})") from None
+    except Exception as error:  # skops may raise any error of its parts
+        raise InputError(f"{path}: cannot be read as a skops file ({' '.join(str(error).split())[:120]})") from None
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
@@ -413,13 +427,13 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _anchors(path: Path, sizes: Sizes, graph: GraphConfig, n: int) -> Anchors:
-    """Return the training utterances of a model, checked against what its configuration says.
+    """Return the training utterances of a model, checked against its configuration.
 
     Args:
-        path: of the file.
-        sizes: of the model's features.
-        graph: that it was trained with.
-        n: how many utterances the train split has.
+        path: Path of the file.
+        sizes: Sizes of the model's features.
+        graph: Settings of the graph that the model was trained with.
+        n: Number of utterances of the train split.
     """
     tensors = _tensors(path)
     required, masks = {"audio", "text", *_RANKED}, {"audio_mask", "text_mask"}
@@ -445,17 +459,17 @@ def _anchors(path: Path, sizes: Sizes, graph: GraphConfig, n: int) -> Anchors:
         ("text", f"embeddings of {sizes.text_dim} numbers", features.text.shape[-1] == sizes.text_dim),
         ("edge_index", f"int64 edges of {n} utterances", is_graph and 0 <= edges.min() <= edges.max() < n),
         *(
-            (name, f"int64 {steps}, best first", _descends(of, steps))
-            for name, of in zip(_RANKED[1:], nearness, strict=True)
+            (name, f"int64 {steps}, best first", _descends(ranking, steps))
+            for name, ranking in zip(_RANKED[1:], nearness, strict=True)
         ),
     ):
         if not fits:
-            raise InputError(f"{path}: {name!r} is {described(tensors[name])}, where {CONFIG} asks for {wanted}")
+            raise InputError(f"{path}: {name!r} is {described(tensors[name])}, but {CONFIG} asks for {wanted}")
     return Anchors(features, edges, nearness[0], nearness[1])
 
 
 def _descends(nearness: Tensor, shape: tuple[int, int]) -> bool:
-    """Return whether they are similarities of such a shape to fewer others than there are, best first in each row."""
+    """Return whether ``nearness`` has this shape, with fewer columns than rows, and each row starts with the best."""
     fits = nearness.dtype == torch.int64 and nearness.shape == shape and shape[1] < shape[0]
     return fits and not bool((nearness[:, 1:] > nearness[:, :-1]).any())
 
@@ -464,13 +478,13 @@ def _weights(path: Path, model: nn.Module) -> dict[str, Tensor]:
     weights = _tensors(path)
     expected = model.state_dict()
     if odd := sorted(expected.keys() ^ weights.keys()):
-        what = "is missing" if odd[0] in expected else "is no part of the model"
-        raise InputError(f"{path}: {odd[0]!r} {what}; the weights are not those of the {CONFIG} beside them")
+        what = "is missing" if odd[0] in expected else "is not part of the model"
+        raise InputError(f"{path}: {odd[0]!r} {what}; the weights do not belong to the {CONFIG} beside them")
     for name, value in weights.items():
         shape, kind = tuple(expected[name].shape), expected[name].dtype
         if tuple(value.shape) != shape or value.dtype != kind:
             raise InputError(
-                f"{path}: {name!r} is {value.dtype} {tuple(value.shape)}, where {CONFIG} asks for {kind} {shape}"
+                f"{path}: {name!r} is {value.dtype} {tuple(value.shape)}, but {CONFIG} asks for {kind} {shape}"
             )
         if not torch.isfinite(value).all():
             raise InputError(f"{path}: {name!r} holds NaN or infinity; the model cannot be used")

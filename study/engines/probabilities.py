@@ -1,4 +1,4 @@
-"""The probabilities that trials give the test utterances, on disk: a file a trial, where a user asks for them."""
+"""The predicted probabilities of the test utterances on disk: one file per trial, if the user asks for them."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from study.design.configuration import Trial
 
 @dataclass(frozen=True, kw_only=True)
 class KeptProbabilities:
-    """Where the probabilities of a study's trials are kept.
+    """The place for the probabilities of a study's trials.
 
     Attributes:
-        folder: of all of them.
-        fingerprint: of the features in their splits.
+        folder: Folder of all the files.
+        fingerprint: Fingerprint of the features in their splits.
     """
 
     folder: Path
     fingerprint: str
 
     def place(self, trial: Trial) -> Path:
-        """Return the file of a trial: its signature, as the ledger has it too."""
+        """Return the file of a trial. Its name is the trial's signature, which the ledger has too."""
         return self.folder / f"{trial.signature(self.fingerprint)}.safetensors"
 
     def keep(self, trial: Trial, logits: Tensor) -> None:
         """Write the probabilities of a trial, as float16.
 
         Args:
-            trial: that was trained.
-            logits: (N, C), of the test utterances in the fold's order.
+            trial: The trained trial.
+            logits: Logits (N, C) of the test utterances in the fold's order.
 
         Raises:
-            OSError: a folder that cannot be written to, a full disk.
+            OSError: If the folder cannot be written to or the disk is full.
         """
         probabilities = torch.softmax(at_least_fp32(logits), dim=1).half().cpu().contiguous()
         with written_atomically(self.place(trial)) as temporary:

@@ -1,4 +1,4 @@
-"""The Ray engine: Ray Tune runs bundles of trials on the nodes of a cluster, started here or joined."""
+"""The Ray engine: Ray Tune runs bundles of trials on a cluster, which the engine starts or joins."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from study.design.configuration import Trial
 from study.engines.execution import TRIES, Attempts, Group, StudyData, at_once, groups, ran_past, undone
 from study.ledger.outcomes import Outcome
 
-# Nothing is sent anywhere; no cluster is started unasked; tensors are read where they lie in the object store, or each
-# worker would copy them; workers stay in their folder; Tune is silent.
+# These settings turn off Ray's usage reports, do not start a cluster unless asked, let workers read tensors in place in
+# the object store (otherwise each worker would copy them), keep workers in their folder, and keep Tune silent.
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_AUTO_CONNECT": "0",
@@ -44,10 +44,10 @@ _ENVIRONMENT = {
 
 @contextmanager
 def environment() -> Iterator[None]:
-    """Set what Ray reads from the environment, when it is imported and while it runs, and put back what was there."""
+    """Set the environment variables that Ray reads when it is imported and while it runs, and restore them after."""
     wanted = dict(_ENVIRONMENT)
     if (Path.home() / ".ray" / "auth_token").exists():
-        # What Ray's command line does where it has made a token before; a driver that joins would go without, in vain.
+        # Ray's command line uses the token that it made before. A driver that joins without the token would fail.
         wanted["RAY_AUTH_MODE"] = os.environ.get("RAY_AUTH_MODE", "token")
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
@@ -72,35 +72,38 @@ with environment():
 
 
 _BUNDLE_SECONDS = 10.0
-"""A bundle ends with the first trial that ends after so long: what Tune does about each, some 90 ms on a machine of two
-cores, is then 1% of the work at most."""
+"""Seconds after which a bundle ends with the next trial that ends.
+
+Tune's overhead for each bundle, about 90 ms on a machine with two cores, is then at most 1% of the work."""
 
 _STARTS = 3
-"""So many workers in a row that die before they have asked for a trial: none will."""
+"""Number of failed starts in a row, per parallel worker, after which the run stops: no worker will start."""
 
 _LOOK = 5.0
-"""Seconds of silence after which the engine looks whether the cluster is still there."""
+"""Seconds without a question after which the engine checks whether the cluster is still there."""
 
 
 class RayEngine:
-    """Runs trials in Ray actors, on a CPU one trial with one thread in each at a time, on a GPU a group as one stack.
+    """Runs trials in Ray actors: on a CPU, one trial with one thread per actor; on a GPU, a group as one stack.
 
-    Ray Tune starts the actors, places and replaces them. What Tune calls a trial is here a bundle: what a worker gets
-    done in some ten seconds. It is not made up beforehand: its worker asks for group after group and delivers the
-    outcomes of each with the next question. So no trial is taken from the study before a worker is free for it, all
-    workers are busy to the end, and what was delivered is not lost with the worker. Questions and answers pass through
-    one small actor beside the driver, since a driver itself cannot be called.
+    Ray Tune starts, places and replaces the actors. A trial of Tune is called a bundle here: the work of one worker in
+    about ten seconds. The content of a bundle is not fixed beforehand. Its worker asks for one group after another, and
+    delivers the outcomes of a group with its next question. So no trial is taken from the study before a worker is
+    free for it, all workers are busy until the end, and delivered outcomes are not lost if the worker dies. Questions
+    and answers go through one small actor beside the driver, because a driver itself cannot be called.
 
-    The features and the rankings are put into the object store once; every node fetches them once, and its workers
-    read them in place. A worker that dies, alone or with its node, costs only its trial, which is tried again on what
-    is left. When the driver ends, even by kill -9, its workers end too, and so does a cluster that was started here.
+    The features and the rankings are put into the object store once. Every node fetches them once, and its workers
+    read them in place. If a worker dies, alone or with its node, only its trial is lost, and it is tried again on the
+    remaining nodes. When the driver ends, even by kill -9, its workers end too, and so does a cluster that the engine
+    started.
 
     Args:
-        data: what all trials share.
-        devices: ``cpu`` or ``cuda`` for each of the trials side by side, as :func:`cluster_devices` gives them.
-        gpus_per_trial: the share of a GPU that a worker takes.
-        address: of a cluster to join, with this package on every node; None: one is started on this machine.
-        trial_timeout: seconds after which a trial is given up; None: never.
+        data: Data that all trials share.
+        devices: ``cpu`` or ``cuda`` for each of the parallel workers, as from :func:`cluster_devices`.
+        gpus_per_trial: Share of a GPU that a worker takes.
+        address: Address of a cluster to join, with this package on every node. `None` means that the engine starts a
+            cluster on this machine.
+        trial_timeout: Seconds after which a trial is given up. `None` means never.
     """
 
     def __init__(
@@ -112,7 +115,7 @@ class RayEngine:
         address: str | None = None,
         trial_timeout: float | None = None,
     ) -> None:
-        if data.keeping:  # a worker may be in another folder
+        if data.keeping:  # a worker may have another working folder
             data = replace(data, keeping=replace(data.keeping, folder=data.keeping.folder.absolute()))
         if data.probabilities:
             folder = data.probabilities.folder.absolute()
@@ -120,13 +123,13 @@ class RayEngine:
         self._data = data
         self._side_by_side = len(devices)
         on_cpu = devices[0] == "cpu"
-        self._device = "cpu" if on_cpu else "cuda:0"  # Ray shows a worker its own GPU alone
+        self._device = "cpu" if on_cpu else "cuda:0"  # Ray shows each worker only its own GPU
         self._resources = {"CPU": 1.0} if on_cpu else {"CPU": 0.0, "GPU": gpus_per_trial}
         self._address = address
         self._trial_timeout = trial_timeout
         self._bundles: dict[str, _Bundle] = {}
-        self._again: deque[tuple[Group, int]] = deque()  # undone, or left over from bundles that Tune gave up
-        self._parked: deque[_Question] = deque()  # of workers for which there is nothing to do
+        self._again: deque[tuple[Group, int]] = deque()  # unfinished groups, also of bundles that Tune gave up
+        self._parked: deque[_Question] = deque()  # questions of workers that have nothing to do
         self._tuning: _Tuning | None = None
         self._surroundings = ExitStack()
         self._failed_starts = 0
@@ -136,14 +139,14 @@ class RayEngine:
 
     @property
     def stacks(self) -> bool:
-        """Whether it trains several trials as one stack: on a GPU."""
+        """Whether the engine trains several trials as one stack. It does on a GPU."""
         return at_once(self._device) > 1
 
     def __enter__(self) -> RayEngine:
-        """Start or join the cluster; workers start when there is something to run.
+        """Start or join the cluster. Workers start once there are trials to run.
 
         Raises:
-            InputError: Ray does not start here, or there is no cluster at the address.
+            InputError: If Ray does not start here, or there is no cluster at the address.
         """
         self._surroundings.enter_context(environment())
         self._temporary = tempfile.TemporaryDirectory(
@@ -190,24 +193,24 @@ class RayEngine:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """End all workers at once, and the cluster if it was started here; a trial in flight is lost."""
+        """End all workers at once, and the cluster if the engine started it. Running trials are lost."""
         self._leave()
 
     def _leave(self) -> None:
         if self._tuning:
             self._tuning.end()
-        ray.shutdown()  # with the driver, all actors of it end
+        ray.shutdown()  # all actors of the driver end with it
         if self._temporary:
             self._temporary.cleanup()
         self._surroundings.close()
 
     def run(self, trials: Iterable[Trial]) -> Iterator[tuple[Trial, Outcome]]:
-        """Execute the trials, giving each with its outcome once, in the order in which they end.
+        """Execute the trials and yield each with its outcome once, in the order in which they end.
 
-        A trial is asked for when a worker is free for it, on a GPU as many as make a group.
+        A trial is taken when a worker is free for it. On a GPU, the trials of a whole group are taken at once.
 
         Raises:
-            InputError: the cluster has gone, or no worker starts on it; what was given before stands.
+            InputError: If the cluster is lost, or no worker starts on it. Outcomes that were yielded before are valid.
         """
         fresh = groups(trials, at_once(self._device))
         first = next(fresh, None)
@@ -242,12 +245,12 @@ class RayEngine:
                     ended = tuple(zip(group, question.outcomes, strict=False))
                     self._again.extend(undone(group, question.outcomes, tries))
                     bundle.assigned = None
-                # before the driver records the outcomes: nobody waits for the ledger
+                # answer before the driver records the outcomes, so that no worker waits for the ledger
                 self._answer(question, bundle, fresh)
                 yield from ended
 
     def _next(self, fresh: Iterator[Group]) -> tuple[Group, int] | None:
-        """A group and which try of it this is; those to be tried again come first."""
+        """Return the next group and the number of its try. Groups to be tried again come first."""
         if self._again:
             return self._again.popleft()
         group = next(fresh, None)
@@ -255,7 +258,7 @@ class RayEngine:
         return None if group is None else (group, 1)
 
     def _answer(self, question: _Question, bundle: _Bundle, fresh: Iterator[Group]) -> None:
-        if bundle.assigned:  # to a worker that died before or while it had it
+        if bundle.assigned:  # the worker before this one died with the group, or before it got it
             self._assign(question, (bundle.assigned.group, bundle.assigned.tries))
         elif question.outcomes and time.monotonic() - bundle.since > _BUNDLE_SECONDS:
             del self._bundles[question.bundle]
@@ -273,7 +276,10 @@ class RayEngine:
         self._relay.answer.remote(question.number, (question.number, group))
 
     def _questions(self) -> list[_Question]:
-        """What workers ask, as soon as one does; empty after a moment, so that the rest is looked after."""
+        """Return the new questions of workers as soon as there is one.
+
+        After half a second without a question the result is empty, so that the caller can check for other events.
+        """
         assert self._tuning
         try:
             asked: list[_Question] = ray.get(self._poll, timeout=0.5)
@@ -287,7 +293,7 @@ class RayEngine:
         return asked
 
     def _look(self) -> None:
-        """See that the cluster is there and that Tune is at work."""
+        """Check that the cluster is there and that Tune is running."""
         assert self._tuning
         if self._tuning.failure:
             raise self._gone(self._tuning.failure)
@@ -302,12 +308,12 @@ class RayEngine:
     def _gone(self, error: BaseException) -> InputError:
         where = f"at {self._address}" if self._address else "started here"
         return InputError(
-            f"--engine ray: the Ray cluster {where} has gone ({_short(error)}); what was recorded is kept, and "
-            "the same command goes on from there on a cluster that is up"
+            f"--engine ray: the connection to the Ray cluster {where} is lost ({_short(error)}); recorded trials are "
+            "kept, and the same command continues from there on a running cluster"
         )
 
     def _killed(self) -> Iterator[tuple[Trial, Outcome]]:
-        """What came of trials whose worker died."""
+        """Yield the failed trials whose worker died, and put the other trials of dead workers back."""
         assert self._tuning
         while self._tuning.deaths:
             death = self._tuning.deaths.popleft()
@@ -315,24 +321,24 @@ class RayEngine:
             if death.for_good:
                 self._bundles.pop(death.bundle, None)
             waited = [question for question in self._parked if question.bundle == death.bundle]
-            for question in waited:  # nobody hears the answer
+            for question in waited:  # the dead worker cannot receive an answer
                 self._parked.remove(question)
             assigned, bundle.assigned = bundle.assigned, None
             if assigned is None:
                 self._failed_starts += not waited
                 if self._failed_starts >= _STARTS * self._side_by_side:
                     raise InputError(
-                        f"--engine ray: workers end before they have begun ({death.cause}); this package must be "
-                        "installed on every node, in the same version"
+                        f"--engine ray: workers die before they start ({death.cause}); install the same version of "
+                        "this package on every node"
                     )
             elif len(assigned.group) == 1 and assigned.tries == TRIES:
                 reason = f"its worker died {TRIES} times ({death.cause}; often out of memory: try fewer --workers)"
                 yield assigned.group[0], Outcome(status="failed", seconds=0.0, device=self._device, reason=reason)
-            else:  # for whoever asks first: there may be no room for another worker, where a node has gone
+            else:  # for any worker: after the loss of a node there may be no resources for a replacement
                 self._again.extend(undone(assigned.group, (), assigned.tries))
 
     def _given_up(self) -> Iterator[tuple[Trial, Outcome]]:
-        """Trials past their time: the worker is killed, and Tune starts another for the rest of the bundle."""
+        """Yield the trials that exceeded their time. Their worker is killed, and Tune starts another for the bundle."""
         if self._trial_timeout is None:
             return
         for bundle in list(self._bundles.values()):
@@ -348,19 +354,19 @@ class RayEngine:
 
 @dataclass
 class _Assigned:
-    """A group that a worker has."""
+    """A group that is assigned to a worker."""
 
     group: Group
     tries: int
     number: int
-    """Of the question that it was the answer to."""
+    """Number of the question that the group answered."""
     worker: Any
     since: float = field(default_factory=time.monotonic)
 
 
 @dataclass
 class _Bundle:
-    """What Tune calls a trial, as the driver sees it."""
+    """A trial of Tune, in the view of the driver."""
 
     assigned: _Assigned | None = None
     since: float = field(default_factory=time.monotonic)
@@ -368,7 +374,7 @@ class _Bundle:
 
 @dataclass(frozen=True, kw_only=True)
 class _Question:
-    """A worker's: what next? With outcomes of the group that was the answer to an earlier question."""
+    """A worker's question for its next group, with the outcomes of the group that answered an earlier question."""
 
     number: int
     bundle: str
@@ -379,7 +385,7 @@ class _Question:
 
 @dataclass(frozen=True)
 class _Death:
-    """Of a bundle's worker; for good: Tune does not start another for it."""
+    """The death of a bundle's worker. If it is ``for_good``, Tune does not start another worker for the bundle."""
 
     bundle: str
     cause: str
@@ -387,7 +393,7 @@ class _Death:
 
 
 class _Relay:
-    """Holds questions until the driver fetches them, and their workers until it has answered."""
+    """Holds questions until the driver fetches them, and makes their workers wait until the driver has answered."""
 
     def __init__(self) -> None:
         self._numbers = count()
@@ -395,7 +401,7 @@ class _Relay:
         self._answers: dict[int, asyncio.Future[Any]] = {}
 
     async def ask(self, bundle: str, worker: Any, answers: int | None, outcomes: list[Outcome]) -> Any:
-        """A worker's question; gives the number and the group to run, or None: the bundle ends."""
+        """Ask the driver for the next group. Return its number and the group, or `None` if the bundle ends."""
         number = next(self._numbers)
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
         self._asked.put_nowait(
@@ -404,34 +410,34 @@ class _Relay:
         return await answer
 
     async def asked(self) -> list[_Question]:
-        """All questions not fetched yet, at least one."""
+        """Return all questions that were not fetched yet. Wait until there is at least one."""
         questions = [await self._asked.get()]
         while not self._asked.empty():
             questions.append(self._asked.get_nowait())
         return questions
 
     async def answer(self, number: int, answer: Any) -> None:
-        """The driver's answer to a question."""
+        """Pass the driver's answer to the worker that asked the question."""
         self._answers.pop(number).set_result(answer)
 
 
 class _Worker(tune.Trainable):
-    """Runs a bundle: group after group until there is to be another bundle."""
+    """Runs a bundle: one group after another until the driver ends the bundle."""
 
     def setup(self, config: dict[str, Any], data: Any = None, relay: Any = None, device: str = "cpu") -> None:
-        """Have the features and the rankings at hand, where the object store has them."""
-        import study.engines.loaded  # noqa: F401, PLC0415  (slow, and no part of the first trial)
+        """Prepare the worker. The features and the rankings stay in the object store."""
+        import study.engines.loaded  # noqa: F401, PLC0415  (slow, and must not count as time of the first trial)
 
         torch.set_num_threads(1)
         keep_freed_memory()
         self._relay, self._attempts = relay, Attempts(data, device)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """The next bundle: nothing of the last one is left."""
+        """Accept the next bundle. A worker keeps no state of the last one."""
         return True
 
     def step(self) -> dict[str, Any]:
-        """The whole bundle; each outcome is delivered as its group ends."""
+        """Run the whole bundle. The outcomes of each group are delivered when the group ends."""
         me = ray.get_runtime_context().current_actor
         number: int | None = None
         outcomes: list[Outcome] = []
@@ -442,49 +448,49 @@ class _Worker(tune.Trainable):
 
 
 class _Bundles(Searcher):
-    """Gives Tune a new bundle whenever it has a worker for one: what is in it is decided while it runs."""
+    """Gives Tune a new bundle whenever it has a free worker. The content of a bundle is decided while it runs."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """A bundle is its name; there is always another, until the cluster is left."""
+        """Return a new bundle, which is only a name. There is always another one."""
         return {"bundle": trial_id}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Nothing is learnt from a bundle."""
+        """Do nothing: the search learns nothing from a bundle."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing is kept: the ledger knows what was done."""
+        """Do nothing: the ledger records the trials that are done."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Likewise."""
+        """Do nothing: :meth:`save` saves nothing."""
 
 
 class _Watch(Callback):
-    """Notes the bundles whose worker died, and ends Tune when the engine is left."""
+    """Records the bundles whose worker died, and ends Tune when the engine ends."""
 
     def __init__(self) -> None:
         self.noted: deque[_Death] = deque()
         self.left = False
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Tune's way to end would wait for its workers; they end with the driver."""
+        """End Tune if the engine has ended. Tune's own way would wait for its workers, but they end with the driver."""
         if self.left:
             raise SystemExit
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Tune starts another worker for it."""
+        """Record a death after which Tune starts another worker for the bundle."""
         self.noted.append(_Death(trial.config["bundle"], _cause(trial.get_pickled_error()), False))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Tune has started enough of them."""
+        """Record a death after which Tune starts no other worker for the bundle."""
         self.noted.append(_Death(trial.config["bundle"], _cause(trial.get_pickled_error()), True))
 
 
 class _Tuning(threading.Thread):
-    """Ray Tune at work, from the first trial to the end of the engine.
+    """A thread that runs Ray Tune from the first trial to the end of the engine.
 
     Attributes:
-        deaths: of workers, as they come.
-        failure: what ended it.
+        deaths: Deaths of workers, in the order in which they happen.
+        failure: Error that ended Tune. `None` while it runs.
     """
 
     def __init__(
@@ -502,7 +508,9 @@ class _Tuning(threading.Thread):
         self._watch = _Watch()
         self.deaths = self._watch.noted
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # tensors that are read in place must not be written to: no trial does
+            warnings.simplefilter(
+                "ignore"
+            )  # Ray warns that tensors read in place are read-only; no trial writes to them
             worker = tune.with_parameters(_Worker, data=data, relay=relay, device=device)
         self._tuner = tune.Tuner(
             tune.with_resources(worker, resources),
@@ -523,30 +531,30 @@ class _Tuning(threading.Thread):
         )
 
     def run(self) -> None:
-        """Until the cluster is left."""
+        """Run Tune until the engine ends."""
         try:
             self._tuner.fit()
             self.failure = RuntimeError("Ray Tune ended early")
-        except BaseException as error:  # whatever it is, the driver is told
+        except BaseException as error:  # the driver reads every error
             self.failure = error
 
     def end(self) -> None:
-        """Before the cluster is left: Tune would join it again."""
+        """End Tune. Call this before leaving the cluster, because Tune would join it again."""
         self._watch.left = True
         self.join(10)
 
 
 def cluster_devices(address: str, *, device: str, workers: int | None, gpus_per_trial: float) -> list[str]:
-    """One entry for each trial that the cluster at an address takes side by side.
+    """Return the devices of the workers that the cluster at an address can run in parallel, one entry per worker.
 
     Args:
-        address: ``HOST:PORT`` of its head, or ``auto`` for the one that this machine is part of.
-        device: ``cpu``, ``cuda``, or ``auto``: GPUs where the cluster has any.
-        workers: how many at most; None: as many as there are cores, or shares of GPUs.
-        gpus_per_trial: the share of a GPU that a trial takes.
+        address: ``HOST:PORT`` of the cluster's head, or ``auto`` for the cluster that this machine is part of.
+        device: ``cpu``, ``cuda``, or ``auto``, which takes GPUs if the cluster has any.
+        workers: Number of workers. `None` means as many as there are cores, or shares of GPUs.
+        gpus_per_trial: Share of a GPU that a trial takes.
 
     Raises:
-        InputError: there is no cluster, or no GPU in it that is asked for.
+        InputError: If there is no cluster, or it lacks the GPU that was asked for.
     """
     with environment():
         _join(address)
@@ -562,7 +570,7 @@ def cluster_devices(address: str, *, device: str, workers: int | None, gpus_per_
         )
     if device == "cpu" or max(gpus) < gpus_per_trial:
         return ["cpu"] * (workers or int(sum(node.get("CPU", 0.0) for node in nodes)) or 1)
-    # on each node by itself: a trial's share cannot be put together from two
+    # counted for each node, because a trial cannot use GPUs of two nodes
     return ["cuda"] * (workers or int(sum(gpu // gpus_per_trial for gpu in gpus)))
 
 
@@ -584,42 +592,42 @@ def _join(address: str) -> str:
 
 
 def _init(**options: Any) -> str:
-    """Start or join a cluster without a word; gives the address of its dashboard."""
+    """Start or join a cluster without any output, and return the address of its dashboard."""
     handler = signal.getsignal(signal.SIGTERM)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         context = ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)  # Ray takes it, to exit at once
+        signal.signal(signal.SIGTERM, handler)  # Ray installs its own handler, which exits at once
     return str(context.dashboard_url or "")
 
 
 def _short_folder() -> str | None:
-    """For temporary files; Ray puts sockets into it, whose paths may have 107 characters."""
+    """Return a folder for temporary files with a short path: paths of Ray's sockets have at most 107 characters."""
     return None if len(tempfile.gettempdir()) < 24 else "/tmp"
 
 
 def _cause(error: BaseException | None) -> str:
-    """Why a worker died, in a few words."""
+    """Return the cause of a worker's death in a few words."""
     if isinstance(error, RayTaskError) and error.cause is not None:
         return _short(error.cause)
     if isinstance(error, RayActorError):
-        told = str(error)
-        if "creation task" in told or "System error" in told:  # its last line is what was raised
-            return _short(RuntimeError(told.strip().splitlines()[-1]))
-        return next((words for sign, words in _SIGNS.items() if sign in told), "killed, or crashed")
+        message = str(error)
+        if "creation task" in message or "System error" in message:  # the last line is the error that was raised
+            return _short(RuntimeError(message.strip().splitlines()[-1]))
+        return next((words for sign, words in _SIGNS.items() if sign in message), "killed, or crashed")
     return _short(error) if error else "killed, or crashed"
 
 
 _SIGNS = {
     "low on memory": "Ray ended it because its node was low on memory",
-    "node is dead": "its node has gone",
-    "node died": "its node has gone",
+    "node is dead": "its node was lost",
+    "node died": "its node was lost",
 }
-"""What Ray says of a death that it knows the cause of, and in our words."""
+"""Parts of Ray's messages on deaths whose cause it knows, and the words that we use."""
 
 
 def _short(error: BaseException) -> str:
-    """The first line, and not too much of it."""
+    """Return the first line of an error, with at most 160 characters."""
     said = (str(error).strip() or type(error).__name__).splitlines()[0]
     return said if len(said) <= 160 else said[:159] + "…"

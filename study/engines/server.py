@@ -1,4 +1,4 @@
-"""The server that worker processes are forked from: it loads what they need once, while the driver goes on."""
+"""The server that worker processes are forked from. It loads their imports once, while the driver continues."""
 
 from __future__ import annotations
 
@@ -7,20 +7,21 @@ import signal
 import threading
 
 FORKS = "forkserver" in multiprocessing.get_all_start_methods()
-"""Whether there is such a server; where there is none (Windows), workers start afresh."""
+"""Whether the platform has such a server. On Windows it does not, and each worker is a new process."""
 
 
 def start_server() -> None:
-    """Start it, if it does not run yet; returns at once, while it still loads torch, which takes seconds.
+    """Start the server if it is not running, and return at once.
 
-    With Ctrl-C ignored from its first moment, as its workers then do too: it is the driver's to handle.
+    The server loads torch in the background, which takes seconds. It ignores Ctrl-C from the start, and so do its
+    workers, because the driver handles it.
     """
     if not FORKS:
         return
     from multiprocessing import forkserver  # noqa: PLC0415  (not on Windows)
 
     multiprocessing.get_context("forkserver").set_forkserver_preload(["study.engines.local", "study.engines.loaded"])
-    if threading.current_thread() is not threading.main_thread():  # where no signal arrives anyway
+    if threading.current_thread() is not threading.main_thread():  # signals only arrive in the main thread
         forkserver.ensure_running()
         return
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)

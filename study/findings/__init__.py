@@ -1,1 +1,1 @@
-"""What the outcomes come to: means, statistics, comparisons."""
+"""Findings from the outcomes of trials: means, statistics and comparisons."""

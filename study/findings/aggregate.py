@@ -1,4 +1,4 @@
-"""From trials to means over seeds: the frames that tables and figures are made of."""
+"""Means over seeds: the frames that tables and figures are made from."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PAIR = ["k_audio", "k_text"]
 
 IDENTITY = ("profile", "system", *PAIR, "fusion", "modules")
-"""The columns that tell configurations apart, beside what a block of the study varies."""
+"""The columns that distinguish configurations, beside the settings that a block of the study varies."""
 
 _LOSSES: Range = (0.0, float("inf"))
 
@@ -27,7 +27,7 @@ def columns(factors: Iterable[str] = ()) -> tuple[str, ...]:
     """Return the columns of ``trials.csv``.
 
     Args:
-        factors: what blocks vary beside :data:`IDENTITY`.
+        factors: Settings that blocks vary beside :data:`IDENTITY`.
     """
     outcome = ("status", "epochs", "seconds", "device", "parameters", *METRICS, "reason", "log")
     return tuple(dict.fromkeys(("dataset", *IDENTITY, *factors, "fold", "seed", *outcome)))
@@ -36,17 +36,17 @@ def columns(factors: Iterable[str] = ()) -> tuple[str, ...]:
 def trials_frame(
     trials: Iterable[Trial], outcomes: Mapping[str, Outcome], facts: StudyFacts, factors: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """Return one row per trial that the ledger knows, in the order of the trials' settings.
+    """Return one row per trial that has an outcome, in the order of the trials' settings.
 
     Args:
-        trials: the trials asked for; those without an outcome have no row.
-        outcomes: by signature.
-        facts: of the study, as the ledger keeps them.
-        factors: what blocks vary beside :data:`IDENTITY`.
+        trials: Trials that were asked for. Those without an outcome have no row.
+        outcomes: Outcomes by signature.
+        facts: Facts that the ledger keeps about the study.
+        factors: Settings that blocks vary beside :data:`IDENTITY`.
 
     Returns:
-        A frame with :func:`columns`; metrics are fractions, and missing where a trial failed; a setting is missing
-        where its system has no such choice.
+        A frame with :func:`columns`. Metrics are fractions, and missing if the trial failed. A setting is missing if
+        the trial's system does not have it.
     """
     return trials_and_outcomes(trials, outcomes, facts, factors)[0]
 
@@ -54,18 +54,18 @@ def trials_frame(
 def trials_and_outcomes(
     trials: Iterable[Trial], outcomes: Mapping[str, Outcome], facts: StudyFacts, factors: Sequence[str] = ()
 ) -> tuple[pd.DataFrame, list[Outcome]]:
-    """Return what :func:`trials_frame` does, and the outcome of each row."""
+    """Return the frame of :func:`trials_frame`, and the outcome of each of its rows."""
     names = (*IDENTITY, *factors, "epochs")
 
     @cache  # many trials have the same configuration
-    def told(configuration: Configuration) -> dict[str, Any]:
+    def settings(configuration: Configuration) -> dict[str, Any]:
         return {name: configuration.get(name) for name in names}
 
     known = [(trial, outcome) for trial in trials if (outcome := outcomes.get(trial.signature(facts.fingerprint)))]
     rows = [
         {
             "dataset": facts.dataset,
-            **told(trial.configuration),
+            **settings(trial.configuration),
             "fold": trial.fold,
             "seed": trial.seed,
             "status": outcome.status,
@@ -85,37 +85,37 @@ def trials_and_outcomes(
 
 
 def whole_numbers(trials: pd.DataFrame) -> pd.DataFrame:
-    """Return the frame with whole numbers as such, also where some rows have none."""
+    """Return the frame with its whole numbers as integers, also in columns with missing values."""
     for name in set(trials.columns) - {*METRICS, "seconds"}:
         known = trials[name].dropna()
         if known.dtype == object:
             whole = len(known) > 0 and all(type(value) is int for value in known)
         else:
             whole = known.dtype == float and 0 < len(known) < len(trials) and bool((known % 1 == 0).all())
-        if whole or (name == "parameters" and known.empty):  # a study may have none, and has them all the same
+        if whole or (name == "parameters" and known.empty):  # integers even if no trial of the study has a value
             trials[name] = trials[name].astype("Int64")
     return trials
 
 
 def aggregate(trials: pd.DataFrame, by: Sequence[str], folds: int) -> pd.DataFrame:
-    """Return mean, sample standard deviation and 95% interval over seeds of every metric.
+    """Return the mean, sample standard deviation and 95% interval over seeds of every metric.
 
-    With several folds a seed's figure is its mean over all folds, so the deviation is that between seeds; a seed that
-    has not finished on every fold does not count.
+    With several folds, the value of a seed is its mean over all folds, so the deviation is between seeds. A seed that
+    is not done on every fold does not count.
 
     Args:
-        trials: as :func:`trials_frame` gives them.
-        by: the columns that tell configurations apart.
-        folds: how many folds a complete seed has.
+        trials: Frame of :func:`trials_frame`.
+        by: Columns that distinguish configurations.
+        folds: Number of folds of a complete seed.
 
     Returns:
         One row per configuration: ``by``, ``n_seeds``, ``<metric>_mean``, ``<metric>_std``, then ``<metric>_low`` and
-        ``<metric>_high`` of the interval by Student's t, within 0 and 1 where the metric is a share. One seed has no
-        deviation, and fewer than three have no interval.
+        ``<metric>_high`` of the interval by Student's t. The interval is cut to 0 and 1 if the metric is a share. One
+        seed has no deviation, and fewer than three seeds have no interval.
     """
     grouped = per_seed(trials, by, folds).groupby(list(by), dropna=False)[list(METRICS)]
     mean, std, n_seeds = grouped.mean(), grouped.std(ddof=1), grouped.size()
-    mean = mean.where(grouped.count().eq(n_seeds, axis=0))  # a metric that was added since has no mean over all seeds
+    mean = mean.where(grouped.count().eq(n_seeds, axis=0))  # earlier seeds lack a metric that was added later
     low, high = mean.copy(), mean.copy()
     for metric in METRICS:
         within = _LOSSES if metric.endswith("_loss") else SHARES
@@ -128,15 +128,15 @@ def aggregate(trials: pd.DataFrame, by: Sequence[str], folds: int) -> pd.DataFra
 
 
 def per_seed(trials: pd.DataFrame, by: Sequence[str], folds: int) -> pd.DataFrame:
-    """Return every seed's figures, its mean over folds, without the seeds that have not finished on every fold.
+    """Return the metrics of every seed, as means over folds. Seeds that are not done on every fold are left out.
 
     Args:
-        trials: as :func:`trials_frame` gives them.
-        by: the columns that tell configurations apart.
-        folds: how many folds a complete seed has.
+        trials: Frame of :func:`trials_frame`.
+        by: Columns that distinguish configurations.
+        folds: Number of folds of a complete seed.
 
     Returns:
-        One row per configuration and seed: ``by``, ``seed``, the metrics.
+        One row per configuration and seed: ``by``, ``seed``, and the metrics.
     """
     done = trials[trials["status"] == "done"]
     grouped = done.groupby([*by, "seed"], dropna=False)
@@ -145,21 +145,21 @@ def per_seed(trials: pd.DataFrame, by: Sequence[str], folds: int) -> pd.DataFram
 
 
 def chosen_pair(grid: pd.DataFrame, *, select_by: Metric, seeds: int, select_on: Split = "val") -> Pair | None:
-    """Return the pair with the highest mean; the smaller K where means are equal.
+    """Return the pair with the highest mean. If means are equal, the smaller K wins.
 
     Args:
-        grid: aggregated by pair.
-        select_by: the metric.
-        seeds: how many seeds a pair must have to be chosen, so that no pair wins by having fewer.
-        select_on: the split; ``test`` is what the released code does, and optimistic.
+        grid: Frame of :func:`aggregate` by pair.
+        select_by: Metric that chooses.
+        seeds: Number of seeds that a pair must have to be chosen, so that no pair wins by having fewer.
+        select_on: Split that chooses. The released code uses ``test``, which is optimistic.
 
     Returns:
-        None when no pair has all its seeds.
+        The pair, or `None` if no pair has all its seeds.
     """
     complete = grid[(grid["n_seeds"] == seeds) & grid[PAIR].notna().all(axis=1)]
     if complete.empty:
         return None
-    # Rounding lets equal counts of right utterances be equal means, whatever the order of the sum.
+    # Rounded, so that equal counts of correct utterances give equal means in any order of summation.
     ranked = complete.assign(score=complete[f"{select_on}_{select_by}_mean"].round(12))
     best = ranked.sort_values(["score", *PAIR], ascending=[False, True, True]).iloc[0]
     return Pair(int(best["k_audio"]), int(best["k_text"]))

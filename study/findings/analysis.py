@@ -1,4 +1,4 @@
-"""The analysis of a study: every comparison that a reader of the paper would make, with its noise."""
+"""The analysis of a study: every comparison that a reader of the paper would make, with its uncertainty."""
 
 from __future__ import annotations
 
@@ -49,33 +49,34 @@ from study.ledger.outcomes import Metric
 from study.papers.cemobam.published import paper_pair
 
 MEASURES: dict[Metric, str] = {name: metric.label for name, metric in METRICS.items()}
-"""The metrics by name, and how they are shown."""
+"""Labels of the metrics in tables and figures, by name."""
 
 
 Row = tuple[Any, ...]
-"""A configuration, as blocks have it."""
+"""A configuration as a row of :attr:`AboutBlock.rows`."""
 
 Verdict = Literal["better", "worse", "equivalent", "undecided", "not tested"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One configuration against another on the test split, each seed against itself.
+    """A comparison of two configurations on the test split, paired by seed.
 
     Attributes:
-        family: the name of a block: the comparisons that are corrected together.
-        metric: of which the figures are.
-        first: the reference.
-        second: the configuration that it is compared with.
-        seed: the first less the second, and what another seed would give on these utterances.
-        utterances: the same, and what another seed would give on other utterances; None: predictions are not kept.
-        decided_by: which of the two decides.
-        level: of the test; lower than 0.05 where a study looks several times.
-        components: where the variance of the difference comes from; None: one seed does not say.
-        rope: points within which the two are practically the same.
+        family: Name of the block whose comparisons are corrected together.
+        metric: Metric that is compared.
+        first: The reference.
+        second: The configuration that the reference is compared with.
+        seed: First minus second, with an interval for other seeds on these utterances.
+        utterances: First minus second, with an interval for other seeds on other utterances. `None` if predictions are
+            not kept.
+        decided_by: Which of the two differences decides.
+        level: Level of the test. It is lower than 0.05 in a study that looks several times.
+        components: Sources of the variance of the difference. `None` if there is only one seed.
+        rope: Points within which the two are practically the same.
         p_holm: :attr:`p` after Holm's correction over the family.
-        p_same: :attr:`p_equivalent` likewise.
-        verdict: on the first.
+        p_same: :attr:`p_equivalent` after Holm's correction over the family.
+        verdict: Verdict on the first configuration.
     """
 
     family: str
@@ -99,39 +100,40 @@ class Comparison:
 
     @property
     def other(self) -> Difference | None:
-        """The same difference with the other kind of interval; None: there is none."""
+        """The difference that does not decide. `None` if predictions are not kept."""
         return self.seed if self.utterances and self.decided_by == "utterances" else self.utterances
 
     @property
     def p(self) -> float:
-        """The deciding p-value for all looks together, not corrected for the family."""
+        """The deciding p-value, corrected for all looks but not for the family."""
         return over_looks(self.difference.p, self.level)
 
     @property
     def p_equivalent(self) -> float:
-        """That of the two one-sided tests for practical equivalence, likewise."""
+        """The p-value of the two one-sided tests for equivalence, corrected for all looks but not for the family."""
         return over_looks(equivalence(self.difference, self.rope / 100), self.level)
 
     @cached_property
     def chances(self) -> tuple[float, float, float]:
-        """The probabilities that the first is better by more than the rope, practically the same, and worse."""
+        """The probabilities that the first is better by more than the rope, practically the same, or worse."""
         return probabilities(self.difference, self.rope / 100)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """How alike two configurations label the test utterances.
+    """The agreement of two configurations on the labels of the test utterances.
 
     Attributes:
-        family: the name of a block.
-        first: the reference.
-        second: the configuration that it is compared with.
-        within_first: the share of utterances that two seeds of the first label alike, mean over pairs of seeds.
-        within_second: of the second.
-        between: of a seed of the first and a seed of the second.
-        only_first: utterances that only the vote of the first's seeds has right.
-        only_second: only that of the second's.
-        p_mcnemar: of McNemar's test of the two votes: over other utterances, with these very trainings.
+        family: Name of the block.
+        first: The reference.
+        second: The configuration that the reference is compared with.
+        within_first: Share of utterances that two seeds of the first label alike, as the mean over pairs of seeds.
+        within_second: The same share for two seeds of the second.
+        between: The same share for a seed of the first and a seed of the second.
+        only_first: Number of utterances that only the vote of the first's seeds labels correctly.
+        only_second: Number of utterances that only the vote of the second's seeds labels correctly.
+        p_mcnemar: P-value of McNemar's test of the two votes. It holds for other utterances with the same trained
+            models.
     """
 
     family: str
@@ -147,14 +149,14 @@ class Agreement:
 
 @dataclass(frozen=True, kw_only=True)
 class Contender:
-    """A system that was measured.
+    """A measured system.
 
     Attributes:
-        name: by which it is known: ``memocmt``.
-        row: its configuration, as blocks have it.
-        n_seeds: of the block's seeds, with how many it runs.
-        uses_graph: whether it uses the graph.
-        transductive: whether the utterances that are measured are in the training utterances' graph.
+        name: Name of the system, such as ``memocmt``.
+        row: Configuration of the system.
+        n_seeds: Number of the block's seeds that the system runs with.
+        uses_graph: Whether the system uses the graph.
+        transductive: Whether the measured utterances are in the graph of the training utterances.
     """
 
     name: str
@@ -165,19 +167,19 @@ class Contender:
 
     @property
     def told(self) -> str:
-        """How sentences and tables name it."""
+        """The name in sentences and tables."""
         return self.name.replace("cemobam", "CemoBAM", 1) if self.name.split(" ")[0] == "cemobam" else self.name
 
 
 @dataclass(frozen=True, eq=False)
 class Sampling:
-    """How other utterances would be drawn.
+    """The assumption of how other test utterances would be drawn.
 
     Attributes:
-        by: what is drawn: single utterances, utterances of the same speakers (too few to draw others), speakers with
-            all of theirs, or the folds of a cross-validation.
-        clusters: (U,), which of them each utterance belongs to; None: to none but itself.
-        fold_ratio: of folds, the test utterances over the training utterances.
+        by: The unit that is drawn: single utterances, utterances of the same speakers (if there are too few speakers
+            to draw others), speakers with all their utterances, or the folds of a cross-validation.
+        clusters: (U,), the unit that each utterance belongs to. `None` if each utterance is a unit.
+        fold_ratio: For folds, the number of test utterances divided by the number of training utterances.
     """
 
     by: Literal["utterance", "utterance of these speakers", "speaker", "fold"] = "utterance"
@@ -187,27 +189,27 @@ class Sampling:
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """What can be said of a study's results; each part is worked out when first asked for.
+    """The analysis of a study's results. Each part is computed when it is first used.
 
     Attributes:
-        results: the study's.
+        results: Results of the study.
     """
 
     results: Results
 
     @property
     def metric(self) -> Metric:
-        """The metric that decides on claims: the one that chooses the pair, so that nobody picks it afterwards."""
+        """The metric that decides on claims: the metric that chooses the pair, so it is not picked afterwards."""
         return self.results.about.select_by
 
     @property
     def grid(self) -> GridScores | None:
-        """The grid without holes."""
+        """The complete part of the grid."""
         return self.results.scores
 
     @cached_property
     def variance(self) -> dict[Metric, GridVariance]:
-        """By metric, where the grid has pairs and seeds enough to tell K from luck."""
+        """The variance of the grid by metric. Empty if there are too few pairs and seeds to separate K from luck."""
         if self.grid is None:
             return {}
         made = {metric: grid_variance(self.grid.values[f"test_{metric}"]) for metric in self.results.measures}
@@ -215,7 +217,7 @@ class Analysis:
 
     @cached_property
     def selections(self) -> dict[tuple[str, Metric], Selection]:
-        """By split that chooses (``val``, ``test``) and metric: what is reported, and what holds."""
+        """The choice of a pair by the split that chooses (``val``, ``test``) and the metric."""
         grid = self.grid
         if grid is None or grid.values["test_wa"][0].size < 2 or len(grid.seeds) < 2:
             return {}
@@ -227,14 +229,16 @@ class Analysis:
 
     @property
     def paper_pair(self) -> Pair | None:
-        """The pair that the paper reports as best on this data set; None where it names none."""
+        """The pair that the paper reports as best on this data set. `None` if it reports none."""
         return paper_pair(self.results.about.dataset)
 
     def of(self, name: str) -> dict[Metric, list[Comparison]]:
-        """Return a block's reference against each of its other configurations, by metric; a family by itself.
+        """Return the comparisons of a block's reference with its other configurations, by metric.
+
+        The comparisons of one metric are a family.
 
         Args:
-            name: of the block; none that compares nothing, or that the study has not got, has any.
+            name: Name of the block. The result is empty if the study does not have the block or it compares nothing.
         """
         block = self.results.about.block(name)
         if block is None or not block.compared or len(block.rows) < 2:
@@ -242,7 +246,7 @@ class Analysis:
         return {metric: self.family(block, metric) for metric in self.results.measures}
 
     def family(self, block: AboutBlock, metric: Metric) -> list[Comparison]:
-        """Return a compared block's reference against each of its other configurations, by one metric."""
+        """Return the comparisons of a block's reference with its other configurations by one metric."""
         if (block.name, metric) not in self._families:
             others = [place for place in range(len(block.rows)) if place != block.reference]
             made = [self._compare(block, block.reference, other, metric) for other in others]
@@ -254,13 +258,16 @@ class Analysis:
         return {}
 
     def between(self, block: AboutBlock, first: str, second: str, *, metric: Metric | None = None) -> Comparison | None:
-        """Return the comparison of two configurations of a block, as a family by itself; None: they are not there.
+        """Return the comparison of two configurations of a block, as a family by itself.
 
         Args:
-            block: of the study.
-            first: the name of the one, as csv files have it.
-            second: of the other.
-            metric: of which the figures are; None: the one that decides.
+            block: Block of the study.
+            first: Name of the first configuration in csv files.
+            second: Name of the second configuration in csv files.
+            metric: Metric that is compared. `None` means the metric that decides.
+
+        Returns:
+            The comparison, or `None` if the block lacks one of them or they have no seed in common.
         """
         names = [block.name_of(key) for key in self.results.keys(block)]
         if not {first, second} <= set(names):
@@ -269,7 +276,7 @@ class Analysis:
         return judged([made])[0] if made else None
 
     def _compare(self, block: AboutBlock, first: int, second: int, metric: Metric) -> Comparison | None:
-        """Return the comparison of two configurations, by their places; None: they have no seed in common."""
+        """Return the comparison of two configurations, given their places. `None` if they have no seed in common."""
         keys = self.results.keys(block)
         return self._paired(
             self._by_seed(block, metric)[[first, second]],
@@ -284,11 +291,11 @@ class Analysis:
         """Return the comparisons of pairs of systems by the metric that decides, as a family by itself.
 
         Args:
-            block: whose seeds count, and whose luck decides.
-            pairs: of systems, that may be of other blocks.
+            block: Block whose seeds count, and whose :attr:`AboutBlock.decided_by` applies.
+            pairs: Pairs of systems, which may come from other blocks.
 
         Returns:
-            One a pair; None: the two have no seed in common.
+            One comparison per pair. `None` if the two systems have no seed in common.
         """
         figures = {x: self.results.of_seeds(x.row, f"test_{self.metric}") for pair in pairs for x in pair}
         made = [
@@ -315,7 +322,7 @@ class Analysis:
         metric: Metric,
         seeds: Sequence[int],
     ) -> Comparison | None:
-        """Return the comparison of two configurations, given their figures by seed; None: no seed in common."""
+        """Return the comparison of two configurations, given their metric by seed. `None` if no seed is in common."""
         about = self.results.about
         both = figures[figures.index.isin(seeds)].dropna()
         if both.empty:
@@ -347,14 +354,14 @@ class Analysis:
         return {}
 
     def _differences(self, rows: tuple[Row, Row], metric: Metric, seeds: pd.Index[int]) -> Array | None:
-        """Return what each test utterance adds to the difference of two configurations, (S, U); None: not known."""
+        """Return the (S, U) contributions of test utterances to a difference, or `None` if they are not known."""
         first, second = (self._contributions(row, metric) for row in rows)
         if first is None or second is None or not (seeds.isin(first.index) & seeds.isin(second.index)).all():
             return None
         return np.asarray(first.loc[seeds].to_numpy() - second.loc[seeds].to_numpy())
 
     def _contributions(self, row: Row, metric: Metric) -> pd.DataFrame | None:
-        """Return what each test utterance contributes to a configuration's metric, a row a seed; None: not known."""
+        """Return the contributions of test utterances to a metric, one row per seed, or `None` if not known."""
         if (row, metric) not in self._contributed:
             results, kept = self.results, self.results.kept
             made = None
@@ -376,7 +383,7 @@ class Analysis:
 
     @cached_property
     def sampling(self) -> Sampling:
-        """How other utterances would be drawn: by fold, by speaker, or each for itself."""
+        """The assumption of how other utterances would be drawn: by fold, by speaker, or one by one."""
         kept, folds = self.results.kept, self.results.about.folds
         if kept is None:
             return Sampling()
@@ -392,7 +399,7 @@ class Analysis:
         return crossed(differences, clusters=sampling.clusters, fold_ratio=sampling.fold_ratio, level=level)
 
     def _components(self, differences: Array | None, by_seed: pd.Series) -> Components | None:
-        """Return where the variance of a difference comes from: of seeds alone where predictions are not known."""
+        """Return the sources of the variance of a difference: only seeds if predictions are not known."""
         if len(by_seed) < 2:
             return None
         if differences is None:
@@ -403,7 +410,7 @@ class Analysis:
 
     @cached_property
     def agreements(self) -> list[Agreement]:
-        """Every compared pair of configurations whose predictions are kept: how alike they label."""
+        """The agreements of all compared pairs of configurations whose predictions are kept."""
         kept, made = self.results.kept, list[Agreement]()
         if kept is None:
             return made
@@ -433,7 +440,7 @@ class Analysis:
         return made
 
     def _predicted(self, row: Row, seeds: Sequence[int]) -> npt.NDArray[np.int16]:
-        """Return the classes that a configuration predicts, (S, U); no row where they are not kept."""
+        """Return the (S, U) classes that a configuration predicts, without rows if predictions are not kept."""
         kept, results = self.results.kept, self.results
         if kept is None:
             return np.empty((0, 0), dtype=np.int16)
@@ -441,12 +448,15 @@ class Analysis:
         return matrix[matrix.index.isin(seeds)].to_numpy()
 
     def level(self, row: Row, metric: Metric, seeds: Sequence[int]) -> Level | None:
-        """Return a configuration's metric with both kinds of luck; None: its predictions are not kept.
+        """Return a configuration's metric with its interval over seeds and utterances.
 
         Args:
-            row: of the configuration, as blocks have it.
-            metric: of which.
-            seeds: that count.
+            row: Row of the configuration.
+            metric: Name of the metric.
+            seeds: Seeds that count.
+
+        Returns:
+            The level, or `None` if the configuration's predictions are not kept.
         """
         made = self._contributions(row, metric)
         if made is None or not len(values := made[made.index.isin(seeds)]):
@@ -454,33 +464,35 @@ class Analysis:
         return level(values.to_numpy(), clusters=self.sampling.clusters, fold_ratio=self.sampling.fold_ratio)
 
     def seeds_needed(self, comparison: Comparison) -> int | None:
-        """Return with how many seeds a difference, if it stays as it is, would be told from 0.
+        """Return the number of seeds at which a difference, if it keeps its size, would be significant.
 
         Args:
-            comparison: that is undecided.
+            comparison: An undecided comparison.
 
         Returns:
-            None where :data:`MANY_SEEDS` would not do.
+            The number of seeds, or `None` if :data:`MANY_SEEDS` are not enough.
         """
-        if (of := comparison.components) is None:
+        if (parts := comparison.components) is None:
             return None
-        of = of if comparison.decided_by == "utterances" else of.over_seeds
-        n = seeds_needed(comparison.difference.mean, of, self._share(comparison))
+        parts = parts if comparison.decided_by == "utterances" else parts.over_seeds
+        n = seeds_needed(comparison.difference.mean, parts, self._share(comparison))
         return n if n and n <= MANY_SEEDS else None
 
     def utterances_needed(self, comparison: Comparison) -> int | None:
-        """Return with about how many test utterances a difference would be told from 0 with the seeds that there are.
+        """Return the approximate number of test utterances at which a difference would be significant.
+
+        The number of seeds stays as it is.
 
         Args:
-            comparison: that is undecided.
+            comparison: An undecided comparison.
 
         Returns:
-            None where no number would do, or other utterances do not count.
+            The number of utterances, or `None` if no number is enough or other utterances do not count.
         """
-        of = comparison.components
-        if of is None or comparison.decided_by == "seed":
+        parts = comparison.components
+        if parts is None or comparison.decided_by == "seed":
             return None
-        return utterances_needed(comparison.difference.mean, of, self._share(comparison))
+        return utterances_needed(comparison.difference.mean, parts, self._share(comparison))
 
     def _family_of(self, comparison: Comparison) -> list[Comparison]:
         block = self.results.about.block(comparison.family)
@@ -488,12 +500,12 @@ class Analysis:
         return self.family(block, comparison.metric)
 
     def _share(self, comparison: Comparison) -> float:
-        """Return the level of each undecided comparison of a family."""
+        """Return the level that each undecided comparison of a family gets."""
         return LEVEL / max(1, sum(map(_open, self._family_of(comparison))))
 
     @cached_property
     def more_seeds(self) -> dict[str, int]:
-        """By block, with how many seeds all of its differences that seeds can tell would be told."""
+        """The number of seeds by block at which all differences that seeds can decide would be significant."""
         needed = {
             block.name: [self.seeds_needed(c) or 0 for c in self.of(block.name).get(self.metric, []) if _open(c)]
             for block in self.results.about.blocks
@@ -501,12 +513,12 @@ class Analysis:
         return {name: max(counts) for name, counts in needed.items() if any(counts)}
 
 
-def judged(made: Sequence[Comparison]) -> list[Comparison]:
+def judged(family: Sequence[Comparison]) -> list[Comparison]:
     """Return a family of comparisons with their corrected p-values and verdicts."""
-    p_values, same = holm([c.p for c in made]), holm([c.p_equivalent for c in made])
+    p_values, same = holm([c.p for c in family]), holm([c.p_equivalent for c in family])
     return [
         replace(c, p_holm=p, p_same=p_same, verdict=_verdict(c.difference, p, p_same))
-        for c, p, p_same in zip(made, p_values, same, strict=True)
+        for c, p, p_same in zip(family, p_values, same, strict=True)
     ]
 
 

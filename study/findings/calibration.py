@@ -1,4 +1,4 @@
-"""How far a configuration's probabilities can be believed, where they are kept."""
+"""The calibration of a configuration's probabilities, if they are kept."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from safetensors.numpy import load_file
 from study.findings.statistics import Array
 
 BINS = 15
-"""Of equal width, as Guo et al. (2017) take them."""
+"""Number of bins of equal width, as in Guo et al. (2017)."""
 
 _NAME = "probabilities"
 _ROUNDING = 0.01
-"""By which the sum of probabilities that are kept in half precision may differ from 1."""
+"""Largest allowed difference from 1 of the sum of probabilities, which are kept in half precision."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Calibration:
-    """The confidence of a configuration's seeds beside how often they are right.
+    """The confidence of a configuration's seeds compared with their accuracy.
 
-    The confidence in an utterance's label is the probability of the class that has the highest.
+    The confidence in an utterance's label is the highest class probability.
 
     Attributes:
-        seeds: a row per seed: ``seed``, ``accuracy``, ``confidence`` (both means), ``ece``, ``brier``.
-        bins: a row per bin of the confidence: ``low``, ``high``, ``share`` (of the utterances and seeds),
+        seeds: One row per seed: ``seed``, ``accuracy``, ``confidence`` (both means), ``ece``, ``brier``.
+        bins: One row per bin of the confidence: ``low``, ``high``, ``share`` (of the utterances and seeds),
             ``confidence`` and ``accuracy`` (means, NaN in an empty bin).
-        by_seed: (S, bins), the accuracy of each seed; NaN in an empty bin.
-        utterances: that each seed labels.
+        by_seed: (S, bins), the accuracy of each seed. NaN in an empty bin.
+        utterances: Number of utterances that each seed labels.
     """
 
     seeds: pd.DataFrame
@@ -47,17 +47,17 @@ class Calibration:
 
 
 def calibration(files: Mapping[tuple[int, int], Path], utterances: pd.DataFrame, folds: int) -> Calibration | None:
-    """Return what the kept probabilities of a configuration say; a file that cannot be used is left out, and logged.
+    """Return the calibration of a configuration's kept probabilities. Unusable files are logged and left out.
 
     Args:
-        files: by seed and fold; those that are not there are left out.
-        utterances: a row for each test utterance of each fold, with ``fold`` and ``label``.
-        folds: how many folds a complete seed has.
+        files: Files by seed and fold. Missing files are left out.
+        utterances: One row for each test utterance of each fold, with ``fold`` and ``label``.
+        folds: Number of folds of a complete seed.
 
     Returns:
-        None where no seed is complete.
+        The calibration, or `None` if no seed is complete.
     """
-    labels = {fold: of.to_numpy() for fold, of in utterances.groupby("fold")["label"]}
+    labels = {fold: column.to_numpy() for fold, column in utterances.groupby("fold")["label"]}
     by_seed: dict[int, list[tuple[Array, npt.NDArray[Any]]]] = {}
     for (seed, fold), path in sorted(files.items()):
         if fold in labels and path.is_file():
@@ -65,49 +65,51 @@ def calibration(files: Mapping[tuple[int, int], Path], utterances: pd.DataFrame,
                 by_seed.setdefault(seed, []).append((_read(path, labels[fold]), labels[fold]))
             except (SafetensorError, OSError, ValueError) as error:
                 _log.warning("%s: left out of the calibration: %s", path, str(error).partition("\n")[0])
-    complete = {seed: of for seed, of in by_seed.items() if len(of) == folds}
+    complete = {seed: parts for seed, parts in by_seed.items() if len(parts) == folds}
     if not complete:
         return None
-    return measured({seed: (_stacked(of, 0), _stacked(of, 1)) for seed, of in complete.items()})
+    return measured({seed: (_stacked(parts, 0), _stacked(parts, 1)) for seed, parts in complete.items()})
 
 
 def _read(path: Path, labels: npt.NDArray[Any]) -> Array:
     """Return the (N, C) probabilities of a file.
 
     Raises:
-        ValueError: it holds something else.
+        ValueError: If the file holds something else.
     """
-    held = load_file(path)
-    if _NAME not in held:
+    tensors = load_file(path)
+    if _NAME not in tensors:
         raise ValueError(f"it holds no tensor {_NAME!r}")
-    values = held[_NAME].astype(float)
+    values = tensors[_NAME].astype(float)
     if values.ndim != 2 or len(values) != len(labels) or values.shape[1] <= labels.max():
-        raise ValueError(f"its probabilities are of {values.shape}, the test split has {len(labels)} utterances")
-    sound = np.isfinite(values).all() and values.min() >= 0 and np.allclose(values.sum(axis=1), 1, atol=_ROUNDING)
-    if not sound:
-        raise ValueError("its numbers are no probabilities")
+        raise ValueError(
+            f"its probabilities have shape {values.shape}, but the test split has {len(labels)} utterances"
+        )
+    valid = np.isfinite(values).all() and values.min() >= 0 and np.allclose(values.sum(axis=1), 1, atol=_ROUNDING)
+    if not valid:
+        raise ValueError("its numbers are not probabilities")
     return values
 
 
-def _stacked(of: list[tuple[Array, npt.NDArray[Any]]], place: int) -> npt.NDArray[Any]:
-    return np.concatenate([one[place] for one in of])
+def _stacked(parts: list[tuple[Array, npt.NDArray[Any]]], place: int) -> npt.NDArray[Any]:
+    return np.concatenate([one[place] for one in parts])
 
 
 def measured(by_seed: Mapping[int, tuple[Array, npt.NDArray[Any]]]) -> Calibration:
-    """Return how far probabilities agree with the labels.
+    """Return the calibration of probabilities, given the labels.
 
     The expected calibration error is the mean over utterances of |accuracy − confidence| of the utterance's bin (Guo,
     Pleiss, Sun and Weinberger, 2017, "On calibration of modern neural networks", equation 3). The Brier score is the
     mean of Σ_c (p_c − y_c)², from 0 to 2 (Brier, 1950).
 
     Args:
-        by_seed: probabilities (N, C) and labels (N,), of one seed at least.
+        by_seed: Probabilities (N, C) and labels (N,) of each seed, for at least one seed.
     """
     edges = np.linspace(0, 1, BINS + 1)
     rows, sums = [], []
     for seed, (probabilities, labels) in by_seed.items():
         confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-        # of (0, 1/15], (1/15, 2/15] and so on
+        # bins are (0, 1/15], (1/15, 2/15] and so on
         place = np.clip(np.ceil(confidence * BINS - 1e-9).astype(int) - 1, 0, BINS - 1)
         n, sure, hits = (np.bincount(place, weights, BINS) for weights in (None, confidence, right.astype(float)))
         truth = np.zeros_like(probabilities)

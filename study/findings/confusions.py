@@ -1,4 +1,4 @@
-"""The difference of two confusion matrices, with its noise."""
+"""The difference of two confusion matrices, with a test of each cell."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from study.findings.statistics import LEVEL, Array
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class ConfusionDifference:
-    """One configuration's confusion matrix less another's.
+    """One configuration's confusion matrix minus another's.
 
     Attributes:
-        points: (C, C), the mean difference, as fractions of the label's utterances; NaN where a class has none.
-        beyond_noise: (C, C), whether the cells differ by more than another seed's luck.
-        seeds: how many seeds both have.
+        points: (C, C), the mean difference, as fractions of the label's utterances. NaN if a class has no utterances.
+        beyond_noise: (C, C), whether the cells differ by more than the variation between seeds explains.
+        seeds: Number of seeds that both configurations have.
     """
 
     points: Array
@@ -31,20 +31,20 @@ class ConfusionDifference:
 def matrix_difference(
     first: Mapping[int, npt.NDArray[Any]], second: Mapping[int, npt.NDArray[Any]]
 ) -> ConfusionDifference | None:
-    """Return the difference of two configurations' confusion matrices, each seed against itself.
+    """Return the difference of two configurations' confusion matrices, paired by seed.
 
-    Every cell is tested by Student's t for paired samples, with Holm's correction over the cells. Where all seeds give
-    the same difference the p-value is the sign test's, as in :func:`study.findings.statistics.paired`.
+    Every cell is tested by Student's t for paired samples, with Holm's correction over the cells. If all seeds give
+    the same difference, the p-value is that of the sign test, as in :func:`study.findings.statistics.paired`.
 
     Args:
-        first: by seed, (C, C) counts: row the label, column the prediction.
-        second: likewise.
+        first: (C, C) counts of the first configuration by seed. Rows are labels and columns are predictions.
+        second: (C, C) counts of the second configuration by seed.
 
     Returns:
-        None where they have no seed in common, or not as many classes.
+        The difference, or `None` if the two have no seed in common or different numbers of classes.
     """
     seeds = [seed for seed in first if seed in second]
-    if len({matrix.shape for of in (first, second) for matrix in of.values()}) != 1 or not seeds:
+    if len({matrix.shape for matrices in (first, second) for matrix in matrices.values()}) != 1 or not seeds:
         return None
     differences = np.stack([_in_shares(first[seed]) - _in_shares(second[seed]) for seed in seeds])
     n, mean = len(seeds), differences.mean(axis=0)
@@ -58,9 +58,10 @@ def matrix_difference(
 
 
 def _rejected(p: Array) -> npt.NDArray[np.bool_]:
-    """Return which hypotheses Holm (1979) rejects: the smallest p below LEVEL / m, the next below LEVEL / (m - 1), …
+    """Return the hypotheses that Holm's correction (1979) rejects.
 
-    It is :func:`study.findings.statistics.holm`, without the package that collects garbage at every call.
+    The smallest p-value must be below LEVEL / m, the next one below LEVEL / (m - 1), and so on. This is the decision
+    of :func:`study.findings.statistics.holm` at :data:`LEVEL`, for a whole matrix.
     """
     order = np.argsort(p, axis=None)  # NaN comes last
     known = int(np.isfinite(p).sum())
@@ -71,6 +72,6 @@ def _rejected(p: Array) -> npt.NDArray[np.bool_]:
 
 
 def _in_shares(counts: npt.NDArray[Any]) -> Array:
-    """Return each row as shares of its sum; NaN where that is 0."""
+    """Return each row as shares of its sum. NaN if the sum is 0."""
     support = counts.sum(axis=1, keepdims=True)
     return np.where(support > 0, counts / np.maximum(support, 1), np.nan)

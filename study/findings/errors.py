@@ -1,4 +1,4 @@
-"""Where a study errs: recall by group, and the utterances that nearly every trial gets wrong.
+"""The errors of a study: recall by group, and the utterances that nearly every trial labels wrong.
 
 Both are computed from the predictions that the ledger keeps. Shares are fractions.
 """
@@ -24,37 +24,37 @@ from study.findings.statistics import LEVEL, SEEDS_FOR_INTERVAL, Array, Indices
 By = Literal["class", "speaker", "session", "length"]
 
 FEWEST_UTTERANCES = 5
-"""A group of fewer utterances has no interval."""
+"""Smallest number of utterances of a group that gets an interval."""
 
 HARD = 0.9
-"""An utterance is hard where at least this share of trials labels it wrong."""
+"""Share of trials that must label an utterance wrong for it to count as hard."""
 
 FEWEST_TRIALS = 10
-"""An utterance that fewer trials label is not called hard."""
+"""Smallest number of trials that must label an utterance for it to count as hard."""
 
 SHOWN_GROUPS = 20
-"""Groups of a kind that are shown; of more, the worst and the best."""
+"""Largest number of groups of a kind that are shown. If there are more, the worst and the best are shown."""
 
 _AS_MANY = 10
-"""Utterances of which :func:`share_interval` assumes the variance that it may not have seen."""
+"""Number of additional utterances whose variance :func:`share_interval` assumes."""
 
 _TRIALS_AT_ONCE = 256
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recall:
-    """The share of a group's utterances that the study's own configuration labels right.
+    """The share of a group's utterances that the study's own configuration labels correctly.
 
     Attributes:
-        by: what the group has in common.
-        group: its name.
-        mean: over seeds and utterances.
-        low: of its 95% interval over another seed and other utterances; NaN with fewer than
+        by: Property that the group has in common.
+        group: Name of the group.
+        mean: Mean over seeds and utterances.
+        low: Lower end of the 95% interval over other seeds and other utterances. NaN with fewer than
             :data:`FEWEST_UTTERANCES` utterances or :data:`SEEDS_FOR_INTERVAL` seeds.
-        high: likewise.
-        utterances: how many there are.
-        seeds: how many label them.
-        over_speakers: whether the interval is over other speakers too.
+        high: Upper end of that interval.
+        utterances: Number of utterances in the group.
+        seeds: Number of seeds that label them.
+        over_speakers: Whether the interval also covers other speakers.
     """
 
     by: By
@@ -72,10 +72,11 @@ class Hard:
     """The utterances that nearly every trial of the study's own system labels wrong.
 
     Attributes:
-        frame: a row each, the hardest first: ``id``, ``label``, ``taken_for`` (the most frequent wrong label),
-            ``taken_for_share`` and ``wrong_share`` (of the trials), ``trials``, ``speaker``, ``session``, ``seconds``.
-        utterances: how many were looked at.
-        trials: how many trials labelled them.
+        frame: One row per hard utterance, the hardest first: ``id``, ``label``, ``taken_for`` (the most frequent wrong
+            label), ``taken_for_share`` and ``wrong_share`` (of the trials), ``trials``, ``speaker``, ``session``,
+            ``seconds``.
+        utterances: Number of utterances that were checked.
+        trials: Number of trials that labelled them.
     """
 
     frame: pd.DataFrame
@@ -85,29 +86,29 @@ class Hard:
 
 @dataclass(frozen=True, eq=False)
 class Errors:
-    """Where a study errs; each part is worked out when first asked for.
+    """The errors of a study. Each part is computed when it is first used.
 
     Attributes:
-        results: the study's.
+        results: Results of the study.
     """
 
     results: Results
 
     @cached_property
     def recalls(self) -> list[Recall]:
-        """Recall by class, speaker, session and length, as far as they are known; none without predictions."""
+        """Recall by class, speaker, session and length, as far as they are known. Empty without predictions."""
         return recalls(self.results)
 
     @cached_property
     def hard(self) -> Hard | None:
-        """The hard utterances; None without predictions of :data:`FEWEST_TRIALS` trials."""
+        """The hard utterances. `None` without predictions of :data:`FEWEST_TRIALS` trials."""
         return hard_utterances(self.results)
 
 
 def recalls(results: Results) -> list[Recall]:
     """Return the recall of the study's own configuration by class, speaker, session and length.
 
-    A group by speaker, session or length is left out where there is no other to compare it with. An utterance that
+    A group by speaker, session or length is left out if there is no other group to compare it with. An utterance that
     several folds test counts once, with the mean over these folds.
     """
     if results.kept is None:
@@ -135,9 +136,9 @@ def recalls(results: Results) -> list[Recall]:
 
 
 def shown_groups(recalls: Sequence[Recall]) -> dict[By, list[Recall]]:
-    """Return the groups by what they have in common, each kind in its order, speakers from the worst to the best.
+    """Return the groups to show by kind, each kind in its order and speakers from the worst to the best.
 
-    Of a kind with more than :data:`SHOWN_GROUPS` groups these are the worst and the best.
+    If a kind has more than :data:`SHOWN_GROUPS` groups, only the worst and the best are returned.
     """
     kinds: dict[By, list[Recall]] = {}
     for one in recalls:
@@ -151,7 +152,7 @@ def shown_groups(recalls: Sequence[Recall]) -> dict[By, list[Recall]]:
 
 
 def left_out(recalls: Sequence[Recall]) -> list[str]:
-    """Return what is said of kinds of which not all groups are shown."""
+    """Return a note for each kind whose groups are not all shown."""
     counts = pd.Series([one.by for one in recalls]).value_counts(sort=False)
     half = SHOWN_GROUPS // 2
     return [
@@ -162,34 +163,35 @@ def left_out(recalls: Sequence[Recall]) -> list[str]:
 
 
 def share_interval(right: Array, clusters: Indices | None = None) -> tuple[float, float]:
-    """Return the ends of the 95% interval of a share over another seed and other utterances.
+    """Return the ends of the 95% interval of a share over other seeds and other utterances.
 
-    Wilson's (1927) interval of a share, with the effective number of utterances p (1 − p) / SE² in place of their
-    number (Franco et al., 2019, "Comparative study of confidence intervals for proportions in complex sample
-    surveys"). SE is that of the crossed design (:func:`study.findings.luck.components`), and Student's t with
-    its degrees of freedom stands in place of the normal quantile. A few utterances that are nearly all right do not
-    show how much they vary, so SE² is weighed with what ten utterances would show that are each right with every seed
-    or with none. Student's t itself does not hold here: of 25 utterances of which 95% are right, its interval holds the
-    true share in 76 to 96% of simulated studies (docs/statistics.md).
+    This is Wilson's (1927) interval of a share with the effective number of utterances p (1 − p) / SE² instead of
+    their number (Franco et al., 2019, "Comparative study of confidence intervals for proportions in complex sample
+    surveys"). SE is the standard error of the crossed design (:func:`study.findings.luck.components`), and Student's t
+    with its degrees of freedom replaces the normal quantile. A few utterances that are nearly all correct do not show
+    how much they vary. SE² is therefore averaged, with the weight of ten utterances, with its value for utterances
+    that are each correct with every seed or with none. A plain interval by Student's t fails here: with 25 utterances
+    of which 95% are correct, it covers the true share in 76 to 96% of simulated studies (docs/statistics.md).
 
     Args:
-        right: (S, U), whether a seed labels an utterance right, or the share of its folds that do.
-        clusters: (U,), utterances that belong together.
+        right: (S, U), whether a seed labels an utterance correctly, or the share of its folds that do.
+        clusters: (U,), the cluster of each utterance. Utterances of one cluster belong together.
 
     Returns:
-        NaN with fewer than :data:`FEWEST_UTTERANCES` utterances or :data:`SEEDS_FOR_INTERVAL` seeds.
+        Lower and upper end. NaN with fewer than :data:`FEWEST_UTTERANCES` utterances or :data:`SEEDS_FOR_INTERVAL`
+        seeds.
     """
     seeds, utterances = right.shape
     if utterances < FEWEST_UTTERANCES or seeds < SEEDS_FOR_INTERVAL:
         return np.nan, np.nan
     share = float(right.mean())
-    of = components(right, clusters=clusters)
+    parts = components(right, clusters=clusters)
     alike = share * (1 - share) / utterances
-    if alike < 1e-12:  # all are right, or none
+    if alike < 1e-12:  # all are correct, or none
         share, size = round(share), float(utterances)
     else:
-        size = share * (1 - share) * (utterances + _AS_MANY) / (utterances * of.se**2 + _AS_MANY * alike)
-    df = of.clusters - 1 if np.isnan(of.df) else of.df
+        size = share * (1 - share) * (utterances + _AS_MANY) / (utterances * parts.se**2 + _AS_MANY * alike)
+    df = parts.clusters - 1 if np.isnan(parts.df) else parts.df
     t = float(stats.t.ppf(1 - LEVEL / 2, df))
     whole = 1 + t**2 / size
     centre = (share + t**2 / (2 * size)) / whole
@@ -200,8 +202,8 @@ def share_interval(right: Array, clusters: Indices | None = None) -> tuple[float
 def hard_utterances(results: Results) -> Hard | None:
     """Return the utterances that at least 90% of the trials of the study's own system label wrong.
 
-    Every configuration counts, so that no choice of the graph or the fusion is to blame. An utterance that several
-    folds test is counted over all of them.
+    All configurations count, so no single choice of the graph or the fusion causes the errors. An utterance that
+    several folds test is counted over all of them.
     """
     kept, about = results.kept, results.about
     if kept is None:
@@ -229,35 +231,35 @@ def hard_utterances(results: Results) -> Hard | None:
         given = kept.predicted[np.ix_(trials, columns)].ravel()
         counts = np.bincount(given[(given >= 0) & (given != labels[columns[0]])], minlength=len(names))
         rows.append((number, int(counts.argmax()), counts.max() / known[number], wrong[number] / known[number]))
-    told = pd.DataFrame(rows, columns=["number", "taken_for", "taken_for_share", "wrong_share"])
-    of = utterances.iloc[hard].reset_index(drop=True)
+    shares = pd.DataFrame(rows, columns=["number", "taken_for", "taken_for_share", "wrong_share"])
+    about_hard = utterances.iloc[hard].reset_index(drop=True)
     frame = pd.DataFrame(
         {
-            "id": of["id"],
-            "label": [names[label] for label in of["label"]],
-            "taken_for": [names[label] for label in told["taken_for"]],
-            "taken_for_share": told["taken_for_share"].astype(float),
-            "wrong_share": told["wrong_share"].astype(float),
+            "id": about_hard["id"],
+            "label": [names[label] for label in about_hard["label"]],
+            "taken_for": [names[label] for label in shares["taken_for"]],
+            "taken_for_share": shares["taken_for_share"].astype(float),
+            "wrong_share": shares["wrong_share"].astype(float),
             "trials": known[hard],
-            **{name: of[name] for name in ("speaker", "session", "seconds")},
+            **{name: about_hard[name] for name in ("speaker", "session", "seconds")},
         }
     ).sort_values(["wrong_share", "taken_for_share", "id"], ascending=[False, False, True], ignore_index=True)
     return Hard(frame=frame, utterances=len(utterances), trials=labelling)
 
 
 def class_names(about: About, num_classes: int) -> list[str]:
-    """Return the names of the classes that the ledger has, or numbers where it has not so many."""
+    """Return the class names in the ledger, or numbered names if it has fewer than ``num_classes``."""
     names = list(about.class_names)
     return names if len(names) >= num_classes else [f"class {i}" for i in range(num_classes)]
 
 
 def predictions_of(results: Results, row: Sequence[Any], seeds: Sequence[int]) -> npt.NDArray[np.int16] | None:
-    """Return (S, U), the classes that a configuration predicts; None: there are none.
+    """Return the (S, U) classes that a configuration predicts, or `None` if no predictions are kept.
 
     Args:
-        results: of the study.
-        row: the configuration, as a block has it.
-        seeds: that count, if they are done on every fold.
+        results: Results of the study.
+        row: Row of the configuration in its block.
+        seeds: Seeds that count if they are done on every fold.
     """
     if results.kept is None:
         return None
@@ -267,13 +269,13 @@ def predictions_of(results: Results, row: Sequence[Any], seeds: Sequence[int]) -
 
 
 def _distinct(utterances: pd.DataFrame) -> tuple[pd.DataFrame, Indices]:
-    """Return each utterance once, and which of them each row is of."""
+    """Return the distinct utterances, and for each row of ``utterances`` the index of its utterance."""
     place, _ = pd.factorize(utterances["id"])
     return utterances[~utterances["id"].duplicated()].reset_index(drop=True), place.astype(np.int64)
 
 
 def _once(utterances: pd.DataFrame, right: npt.NDArray[np.bool_]) -> tuple[pd.DataFrame, Array]:
-    """Return each utterance once, and for each seed and utterance the share of folds in which it is right."""
+    """Return the distinct utterances, and for each seed and utterance the share of folds that label it correctly."""
     once, place = _distinct(utterances)
     if len(once) == len(utterances):
         return once, right.astype(float)
@@ -282,7 +284,10 @@ def _once(utterances: pd.DataFrame, right: npt.NDArray[np.bool_]) -> tuple[pd.Da
 
 
 def _groups(utterances: pd.DataFrame, about: About) -> dict[By, tuple[Indices, list[str]]]:
-    """Return by what utterances are grouped: each one's group by number, -1 where it is not known, and the names."""
+    """Return the groupings of the utterances by kind.
+
+    A grouping has the group index of each utterance, which is -1 if the group is not known, and the groups' names.
+    """
     labels = utterances["label"].to_numpy(np.int64)
     return {
         "class": (labels, class_names(about, int(labels.max()) + 1)),
@@ -293,25 +298,25 @@ def _groups(utterances: pd.DataFrame, about: About) -> dict[By, tuple[Indices, l
 
 
 def _named(column: pd.Series) -> tuple[Indices, list[str]]:
-    """Return the groups of a column of names, in the order in which a reader counts: Ses2 before Ses10."""
-    names = sorted({str(name) for name in column.dropna()}, key=_counted)
+    """Return the groups of a column of names, in natural order: Ses2 before Ses10."""
+    names = sorted({str(name) for name in column.dropna()}, key=_natural_key)
     numbers = {name: number for number, name in enumerate(names)}
     return np.array([-1 if pd.isna(name) else numbers[str(name)] for name in column], dtype=np.int64), names
 
 
-def _counted(name: str) -> str:
+def _natural_key(name: str) -> str:
     return re.sub(r"\d+", lambda digits: digits[0].zfill(12), name)
 
 
 def _lengths(seconds: Array) -> tuple[Indices, list[str]]:
-    """Return the quarter of the lengths in which each utterance is, named by its ends."""
+    """Return the groups of the utterances by quartile of their length. The names give the limits in seconds."""
     known = np.isfinite(seconds)
     if not known.any():
         return np.full(len(seconds), -1), []
     ends = np.unique(np.quantile(seconds[known], (0.25, 0.5, 0.75)))
     ends = ends[ends < seconds[known].max()]
     digits = next((d for d in range(1, 4) if len({f"{end:.{d}f}" for end in ends}) == len(ends)), 4)
-    told = [f"{end:.{digits}f}" for end in ends]
-    names = [f"{low} to {high} s" for low, high in pairwise(told)]
-    names = [f"up to {told[0]} s", *names, f"over {told[-1]} s"] if told else ["of one length"]
+    limits = [f"{end:.{digits}f}" for end in ends]
+    names = [f"{low} to {high} s" for low, high in pairwise(limits)]
+    names = [f"up to {limits[0]} s", *names, f"over {limits[-1]} s"] if limits else ["of one length"]
     return np.where(known, np.searchsorted(ends, np.nan_to_num(seconds)), -1), names

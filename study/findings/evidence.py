@@ -1,4 +1,4 @@
-"""All that a report shows, as the ledger has it: results, learning curves, confusion matrices, kept models."""
+"""The evidence for a report, read from the ledger: results, learning curves, confusion matrices and kept models."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ from study.findings.wording import in_words, listed
 from study.ledger.outcomes import Outcome
 
 Row = tuple[Any, ...]
-"""What ``trials.csv`` has of a configuration in :attr:`About.identity`."""
+"""The values of a configuration in the columns :attr:`About.identity` of ``trials.csv``."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Evidence:
-    """What a study has to show so far.
+    """The evidence that a study has so far.
 
     Attributes:
-        analysis: of its results.
-        known: what became of every trial that has an outcome.
-        blocks: those that were asked for or have been run before, by name, and have configurations.
-        waiting: names of those that wait for a pair.
-        asked: trials asked for.
-        done: those of them that are done.
-        models: the folder where trained models are kept.
-        fingerprint: of the features in their splits.
+        analysis: Analysis of the study's results.
+        known: Outcomes of all trials that have one.
+        blocks: Blocks by name that were asked for or have been run before, and that have configurations.
+        waiting: Names of the blocks that wait for a pair.
+        asked: Number of trials that were asked for.
+        done: Number of these trials that are done.
+        models: Folder of trained models.
+        fingerprint: Fingerprint of the features in their splits.
     """
 
     analysis: Analysis
@@ -60,22 +60,22 @@ class Evidence:
 
     @classmethod
     def of(cls, run: StudyRun, *, name: str, models: Path) -> Evidence:
-        """Return what the ledger knows of a plan's design, whatever blocks the plan runs.
+        """Return the evidence in the ledger for all blocks of a plan's design, also those that the plan does not run.
 
         Args:
-            run: the plan against its ledger.
-            name: of the study.
-            models: the folder where trained models are kept.
+            run: Run of the plan with its ledger.
+            name: Name of the study.
+            models: Folder of trained models.
         """
         plan, facts, pair = run.plan, run.facts, run.pair()
         design = plan.design
         asked, done = run.counts()
-        concerned = {block: of for block, of in design.blocks.items() if run.concerns(block)}
-        waiting = tuple(block for block in concerned if design.needs_pair(block) and pair is None)
-        blocks = {block: of for block, of in concerned.items() if block not in waiting}
+        concerned = {key: block for key, block in design.blocks.items() if run.concerns(key)}
+        waiting = tuple(key for key in concerned if design.needs_pair(key) and pair is None)
+        blocks = {key: block for key, block in concerned.items() if key not in waiting}
         about = about_study(run, name=name, blocks=blocks)
-        # Trials of other blocks may look the same in the columns of these.
-        known = run.known(distinct(trial for block in concerned for trial in run.trials(block)))
+        # Only these blocks: trials of others may have the same values in the columns that distinguish configurations.
+        known = run.known(distinct(trial for key in concerned for trial in run.trials(key)))
         frame, outcomes = trials_and_outcomes(known, run.outcomes, facts, about.identity[len(IDENTITY) :])
         utterances = run.ledger.utterances()
         kept = Predictions.of(utterances, frame["fold"], outcomes, classes=len(facts.class_names))
@@ -92,17 +92,17 @@ class Evidence:
 
     @property
     def results(self) -> Results:
-        """The trials and what they come to."""
+        """The trials and their aggregates."""
         return self.analysis.results
 
     @property
     def about(self) -> About:
-        """What the study is."""
+        """The description of the study."""
         return self.results.about
 
     @property
     def waits_for_pair(self) -> bool:
-        """Whether a pair is still to be chosen; systems without a graph have none to choose."""
+        """Whether a pair must still be chosen. Systems without a graph need none."""
         return self.about.pair is None and bool(self.waiting or self.about.k_audio)
 
     @property
@@ -111,7 +111,7 @@ class Evidence:
         return {trial: outcome for trial, outcome in self.known.items() if outcome.status == "failed"}
 
     def told(self, trial: Trial) -> dict[str, Any]:
-        """Return what tells a trial from the others of the study."""
+        """Return the settings, fold and seed that distinguish a trial from the others of the study."""
         return trial.parameters(self.about.identity)
 
     @cached_property
@@ -123,11 +123,11 @@ class Evidence:
         return by_row
 
     def done_trials(self, row: Row, seeds: Sequence[int]) -> dict[Trial, Outcome]:
-        """Return the done trials of one configuration, as a row of a block or :attr:`About.base` names it."""
+        """Return the done trials of one configuration, given its row in a block or :attr:`About.base`."""
         return {trial: outcome for trial, outcome in self._done.get(row, {}).items() if trial.seed in seeds}
 
     def own_trials(self) -> dict[Trial, Outcome]:
-        """Return the done trials of the study's own configuration, of :attr:`Results.own_seeds`."""
+        """Return the done trials of the study's own configuration with the seeds :attr:`Results.own_seeds`."""
         return self.done_trials(self.about.base, self.results.own_seeds)
 
     def any_done(self, block: str) -> bool:
@@ -136,7 +136,7 @@ class Evidence:
         return about is not None and any(self.done_trials(row, about.seeds) for row in about.rows)
 
     def curves(self, trials: dict[Trial, Outcome]) -> pd.DataFrame:
-        """Return validation WA: a row per seed that has all folds, their mean; a column per epoch."""
+        """Return validation WA as means over folds: one row per seed that has all folds, one column per epoch."""
         rows = pd.DataFrame(
             [{"seed": trial.seed, **dict(outcome.curve)} for trial, outcome in trials.items() if outcome.curve]
         )
@@ -146,30 +146,33 @@ class Evidence:
         return grouped.mean()[grouped.size() == self.about.folds].dropna(axis=1)
 
     def confusion(self) -> tuple[npt.NDArray[np.int64], int] | None:
-        """Return the own configuration's (C, C) counts on test, and over how many trials; None: there are none."""
+        """Return the (C, C) counts of the own configuration on test, and the number of trials that they sum over.
+
+        `None` if there are no counts.
+        """
         counts = [outcome.confusion for outcome in self.own_trials().values() if outcome.confusion]
         return (np.sum(counts, axis=0, dtype=np.int64), len(counts)) if counts else None
 
     def confusions(self, row: Row, seeds: Sequence[int]) -> dict[int, npt.NDArray[np.int64]]:
-        """Return a configuration's (C, C) counts on test, summed over folds, by seed; a seed must have all folds."""
+        """Return a configuration's (C, C) counts on test by seed, summed over folds, for seeds that have all folds."""
         by_seed: dict[int, list[Outcome]] = {}
         for trial, outcome in self.done_trials(row, seeds).items():
             if outcome.confusion:
                 by_seed.setdefault(trial.seed, []).append(outcome)
         return {
-            seed: np.sum([outcome.confusion for outcome in of], axis=0, dtype=np.int64)
-            for seed, of in sorted(by_seed.items())
-            if len(of) == self.about.folds
+            seed: np.sum([outcome.confusion for outcome in outcomes], axis=0, dtype=np.int64)
+            for seed, outcomes in sorted(by_seed.items())
+            if len(outcomes) == self.about.folds
         }
 
     @cached_property
     def errors(self) -> Errors:
-        """Where the study errs."""
+        """The errors of the study."""
         return Errors(self.results)
 
     @cached_property
     def calibration(self) -> Calibration | None:
-        """How far the probabilities of the study's own configuration can be believed; None: none are kept."""
+        """The calibration of the study's own configuration. `None` if no probabilities are kept."""
         if self.results.kept is None:
             return None
         kept = KeptProbabilities(folder=self.models.parent / "probabilities", fingerprint=self.fingerprint)
@@ -177,7 +180,7 @@ class Evidence:
         return calibration(files, self.results.kept.utterances, self.about.folds)
 
     def model_folder(self) -> tuple[Trial, Path] | None:
-        """Return the first trial of the study's own configuration and where its model is kept, if it is."""
+        """Return the first trial of the study's own configuration that has a kept model, and the model's folder."""
         for trial in sorted(self.own_trials(), key=lambda t: (t.seed, t.fold)):
             folder = model_folder(self.models, trial, self.fingerprint)
             if (folder / "config.json").is_file():
@@ -186,19 +189,19 @@ class Evidence:
 
 
 def about_study(run: StudyRun, *, name: str, blocks: Mapping[str, Block]) -> About:
-    """Return what a study is.
+    """Return the description of a study.
 
     Args:
-        run: the study against its ledger.
-        name: of the study.
-        blocks: those of the plan's that are told of, by name; none that waits for a pair.
+        run: Run of the study with its ledger.
+        name: Name of the study.
+        blocks: Blocks of the plan to describe, by name. None of them may wait for a pair.
     """
     plan, facts, pair, design = run.plan, run.facts, run.pair(), run.plan.design
-    identity = (*IDENTITY, *dict.fromkeys(c for of in blocks.values() for c in of.told if c not in IDENTITY))
+    identity = (*IDENTITY, *dict.fromkeys(c for block in blocks.values() for c in block.varied if c not in IDENTITY))
     base = _row(design.configuration({}, pair or ANY_PAIR), identity)
     if pair is None:
         base = tuple(None if c in PAIR else value for c, value in zip(identity, base, strict=True))
-    made = tuple(_about(run, of, pair or ANY_PAIR, identity, base) for of in blocks.values())
+    made = tuple(_about(run, block, pair or ANY_PAIR, identity, base) for block in blocks.values())
     fresh = dict.fromkeys(seed for block in made if block.confirms for seed in block.seeds)
     return About(
         name=name,
@@ -230,13 +233,13 @@ def _row(configuration: Configuration, identity: tuple[str, ...]) -> Row:
 
 
 def _about(run: StudyRun, block: Block, pair: Pair, identity: tuple[str, ...], base: Row) -> AboutBlock:
-    """Return what a study keeps of a block."""
+    """Return the description of a block."""
     design = run.plan.design
     made = {_row(one, identity): one for one in reversed(design.configurations(block.name, pair))}
     rows = tuple(dict.fromkeys(_row(one, identity) for one in design.configurations(block.name, pair)))
-    # a value and what the trials have of it: of a system in a file only the last part of its name
+    # The value in the block and the one in trials may differ: trials have only the file name of a user's system.
     place, named = identity.index(block.columns[0]), dict(zip(block.names, rows, strict=False))
-    if len(rows) < len(block.names):  # some configurations are the same
+    if len(rows) < len(block.names):  # some configurations are equal
         named = {}
     if block.reference in named:
         reference = rows.index(named[block.reference])
@@ -251,13 +254,14 @@ def _about(run: StudyRun, block: Block, pair: Pair, identity: tuple[str, ...], b
         reference=reference,
         chooses=block.chooses,
         compared=block.compared,
-        needs_pair=design.needs_pair(block.name) and not block.tunes and block.name != TUNED,  # each has its own
+        # configurations of tuning blocks have their own pairs
+        needs_pair=design.needs_pair(block.name) and not block.tunes and block.name != TUNED,
         seeds=run.seeds_of(block.name),
         n_seeds=tuple(len(run.seeds_of(block.name, made[row])) for row in rows),
         confirms=run.confirms(block.name),
         tunes=block.tunes,
         decided_by="seed" if {name for _, given in block.changes() for name in given} <= TRAINING else "utterances",
-        transductive=tuple((of := made[row].graph) is not None and of.evaluation_graph == "joint" for row in rows),
+        transductive=tuple((g := made[row].graph) is not None and g.evaluation_graph == "joint" for row in rows),
         labels={shown(row[place]): block.labels[value] for value, row in named.items() if value in block.labels},
         table=block.table or block.name,
         drawing=block.drawing or block.name,
@@ -266,6 +270,6 @@ def _about(run: StudyRun, block: Block, pair: Pair, identity: tuple[str, ...], b
 
 
 def _title(block: Block) -> str:
-    """Return the title of a block that has none: what it varies, or its name."""
+    """Return a title for a block that has none: its factors, or its name."""
     words = listed([in_words(factor.name) for factor in block.factors]) if block.factors else block.name
     return words if "_" in words.partition(" ")[0] else words[0].upper() + words[1:]

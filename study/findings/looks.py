@@ -1,4 +1,4 @@
-"""As many seeds as it takes: which configurations a study that runs until its differences are clear gives more."""
+"""Looks: the decisions of a study that gives configurations more seeds until their differences are clear."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ from study.findings.results import AboutBlock
 from study.findings.tuned import tune
 
 _HOPE = 2.0
-"""Standard errors over seeds by which a difference may still move."""
+"""Number of standard errors over seeds by which a difference may still change."""
 
 
 def look(run: StudyRun, *, name: str) -> bool:
-    """Look at every comparison whose seeds are done, and give those that are undecided the seeds of the next look.
+    """Look at all comparisons whose seeds are done, and give the undecided ones the seeds of the next look.
 
-    What it decides depends on the recorded trials alone, so a run that is resumed, or that shares its work with others,
-    decides the same. A comparison is decided when the first is better, worse or equivalent, and given up when no
-    number of seeds would decide it on these test utterances.
+    The decision depends only on the recorded trials. A run that is resumed, or that shares its work with others,
+    therefore decides the same. A comparison is decided if the first configuration is better, worse or equivalent. It
+    is given up if no number of seeds would decide it on these test utterances.
 
     Args:
-        run: the study against its ledger.
-        name: of the study.
+        run: Run of the study with its ledger.
+        name: Name of the study.
 
     Returns:
-        Whether anything has more seeds now than before.
+        Whether any configuration has more seeds now than before.
     """
     if not run.plan.until_clear:
         return False
     evidence = Evidence.of(run, name=name, models=Path())
     compared = [block for block in evidence.about.blocks if block.compared and len(block.rows) > 1]
-    return sum(_look_at(run, evidence.analysis, block) for block in compared) > 0  # at all of them
+    return sum(_look_at(run, evidence.analysis, block) for block in compared) > 0  # any() would stop at the first
 
 
 def catch_up(run: StudyRun, *, name: str) -> None:
-    """Tune and look as often as the recorded trials allow: a resumed run is then where the earlier one was.
+    """Tune and look as often as the recorded trials allow, so that a resumed run is where the earlier one stopped.
 
     Args:
-        run: the study against its ledger.
-        name: of the study.
+        run: Run of the study with its ledger.
+        name: Name of the study.
     """
     while tune(run, name=name) or look(run, name=name):
         pass
@@ -71,7 +71,7 @@ def _look_at(run: StudyRun, analysis: Analysis, block: AboutBlock) -> bool:
     while run.look_at(block.name, configurations[reference]) < furthest:
         run.look_again(block.name, [configurations[reference]])
     if block.name not in run.plan.blocks and run.missing(run.trials(block.name)):
-        run.forget_looks(block.name, before)  # nobody is going to run them
+        run.forget_looks(block.name, before)  # this plan does not run the block, so the seeds would never be run
         return False
     return True
 
@@ -87,11 +87,11 @@ def _by_name(run: StudyRun, analysis: Analysis, block: AboutBlock) -> dict[str, 
 
 
 def _worth(comparison: Comparison, rope: float) -> bool:
-    """Return whether more seeds can decide a comparison: other utterances' luck stays, however many there are."""
-    of = comparison.components
-    if of is None or comparison.decided_by == "seed":
+    """Return whether more seeds can decide a comparison. They do not reduce the variance between utterances."""
+    parts = comparison.components
+    if parts is None or comparison.decided_by == "seed":
         return True
-    left = 2.0 * np.sqrt(of.utterance / of.utterances)  # what the interval keeps to either side, about
-    moves = _HOPE * np.sqrt(of.seed / of.seeds + of.error / (of.seeds * of.utterances))
+    remaining = 2.0 * np.sqrt(parts.utterance / parts.utterances)  # half width with very many seeds, approximately
+    change = _HOPE * np.sqrt(parts.seed / parts.seeds + parts.error / (parts.seeds * parts.utterances))
     mean = abs(comparison.difference.mean)
-    return bool(mean + moves > left or rope - mean + moves > left)
+    return bool(mean + change > remaining or rope - mean + change > remaining)

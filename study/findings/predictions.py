@@ -1,4 +1,4 @@
-"""What every trial of a study predicted for the test utterances: in arrays, and in the files beside ``trials.csv``."""
+"""The predictions of a study's trials for the test utterances: as arrays, and in files beside ``trials.csv``."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ PREDICTIONS = "predictions.npz"
 UTTERANCES = "utterances.csv"
 
 _MOST_CLASSES = 255
-"""Of a study whose trials' predictions are kept: a byte each."""
+"""Largest number of classes of a study whose predictions are kept, because a prediction is one byte."""
 
 _MOST_NUMBERS = 2**31
-"""Trials times utterances at most that are read."""
+"""Largest number of trials times utterances that is read."""
 
 _AGAIN = "make it again with --report-only"
 
@@ -54,21 +54,21 @@ def _utterances(
 
 
 NO_UTTERANCES = _utterances(ids=(), folds=(), labels=(), speakers=None, sessions=None, seconds=None)
-"""The frame of a study that has kept none."""
+"""The frame of a study that has kept no utterances."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Predictions:
-    """What every trial of a study predicted for the test utterances.
+    """The predictions of all trials of a study for the test utterances.
 
     Attributes:
-        utterances: a row per fold and utterance of its test split: ``id``, ``fold``, ``label`` (the index of its
-            class), ``speaker``, ``session``, ``seconds``; the last three are empty where not known. An utterance that
-            is tested in two folds stands twice.
-        predicted: (T, U) indices of classes: row t of the study's trials, column u of the rows of ``utterances``. -1:
-            the trial did not predict this utterance, for it is of another fold, it failed, or it is of before
-            predictions were kept.
-        train_sizes: how many utterances each fold trains on.
+        utterances: One row per fold and utterance of its test split: ``id``, ``fold``, ``label`` (index of the
+            class), ``speaker``, ``session`` and ``seconds``. The last three are empty if they are not known. An
+            utterance that is tested in two folds has two rows.
+        predicted: (T, U) class indices: rows are the study's trials, columns are the rows of ``utterances``. -1 means
+            that the trial did not predict the utterance, because the trial is of another fold, it failed, or it is
+            older than the keeping of predictions.
+        train_sizes: Number of training utterances of each fold.
     """
 
     utterances: pd.DataFrame
@@ -84,24 +84,24 @@ class Predictions:
         *,
         classes: int = 0,
     ) -> Predictions | None:
-        """Return what trials predicted, as the ledger has it; None: no trial's predictions are kept.
+        """Return the predictions in the ledger, or `None` if no trial's predictions are kept.
 
         Args:
-            utterances: of the study; None: the ledger does not know them.
-            folds: of each trial.
-            outcomes: of each trial.
-            classes: of the study; 0: not known.
+            utterances: Test utterances of the study. `None` if the ledger does not have them.
+            folds: Fold of each trial.
+            outcomes: Outcome of each trial.
+            classes: Number of classes of the study. 0 if it is not known.
 
         Raises:
-            InputError: an utterance's label is no class.
+            InputError: If the label of an utterance is not a class.
         """
         if utterances is None or not any(outcome.predicted for outcome in outcomes):
             return None
         classes = classes or _MOST_CLASSES
         if (wrong := max(utterances.labels)) >= classes:
             raise InputError(
-                f"the ledger's list of test utterances has the label {wrong}, of {classes} classes; run the study's "
-                "command again, with its features and without --report-only: it writes that list anew"
+                f"the ledger's list of test utterances has the label {wrong}, but there are {classes} classes; run the "
+                "study's command again with its features and without --report-only, which writes the list again"
             )
         bounds = np.searchsorted(utterances.folds, np.arange(len(utterances.train_sizes) + 1)).tolist()
         predicted = np.full((len(outcomes), len(utterances.ids)), -1, np.int16)
@@ -115,7 +115,7 @@ class Predictions:
                 else:
                     damaged += 1
         if damaged:
-            _log.warning("%d trials go without their predictions, which are not of the test utterances", damaged)
+            _log.warning("%d trials are read without their predictions, which do not fit the test utterances", damaged)
         frame = _utterances(
             ids=utterances.ids,
             folds=utterances.folds,
@@ -127,33 +127,32 @@ class Predictions:
         return cls(utterances=frame, predicted=predicted, train_sizes=utterances.train_sizes)
 
     def by_seed(self, rows: Sequence[int] | pd.Index, seeds: Sequence[int] | pd.Series) -> pd.DataFrame:
-        """Return what each seed predicted, over all folds: a row per seed, a column per row of ``utterances``.
+        """Return the predictions of each seed over all folds: one row per seed, one column per row of ``utterances``.
 
         Args:
-            rows: of ``predicted``, the trials of one configuration.
-            seeds: of each of these trials.
+            rows: Rows of ``predicted`` with the trials of one configuration.
+            seeds: Seed of each of these trials.
 
         Returns:
-            Indices of classes, in the order of the seeds; -1 where no trial of the seed predicted an utterance.
+            Class indices, in the order of the seeds. -1 if no trial of the seed predicted an utterance.
         """
         of_rows = np.asarray(seeds, dtype=np.int64)
         order = np.argsort(of_rows, kind="stable")
         distinct, starts = np.unique(of_rows[order], return_index=True)
         known = self.predicted[np.asarray(rows, dtype=np.intp)[order]]
-        # a trial predicted nothing of other folds, so that the largest of a seed's is the one that did
+        # a trial has -1 for the utterances of other folds, so the largest number of a seed's trials is the prediction
         merged = np.maximum.reduceat(known, starts, axis=0) if len(starts) else known
         return pd.DataFrame(merged, index=pd.Index(distinct, name="seed"))
 
     def matrix(self, trials: pd.DataFrame, folds: int) -> pd.DataFrame:
-        """Return what one configuration predicted, by the seeds that predicted every utterance on every fold.
+        """Return the predictions of one configuration for the seeds that predicted every utterance on every fold.
 
         Args:
-            trials: those of the study's trials that are of one configuration; their index numbers rows of
-                ``predicted``.
-            folds: how many folds a complete seed has.
+            trials: The study's trials of one configuration. Their index refers to rows of ``predicted``.
+            folds: Number of folds of a complete seed.
 
         Returns:
-            A row per seed, a column per row of ``utterances``: indices of classes, without holes.
+            One row per seed, one column per row of ``utterances``: class indices, without missing values.
         """
         complete = trials[(trials["status"] == "done") & self.has[trials.index]]
         counts = complete.groupby("seed")["fold"].nunique()
@@ -162,31 +161,31 @@ class Predictions:
 
     @property
     def labels(self) -> npt.NDArray[np.int64]:
-        """(U,) the index of each utterance's class."""
+        """The (U,) class indices of the utterances."""
         return self.utterances["label"].to_numpy(np.int64)
 
     @property
     def num_classes(self) -> int:
-        """C, the number of classes: every one has test utterances."""
+        """C, the number of classes. Every class has test utterances."""
         return int(self.labels.max()) + 1
 
     @property
     def folds(self) -> npt.NDArray[np.int64]:
-        """(U,) the fold that tests each utterance."""
+        """The (U,) folds that test the utterances."""
         return self.utterances["fold"].to_numpy(np.int64)
 
     @property
     def speakers(self) -> list[str] | None:
-        """(U,) each utterance's speaker; None: not known of all."""
+        """The (U,) speakers of the utterances. `None` if not all are known."""
         return None if self.utterances["speaker"].isna().any() else self.utterances["speaker"].tolist()
 
     @cached_property
     def has(self) -> npt.NDArray[np.bool_]:
-        """(T,) whether each trial has predictions."""
+        """The (T,) flags that say whether each trial has predictions."""
         return np.asarray((self.predicted >= 0).any(axis=1))
 
     def frame(self) -> pd.DataFrame:
-        """Return a row per trial that has predictions and a column per utterance, as nullable indices of classes."""
+        """Return one row per trial that has predictions and one column per utterance, as nullable class indices."""
         rows = np.flatnonzero(self.has)
         known = self.predicted[rows]
         columns: dict[str, npt.NDArray[np.int16]] = {}
@@ -202,7 +201,7 @@ class Predictions:
             "predicted": self.predicted,
             "train_sizes": np.array(self.train_sizes, np.int64),
         }
-        # numpy's own savez_compressed takes seven times as long, to save a quarter of the space
+        # numpy's own savez_compressed takes seven times as long and saves a quarter of the space
         with (
             written_atomically(folder / PREDICTIONS) as temporary,
             zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
@@ -211,22 +210,22 @@ class Predictions:
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
                     np.lib.format.write_array(file, array, allow_pickle=False)
         with written_atomically(folder / UTTERANCES) as temporary:
-            # an id may be no UTF-8, or hold whatever ends a line
+            # an id may contain line breaks or characters that UTF-8 cannot encode
             self.utterances.to_csv(temporary, index=False, errors="backslashreplace", quoting=csv.QUOTE_NONNUMERIC)
         return [folder / PREDICTIONS, folder / UTTERANCES]
 
 
 def load_predictions(folder: Path, trials: pd.DataFrame, *, folds: int, classes: int) -> Predictions | None:
-    """Read what :meth:`Predictions.save` wrote; None: it is not there.
+    """Read the files that :meth:`Predictions.save` wrote. Return `None` if they do not exist.
 
     Args:
-        folder: of the study's results.
-        trials: of the study, which the predictions must be of: they give each trial's WA.
-        folds: of the study.
-        classes: of the study; 0: not known.
+        folder: Folder of the study's results.
+        trials: Trials of the study. The predictions must give the WA of each trial.
+        folds: Number of folds of the study.
+        classes: Number of classes of the study. 0 if it is not known.
 
     Raises:
-        InputError: files that were changed, or are of other trials.
+        InputError: If a file was changed or belongs to other trials.
     """
     if not all((folder / name).is_file() for name in (PREDICTIONS, UTTERANCES)):
         return None
@@ -248,21 +247,21 @@ def _read_utterances(path: Path, folds: int, classes: int) -> pd.DataFrame:
     except (ValueError, OSError) as error:
         raise InputError(f"{path}: cannot be read as csv ({' '.join(str(error).split())[:120]}); {_AGAIN}") from None
 
-    def refused(what: str) -> InputError:
-        return InputError(f"{path}: {what}; {_AGAIN}")
+    def refused(fault: str) -> InputError:
+        return InputError(f"{path}: {fault}; {_AGAIN}")
 
     if missing := [name for name in NO_UTTERANCES.columns if name not in read.columns]:
         raise refused(f"has no column {missing[0]!r}")
     for name, end in (("fold", folds), ("label", classes)):
         if read[name].dtype != np.int64 or not read[name].between(0, end - 1).all():
-            raise refused(f"column {name!r} holds what is no whole number from 0 to {end - 1}")
+            raise refused(f"column {name!r} must have whole numbers from 0 to {end - 1}")
     if not read["fold"].is_monotonic_increasing or read["fold"].nunique() != folds:
         raise refused(f"column 'fold' must be 0 to {folds - 1}, in order")
     if read.duplicated(["fold", "id"]).any():
-        raise refused("an utterance is twice in a fold")
+        raise refused("an utterance is listed twice in a fold")
     seconds = read["seconds"]
     if not pd.api.types.is_numeric_dtype(seconds) or not (seconds.isna() | seconds.between(0, 1e9)).all():
-        raise refused("column 'seconds' holds what is no length")
+        raise refused("column 'seconds' must have numbers from 0 to 1e9, or be empty")
     known = {name: None if (read[name] == "").all() else read[name].tolist() for name in ("speaker", "session")}
     return _utterances(
         ids=read["id"].tolist(),
@@ -275,13 +274,13 @@ def _read_utterances(path: Path, folds: int, classes: int) -> pd.DataFrame:
 
 
 def _read_arrays(path: Path, shape: tuple[int, int], folds: int) -> tuple[npt.NDArray[np.int16], tuple[int, ...]]:
-    """Return the arrays of a :data:`PREDICTIONS`; what they claim to be is looked at before they are read.
+    """Return the arrays of a :data:`PREDICTIONS` file. Their shapes and types are checked before they are read.
 
     Raises:
-        ValueError: they are something else.
+        ValueError: If the arrays are something else.
     """
     if shape[0] * shape[1] > _MOST_NUMBERS:
-        raise ValueError(f"{shape[0]} trials of {shape[1]} utterances are more than can be read")
+        raise ValueError(f"{shape[0]} trials times {shape[1]} utterances are too many to read")
     wanted: dict[str, tuple[tuple[int, ...], Any]] = {
         "predicted": (shape, np.dtype(np.int16)),
         "train_sizes": ((folds,), np.dtype(np.int64)),
@@ -291,26 +290,26 @@ def _read_arrays(path: Path, shape: tuple[int, int], folds: int) -> tuple[npt.ND
             claimed = {name: _claimed(archive, f"{name}.npy") for name in wanted}
         for name, claim in claimed.items():
             if claim != wanted[name]:
-                told = [f"{kind} {dimensions}" for dimensions, kind in (claim, wanted[name])]
-                raise ValueError(f"{name} is {told[0][:80]}, where the trials and utterances ask for {told[1]}")
+                found, expected = (f"{kind} {dimensions}" for dimensions, kind in (claim, wanted[name]))
+                raise ValueError(f"{name} is {found[:80]}, but the trials and utterances ask for {expected}")
         with np.load(path, allow_pickle=False) as arrays:
             predicted, train_sizes = arrays["predicted"], arrays["train_sizes"].tolist()
     except ValueError:
         raise
-    except Exception as error:  # zipfile and numpy raise whatever their parts do
+    except Exception as error:  # zipfile and numpy may raise any error of their parts
         raise ValueError(f"cannot be read as npz ({' '.join(str(error).split())[:120]})") from None
     if min(train_sizes) < 1:
-        raise ValueError("train_sizes are not at least 1")
+        raise ValueError("train_sizes must be at least 1")
     return predicted, tuple(train_sizes)
 
 
 def _claimed(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], Any]:
-    """Return the shape and the kind of an array, as its head has them."""
+    """Return the shape and the type of an array from its header."""
     with archive.open(name) as file:
         version = np.lib.format.read_magic(file)
         read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         if version not in read:
-            raise ValueError(f"{name} is of version {version}")
+            raise ValueError(f"{name} has the unknown version {version}")
         shape, _, kind = read[version](file)
     return shape, kind
 
@@ -318,9 +317,9 @@ def _claimed(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], Any]
 def _check_predicted(
     predicted: npt.NDArray[np.int16], trials: pd.DataFrame, utterances: pd.DataFrame, classes: int
 ) -> None:
-    """Raise ValueError where predictions are none of these trials."""
+    """Raise ValueError if the predictions do not belong to these trials."""
     if predicted.size and not (predicted.min() >= -1 and predicted.max() < classes):
-        raise ValueError(f"predicted holds what is no class from 0 to {classes - 1}, nor -1")
+        raise ValueError(f"predicted must have classes from 0 to {classes - 1}, or -1")
     labels, of_utterance = utterances["label"].to_numpy(), utterances["fold"].to_numpy()
     for fold in np.unique(of_utterance):
         here = of_utterance == fold
@@ -328,8 +327,8 @@ def _check_predicted(
         own, others = predicted[np.ix_(rows, here)], predicted[np.ix_(rows, ~here)]
         has = (own >= 0).any(axis=1)
         if (own[has] < 0).any() or (others >= 0).any():
-            raise ValueError(f"a trial of fold {fold} does not predict the utterances of its fold, and these alone")
+            raise ValueError(f"a trial of fold {fold} must predict all utterances of its fold, and no others")
         found = trials.iloc[rows[has]]
         right = (own[has] == labels[here]).mean(axis=1)
         if not (np.abs(right - found["test_wa"].to_numpy(float)) < 1e-6).all() or (found["status"] != "done").any():
-            raise ValueError("what is predicted does not give the trials' test_wa, so it is of other trials")
+            raise ValueError("the predictions do not give the trials' test_wa, so they belong to other trials")

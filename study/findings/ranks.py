@@ -13,25 +13,26 @@ from study.findings.results import AboutBlock, Results, plain_value
 from study.findings.statistics import LEVEL, Array
 
 FEWEST = 5
-"""With fewer folds or corpora there is no diagram: their ranks say too little."""
+"""Smallest number of folds or corpora for a diagram. The ranks on fewer of them say too little."""
 
 FEWEST_SYSTEMS = 3
-"""Two systems have nothing to rank."""
+"""Smallest number of systems for a diagram. A ranking of two systems says no more than their comparison."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ranks:
-    """Mean ranks of systems, and how far apart they must be.
+    """Mean ranks of systems, and the difference of mean ranks that is significant.
 
     Attributes:
-        names: of the systems, the best first.
-        means: their mean ranks, 1 being the best.
+        names: Names of the systems, the best first.
+        means: Mean ranks of the systems. 1 is the best rank.
         chi2: Friedman's statistic.
-        f: Iman and Davenport's (1980); infinite where every fold ranks alike.
-        p: of it: that all systems are equally good.
-        critical: the critical difference: mean ranks further apart differ at 5% (Nemenyi, 1963).
-        groups: first and last place of systems that are not told apart; none that is within another.
-        n: over how many folds or corpora.
+        f: Iman and Davenport's (1980) statistic. Infinite if all folds give the same ranks.
+        p: P-value of :attr:`f` under the hypothesis that all systems are equally good.
+        critical: Critical difference. Mean ranks that are further apart differ at 5% (Nemenyi, 1963).
+        groups: First and last place of each group of systems that do not differ significantly. No group is part of
+            another.
+        n: Number of folds or corpora.
     """
 
     names: tuple[str, ...]
@@ -52,7 +53,7 @@ def ranked(scores: pd.DataFrame) -> Ranks:
     q √(k (k + 1) / (6 N)), where q is the upper 5% point of the studentized range over √2.
 
     Args:
-        scores: a row per fold or corpus, a column per system; the higher the better, none missing.
+        scores: One row per fold or corpus, one column per system. Higher is better, and none is missing.
     """
     n, k = scores.shape
     ranks = scores.rank(axis=1, ascending=False)
@@ -76,14 +77,14 @@ def ranked(scores: pd.DataFrame) -> Ranks:
 
 
 def _friedman(scores: Array) -> float:
-    """Return Friedman's statistic, corrected for ties; 0 where all are tied."""
+    """Return Friedman's statistic, corrected for ties. 0 if all scores are tied."""
     if np.ptp(scores, axis=1).max() == 0:
         return 0.0
     return float(stats.friedmanchisquare(*scores.T).statistic)
 
 
 def _groups(means: Array, critical: float) -> tuple[tuple[int, int], ...]:
-    """Return the longest runs of two or more means that are no further apart than the critical difference."""
+    """Return the longest runs of two or more means that differ by at most the critical difference."""
     made: list[tuple[int, int]] = []
     for first, mean in enumerate(means):
         last = int(np.searchsorted(means, mean + critical + 1e-9, side="right")) - 1
@@ -93,15 +94,15 @@ def _groups(means: Array, critical: float) -> tuple[tuple[int, int], ...]:
 
 
 def by_fold(results: Results, block: AboutBlock, names: Sequence[str], metric: str) -> pd.DataFrame:
-    """Return a metric of a block's configurations by fold, the mean over seeds: a row a fold, a column a configuration.
+    """Return a metric by fold, as the mean over seeds: one row per fold, one column per configuration of a block.
 
     Configurations that are not done with every seed on every fold are left out.
 
     Args:
-        results: of the study.
-        block: that compares systems.
-        names: of its configurations, for the columns.
-        metric: such as ``test_wa``.
+        results: Results of the study.
+        block: Block that compares systems.
+        names: Names of its configurations, for the columns.
+        metric: Name of the metric, such as ``test_wa``.
     """
     made = {}
     for name, row, wanted in zip(names, block.rows, block.n_seeds, strict=True):
@@ -115,11 +116,11 @@ def by_fold(results: Results, block: AboutBlock, names: Sequence[str], metric: s
 
 
 def why_not(places: int, systems: int, of: str) -> str:
-    """Return why there are no ranks, in words; empty: there can be.
+    """Return the reason why there are no ranks, in words. Empty if there can be ranks.
 
     Args:
-        places: how many folds or corpora there are.
-        systems: how many are done on all of them.
+        places: Number of folds or corpora.
+        systems: Number of systems that are done on all of them.
         of: ``folds`` or ``corpora``.
     """
     if places < FEWEST:

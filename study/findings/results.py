@@ -1,4 +1,4 @@
-"""A study's results, to draw and compute with: ``from study import load_results``."""
+"""The results of a study, for your own figures and computations: ``from study import load_results``."""
 
 from __future__ import annotations
 
@@ -32,34 +32,35 @@ TRIALS = "trials.csv"
 _EXACT: dict[str, Any] = (
     {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
 )
-"""What lets pandas read a float as it was written, to the last bit; from 3.1 on it always does, and warns of this."""
+"""Options with which pandas reads a float exactly as it was written. From 3.1 on, pandas always does, and warns."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AboutBlock:
-    """What a block of a study is.
+    """The description of a block of a study.
 
     Attributes:
-        name: of the block.
-        question: that it answers.
-        title: of its table and figures.
-        columns: of ``trials.csv``, that tell its configurations apart.
-        rows: of each configuration, what ``trials.csv`` has in :attr:`About.identity`.
-        reference: which of them the others are compared with.
-        chooses: whether the study's pair is chosen among them.
-        compared: whether each of them is compared with the reference.
-        needs_pair: whether they are at the study's pair.
-        seeds: that its configurations run with.
-        n_seeds: of each configuration, with how many of them.
-        confirms: whether these seeds took no part in choosing the pair, or in tuning.
-        tunes: the system of which it chooses a configuration by validation; empty: it does not.
-        decided_by: whose luck its intervals must hold for: that of another ``seed``, or of another seed and other
+        name: Name of the block.
+        question: Question that the block answers.
+        title: Title of the block's table and figures.
+        columns: Columns of ``trials.csv`` that distinguish the block's configurations.
+        rows: Values of each configuration in the columns :attr:`About.identity` of ``trials.csv``.
+        reference: Index of the configuration that the others are compared with.
+        chooses: Whether the study's pair is chosen among the configurations.
+        compared: Whether each configuration is compared with the reference.
+        needs_pair: Whether the configurations run at the study's pair.
+        seeds: Seeds that the configurations run with.
+        n_seeds: Number of these seeds that each configuration runs with.
+        confirms: Whether these seeds took no part in choosing the pair or in tuning.
+        tunes: System whose configuration the block chooses by validation. Empty if the block does not tune.
+        decided_by: The luck that the intervals must cover: that of another ``seed``, or that of another seed and other
             ``utterances``.
-        transductive: of each configuration, whether utterances that are measured are in the training utterances' graph.
-        labels: how values of its only column are shown, by how they are written.
-        table: the name of its table's files.
-        drawing: the name of its figure.
-        file: the name of its figure's files.
+        transductive: For each configuration, whether the measured utterances are in the graph of the training
+            utterances.
+        labels: Labels of the values of the block's only column, by the value as text.
+        table: Name of the table's files.
+        drawing: Name of the figure.
+        file: Name of the figure's files.
     """
 
     name: str
@@ -84,27 +85,31 @@ class AboutBlock:
 
     @property
     def head(self) -> str:
-        """What tells its configurations apart, as the head of a column has it."""
+        """The head of the column that names the configurations in tables."""
         return ", ".join(map(displayed, self.columns))
 
     def label(self, key: Sequence[Any]) -> str:
-        """Return how a configuration is shown below the name of what it varies, given its values in :attr:`columns`."""
+        """Return the label of a configuration below the name of its factor.
+
+        Args:
+            key: Values of the configuration in :attr:`columns`.
+        """
         if len(key) == 1:
             return self.labels.get(shown(key[0]), shown(key[0]))
         return ", ".join(f"{in_words(column)} {shown(value)}" for column, value in zip(self.columns, key, strict=True))
 
     def told(self, key: Sequence[Any]) -> str:
-        """Return how a configuration is named in a sentence: a number or a yes or no says of what it is."""
+        """Return the name of a configuration in a sentence. Numbers, True and False get the name of their setting."""
         label = self.label(key)
         plain = len(key) == 1 and label == shown(key[0]) and isinstance(key[0], int | float)
         return f"{in_words(self.columns[0])} {label}" if plain else label
 
     def brief(self, key: Sequence[Any]) -> str:
-        """Return how a configuration is shown where :attr:`head` stands beside it."""
+        """Return the label of a configuration beside :attr:`head`."""
         return self.label(key) if len(key) == 1 else ", ".join(map(shown, key))
 
     def name_of(self, key: Sequence[Any]) -> str:
-        """Return how a configuration is written in csv files, given its values in :attr:`columns`."""
+        """Return the name of a configuration in csv files, given its values in :attr:`columns`."""
         if len(key) == 1:
             return shown(key[0])
         return ", ".join(f"{column} {shown(value)}" for column, value in zip(self.columns, key, strict=True))
@@ -112,29 +117,29 @@ class AboutBlock:
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """What a study is: what its trials have in common, and what was asked for.
+    """The description of a study: the settings that its trials share, and the request of the user.
 
     Attributes:
-        name: of the study; its results are in a folder of that name.
-        dataset: the data set's name.
-        title: the data set's name as tables show it.
-        profile: the reading of the method.
-        system: that the blocks vary.
-        settings: what all trials share.
-        identity: the columns of ``trials.csv`` that tell all configurations apart.
-        base: what ``trials.csv`` has in these for the study's own configuration, at its pair where it has one.
-        blocks: that were asked for or have been run before.
-        seeds: as asked for; those that choose the pair, where one is chosen.
-        confirm: the fresh seeds at the pair, which took no part in choosing it; empty: no block runs with any.
-        folds: how many folds a complete seed has.
-        select_by: the metric that chooses the K pair.
-        select_on: the split that does.
-        pair: K_audio and K_text of the blocks that need a pair; None: none is chosen yet.
-        pair_from: whether that pair was ``chosen``, ``given`` by the user, or is the ``usual`` one.
-        rope: points within which two configurations are practically the same (the region of practical equivalence).
-        looks: whether configurations get more seeds until their differences are clear.
-        class_names: the emotions, where the ledger knows them.
-        made_with: versions of what ran the study's first trial, where the ledger knows them.
+        name: Name of the study, and of the folder with its results.
+        dataset: Name of the data set.
+        title: Name of the data set in tables.
+        profile: Reading of the method.
+        system: System that the blocks vary.
+        settings: Settings that all trials share.
+        identity: Columns of ``trials.csv`` that distinguish all configurations.
+        base: Values of the study's own configuration in these columns, at its pair if it has one.
+        blocks: Blocks that were asked for or have been run before.
+        seeds: Seeds that were asked for. If a pair is chosen, they choose it.
+        confirm: Fresh seeds at the pair, which took no part in choosing it. Empty if no block runs with fresh seeds.
+        folds: Number of folds of a complete seed.
+        select_by: Metric that chooses the pair of K.
+        select_on: Split that chooses the pair of K.
+        pair: K_audio and K_text of the blocks that need a pair. `None` if none is chosen yet.
+        pair_from: Whether that pair was ``chosen``, ``given`` by the user, or is the ``usual`` one.
+        rope: Points within which two configurations are practically the same (the region of practical equivalence).
+        looks: Whether configurations get more seeds until their differences are clear.
+        class_names: The emotions. Empty if the ledger does not have them.
+        made_with: Versions of the software that ran the study's first trial. Empty if the ledger does not have them.
     """
 
     name: str
@@ -165,12 +170,12 @@ class About:
 
     @property
     def given(self) -> bool:
-        """Whether nothing was chosen."""
+        """Whether no block chose the pair."""
         return self.pair_from != "chosen"
 
     @property
     def how(self) -> str:
-        """How the pair was come by, in words."""
+        """The source of the pair, in words."""
         if self.given:
             return "given" if self.pair_from == "given" else "the usual one, as none was chosen"
         return (
@@ -178,25 +183,25 @@ class About:
         )
 
     def value(self, column: str) -> Any:
-        """Return what the study's own configuration has in a column of :attr:`identity`; None: no such choice."""
+        """Return the study's own value in a column of :attr:`identity`, or `None` if its system lacks the setting."""
         return dict(zip(self.identity, self.base, strict=True))[column]
 
     @property
     def fusion(self) -> Any:
-        """The fusion of the study's own configuration; None: its system has no such choice."""
+        """The fusion of the study's own configuration. `None` if its system does not have this setting."""
         return self.value("fusion")
 
     def block(self, name: str) -> AboutBlock | None:
-        """Return a block by its name; None: it is not in the study."""
+        """Return a block by its name, or `None` if the study does not have it."""
         return next((block for block in self.blocks if block.name == name), None)
 
     @property
     def choosing(self) -> AboutBlock | None:
-        """The block among whose configurations the pair is chosen; None: there is none."""
+        """The block that chooses the pair. `None` if there is no such block."""
         return next((block for block in self.blocks if block.chooses), None)
 
     def values(self, column: str) -> tuple[Any, ...]:
-        """Return the values that the choosing block gives a column, in their order; empty: there is no such block."""
+        """Return the values of the choosing block in a column, in their order. Empty if no block chooses."""
         if self.choosing is None:
             return ()
         place = self.identity.index(column)
@@ -204,25 +209,25 @@ class About:
 
     @property
     def k_audio(self) -> tuple[int, ...]:
-        """The K_audio among which the pair is chosen."""
+        """The values of K_audio that the pair is chosen from."""
         return self.values("k_audio")
 
     @property
     def k_text(self) -> tuple[int, ...]:
-        """The K_text among which the pair is chosen."""
+        """The values of K_text that the pair is chosen from."""
         return self.values("k_text")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class GridScores:
-    """The grid's figures without holes, a figure for every pair and seed.
+    """The complete part of the grid: it has a value for every pair and seed.
 
     Attributes:
-        k_audio: the K_audio that are left.
-        k_text: the K_text that are left.
-        seeds: the seeds that are left.
-        values: by metric (S, A, B), fractions.
-        left_out: what was asked for and left out because it is not complete, in words; empty: nothing.
+        k_audio: Values of K_audio in the complete part.
+        k_text: Values of K_text in the complete part.
+        seeds: Seeds in the complete part.
+        values: Metrics by name, as (S, A, B) arrays of fractions.
+        left_out: Seeds and K that are left out because they are not complete, in words. Empty if there are none.
     """
 
     k_audio: tuple[int, ...]
@@ -232,28 +237,28 @@ class GridScores:
     left_out: str
 
     def index(self, pair: Pair | None) -> int | None:
-        """Where a pair is when pairs are counted through; None: it is not among them."""
+        """Return the index of a pair in the flattened grid, or `None` if the pair is not in the grid."""
         if pair is None or pair.k_audio not in self.k_audio or pair.k_text not in self.k_text:
             return None
         return self.k_audio.index(pair.k_audio) * len(self.k_text) + self.k_text.index(pair.k_text)
 
     def pair(self, index: int) -> Pair:
-        """The pair at an index."""
+        """Return the pair at an index of the flattened grid."""
         return Pair(self.k_audio[index // len(self.k_text)], self.k_text[index % len(self.k_text)])
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Results:
-    """The trials of a study, and what they come to.
+    """The trials of a study and their aggregates.
 
-    Every aggregate has a row per configuration: what tells it from the others, ``n_seeds``, and of every metric
+    Every aggregate has one row per configuration: the columns that distinguish it, ``n_seeds``, and for every metric
     (``test_wa``, ``val_loss`` …) ``_mean``, ``_std``, and ``_low`` and ``_high`` of the 95% interval over seeds.
-    Metrics are fractions. A seed counts when it is done on every fold.
+    Metrics are fractions. A seed counts if it is done on every fold.
 
     Attributes:
-        about: what the study is.
-        trials: a row per trial, as ``trials.csv`` has them.
-        kept: what the trials predicted; None: the ledger is of before that was kept.
+        about: Description of the study.
+        trials: One row per trial, as in ``trials.csv``.
+        kept: Predictions of the trials. `None` if the ledger is older than this field.
     """
 
     about: About
@@ -261,17 +266,17 @@ class Results:
     kept: Predictions | None = None
 
     def __getattr__(self, name: str) -> pd.DataFrame:
-        """Return a block's configurations by the block's name, as :meth:`block` does: ``results.grid``."""
+        """Return the aggregate of a block by its name, like :meth:`block`: ``results.grid``."""
         if name.startswith("_") or "about" not in self.__dict__ or self.about.block(name) is None:
             there = ", ".join(block.name for block in self.__dict__["about"].blocks) if "about" in self.__dict__ else ""
-            raise AttributeError(f"no block is called {name!r}; the study has {there or 'none'}")
+            raise AttributeError(f"no block is called {name!r}; the study has {there or 'no blocks'}")
         return self.block(name)
 
     def block(self, name: str) -> pd.DataFrame:
-        """Return the aggregate of a block: a row per configuration, in the block's order.
+        """Return the aggregate of a block: one row per configuration, in the block's order.
 
         Args:
-            name: of the block; a study that has not got it has no row.
+            name: Name of the block. If the study does not have it, the frame has no row.
         """
         if name not in self._frames:
             about = self.about.block(name)
@@ -290,12 +295,12 @@ class Results:
         return {}
 
     def trials_of(self, name: str) -> pd.DataFrame:
-        """Return the trials of a block: of its configurations and its seeds, whatever block they were run for."""
+        """Return the trials of a block's configurations with its seeds, even if another block ran them."""
         about = self.about.block(name)
         return self._of_rows(about.rows, about.seeds) if about else self._of_rows((), ())
 
     def of_row(self, row: tuple[Any, ...]) -> pd.DataFrame:
-        """Return the trials of one configuration, whatever their seeds."""
+        """Return all trials of one configuration, with all seeds."""
         return self.trials.iloc[self._places.get(row, [])]
 
     def _of_rows(self, rows: Sequence[tuple[Any, ...]], seeds: Sequence[int]) -> pd.DataFrame:
@@ -304,31 +309,34 @@ class Results:
 
     @cached_property
     def _places(self) -> dict[tuple[Any, ...], list[int]]:
-        """Where each configuration's trials are, by the configuration as :attr:`AboutBlock.rows` has it."""
+        """The positions of each configuration's trials, by the configuration's row in :attr:`AboutBlock.rows`."""
         places: dict[tuple[Any, ...], list[int]] = {}
         for place, key in enumerate(self.trials[list(self.about.identity)].itertuples(index=False, name=None)):
             places.setdefault(tuple(map(plain_value, key)), []).append(place)
         return places
 
     def keys(self, block: AboutBlock) -> list[tuple[Any, ...]]:
-        """Return each configuration's values in the block's columns, in its order."""
+        """Return the values of each configuration in the block's columns, in the block's order."""
         places = [self.about.identity.index(column) for column in block.columns]
         return [tuple(row[place] for place in places) for row in block.rows]
 
     def marked(self, block: AboutBlock) -> list[bool]:
-        """Return whether each configuration of a block must be marked as transductive, as nothing else there says so.
+        """Return whether each configuration of a block needs a mark that it is transductive.
+
+        No mark is needed if the caption says it, because all trials of the study are transductive, or if a column or
+        the configuration's name says it.
 
         Args:
-            block: of the study. Its caption says so where all trials of the study are, its columns where it is varied.
+            block: Block of the study.
         """
-        said = "evaluation_graph" in block.columns or (
+        is_said = "evaluation_graph" in block.columns or (
             self.about.settings.get("evaluation_graph") == "joint" and all(block.transductive)
         )
-        of = zip(block.transductive, self.keys(block), strict=True)
-        return [one and not said and "transductive" not in block.brief(key) for one, key in of]
+        configurations = zip(block.transductive, self.keys(block), strict=True)
+        return [joint and not is_said and "transductive" not in block.brief(key) for joint, key in configurations]
 
     def by_seed(self, block: AboutBlock, metric: str) -> pd.DataFrame:
-        """Return a metric with a row per seed and a column per configuration, numbered in the block's order."""
+        """Return a metric with one row per seed and one column per configuration, numbered in the block's order."""
         known = self.per_seed(self.trials_of(block.name), block.columns)
         keys = self.keys(block)
         numbers = [
@@ -338,49 +346,49 @@ class Results:
         return shaped.reindex(columns=range(len(keys)))
 
     def of_seeds(self, row: tuple[Any, ...], metric: str) -> pd.Series:
-        """Return a configuration's metric by seed, its mean over folds, of the seeds that are done on every fold."""
+        """Return a configuration's metric by seed, as the mean over folds, for seeds that are done on every fold."""
         return self.per_seed(self.of_row(row), []).set_index("seed")[metric]
 
     @property
     def utterances(self) -> pd.DataFrame:
-        """The test utterances: id, fold, label (the index of its class), speaker, session, seconds; of all folds."""
+        """The test utterances of all folds: id, fold, label (index of the class), speaker, session and seconds."""
         return NO_UTTERANCES if self.kept is None else self.kept.utterances
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
-        """What trials predicted: a row per trial that has predictions, a column per utterance, indices of classes.
+        """The predicted class indices: one row per trial that has predictions, one column per utterance.
 
-        Rows have the index that they have in :attr:`trials`, columns the utterances' ids. A trial did not predict the
-        utterances of other folds: <NA>.
+        Rows have the same index as in :attr:`trials`, and columns are the ids of utterances. A trial has <NA> for the
+        utterances of other folds, which it did not predict.
         """
         return pd.DataFrame() if self.kept is None else self.kept.frame()
 
     @cached_property
     def measures(self) -> dict[Metric, str]:
-        """The metrics that every done trial has, by name, and how they are shown; one that is new may be missing."""
+        """The labels of the metrics that every done trial has, by name. A new metric may be missing."""
         done = self.trials[self.trials["status"] == "done"]
         known = {name: done[f"test_{name}"].notna().all() for name in SCORES}
         return {name: metric.label for name, metric in SCORES.items() if known[name]}
 
     @cached_property
     def own_seeds(self) -> tuple[int, ...]:
-        """The seeds of the study's own configuration: fresh ones where any is done, else those that chose its pair."""
+        """The seeds of the study's own configuration: fresh ones if any is done, else those that chose its pair."""
         fresh = self.about.confirm
         return fresh if fresh and len(self._of_rows([self.about.base], fresh)) else self.about.seeds
 
     @cached_property
     def own(self) -> pd.DataFrame:
-        """The aggregate of the study's own configuration, at its pair, over :attr:`own_seeds`: one row, or none."""
+        """The aggregate of the study's own configuration at its pair over :attr:`own_seeds`: one row or none."""
         trials = self._of_rows([self.about.base], self.own_seeds)
         return aggregate(trials, list(self.about.identity), self.about.folds)
 
     def per_seed(self, trials: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-        """Return every seed's figures, its mean over folds, by the columns that tell these trials apart."""
+        """Return the metrics of every seed, as means over folds, by the columns that distinguish these trials."""
         return per_seed(trials, by, self.about.folds)
 
     @cached_property
     def scores(self) -> GridScores | None:
-        """The pairs without holes, for what needs every pair with every seed; None: no pair has any."""
+        """The complete part of the grid, where every pair has every seed. `None` if there is no such part."""
         about = self.about
         if about.choosing is None or not about.k_audio:
             return None
@@ -410,7 +418,7 @@ class Results:
         )
 
     def save(self, folder: Path) -> list[Path]:
-        """Write what :func:`load_results` reads: ``trials.csv``, ``study.json``, and what the trials predicted."""
+        """Write the files that :func:`load_results` reads: ``trials.csv``, ``study.json`` and the predictions."""
         with written_atomically(folder / TRIALS) as temporary:
             self.trials.to_csv(temporary, index=False)
         with written_atomically(folder / ABOUT) as temporary:
@@ -422,18 +430,18 @@ def load_results(folder: Path | str) -> Results:
     """Return the results of a study from its folder, such as ``results/demo``, as frames.
 
     Args:
-        folder: where ``run_grid.py`` wrote ``trials.csv`` and ``study.json``; beside them ``predictions.npz`` and
-            ``utterances.csv``, which studies of before have not got.
+        folder: Folder in which ``run_grid.py`` wrote ``trials.csv`` and ``study.json``. It also has
+            ``predictions.npz`` and ``utterances.csv``, except in studies of earlier releases.
 
     Raises:
-        InputError: not such a folder, or files that were changed so that they cannot be read.
+        InputError: If it is not such a folder, or a changed file cannot be read.
     """
     folder = Path(folder)
     for name in (TRIALS, ABOUT):
         if not (folder / name).is_file():
             raise InputError(
-                f"{folder}: not the results of a study: there is no {name} in it; give a folder such as results/demo "
-                "(one from before this file was kept gets it with --report-only)"
+                f"{folder}: this is not the results folder of a study, because it has no {name}; give a folder such as "
+                "results/demo (if an earlier release wrote it, run the study's command with --report-only first)"
             )
     about = read_about(folder / ABOUT)
     path = folder / TRIALS
@@ -441,7 +449,7 @@ def load_results(folder: Path | str) -> Results:
         trials = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=_texts(about), **_EXACT)
     except (ValueError, OSError) as error:
         raise InputError(f"{path}: cannot be read as csv ({error}); make it again with --report-only") from None
-    for added in {*METRICS, "parameters"} - set(trials.columns):  # since the study was written
+    for added in {*METRICS, "parameters"} - set(trials.columns):  # columns that are newer than the study
         trials[added] = np.nan
     if missing := [column for column in columns(about.identity[len(IDENTITY) :]) if column not in trials.columns]:
         raise InputError(f"{path}: has no column {missing[0]!r}; make it again with --report-only")
@@ -449,7 +457,9 @@ def load_results(folder: Path | str) -> Results:
     numbers = ["k_audio", "k_text", "fold", "seed", "epochs", "parameters", *METRICS]
     numbers = [name for name in numbers if not trials[name].isna().all()]
     if wrong := [name for name in numbers if len(trials) and not pd.api.types.is_numeric_dtype(trials[name])]:
-        raise InputError(f"{path}: column {wrong[0]!r} holds what is no number; make it again with --report-only")
+        raise InputError(
+            f"{path}: column {wrong[0]!r} has a value that is not a number; make it again with --report-only"
+        )
     if unsound := _unsound(trials, about):
         raise InputError(f"{path}: {unsound}; make it again with --report-only")
     kept = load_predictions(folder, trials, folds=about.folds, classes=len(about.class_names))
@@ -457,125 +467,128 @@ def load_results(folder: Path | str) -> Results:
 
 
 def _texts(about: About) -> dict[str, type[str]]:
-    """Return the columns that hold names, which may look like numbers."""
+    """Return the columns of names, which must be read as text even if a name looks like a number."""
     rows = [about.base, *(row for block in about.blocks for row in block.rows)]
-    return {column: str for column, *of in zip(about.identity, *rows, strict=True) if any(type(x) is str for x in of)}
+    columns = zip(about.identity, *rows, strict=True)
+    return {column: str for column, *values in columns if any(type(x) is str for x in values)}
 
 
 def _unsound(trials: pd.DataFrame, about: About) -> str:
-    """Return what is wrong with rows that a study did not write so; empty: nothing."""
+    """Return the fault of rows that no study would write, or an empty string if there is none."""
     strange = trials.loc[~trials["status"].isin(["done", "failed"]), "status"]
     if len(strange):
-        return f"row {strange.index[0] + 2} has status {str(strange.iloc[0])[:40]!r}"
+        return f"row {strange.index[0] + 2} has status {str(strange.iloc[0])[:40]!r} instead of done or failed"
     known = {about.base, *(row for block in about.blocks for row in block.rows)}
     for place, key in zip(trials.index, trials[list(about.identity)].itertuples(index=False, name=None), strict=True):
         if tuple(map(plain_value, key)) not in known:
-            told = ", ".join(f"{n} {plain_value(value)!r}" for n, value in zip(about.identity, key, strict=True))
-            return f"row {place + 2} is of no block of {ABOUT} ({told[:160]})"
+            given = ", ".join(f"{n} {plain_value(value)!r}" for n, value in zip(about.identity, key, strict=True))
+            return f"row {place + 2} does not belong to any block of {ABOUT} ({given[:160]})"
     done = trials[trials["status"] == "done"]
     metrics = [metric for metric in METRICS if not done[metric].isna().all()]
     finite = np.isfinite(done[metrics].to_numpy(float)).all(axis=1) if len(done) else np.ones(0, bool)
     if not finite.all():
-        return f"row {done.index[~finite][0] + 2} is done, and a metric of it is no number"
+        return f"row {done.index[~finite][0] + 2} is done, but one of its metrics is not a number"
     if (again := trials.duplicated([*about.identity, "fold", "seed"])).any():
         return f"row {trials.index[again][0] + 2} is the same trial as another"
     return ""
 
 
 _SINCE = {"evaluation_graph": "own", "evaluation_size": 0, "ties": "index"}
-"""Settings that a study of an earlier release does not tell, as it was run."""
+"""Settings that studies of earlier releases ran with but did not record."""
 
 
 def read_about(path: Path) -> About:
-    """Return what a ``study.json`` holds.
+    """Return the content of a ``study.json``.
 
     Raises:
-        InputError: a file that cannot be read, or that a study did not write.
+        InputError: If the file cannot be read, or no study wrote it.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        for block in content["blocks"]:  # an earlier release had no system that is transductive, and tuned none
+        for block in content["blocks"]:  # earlier releases had no transductive systems and no tuning
             block.setdefault("transductive", [False] * len(block["rows"]))
             block.setdefault("tunes", "")
         made: About = _read_as(About, content, "the file")
-        if "gather_from" in made.settings:  # its system uses a graph
+        if "gather_from" in made.settings:  # the study's system uses a graph
             made = replace(made, settings={**_SINCE, **made.settings})
         _check_about(made)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
-            f"{path}: is not what a study writes there ({error}); make it again with --report-only"
+            f"{path}: this file is not as a study writes it ({error}); make it again with --report-only"
         ) from None
     return made
 
 
 def _read_as(kind: Any, value: Any, name: str) -> Any:
-    """Return JSON as the type that a field has; TypeError where it is something else."""
+    """Return a JSON value as the type of a field, or raise TypeError if it does not fit."""
     if is_dataclass(kind):
         if not isinstance(value, dict):
-            raise TypeError(f"{name} is {str(value)[:40]!r}")
+            raise TypeError(f"{name} must not be {str(value)[:40]!r}")
         hints = get_type_hints(kind)
         return kind(**{f.name: _read_as(hints[f.name], value[f.name], f.name) for f in fields(kind)})  # type: ignore[operator]
-    of, parts = get_origin(kind), get_args(kind)
-    if of is UnionType:
+    origin, parts = get_origin(kind), get_args(kind)
+    if origin is UnionType:
         return None if value is None else _read_as(parts[0], value, name)
-    if of is tuple and isinstance(value, list):
+    if origin is tuple and isinstance(value, list):
         if parts[-1] is not ... and len(value) != len(parts):
-            raise TypeError(f"{name} has {len(value)} values")
+            raise TypeError(f"{name} has {len(value)} values instead of {len(parts)}")
         return tuple(_read_as(parts[0], one, name) for one in value)
-    if of is dict and isinstance(value, dict):
+    if origin is dict and isinstance(value, dict):
         return {_read_as(str, key, name): _read_as(parts[1], one, name) for key, one in value.items()}
-    if of is Literal and value in parts:
+    if origin is Literal and value in parts:
         return value
     if kind is Any and (value is None or isinstance(value, str | int | float)):
         kind = type(value)
     if type(value) is not kind or (kind is str and not value.isprintable()):
-        raise TypeError(f"{name} is {str(value)[:40]!r}")
+        raise TypeError(f"{name} must not be {str(value)[:40]!r}")
     return value
 
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,100}"
-"""Of a study, of a block and of its files, which are moved and removed by these names."""
+"""Pattern of the names of studies, blocks and their files. Files are moved and removed by these names."""
 
 
 def _check_about(about: About) -> None:
-    """Raise ValueError where values that are sound each for itself are not together."""
+    """Raise ValueError if values that are valid one by one do not fit together."""
     if about.folds < 1 or min(about.pair or (1,)) < 1 or not 0 < about.rope < 100:
-        raise ValueError("folds and K are at least 1, and rope is between 0 and 100 points")
+        raise ValueError("folds and K must be at least 1, and rope must be between 0 and 100 points")
     seeds = (*about.seeds, *about.confirm)
     if len(set(seeds)) < len(seeds) or len(set(about.class_names)) < len(about.class_names):
-        raise ValueError("a seed or a class is named twice")
+        raise ValueError("a seed or a class is listed twice")
     if about.identity[: len(IDENTITY)] != IDENTITY or len(set(about.identity)) < len(about.identity):
-        raise ValueError(f"identity is {str(about.identity)[:80]}")
+        raise ValueError(f"identity must not be {str(about.identity)[:80]}")
     if about.select_by not in SCORES:
-        raise ValueError(f"select_by is {about.select_by[:40]!r}")
+        raise ValueError(f"select_by {about.select_by[:40]!r} is not a metric")
     names = [block.name for block in about.blocks]
     if len(set(names)) < len(names):
-        raise ValueError("a block is named twice")
+        raise ValueError("a block is listed twice")
     for name in (about.name, *names, *(x for block in about.blocks for x in (block.table, block.drawing, block.file))):
         if not re.fullmatch(_NAME, name):
-            raise ValueError(f"{name[:40]!r} is not the name of a study, a block or a file")
+            raise ValueError(f"{name[:40]!r} is not a valid name of a study, a block or a file")
     for block in about.blocks:
         _check_block(about, block)
 
 
 def _check_block(about: About, block: AboutBlock) -> None:
-    """Raise ValueError where a block does not go with its study."""
+    """Raise ValueError if a block does not fit its study."""
     if {len(row) for row in (*block.rows, about.base)} != {len(about.identity)}:
-        raise ValueError(f"a row of the block {block.name} has not a value for each of {', '.join(about.identity)}")
+        raise ValueError(f"a row of the block {block.name} must have a value for each of {', '.join(about.identity)}")
     if not block.columns or not set(block.columns) <= set(about.identity):
-        raise ValueError(f"columns of the block {block.name}")
+        raise ValueError(f"columns of the block {block.name} must be among {', '.join(about.identity)}")
     if not 0 <= block.reference < len(block.rows):
-        raise ValueError(f"reference of the block {block.name}")
+        raise ValueError(f"reference of the block {block.name} is not the number of a row")
     if len(block.n_seeds) != len(block.rows) or any(not 0 <= n <= len(block.seeds) for n in block.n_seeds):
-        raise ValueError(f"n_seeds of the block {block.name}")
+        raise ValueError(f"n_seeds of the block {block.name} must have a number of seeds for each row")
     if len(block.transductive) != len(block.rows):
-        raise ValueError(f"transductive of the block {block.name}")
+        raise ValueError(f"transductive of the block {block.name} must have a value for each row")
     if about.looks and block.compared and not set(block.n_seeds) <= set(LOOKS):
-        raise ValueError(f"n_seeds of the block {block.name} are not those of looks")
+        raise ValueError(
+            f"n_seeds of the block {block.name} must be {', '.join(map(str, LOOKS))} in a study with looks"
+        )
     if len(set(block.seeds)) < len(block.seeds):
-        raise ValueError(f"the block {block.name} has a seed twice")
+        raise ValueError(f"the block {block.name} lists a seed twice")
     if len(set(block.rows)) < len(block.rows):
-        raise ValueError(f"the block {block.name} has a row twice")
+        raise ValueError(f"the block {block.name} lists a row twice")
     places = [about.identity.index(column) for column in PAIR]
     known = [row[i] for row in block.rows for i in places if row[i] is not None]
     if any(type(k) is not int or k < 1 for k in known):
@@ -583,14 +596,17 @@ def _check_block(about: About, block: AboutBlock) -> None:
 
 
 def plain_value(value: Any) -> Any:
-    """Return a value of a frame as JSON has it: None for what is missing, Python's own numbers."""
+    """Return a value of a frame as a JSON value: `None` if it is missing, and Python's own numbers."""
     if pd.isna(value):
         return None
     return value.item() if isinstance(value, np.generic) else value
 
 
 def _complete(present: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], ...]:
-    """Indices along each axis that span no hole: what is most lacking is left out first."""
+    """Return the indices along each axis that span no missing value.
+
+    The row with the largest share of missing values is removed first, on any axis, until none is missing.
+    """
     kept = [np.arange(n) for n in present.shape]
     while True:
         rest = present[np.ix_(*kept)]

@@ -1,7 +1,7 @@
-"""What survives noise: intervals, differences paired by seed, the grid's variance, and corrections for having chosen.
+"""Statistics over seeds: intervals, differences paired by seed, the grid's variance, and corrections for a choice.
 
-Everything here is over seeds: it says what another seed would have given on these utterances, not what other
-utterances would. Arrays of a grid are (S, A, B): seeds, K_audio, K_text. docs/statistics.md says why these methods.
+Everything here covers the luck of the seed: the results of other seeds on these utterances, not on other utterances.
+Arrays of a grid are (S, A, B): seeds, K_audio, K_text. docs/statistics.md gives the reasons for these methods.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
 LEVEL = 0.05
-"""What is rarer than this under no effect is called an effect; intervals are of 1 - LEVEL."""
+"""Significance level of all tests. The confidence level of intervals is 1 - LEVEL."""
 
 SEEDS_FOR_INTERVAL = 3
-"""With fewer seeds there is no interval: of two, Student's t makes it 12.7 standard errors to either side."""
+"""Smallest number of seeds for an interval. With two, Student's t gives 12.7 standard errors on either side."""
 
 Range = tuple[float, float]
 ANYTHING: Range = (-np.inf, np.inf)
 SHARES: Range = (0.0, 1.0)
-"""Where WA, UA and w-F1 lie, and so do their means."""
+"""Range of WA, UA and w-F1, and of their means."""
 DIFFERENCES: Range = (-1.0, 1.0)
-"""Where a difference of two shares lies."""
+"""Range of a difference of two shares."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A mean over seeds with its 95% interval; NaN with fewer than :data:`SEEDS_FOR_INTERVAL` seeds."""
+    """A mean over seeds with its 95% interval, which is NaN with fewer than :data:`SEEDS_FOR_INTERVAL` seeds."""
 
     mean: float
     low: float
@@ -46,16 +46,16 @@ class Difference:
     """A mean difference over seeds.
 
     Attributes:
-        mean: the first less the second.
-        low: of its interval, of 95% unless another level was asked for; NaN with fewer than
+        mean: First minus second.
+        low: Lower end of the interval, which is a 95% interval unless another level was asked for. NaN with fewer than
             :data:`SEEDS_FOR_INTERVAL` seeds.
-        high: likewise.
-        d_z: the mean over the standard deviation of the seeds' differences (Cohen, 1988, section 2.3.5).
-        p: two-sided; NaN where one seed is all there is.
-        n: seeds that both sides have.
-        se: the mean's standard error; NaN where one seed is all there is.
-        df: its degrees of freedom; NaN where it has none.
-        utterances: over how many test utterances the interval generalises; 0: over seeds alone.
+        high: Upper end of the interval.
+        d_z: Mean divided by the standard deviation of the seeds' differences (Cohen, 1988, section 2.3.5).
+        p: Two-sided p-value. NaN with one seed.
+        n: Number of seeds that both sides have.
+        se: Standard error of the mean. NaN with one seed.
+        df: Degrees of freedom of the standard error. NaN if it has none.
+        utterances: Number of test utterances if the interval also covers other utterances. 0 if it covers only seeds.
     """
 
     mean: float
@@ -70,11 +70,11 @@ class Difference:
 
 
 def half_width(std: npt.ArrayLike, n: npt.ArrayLike) -> Array:
-    """Return half of a mean's 95% interval: Student's t (Student, 1908) with n - 1 degrees of freedom.
+    """Return half the width of a mean's 95% interval by Student's t (Student, 1908) with n - 1 degrees of freedom.
 
     Args:
-        std: sample standard deviation over seeds.
-        n: how many seeds; with fewer than :data:`SEEDS_FOR_INTERVAL` the answer is NaN.
+        std: Sample standard deviation over seeds.
+        n: Number of seeds. With fewer than :data:`SEEDS_FOR_INTERVAL`, the result is NaN.
     """
     n = np.asarray(n)
     enough = np.where(n >= SEEDS_FOR_INTERVAL, n, SEEDS_FOR_INTERVAL)
@@ -85,25 +85,25 @@ def half_width(std: npt.ArrayLike, n: npt.ArrayLike) -> Array:
 def interval_ends(mean: npt.ArrayLike, std: npt.ArrayLike, n: npt.ArrayLike, within: Range) -> tuple[Array, Array]:
     """Return both ends of a mean's 95% interval, cut to the range in which the mean can lie.
 
-    Student's t may pass 100%, which no mean of shares can. Cutting costs no coverage: the true mean lies within the
-    range, so the cut interval holds it exactly when the whole one does.
+    An interval by Student's t may exceed 100%, which no mean of shares can. Cutting does not change the coverage: the
+    true mean is in the range, so the cut interval contains it exactly if the whole interval does.
 
     Args:
-        mean: over seeds.
-        std: sample standard deviation over seeds.
-        n: how many seeds.
-        within: the range.
+        mean: Mean over seeds.
+        std: Sample standard deviation over seeds.
+        n: Number of seeds.
+        within: Range in which the mean can lie.
     """
     mean, half = np.asarray(mean), half_width(std, n)
     return np.maximum(mean - half, within[0]), np.minimum(mean + half, within[1])  # NaN stays NaN
 
 
 def mean_interval(values: Array, within: Range = ANYTHING) -> Interval:
-    """Return the mean of one figure a seed, with its 95% interval (:func:`interval_ends`).
+    """Return the mean of one value per seed, with its 95% interval (:func:`interval_ends`).
 
     Args:
-        values: one figure a seed.
-        within: the range in which the mean can lie.
+        values: One value per seed.
+        within: Range in which the mean can lie.
     """
     n = len(values)
     mean = float(np.mean(values)) if n else np.nan
@@ -112,15 +112,15 @@ def mean_interval(values: Array, within: Range = ANYTHING) -> Interval:
 
 
 def paired(first: Array, second: Array, level: float = LEVEL) -> Difference:
-    """Two configurations, each seed against itself: Student's t for paired samples (Student, 1908).
+    """Return the difference of two configurations by Student's t for samples that are paired by seed (Student, 1908).
 
-    The seed's own luck, which both share, cancels. Where every seed gives the same difference Student's t is not
-    defined; the p-value is then the sign test's, which five seeds cannot bring below 0.06.
+    The luck of a seed that both configurations share cancels. If every seed gives the same difference, Student's t is
+    not defined. The p-value is then that of the sign test, which is at least 0.06 with five seeds.
 
     Args:
-        first: one share a seed.
-        second: the same seeds in the same order.
-        level: the interval is of 1 - level.
+        first: One share per seed.
+        second: One share per seed, for the same seeds in the same order.
+        level: The confidence level of the interval is 1 - level.
     """
     differences = np.asarray(first) - np.asarray(second)
     n = len(differences)
@@ -147,7 +147,7 @@ def paired(first: Array, second: Array, level: float = LEVEL) -> Difference:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values corrected for being several (Holm, 1979); those that are NaN stay so and do not count."""
+    """Return p-values corrected for multiple tests (Holm, 1979). NaN stays NaN and does not count as a test."""
     given = np.asarray(p_values, dtype=float)
     order = np.argsort(given, kind="stable")[: int((~np.isnan(given)).sum())]  # NaN comes last
     corrected = np.full(len(given), np.nan)
@@ -162,11 +162,12 @@ class Effect:
 
     Attributes:
         name: ``K_audio``, ``K_text``, ``interaction``, or ``pairs`` for the three together.
-        df: degrees of freedom, before correction.
-        omega2: share of the variance of single trials that is the effect, less what chance alone would give.
-        f: its mean square over that of its interaction with the seeds.
+        df: Degrees of freedom before correction.
+        omega2: Share of the variance of single trials that the effect explains, corrected for the share that chance
+            alone would explain.
+        f: Mean square of the effect divided by the mean square of its interaction with the seeds.
         epsilon: Greenhouse and Geisser's correction of the degrees of freedom.
-        p: with corrected degrees of freedom.
+        p: P-value with corrected degrees of freedom.
     """
 
     name: str
@@ -179,16 +180,18 @@ class Effect:
 
 @dataclass(frozen=True, kw_only=True)
 class GridVariance:
-    """How much of the spread over the grid is K and how much is luck.
+    """The parts of K and of luck in the variance over the grid.
 
     Attributes:
-        effects: those that the grid can show: K_audio and K_text with two values or more, and their interaction.
-        pairs: all K pairs as one effect.
-        share: of the variance of the pairs' means over seeds, the part that K makes; the rest is luck.
-        share_low: of its 95% interval; NaN with fewer than :data:`SEEDS_FOR_INTERVAL` seeds.
-        share_high: likewise.
-        std_of_means: standard deviation of the pairs' means.
-        std_of_seeds: standard deviation of a trial around its pair's mean, the seed's shared luck aside.
+        effects: Effects that the grid can show: K_audio and K_text if they have two values or more, and their
+            interaction.
+        pairs: All pairs of K as one effect.
+        share: Share of K in the variance of the pairs' means over seeds. The rest is luck.
+        share_low: Lower end of the share's 95% interval. NaN with fewer than :data:`SEEDS_FOR_INTERVAL` seeds.
+        share_high: Upper end of that interval.
+        std_of_means: Standard deviation of the pairs' means.
+        std_of_seeds: Standard deviation of a trial around its pair's mean, without the luck that all pairs of a seed
+            share.
     """
 
     effects: tuple[Effect, ...]
@@ -201,19 +204,20 @@ class GridVariance:
 
 
 def grid_variance(values: Array) -> GridVariance | None:
-    """A two-way analysis of variance within seeds: K_audio, K_text, their interaction; the residual is the seeds'.
+    """Return a two-way analysis of variance within seeds: K_audio, K_text and their interaction.
 
-    All pairs share their seeds, and a seed that suits one pair suits its neighbours, whose graphs are nearly the same.
-    So the trials of a seed are repeated measures: each effect is tested against its own interaction with the seeds
-    (Winer, 1971, chapter 7), and the degrees of freedom are cut by the epsilon of Greenhouse and Geisser (1959), as
-    the residuals' own covariance shows it. Taking trials for independent instead would find effects in luck.
-    Omega squared (Hays, 1963; for repeated measures Olejnik and Algina, 2003) may not fall below 0.
+    All pairs share their seeds, and a seed that suits one pair also suits its neighbours, whose graphs are nearly the
+    same. So the trials of a seed are repeated measures. Each effect is tested against its own interaction with the
+    seeds (Winer, 1971, chapter 7). The degrees of freedom are reduced by the epsilon of Greenhouse and Geisser (1959),
+    estimated from the covariance of the residuals. If trials were taken as independent, luck would look like an effect.
+    Omega squared (Hays, 1963; for repeated measures Olejnik and Algina, 2003) is cut at 0.
 
     Args:
-        values: (S, A, B), one figure a trial, complete.
+        values: (S, A, B), one value per trial, without missing values.
 
     Returns:
-        None for one seed, one pair, or seeds that do not differ at all: then nothing says how large luck is.
+        The analysis, or `None` for one seed, one pair, or seeds that do not differ at all, because nothing then shows
+        how large luck is.
     """
     seeds, a, b = values.shape
     if seeds < 2 or a * b < 2:
@@ -229,10 +233,11 @@ def grid_variance(values: Array) -> GridVariance | None:
     if every.var(axis=0).sum() < 1e-18:
         return None
     seed_means = values.mean(axis=(1, 2))
-    # all that varies, and once more the seeds' mean square: omega squared's denominator
+    # denominator of omega squared: the total sum of squares plus the mean square of the seeds
     total = float(((values - values.mean()) ** 2).sum() + a * b * seed_means.var(ddof=1))
     pairs = _effect("pairs", every, total)
-    # E[MS of pairs] = luck + S K's variance, E[MS of its interaction with seeds] = luck: F is their ratio
+    # F is the ratio of two mean squares (MS): E[MS of pairs] = luck + S × variance of K, and
+    # E[MS of their interaction with seeds] = luck
     low, high = (
         _share(pairs.f / stats.f.ppf(q, pairs.epsilon * pairs.df, pairs.epsilon * pairs.df * (seeds - 1)))
         if seeds >= SEEDS_FOR_INTERVAL
@@ -251,7 +256,7 @@ def grid_variance(values: Array) -> GridVariance | None:
 
 
 def _contrasts(n: int) -> Array:
-    """(n - 1, n) orthonormal rows that sum to zero (Helmert's)."""
+    """Return (n - 1, n) orthonormal rows that sum to zero (Helmert's contrasts)."""
     return np.asarray(linalg.helmert(n)) if n > 1 else np.zeros((0, n))
 
 
@@ -260,17 +265,17 @@ def _share(f: float) -> float:
 
 
 def _effect(name: str, scores: Array, total: float) -> Effect:
-    """One effect from (S, df) contrast scores."""
+    """Return one effect from (S, df) contrast scores."""
     seeds, df = scores.shape
     centred = scores - scores.mean(axis=0)
-    gram = centred @ centred.T / (seeds - 1)  # has the covariance's eigenvalues, and is smaller
+    gram = centred @ centred.T / (seeds - 1)  # has the same nonzero eigenvalues as the covariance, and is smaller
     trace, square = float(np.trace(gram)), float((gram**2).sum())
     error = trace / df
     between = seeds * float((scores.mean(axis=0) ** 2).sum())
-    tiny = 1e-18 * seeds * df  # of fractions; rounding is 1e-32
+    tiny = 1e-18 * seeds * df  # values are fractions; rounding errors are about 1e-32
     if between < tiny:
         f, p = 0.0, 1.0
-    elif error * df < tiny:  # the same in every seed: the sign test, as :func:`paired` has it
+    elif error * df < tiny:  # the same in every seed: the sign test, as in :func:`paired`
         f, p = np.inf, 2.0 ** (1 - seeds)
     else:
         f, p = between / df / error, None
@@ -286,10 +291,10 @@ def _effect(name: str, scores: Array, total: float) -> Effect:
 
 
 def marginal(values: Array, axis: Literal["k_audio", "k_text"]) -> list[Interval]:
-    """The effect of each value of one K: its mean over the other K, less the grid's mean, seed by seed.
+    """Return the effect of each value of one K: its mean over the other K minus the grid's mean, seed by seed.
 
-    Subtracting the grid's mean of the same seed leaves out the luck that all pairs share, as intervals within subjects
-    do (Loftus and Masson, 1994; Cousineau, 2005).
+    Subtracting the grid's mean of the same seed removes the luck that all pairs share, as in within-subject intervals
+    (Loftus and Masson, 1994; Cousineau, 2005).
     """
     over = 2 if axis == "k_audio" else 1
     levels = values.mean(axis=over) - values.mean(axis=(1, 2))[:, None]  # (S, levels)
@@ -297,24 +302,24 @@ def marginal(values: Array, axis: Literal["k_audio", "k_text"]) -> list[Interval
 
 
 def best(choosing: Array) -> Indices:
-    """Return the index of the best pair; of equal ones that of the first.
+    """Return the index of the best pair. If pairs are equal, the first one wins.
 
     Args:
         choosing: (…, pairs), the means that choose.
     """
-    # rounded, so that equal counts of right utterances are equal, whatever the order of the sum
+    # rounded, so that equal counts of correct utterances give equal means in any order of summation
     return np.asarray(choosing.round(10).argmax(axis=-1))
 
 
 def held_out(choosing: Array, measured: Array) -> Array:
-    """Return each seed's figure at the pair that the other seeds choose: (S,).
+    """Return each seed's value at the pair that the other seeds choose: (S,).
 
-    A pair that was chosen for its seeds' luck is not as good with others. Here no seed measures a pair that it helped
+    A pair that was chosen because of lucky seeds is worse with other seeds. Here no seed measures a pair that it helped
     to choose, so the mean is unbiased for a pair chosen with one seed less (cross-validation: Stone, 1974).
 
     Args:
-        choosing: (S, A, B), what chooses: usually the validation split's.
-        measured: (S, A, B), what is reported.
+        choosing: (S, A, B), the values that choose, usually those of the validation split.
+        measured: (S, A, B), the values that are reported.
     """
     chosen = best(_others(choosing))
     figures: Array = np.take_along_axis(_flat(measured), chosen[:, None], axis=1)[:, 0]
@@ -322,7 +327,7 @@ def held_out(choosing: Array, measured: Array) -> Array:
 
 
 def _others(choosing: Array) -> Array:
-    """(S, pairs): for each seed, the mean of the others."""
+    """Return the (S, pairs) means of the other seeds, for each seed."""
     flat = _flat(choosing)
     others: Array = (flat.sum(axis=0) - flat) / max(1, len(flat) - 1)
     return others
@@ -334,14 +339,15 @@ def _flat(values: Array) -> Array:
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """What choosing a pair promises and what it holds.
+    """The result of choosing a pair: the reported mean, and the mean on new seeds.
 
     Attributes:
-        chosen: the pair's index.
-        reported: its mean, over the seeds that chose it.
-        on_new_seed: the mean on seeds that had no part in the choice (:func:`held_out`).
-        optimism: reported less that, paired by seed; the interval is approximate, as the seeds choose for one another.
-        same: how many of the leave-one-out choices are the same pair.
+        chosen: Index of the pair.
+        reported: Mean of the pair over the seeds that chose it.
+        on_new_seed: Mean on seeds that took no part in the choice (:func:`held_out`).
+        optimism: Reported mean minus the mean on new seeds, paired by seed. The interval is approximate, because each
+            seed takes part in the choices for the others.
+        same: Number of leave-one-out choices that are the same pair.
     """
 
     chosen: int
@@ -352,11 +358,11 @@ class Selection:
 
 
 def selection(choosing: Array, measured: Array) -> Selection:
-    """The best pair by ``choosing``, as ``measured`` reports it and as it does on seeds that did not choose.
+    """Return the best pair by ``choosing``, with its mean in ``measured`` on the choosing seeds and on new seeds.
 
     Args:
-        choosing: (S, A, B); the same as ``measured`` for the released code, which chooses on test.
-        measured: (S, A, B).
+        choosing: (S, A, B), the values that choose. The released code chooses on test, so they equal ``measured``.
+        measured: (S, A, B), the values that are reported.
     """
     means: Array = _flat(choosing).mean(axis=0)
     chosen = int(best(means))

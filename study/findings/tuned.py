@@ -1,4 +1,4 @@
-"""What tuning has found: each system's best configuration on validation, and what is tried or compared next."""
+"""The findings of tuning: each system's best configuration on validation, and the next trials to ask for."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from study.findings.statistics import Array
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Trace:
-    """The tuning of one system, configuration by configuration, the defaults first.
+    """The tuning of one system, configuration by configuration, starting with the defaults.
 
     Attributes:
-        block: that tuned it.
-        scores: on validation, by the metric that chooses, fractions; NaN where a configuration failed or is not done.
-        losses: on validation.
-        best: the place of the best; None: none is done.
+        block: Block that tuned the system.
+        scores: Validation scores by the metric that chooses, as fractions. NaN if a configuration failed or is not
+            done.
+        losses: Validation losses.
+        best: Index of the best configuration. `None` if no configuration is done.
     """
 
     block: AboutBlock
@@ -34,22 +35,23 @@ class Trace:
 
     @property
     def best_so_far(self) -> Array:
-        """The best score of the first n configurations, for each n; NaN before any is done."""
+        """The best score of the first n configurations, for each n. NaN before any is done."""
         return np.fmax.accumulate(self.scores)
 
 
 def trace(results: Results, block: AboutBlock) -> Trace:
     """Return the tuning of one system.
 
-    The best has the highest validation score, of equals the lowest validation loss, then the earliest place.
+    The best configuration has the highest validation score. If scores are equal, the lowest validation loss decides,
+    then the first place.
 
     Args:
-        results: of the study.
-        block: that tunes.
+        results: Results of the study.
+        block: Block that tunes the system.
     """
     frame, keys = results.block(block.name).set_index("profile"), [key[0] for key in results.keys(block)]
     scores, losses = (
-        frame[f"val_{of}_mean"].reindex(keys).to_numpy(dtype=float) for of in (results.about.select_by, "loss")
+        frame[f"val_{metric}_mean"].reindex(keys).to_numpy(dtype=float) for metric in (results.about.select_by, "loss")
     )
     order = np.lexsort((losses, -scores))  # stable, and NaN comes last
     best = int(order[0]) if np.isfinite(scores).any() else None
@@ -57,23 +59,26 @@ def trace(results: Results, block: AboutBlock) -> Trace:
 
 
 def traces(results: Results) -> list[Trace]:
-    """Return the tuning of every system of a study, in the order of the blocks; of two searches, the one run last."""
+    """Return the tuning of every system of a study, in the order of the blocks.
+
+    If a system was tuned by two searches, the last one counts.
+    """
     last = {block.tunes: block for block in results.about.blocks if block.tunes}
     return [trace(results, block) for block in last.values()]
 
 
 def tune(run: StudyRun, *, name: str) -> bool:
-    """Ask for what the recorded trials decide: the next round of a search, or the configurations that were chosen.
+    """Add the trials that the recorded ones decide: the next round of a search, or the chosen configurations.
 
-    It depends on the recorded trials alone, so a run that is resumed, or that shares its work with others, asks for
-    the same.
+    The decision depends only on the recorded trials. A run that is resumed, or that shares its work with others,
+    therefore asks for the same trials.
 
     Args:
-        run: the study against its ledger.
-        name: of the study.
+        run: Run of the study with its ledger.
+        name: Name of the study.
 
     Returns:
-        Whether anything is asked for that was not before.
+        Whether new trials were added.
     """
     tuning = run.plan.tuning
     if tuning is None:

@@ -1,4 +1,4 @@
-"""The vote of a configuration's seeds: what an ensemble of them gives, and what it costs."""
+"""The vote of a configuration's seeds: the scores of their ensemble, and its cost."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from study.findings.statistics import LEVEL
 from study.ledger.outcomes import Metric
 
 VOTERS = 3
-"""Fewer seeds do not vote: two of them have no majority."""
+"""Smallest number of seeds that vote. Two seeds that disagree have no majority."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Vote:
-    """The labels that most seeds of a configuration give, taken as one labelling.
+    """The labels that most seeds of a configuration predict, as one labelling.
 
     Attributes:
-        seeds: how many vote.
-        scores: its metrics.
-        means: the mean of the same seeds alone.
-        low: of the 95% interval of its gain in WA over other utterances.
-        high: likewise.
+        seeds: Number of seeds that vote.
+        scores: Metrics of the vote.
+        means: Mean metrics of the single seeds.
+        low: Lower end of the 95% interval, over other utterances, of the vote's gain in WA.
+        high: Upper end of that interval.
     """
 
     seeds: int
@@ -40,16 +40,19 @@ class Vote:
 
     @property
     def gains(self) -> dict[Metric, float]:
-        """Its metrics less the means of its seeds."""
+        """The metrics of the vote minus the means of its seeds."""
         return {name: score - self.means[name] for name, score in self.scores.items()}
 
 
 def vote_of(results: Results, block: AboutBlock) -> Vote | None:
-    """Return the vote of the seeds of a block's reference; None without predictions of :data:`VOTERS` complete seeds.
+    """Return the vote of the seeds of a block's reference.
 
     Args:
-        results: of the study.
-        block: of it.
+        results: Results of the study.
+        block: Block of the study.
+
+    Returns:
+        The vote, or `None` if fewer than :data:`VOTERS` complete seeds have predictions.
     """
     kept = results.kept
     predicted = predictions_of(results, block.rows[block.reference], block.seeds)
@@ -75,13 +78,13 @@ def vote_of(results: Results, block: AboutBlock) -> Vote | None:
 def scores(
     predicted: npt.NDArray[Any], labels: npt.NDArray[Any], folds: npt.NDArray[Any], num_classes: int
 ) -> dict[Metric, float]:
-    """Return every metric of a labelling, the mean over folds.
+    """Return every metric of a labelling, as the mean over folds.
 
     Args:
-        predicted: (U,), classes.
-        labels: (U,), classes.
+        predicted: (U,), predicted classes.
+        labels: (U,), true classes.
         folds: (U,), the fold that tests each utterance.
-        num_classes: C.
+        num_classes: C, the number of classes.
     """
     import torch  # noqa: PLC0415  (slow to import)
 
@@ -91,6 +94,4 @@ def scores(
     cells = labels.astype(np.int64) * num_classes + predicted
     confusions = [np.bincount(cells[folds == fold], minlength=num_classes**2) for fold in np.unique(folds)]
     counts = [Counts.of(torch.from_numpy(one.reshape(num_classes, num_classes))) for one in confusions]
-    return {
-        name: float(np.mean([metric.of(of).item() for of in counts])) for name, metric in METRICS.items()
-    }  # fmt: skip
+    return {name: float(np.mean([metric.of(one).item() for one in counts])) for name, metric in METRICS.items()}

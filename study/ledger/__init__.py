@@ -1,1 +1,1 @@
-"""The ledger: outcomes, the Optuna storage that keeps them, leases."""
+"""The ledger: outcomes, the Optuna storage that keeps them, and leases."""

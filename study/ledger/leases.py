@@ -1,12 +1,12 @@
-"""Leases: which run trains what, where several share a study.
+"""Leases: which run trains which trial when several runs share a study.
 
-A run takes a lease on a trial before it trains it, and gives it back when the trial is recorded. Each says that it
-lives by a beat that counts up; one whose beat stands still is dead, and what it held is free again. No clock is
-compared with another machine's: a run counts the others' beats in its own, and its own stand still too while the
-server is away.
+A run takes a lease on a trial before it trains the trial, and gives the lease back when the trial is recorded. Each
+run has a heartbeat: a counter that it increases at a fixed interval. A run whose counter stops is dead, and its leases
+are free again. Clocks of different machines are never compared: a run measures the heartbeats of the others in its own
+heartbeats, and these stop too while the server does not answer.
 
-A lease saves work, it does not guard the ledger: a run that was taken for dead, and was only asleep, may train a
-trial that another trains too, and the ledger takes the first of the two outcomes.
+A lease saves work but does not protect the ledger. A run that was only suspended, and counted as dead, may train a
+trial that another run trains too. The ledger then keeps the first of the two outcomes.
 """
 
 from __future__ import annotations
@@ -28,21 +28,23 @@ from study.ledger.storages import Board, LedgerFailed, Storage
 T = TypeVar("T")
 
 BEAT_S = 5.0
-"""Seconds from one beat to the next."""
+"""Seconds from one heartbeat to the next."""
 
 PATIENCE = 12
-"""A run is dead when its beat has stood still for so many of ours."""
+"""Number of this run's own heartbeats without one of another run after which the other run counts as dead."""
 
 _log = logging.getLogger(__name__)
 
 
 class Leases:
-    """This run's leases on trials of one study; in its context the run lives, after it all leases are given back.
+    """The leases of this run on trials of one study.
+
+    The heartbeat runs inside the context. All leases are given back when the context ends.
 
     Args:
-        storage: where the runs meet.
-        study: what the study is called there.
-        beat_s: seconds from one beat to the next; None: :data:`BEAT_S`.
+        storage: Storage that the runs share.
+        study: Name of the study in the storage.
+        beat_s: Seconds from one heartbeat to the next. `None` means :data:`BEAT_S`.
     """
 
     def __init__(self, storage: Storage, study: str, *, beat_s: float | None = None) -> None:
@@ -51,12 +53,12 @@ class Leases:
         self._beat_s = beat_s or BEAT_S
         self._me = f"{_machine()} {os.getpid()} {uuid.uuid4().hex[:8]}"
         self._beat = 0
-        self._seen: dict[str, tuple[int, int]] = {}  # of another run: its beat, and ours when it was first seen
+        self._seen: dict[str, tuple[int, int]] = {}  # another run's latest beat, and our beat when we first saw it
         self._over = threading.Event()
-        self._heart = threading.Thread(target=self._live, name="cemobam-leases", daemon=True)
+        self._heart = threading.Thread(target=self._keep_beating, name="cemobam-leases", daemon=True)
 
     def __enter__(self) -> Leases:
-        """Begin to live."""
+        """Register the run and start its heartbeat."""
         self._change(lambda _: None)
         self._heart.start()
         return self
@@ -67,18 +69,21 @@ class Leases:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Give back all that is held; where the storage does not answer, others see soon that this run is dead."""
+        """Give back all leases. If the storage does not answer, other runs soon see that this run is dead."""
         self._over.set()
         self._heart.join(BEAT_S)
 
     def take(self, trials: Iterable[str], at_most: int) -> list[str]:
-        """Take leases on the first of these trials that nobody holds.
+        """Take leases on the first of these trials that no run holds.
 
-        What is taken may have been done in the meantime: look into the ledger after taking, not before.
+        Another run may have finished a trial in the meantime. Read the ledger after taking a lease, not before.
 
         Args:
-            trials: signatures.
-            at_most: how many leases.
+            trials: Signatures of the trials.
+            at_most: Largest number of leases to take.
+
+        Returns:
+            Signatures of the trials that were taken.
         """
 
         def taken(board: Board) -> list[str]:
@@ -91,37 +96,41 @@ class Leases:
         return self._change(taken)
 
     def give_back(self, trials: Sequence[str]) -> None:
-        """Give back leases."""
-        gone = set(trials)
+        """Give back leases.
+
+        Args:
+            trials: Signatures of the trials.
+        """
+        returned = set(trials)
 
         def given(board: Board) -> None:
-            board[self._me]["holds"] = [s for s in board[self._me]["holds"] if s not in gone]
+            board[self._me]["holds"] = [s for s in board[self._me]["holds"] if s not in returned]
 
         self._change(given)
 
-    def _live(self) -> None:
+    def _keep_beating(self) -> None:
         while not self._over.wait(self._beat_s):
-            self._sign(self._beaten)
-        self._sign(lambda _: None, leave=True)
+            self._try_change(self._add_beat)
+        self._try_change(lambda _: None, leave=True)
 
-    def _sign(self, change: Callable[[Board], None], *, leave: bool = False) -> None:
+    def _try_change(self, change: Callable[[Board], None], *, leave: bool = False) -> None:
         try:
             self._change(change, leave=leave)
-        except LedgerFailed as failure:  # the run itself meets it too, and says so
-            _log.warning("no sign of life could be given: %s", failure)
+        except LedgerFailed as failure:  # the run itself meets the same failure, and reports it
+            _log.warning("the heartbeat of this run could not be written: %s", failure)
 
-    def _beaten(self, board: Board) -> None:
+    def _add_beat(self, board: Board) -> None:
         self._beat += 1
         board[self._me]["beat"] = self._beat
 
     def _change(self, change: Callable[[Board], T], *, leave: bool = False) -> T:
-        """Change the board, on which this run stands and the dead no longer do."""
+        """Change the board, after removing dead runs from it and adding this run to it."""
 
         def changed(board: Board) -> T:
             for run in [run for run in board if run != self._me and self._is_dead(run, board[run]["beat"])]:
-                _log.warning("the run %s is dead; its %d trials are free", run, len(board.pop(run)["holds"]))
+                _log.warning("the run %s is dead; its %d trials are free again", run, len(board.pop(run)["holds"]))
             if self._me not in board and self._beat:
-                _log.warning("this run was taken for dead: others may have taken the trials that it is training")
+                _log.warning("other runs took this run for dead; they may be training its trials as well")
             board.setdefault(self._me, {"beat": self._beat, "holds": []})
             result = change(board)
             if leave:
@@ -142,7 +151,7 @@ class Leases:
 
 
 def _machine() -> str:
-    """The machine since it was started, and the container in it: where process ids mean the same."""
+    """Return an identifier of the machine, its current boot and its container: the scope of process ids."""
     try:
         booted = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{platform.node()}/{booted}/{Path('/proc/self/ns/pid').readlink()}"
@@ -151,10 +160,13 @@ def _machine() -> str:
 
 
 def _is_running(pid: int) -> bool:
-    """Whether there is such a process; if the number has gone to another, its beat will tell."""
+    """Return whether a process with this id is running.
+
+    If another process has got the id since, the heartbeat shows that the run is dead.
+    """
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
-    except psutil.AccessDenied:  # somebody else's
+    except psutil.AccessDenied:  # it belongs to another user
         return True

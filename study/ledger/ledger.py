@@ -1,8 +1,9 @@
-"""The ledger: the Optuna storage that says what has been run, and the only source of truth.
+"""The ledger: the Optuna storage that records all trials, and the only source of truth.
 
-One Optuna study a block, one Optuna trial a trial. A trial is recorded when it has ended, in one transaction, so the
-ledger never holds half of one, and what it does not hold is what is left to run. No sampler is asked: Optuna's own
-GridSampler hands some points out twice and others never when several workers ask (its issues 4627, 5139, 5489).
+Each block is one Optuna study, and each trial is one Optuna trial. A trial is recorded when it has ended, in one
+transaction, so the ledger never holds half a trial. The trials that are not in the ledger are those that are left to
+run. The ledger uses no Optuna sampler: when several workers ask Optuna's GridSampler, it hands out some points twice
+and others never (Optuna issues 4627, 5139, 5489).
 """
 
 from __future__ import annotations
@@ -40,19 +41,19 @@ from study.ledger.utterances import TestUtterances
 _log = logging.getLogger(__name__)
 
 FACTS, OPTIONS, BLOCK = "made from", "asked for", "block"
-"""The user attributes of an Optuna study that hold its :class:`StudyFacts`, the options that it was last run with, and
-what it varies."""
+"""Names of the user attributes of an Optuna study for its :class:`StudyFacts`, the options of its last run and the
+description of its block."""
 
 UTTERANCES = "cemobam:utterances"
-"""What the names of the system attributes begin with that hold an Optuna study's :class:`TestUtterances`.
+"""Prefix of the system attributes that hold an Optuna study's :class:`TestUtterances`.
 
-A page of the dashboard shows all user attributes, in full."""
+They are not user attributes, because a page of the dashboard shows all user attributes in full."""
 
 PREDICTED = "cemobam:predicted"
-"""What the names of the system attributes begin with that hold what a trial predicted, a byte an utterance."""
+"""Prefix of the system attributes that hold the predictions of a trial, one byte per utterance."""
 
-_TOLD = ("system", *PAIR, "fusion", "modules")
-"""Settings that are recorded of every trial that has them, whatever its block varies."""
+_ALWAYS_RECORDED = ("system", *PAIR, "fusion", "modules")
+"""Settings that are recorded for every trial that has them, whatever its block varies."""
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -62,10 +63,10 @@ class Recorded:
     """One study in a ledger: all blocks of one name and one tag.
 
     Attributes:
-        name: the studies are called ``<name>/<block> <tag>``.
-        tag: what differs from the default settings; empty: nothing.
-        facts: what the ledger keeps of it.
-        asked: the options that it was last run with; none in ledgers of before they were kept.
+        name: Name of the study. Its Optuna studies are called ``<name>/<block> <tag>``.
+        tag: The settings that differ from the defaults. Empty if none does.
+        facts: Facts that the ledger keeps about the study.
+        asked: Options of the study's last run. Empty in ledgers that are older than this field.
     """
 
     name: str
@@ -78,33 +79,34 @@ class Ledger:
     """The trials of one name (usually a data set) in one Optuna storage.
 
     Args:
-        storage: an Optuna storage URL.
-        name: the studies are called ``<name>/<block>``.
-        tag: what follows the block when settings are not the defaults: trials of other settings are another study.
+        storage: URL of an Optuna storage.
+        name: Name of the study. Its Optuna studies are called ``<name>/<block>``.
+        tag: Text after the block in the names of Optuna studies, if settings differ from the defaults. Trials with
+            other settings are another study.
 
     Raises:
-        InputError: the URL is not one, or nothing can be stored there.
+        InputError: If the URL is not valid, or nothing can be stored there.
     """
 
     def __init__(self, storage: str, *, name: str, tag: str = "") -> None:
         self._name = name
         self._tag = f" {tag}" if tag else ""
-        self._found: dict[str, int] = {}  # by block, Optuna's id
-        self._made: dict[str, tuple[int, Block]] = {}  # likewise, of those that are up to date
-        self._told: dict[str, int] = {}  # by block, the id of the last trial that was told of
-        self._done: dict[str, set[str]] = defaultdict(set)  # by block, the signatures of those that were done
+        self._study_ids: dict[str, int] = {}  # Optuna's id of each block's study
+        self._described: dict[str, tuple[int, Block]] = {}  # the same, with the block as the study describes it
+        self._last_read: dict[str, int] = {}  # id of the last trial that was read, by block
+        self._done: dict[str, set[str]] = defaultdict(set)  # signatures of the trials that are done, by block
         self._asked: list[str] = []
         self._utterances: TestUtterances | None = None
         try:
             self._storage = open_storage(storage)
-            # A study that was made but not yet described holds no trial.
+            # An Optuna study without facts was only just created, and holds no trial.
             described = [study for study in self._storage.optuna.get_all_studies() if FACTS in study.user_attrs]
-            self._kept = {
+            self._kept_facts = {
                 study.study_name: (StudyFacts.of(study.user_attrs[FACTS]), study.user_attrs.get(OPTIONS, []))
                 for study in described
             }
-            self._listed = {study.study_name: _under(UTTERANCES, study.system_attrs) for study in described}
-            self._varied = {
+            self._kept_utterances = {study.study_name: _under(UTTERANCES, study.system_attrs) for study in described}
+            self._kept_blocks = {
                 study.study_name: study.user_attrs[BLOCK] for study in described if BLOCK in study.user_attrs
             }
         except (SQLAlchemyError, ArgumentError, ImportError, OSError, RuntimeError, ValueError) as error:
@@ -112,99 +114,99 @@ class Ledger:
                 f"--storage {masked(storage)}: cannot be opened as an Optuna storage ({first_line(error)}); "
                 "give a URL such as sqlite:///results/study.db, journal:///results/study.journal or "
                 "postgresql://user@host/database (with pip install 'cemobam-study[postgresql]'), and make sure that "
-                "its place can be written to"
+                "you may write there"
             ) from None
 
     @property
     def shared(self) -> bool:
-        """Whether several runs may use it at once."""
+        """Whether several runs may use the ledger at once."""
         return self._storage.shared
 
     def leases(self) -> Leases:
-        """This run's share of what several runs do together."""
+        """Return the leases by which several runs share the work."""
         return Leases(self._storage, self._name + self._tag)
 
     def study_name(self, block: str) -> str:
-        """The Optuna study of a block."""
+        """Return the name of a block's Optuna study."""
         return f"{self._name}/{block}{self._tag}"
 
     @property
     def storage(self) -> BaseStorage:
-        """Where it is kept, for the dashboard to serve."""
+        """The Optuna storage, for the dashboard."""
         return self._storage.optuna
 
     def optuna_study(self, block: str) -> optuna.Study | None:
-        """The Optuna study of a block, to hang notes and figures on; None: it has no trial yet."""
-        if self._told.get(block, -1) < 0:
+        """Return the Optuna study of a block, to add notes and figures to it, or `None` if it has no trial yet."""
+        if self._last_read.get(block, -1) < 0:
             return None
         return optuna.load_study(study_name=self.study_name(block), storage=self._storage.optuna)
 
     def facts(self) -> StudyFacts | None:
-        """What is kept of the studies of this name and tag; None: there are none yet."""
-        return next((facts for name, (facts, _) in self._kept.items() if self._is_ours(name)), None)
+        """Return the facts about the study of this name and tag, or `None` if the ledger does not have it yet."""
+        return next((facts for name, (facts, _) in self._kept_facts.items() if self._is_ours(name)), None)
 
     def utterances(self) -> TestUtterances | None:
-        """Return the test utterances of the studies of this name and tag; None: of before they were kept.
+        """Return the test utterances of the study of this name and tag, or `None` if an older version wrote it.
 
         Raises:
-            InputError: what the ledger has is not what a study writes there.
+            InputError: If the list in the ledger is damaged.
         """
         if self._utterances is None:
-            for name, kept in self._listed.items():
+            for name, kept in self._kept_utterances.items():
                 if kept and self._is_ours(name):
                     try:
                         self._utterances = TestUtterances.decoded(unpacked(UTTERANCES, kept) or b"")
                     except InputError as error:
                         raise InputError(
-                            f"the ledger's study {name!r}: {error}; run the study's command again, with its features "
-                            "and without --report-only: it writes that list anew"
+                            f"the ledger's study {name!r}: {error}; run the study's command again with its features "
+                            "and without --report-only, which writes the list again"
                         ) from None
                     break
         return self._utterances
 
     def blocks(self) -> dict[str, dict[str, Any]]:
-        """Return what the recorded blocks of this name and tag vary, by name, as :func:`block_data` has it."""
-        return {taken_apart(name)[1]: data for name, data in self._varied.items() if self._is_ours(name)}
+        """Return the descriptions of the recorded blocks of this name and tag, as :func:`block_data` makes them."""
+        return {taken_apart(name)[1]: data for name, data in self._kept_blocks.items() if self._is_ours(name)}
 
     def _is_ours(self, study_name: str) -> bool:
         name, block, _ = taken_apart(study_name)
         return name == self._name and study_name == self.study_name(block)
 
     def recorded(self) -> list[Recorded]:
-        """Return every study in the storage, of whatever name and tag, in order of name and tag."""
+        """Return all studies in the storage, in order of name and tag."""
         found: dict[tuple[str, str], Recorded] = {}
-        for study_name, (facts, asked) in self._kept.items():
+        for study_name, (facts, asked) in self._kept_facts.items():
             name, _, tag = taken_apart(study_name)
             found.setdefault((name, tag), Recorded(name=name, tag=tag, facts=facts, asked=tuple(asked)))
         return [found[key] for key in sorted(found)]
 
     def open(self, facts: StudyFacts, utterances: TestUtterances | None = None) -> None:
-        """Say what the trials to come are made from.
+        """Set the facts and test utterances of the trials that will be recorded.
 
         Args:
-            facts: what the ledger keeps of the study.
-            utterances: that the trials are tested on; None: the ledger does not learn them.
+            facts: Facts that the ledger keeps about the study.
+            utterances: Utterances that the trials are tested on. `None` means that the ledger does not keep them.
 
         Raises:
-            InputError: the ledger holds trials of this name that were made from other features.
+            InputError: If the ledger holds trials of this name with other features.
         """
-        for study_name, (kept, _) in self._kept.items():
+        for study_name, (kept, _) in self._kept_facts.items():
             if study_name.startswith(f"{self._name}/") and kept.fingerprint != facts.fingerprint:
                 raise InputError(
                     f"the ledger's study {study_name!r} was made from other features or another split (fingerprint "
-                    f"{kept.fingerprint}, now {facts.fingerprint}); give these another --name or other --results"
+                    f"{kept.fingerprint}, now {facts.fingerprint}); give these features another --name or --results"
                 )
         self._facts = facts
         self._utterances = utterances
 
     def keep_options(self, options: Sequence[str]) -> None:
-        """Keep the options of this run, and its test utterances, so that later commands need not be told them again.
+        """Keep the options and test utterances of this run, so that later commands need not be given them again.
 
         Args:
-            options: as a command line has them; those of the run before are replaced.
+            options: Options as on a command line. They replace those of the run before.
 
         Raises:
-            LedgerFailed: the storage refused.
+            LedgerFailed: If the storage cannot be written.
         """
         self._asked = list(options)
 
@@ -215,35 +217,39 @@ class Ledger:
                 if self._is_ours(study.study_name):
                     self._keep_utterances(study._study_id, study.system_attrs)
 
-        self._storage.lasting(keep)
+        self._storage.retried(keep)
 
-    def news(self, block: str) -> dict[str, Outcome]:
-        """What this run or another has recorded in the block's study since this object last told, by signature.
+    def new_outcomes(self, block: str) -> dict[str, Outcome]:
+        """Return the outcomes by signature that were recorded in a block's study since this object last read it.
+
+        Both this run and other runs may have recorded them.
 
         Raises:
-            LedgerFailed: the storage refused.
+            LedgerFailed: If the storage cannot be read.
         """
 
         def read() -> tuple[list[Row], int]:
-            told = self._told.get(block, -1)
-            if block not in self._found:  # another run may have made it since
+            last = self._last_read.get(block, -1)
+            if block not in self._study_ids:  # another run may have created the study since
                 try:
-                    self._found[block] = self._storage.optuna.get_study_id_from_name(self.study_name(block))
+                    self._study_ids[block] = self._storage.optuna.get_study_id_from_name(self.study_name(block))
                 except KeyError:
-                    return [], told
-            with _uncollected():
-                return self._storage.read(self._found[block], told)
+                    return [], last
+            with _without_garbage_collection():
+                return self._storage.read(self._study_ids[block], last)
 
-        return self._heard(block, *self._storage.lasting(read))
+        return self._absorb(block, *self._storage.retried(read))
 
     def record(self, block: Block, trial: Trial, outcome: Outcome) -> dict[str, Outcome]:
-        """Write one ended trial into the block's study, whole or not at all, unless it is there as done.
+        """Write one ended trial into the block's study, unless the study already has it as done.
+
+        The trial is written completely or not at all.
 
         Returns:
-            What the study has that was not told of before, this trial among it: as :meth:`news`.
+            The outcomes that are new in the study, including this one, as from :meth:`new_outcomes`.
 
         Raises:
-            LedgerFailed: the storage refused.
+            LedgerFailed: If the storage cannot be written.
         """
         signature = trial.signature(self._facts.fingerprint)
         is_done = outcome.status == "done"
@@ -263,11 +269,11 @@ class Ledger:
         if outcome.confusion:
             attributes["test_confusion"] = outcome.confusion
         ended = datetime.now()
-        parameters = trial.parameters(dict.fromkeys((*_TOLD, *block.told)))
-        if block.tunes:  # the dashboard weighs every parameter, those too that are the same throughout
+        parameters = trial.parameters(dict.fromkeys((*_ALWAYS_RECORDED, *block.varied)))
+        if block.tunes:  # the dashboard rates the importance of all parameters, even of constant ones: leave them out
             attributes |= {"system": parameters["system"], "seed": trial.seed}
-            told = {*block.search, *(["fold"] if self._facts.folds > 1 else [])}
-            parameters = {name: value for name, value in parameters.items() if name in told}
+            searched = {*block.search, *(["fold"] if self._facts.folds > 1 else [])}
+            parameters = {name: value for name, value in parameters.items() if name in searched}
         frozen = create_trial(
             state=TrialState.COMPLETE if is_done else TrialState.FAIL,
             value=outcome.metrics["val_wa"] if is_done else None,
@@ -281,24 +287,24 @@ class Ledger:
 
         def recorded() -> tuple[list[Row], int]:
             with self._storage.transaction(self._study(block)) as transaction:
-                rows, last = transaction.read(self._told.get(block.name, -1))
+                rows, last = transaction.read(self._last_read.get(block.name, -1))
                 done = {row.attributes.get("signature") for row in rows if row.done}
                 if signature not in self._done[block.name] | done:
                     last = transaction.add(frozen)
                     rows.append(Row(is_done, frozen.user_attrs, frozen.intermediate_values, frozen.system_attrs))
                 return rows, last
 
-        return self._heard(block.name, *self._storage.lasting(recorded))
+        return self._absorb(block.name, *self._storage.retried(recorded))
 
-    def _heard(self, block: str, rows: Iterable[Row], last: int) -> dict[str, Outcome]:
+    def _absorb(self, block: str, rows: Iterable[Row], last: int) -> dict[str, Outcome]:
         outcomes = _outcomes(rows)
-        self._told[block] = last
+        self._last_read[block] = last
         self._done[block] |= {signature for signature, outcome in outcomes.items() if outcome.status == "done"}
         return outcomes
 
     def _study(self, block: Block) -> int:
-        if block.name in self._made and self._made[block.name][1] == block:
-            return self._made[block.name][0]
+        if block.name in self._described and self._described[block.name][1] == block:
+            return self._described[block.name][0]
         study = optuna.create_study(
             study_name=self.study_name(block.name),
             storage=self._storage.optuna,
@@ -306,7 +312,7 @@ class Ledger:
             load_if_exists=True,
         )
         if FACTS not in study.user_attrs:
-            with warnings.catch_warnings():  # experimental in Optuna, and only the dashboard's axis label
+            with warnings.catch_warnings():  # set_metric_names is experimental; it only labels the dashboard's axis
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 study.set_metric_names(["validation WA"])
             study.set_user_attr(FACTS, asdict(self._facts))
@@ -314,33 +320,33 @@ class Ledger:
         self._keep_utterances(study._study_id, self._storage.optuna.get_study_system_attrs(study._study_id))
         if study.user_attrs.get(BLOCK) != (data := block_data(block)):
             study.set_user_attr(BLOCK, data)
-        self._made[block.name] = study._study_id, block
+        self._described[block.name] = study._study_id, block
         return study._study_id
 
     def _keep_utterances(self, study_id: int, attributes: Mapping[str, Any]) -> None:
-        """Write the test utterances of this run into an Optuna study, unless it has the same."""
+        """Write the test utterances of this run into an Optuna study, unless it already has them."""
         if self._utterances is None:
             return
         new, old = packed(UTTERANCES, self._utterances.encoded()), _under(UTTERANCES, attributes)
-        for name, part in {**dict.fromkeys(old, ""), **new}.items():  # the old may have had more parts
+        for name, part in {**dict.fromkeys(old, ""), **new}.items():  # empty the parts that only the old list has
             if old.get(name) != part:
                 self._storage.optuna.set_study_system_attr(study_id, name, part)
 
 
 def _under(name: str, attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the attributes that hold what was packed under a name."""
+    """Return the attributes that :func:`packed` made for a name."""
     return {key: value for key, value in attributes.items() if key.startswith(f"{name}:")}
 
 
 def taken_apart(study_name: str) -> tuple[str, str, str]:
-    """Return the name, the block and the tag of which :meth:`Ledger.study_name` makes the name of an Optuna study."""
+    """Return the name, the block and the tag in the name of an Optuna study: the inverse of `Ledger.study_name`."""
     name, _, rest = study_name.partition("/")
     block, _, tag = rest.partition(" ")
     return name, block, tag
 
 
 def block_data(block: Block) -> dict[str, Any]:
-    """Return what a block varies, as JSON holds it."""
+    """Return the description of a block as JSON data."""
     return {
         "question": block.question,
         "factors": [[factor.name, list(factor.values)] for factor in block.factors],
@@ -351,12 +357,12 @@ def block_data(block: Block) -> dict[str, Any]:
         "labels": [[value, label] for value, label in block.labels.items()],
         **({"fresh": True} if block.fresh else {}),
         **({"tunes": block.tunes} if block.tunes else {}),
-        **({"search": {name: _space_data(of) for name, of in block.search.items()}} if block.search else {}),
+        **({"search": {name: _space_data(values) for name, values in block.search.items()}} if block.search else {}),
     }
 
 
-def _space_data(of: Between | OneOf) -> dict[str, Any]:
-    return asdict(of) if isinstance(of, Between) else {"values": list(of.values)}
+def _space_data(values: Between | OneOf) -> dict[str, Any]:
+    return asdict(values) if isinstance(values, Between) else {"values": list(values.values)}
 
 
 def _space_of(data: Mapping[str, Any]) -> Between | OneOf:
@@ -364,10 +370,10 @@ def _space_of(data: Mapping[str, Any]) -> Between | OneOf:
 
 
 def block_of(name: str, data: Mapping[str, Any]) -> Block:
-    """Return the block of which :func:`block_data` gave the data; what an older version did not write is empty.
+    """Return the block that :func:`block_data` described. Fields that an older version did not write are empty.
 
     Raises:
-        InputError: data that is none of a block's.
+        InputError: If the data does not describe a block.
     """
     try:
         return Block(
@@ -381,26 +387,26 @@ def block_of(name: str, data: Mapping[str, Any]) -> Block:
             labels=dict(data.get("labels", ())),
             fresh=bool(data.get("fresh", False)),
             tunes=str(data.get("tunes", "")),
-            search={setting: _space_of(of) for setting, of in data.get("search", {}).items()},
+            search={setting: _space_of(values) for setting, values in data.get("search", {}).items()},
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"its description cannot be read ({error})") from None
 
 
 _LOGARITHMIC = 8
-"""A list of numbers with gaps is of powers where its largest is so many times its smallest."""
+"""A list of numbers with gaps is on a logarithmic scale if its largest is at least this many times its smallest."""
 
 
 def _distribution(name: str, value: Any, block: Block, trial: Trial) -> BaseDistribution:
-    """Return where a parameter's value comes from.
+    """Return the Optuna distribution of a parameter.
 
-    The dashboard weighs parameters over their whole range, so that should be near what is tried; and it leaves out a
-    parameter whose range is not the same in all trials of a study.
+    The dashboard computes the importance of a parameter over its whole range, so the range should be close to the
+    values that are tried. It leaves out a parameter whose range differs between the trials of a study.
     """
     if name in block.search:
         return _searched(block.search[name], value)
     values = next((factor.values for factor in block.factors if factor.name == name), (value,))
-    if name == "system":  # recorded without the folder of its file
+    if name == "system":  # trials record it without the folder of its file
         values = tuple(dict.fromkeys(_recorded_name(str(one)) for one in values))
     if isinstance(value, str | bool):
         if name == "profile":
@@ -414,37 +420,37 @@ def _distribution(name: str, value: Any, block: Block, trial: Trial) -> BaseDist
             ends = 10.0 ** math.floor(math.log10(low)), 10.0 ** math.ceil(math.log10(high))
             return FloatDistribution(min(low, ends[0]), max(high, ends[1]), log=True)
         return FloatDistribution(low, max(high, 1.0))
-    # 1 to 10, or to 100 and so on for a larger K; 0 to 9 for seeds and folds
+    # 1 to 10 for K, or 1 to 100 and so on for a larger K; 0 to 9 for seeds and folds
     first = 1 if name.startswith("k_") else 0
     digits = len(str(max(value, *values) - first)) if len(values) > 1 else len(str(value - first))
     return IntDistribution(first, 10**digits - 1 + first)
 
 
-def _searched(of: Between | OneOf, value: Any) -> BaseDistribution:
-    """Return where the value of a setting that is tuned comes from; numbers are of a range, so that they have an order.
+def _searched(space: Between | OneOf, value: Any) -> BaseDistribution:
+    """Return the Optuna distribution of a tuned setting. Numbers get a range, so that they keep their order.
 
-    The value of the defaults need not be in the range.
+    The range is widened to ``value``, because the value of the defaults need not lie in the search space.
     """
-    values = (of.low, of.high) if isinstance(of, Between) else of.values
+    values = (space.low, space.high) if isinstance(space, Between) else space.values
     if any(isinstance(one, str | bool) for one in values):
         return CategoricalDistribution(values if value in values else (*values, value))
     low, high = min(*values, value), max(*values, value)
-    gaps = isinstance(of, Between) or len(values) <= high - low
-    log = low > 0 and (of.log if isinstance(of, Between) else gaps and high / low >= _LOGARITHMIC)
+    gaps = isinstance(space, Between) or len(values) <= high - low
+    log = low > 0 and (space.log if isinstance(space, Between) else gaps and high / low >= _LOGARITHMIC)
     if all(isinstance(one, int) for one in (*values, value)):
         return IntDistribution(int(low), int(high), log=log)
     return FloatDistribution(float(low), float(high), log=log)
 
 
 def _recorded_name(system: str) -> str:
-    """Return the name of a system as trials have it, of the name as a block has it."""
+    """Return a system's name in trials, given its name in a block."""
     path, _, name = system.rpartition(":")
     return f"{Path(path).name}:{name}" if is_in_file(system) else system
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
-    """Read thousands of trials without garbage collection: it would go through all that is read time and again."""
+def _without_garbage_collection() -> Iterator[None]:
+    """Pause garbage collection while thousands of trials are read, because it would scan them again and again."""
     collecting = gc.isenabled()
     gc.disable()
     try:
@@ -452,11 +458,11 @@ def _uncollected() -> Iterator[None]:
     finally:
         if collecting:
             gc.enable()
-            gc.freeze()  # it stays for as long as the report takes
+            gc.freeze()  # the trials stay in memory until the report is written
 
 
 def _outcomes(rows: Iterable[Row]) -> dict[str, Outcome]:
-    """By signature, the done one where there are several."""
+    """Return the outcomes by signature. If there are several for one signature, the done one wins."""
     outcomes: dict[str, Outcome] = {}
     for row in rows:
         signature = row.attributes.get("signature")
@@ -482,9 +488,9 @@ def _outcome(row: Row) -> Outcome:
 
 
 def _predicted(row: Row) -> bytes:
-    """Return what a trial predicted; empty: it was not kept, or is damaged."""
+    """Return the predictions of a trial. Empty if they were not kept or are damaged."""
     try:
         return unpacked(PREDICTED, row.unseen) or b""
     except InputError as error:
-        _log.warning("the trial %s goes without its predictions: %s", row.attributes.get("signature"), error)
+        _log.warning("trial %s is read without its predictions: %s", row.attributes.get("signature"), error)
         return b""

@@ -1,4 +1,4 @@
-"""What became of a trial, and what a ledger keeps of a study beside its trials: plain data, without a database."""
+"""Outcomes of trials, and the facts that a ledger keeps about a study: plain data, without a database."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ Metric = str
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What became of one trial.
+    """The outcome of one trial.
 
     Attributes:
-        status: ``done``, or ``failed``, which the next run tries again.
-        seconds: wall-clock time of the training and its evaluation.
-        device: where it ran.
-        parameters: how many numbers were learnt by gradient descent; None: the system is fitted in another way, the
-            trial failed, or the ledger is of before it was kept.
-        metrics: by name, as in :data:`METRICS`; empty when failed.
-        curve: validation WA by epoch.
-        reason: why it failed.
-        confusion: C rows of C counts of test utterances: row the label, column the prediction; empty when failed, and
-            in ledgers of before it was kept.
-        predicted: the index of the predicted class of each test utterance, a byte each, in the fold's order; empty
-            when failed, with more than 255 classes, and in ledgers of before it was kept.
-        traceback: where it failed, for the log; the ledger does not keep it.
-        log: the file that has it.
+        status: ``done`` or ``failed``. The next run tries a failed trial again.
+        seconds: Wall-clock time of the training and its evaluation.
+        device: Device that the trial ran on.
+        parameters: Number of parameters that gradient descent learnt. `None` if the system is fitted in another way,
+            the trial failed, or the ledger is older than this field.
+        metrics: Metrics by name, as in :data:`METRICS`. Empty if the trial failed.
+        curve: Validation WA by epoch.
+        reason: Reason of the failure.
+        confusion: C rows of C counts of test utterances: a row per label, a column per prediction. Empty if the trial
+            failed, and in ledgers that are older than this field.
+        predicted: Index of the predicted class of each test utterance, one byte each, in the fold's order. Empty if
+            the trial failed, if there are more than 255 classes, and in ledgers that are older than this field.
+        traceback: Traceback of the failure, for the log. The ledger does not keep it.
+        log: Path of the log file that has the traceback.
     """
 
     status: Status
@@ -54,17 +54,18 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyFacts:
-    """What a ledger keeps of a study beside its trials, so that it can be read without the features.
+    """Facts about a study that a ledger keeps beside its trials, so that it can be read without the features.
 
     Attributes:
-        dataset: the data set's name.
-        title: the data set's name as tables show it.
-        fingerprint: of the features in their splits.
-        folds: how many folds the features come in.
-        settings: what all trials share.
-        class_names: the emotions; none in ledgers of before they were kept.
-        made_with: versions of what ran the study's first trial.
-        recipe: signature of what the features were made from, where they were made of a raw corpus.
+        dataset: Name of the data set.
+        title: Name of the data set in tables.
+        fingerprint: Fingerprint of the features in their splits.
+        folds: Number of folds of the features.
+        settings: Settings that all trials share.
+        class_names: The emotions. Empty in ledgers that are older than this field.
+        made_with: Versions of the software that ran the study's first trial.
+        recipe: Signature of the corpus and settings that the features were made from. Empty if they were not made
+            from a raw corpus.
     """
 
     dataset: str
@@ -77,14 +78,14 @@ class StudyFacts:
     recipe: str = ""
 
     def __post_init__(self) -> None:  # noqa: D105
-        object.__setattr__(self, "class_names", tuple(self.class_names))  # a list, as the ledger gives them
+        object.__setattr__(self, "class_names", tuple(self.class_names))  # the ledger returns a list
 
     @classmethod
     def of(cls, kept: Mapping[str, Any]) -> StudyFacts:
-        """Return the facts that a ledger has, which an older or a newer version may have written.
+        """Return the facts in a ledger, which an older or a newer version may have written.
 
         Args:
-            kept: by name; what is missing is empty, and what is not known here is left out.
+            kept: Facts by name. Missing facts are empty, and unknown ones are ignored.
         """
         empty = {"dataset": "", "title": "", "fingerprint": "", "folds": 1, "settings": {}}
         known = {one.name for one in fields(cls)}

@@ -1,4 +1,4 @@
-"""The test utterances of a study, as its ledger keeps them: what the predictions of its trials are of."""
+"""The test utterances of a study, which its ledger keeps so that the predictions of trials can be read."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class TestUtterances:
-    """Every test utterance of every fold: folds in their order, and within a fold its test split's order.
+    """All test utterances of all folds, fold by fold, in the order of each fold's test split.
 
-    An utterance that is tested in two folds stands twice.
+    An utterance that is tested in two folds is listed twice.
 
     Attributes:
-        ids: of the utterances.
-        labels: indices of their classes.
-        folds: in which they are tested.
-        speakers: who speaks; None: not known of all.
-        sessions: in which recording session; None: not known of all.
-        seconds: how long the clips are; None: not known of all.
-        train_sizes: how many utterances each fold trains on.
+        ids: Identifiers of the utterances.
+        labels: Class indices of the utterances.
+        folds: Folds in which the utterances are tested.
+        speakers: Speakers of the utterances. `None` if not all are known.
+        sessions: Recording sessions of the utterances. `None` if not all are known.
+        seconds: Lengths of the clips in seconds. `None` if not all are known.
+        train_sizes: Number of training utterances of each fold.
 
     Raises:
-        InputError: lists that do not fit together.
+        InputError: If the lists do not fit together.
     """
 
-    __test__ = False  # pytest takes it for a test by its name
+    __test__ = False  # pytest would collect it as a test because of its name
 
     ids: tuple[str, ...]
     labels: tuple[int, ...]
@@ -68,49 +68,49 @@ class TestUtterances:
         )
 
     def encoded(self) -> bytes:
-        """Return all of it as JSON."""
+        """Return the list as JSON."""
         return json.dumps(asdict(self), separators=(",", ":")).encode()
 
     @classmethod
     def decoded(cls, content: bytes) -> TestUtterances:
-        """Return what :meth:`encoded` gave.
+        """Return the test utterances from the output of :meth:`encoded`.
 
         Raises:
-            InputError: content that is something else.
+            InputError: If the content is something else.
         """
         try:
-            told: Any = json.loads(content)
+            parsed: Any = json.loads(content)
         except (ValueError, RecursionError) as error:
-            raise InputError(f"the list of test utterances is no JSON ({error})") from None
+            raise InputError(f"the list of test utterances is not JSON ({error})") from None
         names = {field.name for field in fields(cls)}
-        if not isinstance(told, dict) or told.keys() != names:
+        if not isinstance(parsed, dict) or parsed.keys() != names:
             raise InputError(f"the list of test utterances must have {', '.join(sorted(names))}, and nothing else")
-        if wrong := [name for name, values in told.items() if not isinstance(values, list | None)]:
-            raise InputError(f"the list of test utterances has {wrong[0]} that are no list")
-        held: dict[str, Any] = {name: None if values is None else tuple(values) for name, values in told.items()}
-        return cls(**held)
+        if wrong := [name for name, values in parsed.items() if not isinstance(values, list | None)]:
+            raise InputError(f"{wrong[0]} in the list of test utterances is not a list")
+        columns: dict[str, Any] = {name: None if values is None else tuple(values) for name, values in parsed.items()}
+        return cls(**columns)
 
     def _faults(self) -> Iterator[str]:
-        """Yield what does not fit together, the first of which is told."""
+        """Yield the faults of the lists. The error names the first one."""
         columns = (self.ids, self.labels, self.folds, self.speakers, self.sessions, self.seconds)
         if any(given is None for given in (*columns[:3], self.train_sizes)):
             yield "no ids, labels, folds or train_sizes"
         if len({len(column) for column in columns if column is not None}) > 1 or not self.ids:
-            yield "lists of several lengths, or no utterance"
+            yield "lists of different lengths, or no utterance"
         if not _all(str, chain(self.ids, self.speakers or (), self.sessions or ())):
-            yield "a name that is no text"
+            yield "a name that is not text"
         if not _all(int, chain(self.labels, self.folds, self.train_sizes), lambda x: 0 <= x < 2**31):
-            yield "a label, a fold or a size that is no whole number"
+            yield "a label, a fold or a size that is not a whole number of at least 0"
         if not _all(float, self.seconds or (), lambda x: math.isfinite(x) and x >= 0):
-            yield "seconds that are no length"
+            yield "seconds that are not a finite number of at least 0"
         if list(self.folds) != sorted(self.folds) or set(self.folds) != set(range(len(self.train_sizes))):
-            yield f"folds that are not 0 to {len(self.train_sizes) - 1} in order"
+            yield f"folds that are not numbered from 0 to {len(self.train_sizes) - 1} in order"
         if 0 in self.train_sizes:
             yield "a fold without an utterance to train on"
         if len(set(zip(self.folds, self.ids, strict=True))) < len(self.ids):
             yield "an utterance twice in a fold"
 
 
-def _all(kind: type, values: Iterable[Any], sound: Callable[[Any], bool] = lambda _: True) -> bool:
-    """Return whether all values are of a type, in JSON's sense, and sound."""
-    return all(type(value) is kind and sound(value) for value in values)
+def _all(kind: type, values: Iterable[Any], is_valid: Callable[[Any], bool] = lambda _: True) -> bool:
+    """Return whether all values have the type ``kind``, in JSON's sense, and are valid."""
+    return all(type(value) is kind and is_valid(value) for value in values)

@@ -35,7 +35,7 @@ def test_systems_are_tuned_and_compared_and_a_larger_budget_goes_on(in_folder: P
     names = optuna.get_all_study_names("sqlite:///results/demo/study.db")
     assert "demo/tune-cemobam epochs=2" in names
     assert "demo/tuned epochs=2" in names
-    # --report-only knows what was asked for, and changes nothing
+    # --report-only knows the options of the run, and changes nothing
     before = {path: path.read_bytes() for path in Path("results/demo").glob("t*.csv")}
     run_here("--report-only")
     assert {path: path.read_bytes() for path in Path("results/demo").glob("t*.csv")} == before
@@ -44,7 +44,7 @@ def test_systems_are_tuned_and_compared_and_a_larger_budget_goes_on(in_folder: P
     out, _ = run_here(*SYSTEMS, "--budget", "5")
     assert "done" in out
     assert len(pd.read_csv("results/demo/tuning.csv").query("system == 'concat_mlp'")) == 5
-    # what is run again without a budget is not tuned
+    # a run without a budget does not tune
     out, _ = run_here(*SYSTEMS, "--dry-run")
     assert "tuning  " not in out
 
@@ -57,10 +57,10 @@ def test_optuna_understands_the_tuning_of_a_system(in_folder: Path) -> None:
     ones = study.get_trials()
     assert len(ones) == 12
     searched = set(system_class("gcn").search) or {"lr", "weight_decay", "k_audio", "k_text"}
-    assert all(one.params.keys() == searched for one in ones)  # it weighs what is the same throughout, too
+    assert all(one.params.keys() == searched for one in ones)  # the dashboard also rates constant parameters
     assert {(one.user_attrs["system"], one.user_attrs["seed"]) for one in ones} == {("gcn", 0)}
     for name in searched:
-        assert len({str(one.distributions[name]) for one in ones}) == 1  # or the dashboard leaves it out
+        assert len({str(one.distributions[name]) for one in ones}) == 1  # otherwise the dashboard leaves it out
     importances = get_param_importances(study, params=sorted(searched))
     assert set(importances) == searched
     assert sum(importances.values()) == pytest.approx(1)

@@ -19,14 +19,14 @@ STUDIES = {"grid": 8, "fusion": 8, "ablation": 6}
 
 @pytest.fixture(scope="module")
 def address(_small_study: Path) -> Iterator[str]:
-    """The small study, served on a free port."""
+    """Serve the small study on a free port."""
     app = wsgi(get_storage(f"sqlite:///{_small_study / 'results/demo/study.db'}"))
     server = create_server(app, host="127.0.0.1", port=0, threads=4)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{server.effective_port}/dashboard"
     server.close()
-    wasyncore.close_all(server._map)  # the browser's connections too, or the thread would wait for them
+    wasyncore.close_all(server._map)  # close the browser's connections too, because the thread would wait for them
     thread.join()
 
 

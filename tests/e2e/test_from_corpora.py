@@ -43,7 +43,9 @@ def test_from_the_wav_files_of_iemocap_to_the_heatmap_in_one_command(in_folder: 
     assert "tuning" not in err and "encoding" not in err and "checking" not in err
     assert "features    train 96, val 12, test 12 utterances" in run_here(*command, *GRID, "--dry-run")[0]
 
-    _, err = run_here(*command, *GRID, "--level", "sequence", status=2)  # refused before hours of making other features
+    _, err = run_here(
+        *command, *GRID, "--level", "sequence", status=2
+    )  # refused before it spends hours on making other features
     assert "was made from other features" in err and "--name" in err
     assert len(list(Path("results/iemocap/features").iterdir())) == 1
 
@@ -81,8 +83,11 @@ def test_killed_at_any_moment_the_features_are_made_all_the_same(in_folder: Path
     tree = make_iemocap(in_folder / "IEMOCAP_full_release", per_class=6)
     command = ["features", "--dataset", "iemocap", "--data-root", str(tree), *encoders, "--tune-epochs", "4", "--out"]
     cemobam_here(*command, "whole")
-    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}  # as here: what two threads add up differs in its last bits
-    # one after another: the first parts are begun, the audio encoder is being tuned, audio is being encoded
+    one_thread = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+    }  # like this process: sums by two threads differ in their last bits
+    # interrupted three times: when the first parts begin, while the audio encoder is tuned, while audio is encoded
     for begun in (".parts", ".parts/**/tuned_audio*", ".parts/**/audio/*.safetensors"):
         process = start_cemobam(*command, "killed", env=one_thread)
         until(lambda begun=begun: any(Path("killed").glob(begun)), begun, process)

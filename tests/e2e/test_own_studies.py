@@ -1,4 +1,4 @@
-"""Whole runs of studies of a user's own: a study file, a system in a file, other values, as a user types them."""
+"""Whole runs of a user's own studies, as a user types them: a study file, a system in a file, other values."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ blocks = [
 """
 
 TRIALS = {"grid": 2 * 1, "width": 2, "rate": 2, "plane": 2 * 2, "systems": 3}
-"""For each seed, with the pairs of :data:`PAIRS`."""
+"""Trials for each seed, with the pairs of :data:`PAIRS`."""
 
 PAIRS = ["--k-audio", "1,2", "--k-text", "1"]
 
 ONCE = 2 + 2 + 2 + 2 + 2
-"""For each seed, what is trained: blocks share some, but only the grid runs with the seeds that choose."""
+"""Trained trials for each seed. Blocks share some of them, but only the grid runs with the seeds that choose."""
 
 
 @pytest.fixture
 def study(in_folder: Path) -> list[str]:
-    """The options for a study file in a folder of its own, beside the systems that it names."""
+    """Write a study file and the systems that it names to a folder, and return the options for it."""
     folder = in_folder / "studies"
     folder.mkdir()
     (folder / "own.py").write_text(STUDY)
@@ -47,13 +47,13 @@ def study(in_folder: Path) -> list[str]:
 
 
 def whole_files() -> dict[str, bytes]:
-    """Every table of a study: all that a report writes but its text, which names the command."""
+    """Return the tables of a study: all files of a report except its text, which names the command."""
     paths = [path for form in ("csv", "md", "tex") for path in Path("results").glob(f"*/*.{form}")]
     return {str(path): path.read_bytes() for path in paths if path.name != "report.md"}
 
 
 def recorded_trials(study: str, name: str = "demo") -> list[optuna.trial.FrozenTrial]:
-    """The trials of a block, as Optuna reads them, in an order that does not depend on which ended first."""
+    """Return the trials of a block as Optuna reads them, in an order that does not depend on their ends."""
     read = optuna.load_study(study_name=study, storage=f"sqlite:///results/{name}/study.db").trials
     return sorted(read, key=lambda one: (one.params["seed"], str(sorted(one.params.items()))))
 
@@ -77,9 +77,9 @@ def test_a_study_file_from_nothing_to_tables_and_again(study: list[str], monkeyp
     }
     own = table[table["system"] != "cemobam"]
     assert own[["k_audio", "k_text", "fusion", "modules", "hidden_dim", "dropout"]].isna().all(axis=None)
-    assert own["lr"].isna().tolist() == [False, False, True, True]  # what is fitted does not learn by steps
+    assert own["lr"].isna().tolist() == [False, False, True, True]  # a fitted system has no learning rate
     raw = Path("results/demo/trials.csv").read_text()
-    assert ",8,0.006,0.3," in raw  # whole numbers and others, as they are meant
+    assert ",8,0.006,0.3," in raw  # whole numbers and others, in their own form
     (pair,) = {(a, t) for a, t in zip(*(table[table["lr"] == 1e-4][k] for k in ("k_audio", "k_text")), strict=True)}
     grid = pd.read_csv("results/demo/grid.csv").sort_values("val_wa_mean", ascending=False, kind="stable")
     assert pair == tuple(grid.iloc[0][["k_audio", "k_text"]])
@@ -109,9 +109,9 @@ def test_a_study_file_from_nothing_to_tables_and_again(study: list[str], monkeyp
     assert whole_files() == before
     for path in before:
         Path(path).unlink()
-    run_here("--report-only")  # it knows what was asked for
+    run_here("--report-only")  # it knows the options of the run
     assert whole_files() == before
-    # seed 1 confirms now, but before it only chose: of the other blocks it has what the grid has
+    # seed 1 confirms now, but it chose before, so it has only those trials of other blocks that the grid has too
     out, _ = run_here("--report-only", "--seeds", "1", "--at", f"{pair[0]:.0f},{pair[1]:.0f}")
     assert f"3 of {ONCE} trials done" in out
 
@@ -124,8 +124,8 @@ def test_blocks_of_a_study_file_are_run_one_by_one_and_share_what_they_have(stud
     assert "8 trials, 4 done, 4 to run" in out
     out, _ = run_here(*study, "--blocks", "systems", "--at", "2,1")
     assert "6 trials, 2 done, 4 to run" in out
-    assert len(pd.read_csv("results/demo/width.csv")) == 2  # what was run before stays part of the study
-    out, _ = run_here(*study, "--blocks", "rate")  # no grid was run: the usual pair
+    assert len(pd.read_csv("results/demo/width.csv")) == 2  # blocks that were run before stay in the study
+    out, _ = run_here(*study, "--blocks", "rate")  # no grid was run, so this is the usual pair
     assert "K_audio = 5, K_text = 5" in Path("results/demo/report.md").read_text()
     run_here(*study, "--blocks", "fusion", status=2)
 
@@ -135,7 +135,7 @@ def test_blocks_of_a_study_file_are_run_one_by_one_and_share_what_they_have(stud
 def test_a_system_in_a_file_with_other_settings_and_over_several(study: list[str]) -> None:
     own = ["--system", "studies/gru.py:GRU", *FEW]
     out, _ = run_here(*own)
-    assert "2 trials, 0 done, 2 to run" in out  # it uses no graph: once, not for each K
+    assert "2 trials, 0 done, 2 to run" in out  # the system uses no graph, so it runs once, not for each K
     run_here(*own, "--set", "scale=2")
     out, _ = run_here(*own, "--set", "scale=2", "--set", "lr=1")
     assert "2 trials, 0 done, 2 to run" in out
@@ -173,11 +173,11 @@ def test_systems_are_compared_and_more_of_them_are_added(study: list[str]) -> No
     assert sorted(str(one["system"]) for one in params("demo/systems epochs=2")) == sorted(2 * names)
     Path("studies/gru.py").write_text(f"{GRU}# edited\n")
     out, _ = run_here("--systems", "cemobam,studies/gru.py:GRU", *FEW, "--dry-run")
-    assert "4 trials, 2 done, 2 to run" in out  # another content is another system
+    assert "4 trials, 2 done, 2 to run" in out  # a file with another content is another system
     Path("studies/copy").mkdir()
     Path("studies/copy/gru.py").write_text(GRU)
     out, _ = run_here("--systems", "cemobam,studies/copy/gru.py:GRU", *FEW, "--dry-run")
-    assert "4 trials, 4 done, 0 to run" in out  # and the same content the same one, wherever it lies
+    assert "4 trials, 4 done, 0 to run" in out  # the same content is the same system, in any folder
 
 
 @pytest.mark.usefixtures("without_figures")
@@ -220,7 +220,7 @@ def test_killed_it_ends_as_if_left_alone(study: list[str]) -> None:
 @pytest.mark.usefixtures("without_figures")
 @pytest.mark.parametrize("system", ["gru.py:GRU", pytest.param("nearest.py:Nearest", marks=pytest.mark.slow)])
 def test_models_of_a_users_system_are_kept_and_label_utterances(study: list[str], system: str) -> None:
-    few = FEW if "GRU" in system else ["--seeds", "2", "--workers", "2"]  # what is fitted has no epochs
+    few = FEW if "GRU" in system else ["--seeds", "2", "--workers", "2"]  # a fitted system has no epochs
     run_here("--system", f"studies/{system}", *few, "--keep-models", "best")
     first, second = sorted(Path("results/demo/models").iterdir())
     assert json.loads((first / "config.json").read_text())["system"] == system
@@ -237,7 +237,7 @@ def test_models_of_a_users_system_are_kept_and_label_utterances(study: list[str]
 
 
 OWN = ('"gru.py:GRU", "nearest.py:Nearest"', '"gcn"')
-"""The study file's own systems, which take a moment to be tried, and one that does not."""
+"""The study file's own systems, which take a moment to try out, and a system that takes none."""
 
 
 @pytest.mark.parametrize(
@@ -245,9 +245,12 @@ OWN = ('"gru.py:GRU", "nearest.py:Nearest"', '"gcn"')
     [
         ("blocks = [\n", "studies/own.py, line 1: '[' was never closed"),
         ("x = 1\nx / 0\n", "studies/own.py, line 2: ZeroDivisionError"),
-        ("from study import Block\n\nblocks = [Block('a')]\n", "studies/own.py, line 3: block 'a': give it factors"),
-        ("x = 1\n", "studies/own.py: defines no blocks"),
-        ("raise SystemExit\n", "studies/own.py: ends the program"),
+        (
+            "from study import Block\n\nblocks = [Block('a')]\n",
+            "studies/own.py, line 3: block 'a': give either factors",
+        ),
+        ("x = 1\n", "studies/own.py: the file defines no blocks"),
+        ("raise SystemExit\n", "studies/own.py: the file ends the program"),
         (
             STUDY.replace("hidden_dim", "hiden_dim").replace(*OWN),
             "cemobam has no setting 'hiden_dim'; did you mean hidden_dim?",

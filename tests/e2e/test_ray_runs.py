@@ -26,7 +26,7 @@ def test_ray_gives_the_local_engines_numbers_and_the_local_engines_words(in_fold
     spoken = (out + err).lower().replace("ray's dashboard", "").replace("results/ray", "").replace("plots/ray", "")
     for word in ("warning", "traceback", "tune", "raylet", "usage stats"):
         assert word not in spoken
-    assert not Path("home/ray_results").exists()  # where Ray Tune puts its own, unless told
+    assert not Path("home/ray_results").exists()  # Ray Tune writes there by default
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ def test_the_demo_from_nothing_to_tables_and_again(in_folder: Path) -> None:
     figures = ("fig2_topk", "fig2_topk_sd", "marginal", "fusion", "ablation", "curves", "confusion")
     figures += ("confusion_difference", "errors")
     tables = ("table1", "table2", "variance", "comparisons", "agreement", "selection", "errors")
-    assert written - {f"hard.{form}" for form in ("csv", "md", "tex")} == {  # where utterances are hard for all
+    assert written - {f"hard.{form}" for form in ("csv", "md", "tex")} == {  # written only if there are hard utterances
         *("study.db", "study.json", "trials.csv", "predictions.npz", "utterances.csv", "grid.csv", "claims.csv"),
         *("report.md", "report.html"),
         *(f"{name}.{form}" for name in figures for form in ("png", "pdf")),
@@ -103,7 +103,7 @@ def test_killed_it_ends_as_if_left_alone(in_folder: Path) -> None:
     process.kill()
     process.communicate()
     assert 3 <= recorded() < TRIALS // 2 * 50
-    few = max(2, recorded() // 4 + 1)  # one seed more than the grid has whole
+    few = max(2, recorded() // 4 + 1)  # one more seed than the grid has complete
     for name in ("demo", "undisturbed"):
         run_here(*SMALL, "--seeds", str(few), "--name", name)
     pd.testing.assert_frame_equal(trials(), trials("results/undisturbed"))
@@ -113,7 +113,7 @@ def test_killed_it_ends_as_if_left_alone(in_folder: Path) -> None:
 @pytest.mark.process
 @pytest.mark.usefixtures("without_figures")
 def test_killed_again_and_again_it_ends_as_if_left_alone(in_folder: Path) -> None:
-    """Kills between two trials, in the middle of one, and while the first is being prepared.
+    """The run is killed between two trials, during a trial, and while the first one is prepared.
 
     Ten kills at random moments of a study whose trials cost nothing are in ``tests/study/test_driver.py``.
     """
@@ -182,7 +182,7 @@ def test_interrupted_at_any_moment_it_says_no_more_than_that(in_folder: Path, mo
 @pytest.mark.process
 @pytest.mark.skipif(sys.platform == "win32", reason="no such limit on Windows")
 def test_a_disk_that_is_full_leaves_every_file_whole(small_study: Path) -> None:
-    """As on a full disk, no file can grow beyond what a table takes; the report and the figures are larger."""
+    """As on a full disk, files cannot grow beyond the size of a table, but the report and the figures are larger."""
     before = {path: path.read_bytes() for path in small_study.glob("*/demo/*") if path.is_file()}
     limited = "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000)); "
     limited += f"sys.argv[1:] = {[*SMALL, '--report-only']!r}; "
@@ -224,7 +224,7 @@ def test_a_plan_tells_and_leaves_nothing_behind(in_folder: Path) -> None:
 
 def test_a_plan_counts_what_is_done(small_study: Path) -> None:
     assert f"{TRIALS} trials, {TRIALS} done, 0 to run" in run_here(*SMALL, "--dry-run")[0]
-    # three seeds would choose anew: nothing is known but what two of them measured, and a pair with the third
+    # three seeds would choose again, but the ledger has only the trials of two of them and one pair of the third
     assert "30 trials, 9 done, 21 to run" in run_here(*SMALL, "--seeds", "3", "--dry-run")[0]
 
 
@@ -280,13 +280,13 @@ def test_the_gaps_between_text_and_code(in_folder: Path) -> None:
     profiles = set(trials()["profile"])
     assert len(profiles) == 22
     assert {"paper", "released", "paper+schedule", "released+graph direction"} <= profiles
-    # every switch changes the numbers of its side, where two epochs are enough to show it
+    # every switch changes the numbers of its side, if two epochs are enough to show it
     silent = {"schedule"}
     results = trials().pivot(index="profile", columns="seed", values="train_loss")
     for profile in profiles - {"paper", "released"}:
         side, _, gap = profile.partition("+")
         assert (results.loc[profile] != results.loc[side]).all() or gap in silent, profile
-    # what the blocks share is not trained again
+    # trials that blocks share are not trained again
     assert "12 trials, 2 done, 10 to run" in run_here("--blocks", "fusion,ablation", *small, "--dry-run")[0]
 
 
@@ -338,7 +338,9 @@ def test_real_features_run_to_the_end(in_folder: Path, real_pickle: Path) -> Non
     table = trials("results/iemocap")
     assert table["train_wa"].min() > 0.5
     without_graph = table[table["modules"] == "no_chgat"]
-    assert without_graph["test_wa"].mean() > 0.45  # four classes, and logistic regression gets some 0.6 to 0.7
+    assert (
+        without_graph["test_wa"].mean() > 0.45
+    )  # there are four classes, and logistic regression gets about 0.6 to 0.7
 
 
 def test_the_dashboard_reads_the_ledger(small_study: Path) -> None:

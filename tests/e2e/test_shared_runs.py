@@ -1,4 +1,4 @@
-"""Several runs at one study, and what may befall them."""
+"""Several runs of one study at once, and their failures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TRIALS = 10 * (2 * 2 + 4 + 2)
 
 
 def counted(storage: str) -> list[int]:
-    """How many trials each block's study has; none has one twice."""
+    """Return the number of trials of each block's study, after checking that none is there twice."""
     place = open_storage(storage).optuna
     numbers = []
     for name in optuna.get_all_study_names(place):
@@ -33,7 +33,7 @@ def counted(storage: str) -> list[int]:
 
 
 def has_run(name: str) -> bool:
-    """Whether a run has done a trial of its own, by its log."""
+    """Return whether a run has done a trial itself, by its log."""
     return any("trial done" in path.read_text() for path in Path(f"{name}/demo/logs").glob("*"))
 
 
@@ -78,7 +78,7 @@ def test_over_postgresql_a_run_is_killed_and_the_server_started_again(
     assert so_far < TRIALS - 20
     until(lambda: recorded() >= so_far + 2, "the other does not go on")
     postgresql.stop()
-    time.sleep(1)  # long enough for the run to be refused; it does not say so anywhere but at its end
+    time.sleep(1)  # long enough for a refusal of the run, which it reports only at its end
     postgresql.start()
     out, err = ended(living)
     pd.testing.assert_frame_equal(trials("living/demo"), undisturbed)

@@ -1,4 +1,4 @@
-"""Choose, then confirm: what was best on some seeds is measured with others."""
+"""Choose, then confirm: a configuration that was best on some seeds is measured with others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from study.ledger.outcomes import StudyFacts
 Make = Callable[..., Ledger]
 
 WAITING = ("fusion", "ablation")
-"""The blocks of the demo's plan that run at the chosen pair."""
+"""Blocks of the demo's plan that run at the chosen pair."""
 
 EMPTY = Ledger("sqlite:///:memory:", name="demo")
 
@@ -81,7 +81,7 @@ def test_more_seeds_to_choose_need_others_to_confirm(make_ledger: Make, facts: S
         *((fusion, "full", seed) for fusion in ("cls", "min", "max", "mean") for seed in (4, 5)),
         *(("min", modules, seed) for modules in ("no_xcbam", "no_chgat") for seed in (4, 5)),
     }
-    # of the six pairs with seed 2, that which had been chosen was there already
+    # one of the six pairs with seed 2 was done already: the pair that had been chosen
     assert [(trial.seed, trial.configuration.get("fusion")) for trial in engine.ran[:5]] == [(2, "min")] * 5
 
 

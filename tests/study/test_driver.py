@@ -43,7 +43,7 @@ def test_every_trial_is_run_once_and_every_block_is_complete(make_ledger: Make, 
     assert len(engine.ran) == len(distinct(engine.ran)) == (6 + 4 + 2) * 2
     assert study.counts() == (24, 24)
     again = make_ledger()
-    assert {block: len(again.news(block)) for block in plan.blocks} == {"grid": 12, "fusion": 8, "ablation": 6}
+    assert {block: len(again.new_outcomes(block)) for block in plan.blocks} == {"grid": 12, "fusion": 8, "ablation": 6}
     seen = Counter((t.configuration.get("fusion"), t.configuration.get("modules")) for t in engine.ran[12:])
     assert seen == dict.fromkeys({*((f, "full") for f in FUSIONS), *(("min", m) for m in MODULES)}, 2)
     assert all(t.configuration.pair == Pair(2, 1) for t in engine.ran[12:])
@@ -69,7 +69,7 @@ def test_stopped_anywhere_it_goes_on_from_there(make_ledger: Make, plan: Plan, f
     study.run(engine, lambda *_: None)
     assert len(engine.ran) == 24 - after
     assert study.outcomes == {t.signature("abc"): invented(t) for t in stopped.ran + engine.ran}
-    assert {block: len(make_ledger().news(block)) for block in plan.blocks} == {
+    assert {block: len(make_ledger().new_outcomes(block)) for block in plan.blocks} == {
         "grid": 12,
         "fusion": 8,
         "ablation": 6,
@@ -92,7 +92,7 @@ StudyRun(demo_plan(seeds=range(100)), ledger, demo_facts()).run(FakeEngine(secon
 @pytest.mark.slow
 @pytest.mark.process
 def test_killed_at_ten_random_moments_the_ledger_has_every_trial_once(in_folder: Path) -> None:
-    """Trials here take no time, so that nearly every kill comes while the ledger is written."""
+    """Trials take no time here, so nearly every kill hits while the ledger is written."""
     lottery = random.Random(0)
     counts = [0]
     for _ in range(10):
@@ -112,7 +112,7 @@ def test_killed_at_ten_random_moments_the_ledger_has_every_trial_once(in_folder:
     assert study.counts() == (12 * 100, 12 * 100)
     assert study.outcomes == {t.signature("abc"): invented(t) for b in plan.blocks for t in study.trials(b)}
     assert all(set(counts.values()) == {1} for counts in signatures("sqlite:///study.db", plan).values())
-    assert counts[-1] < 12 * 100  # not even the last kill came after the end
+    assert counts[-1] < 12 * 100  # even the last kill came before the end
 
 
 def test_a_larger_grid_runs_what_is_new(make_ledger: Make, plan: Plan, facts: StudyFacts) -> None:
@@ -133,7 +133,7 @@ def test_failed_trials_are_tried_again_next_time(make_ledger: Make, plan: Plan, 
     study.run(FakeEngine(fails=fails), lambda trial, outcome: heard.append((trial, outcome)))
     assert study.counts() == (24, 23)
     assert [outcome.reason for _, outcome in heard if outcome.status == "failed"] == ["ValueError: told to"]
-    assert study.pair() == Pair(2, 1)  # the grid has an outcome everywhere, and this pair all its seeds
+    assert study.pair() == Pair(2, 1)  # every trial of the grid has an outcome, and this pair has all its seeds
     engine = FakeEngine()
     study = run(plan, make_ledger(), facts, engine)
     assert [(t.configuration.pair, t.seed) for t in engine.ran] == [(Pair(1, 2), 1)]
@@ -179,11 +179,11 @@ def test_a_trial_done_for_one_block_is_copied_to_another_even_when_nothing_is_le
     run(fusion, make_ledger(), facts, FakeEngine())
     ledger = make_ledger()
     StudyRun(replace(fusion, blocks=("ablation",)), ledger, facts).share()
-    assert len(make_ledger().news("ablation")) == 2
+    assert len(make_ledger().new_outcomes("ablation")) == 2
 
 
 def signatures(storage: str, plan: Plan) -> dict[str, Counter[str]]:
-    """How often each block's study has each signature, as Optuna reads it."""
+    """Count how often each block's study has each signature, as Optuna reads it."""
     place = open_storage(storage).optuna
     studies = {block: optuna.load_study(study_name=f"demo/{block}", storage=place) for block in plan.blocks}
     return {block: Counter(trial.user_attrs["signature"] for trial in study.trials) for block, study in studies.items()}
@@ -229,7 +229,7 @@ def test_what_a_run_that_dies_had_taken_another_does(
     first = plan.design.trials("grid", Pair(1, 1))[3].signature(facts.fingerprint)
     dead._change(lambda _: None)
     assert dead.take([first], 1) == [first]
-    monkeypatch.setattr(leases, "BEAT_S", 0.02)  # of the one that lives
+    monkeypatch.setattr(leases, "BEAT_S", 0.02)  # for the run that lives
     engine = FakeEngine()
     study = run(plan, make_ledger(shared_storage), facts, engine)
     assert study.counts() == (24, 24)
@@ -248,7 +248,7 @@ def test_a_trial_that_fails_for_one_run_is_not_tried_by_the_others_in_turn(
     engine = FakeEngine(fails=fails)
 
     class Between(FakeEngine):
-        """While it is asked for its first outcome, the other run does everything."""
+        """An engine that waits with its first outcome until the other run has done the rest."""
 
         def run(self, trials: Iterable[Trial]) -> Iterator[tuple[Trial, Outcome]]:
             if not engine.ran:
@@ -281,14 +281,14 @@ def test_a_failed_trial_names_its_log(
 ) -> None:
     study = StudyRun(plan, make_ledger(), facts)
     study.run(FakeEngine(fails=lambda trial: trial.seed == 1), lambda *_: None, log="logs/a.jsonl")
-    outcomes = make_ledger().news("grid").values()
+    outcomes = make_ledger().new_outcomes("grid").values()
     assert {(o.status, o.log) for o in outcomes} == {("done", ""), ("failed", "logs/a.jsonl")}
     told = [record for record in caplog.records if record.levelname == "ERROR"]
     assert {record.reason for record in told} == {"ValueError: told to"}  # type: ignore[attr-defined]
     assert all(record.signature for record in told)  # type: ignore[attr-defined]
 
 
-# Blocks of a user's own, beside the paper's.
+# Blocks of a user, beside those of the paper.
 
 WIDTH = Block("width", factors=[Factor("hidden_dim", [8, 16, 512])])
 GRAPHLESS = Block("graphless", systems=["concat_mlp", "logistic"])
@@ -296,7 +296,7 @@ NAMED = Block("named", configurations={"theirs": {"hidden_dim": 8}, "mine": {"hi
 
 
 def planned(plan: Plan, *blocks: Block, run: tuple[str, ...], **changes: object) -> Plan:
-    """A plan that knows some more blocks, of which it runs those named."""
+    """Return a plan with additional blocks that runs only the named ones."""
     design = replace(plan.design, blocks={**plan.design.blocks, **{block.name: block for block in blocks}})
     return replace(plan, **{"design": design, "blocks": run, **changes})  # type: ignore[arg-type]
 
@@ -309,12 +309,12 @@ def test_blocks_that_need_no_pair_run_first(make_ledger: Make, plan: Plan, facts
     assert Counter(trial.configuration.get("system") for trial in first) == {
         **{"concat_mlp": 2, "logistic": 2, "cemobam": 12}
     }
-    # at the pair that the grid chose, with seeds that did not
+    # at the pair that the grid chose, with seeds that took no part in the choice
     assert {(trial.configuration.pair, trial.seed) for trial in then} == {(Pair(2, 1), 2), (Pair(2, 1), 3)}
     widths = Counter(trial.configuration.get("hidden_dim") for trial in then)
     assert widths == {8: 2, 16: 2, 512: 2}
     assert plan.design.base.get("hidden_dim") == 16
-    assert {block: len(make_ledger().news(block)) for block in ("width", "graphless", "grid")} == {
+    assert {block: len(make_ledger().new_outcomes(block)) for block in ("width", "graphless", "grid")} == {
         **{"width": 6, "graphless": 4, "grid": 12}
     }
 
@@ -330,7 +330,7 @@ def test_what_blocks_share_under_other_names_is_trained_once_and_recorded_in_eac
     study.run(engine, lambda trial, _: heard.append(trial))
     assert len(engine.ran) == len(heard) == 8
     assert study.counts() == (8, 8)
-    assert {block: len(make_ledger().news(block)) for block in ("width", "named")} == {"width": 6, "named": 4}
+    assert {block: len(make_ledger().new_outcomes(block)) for block in ("width", "named")} == {"width": 6, "named": 4}
     place = make_ledger().storage
     params = [one.params for one in optuna.load_study(study_name="demo/named", storage=place).trials]
     assert {(one["profile"], one["seed"]) for one in params} == {(n, s) for n in ("theirs", "mine") for s in (0, 1)}
@@ -349,7 +349,7 @@ def test_a_failure_in_one_block_is_made_good_in_all_that_share_the_trial(
     assert run(asked, make_ledger(), facts, engine).counts() == (8, 8)
     assert len(engine.ran) == 2
     for block in ("width", "named"):
-        assert {outcome.status for outcome in make_ledger().news(block).values()} == {"done"}
+        assert {outcome.status for outcome in make_ledger().new_outcomes(block).values()} == {"done"}
 
 
 def test_the_pair_is_given_chosen_or_the_usual_one(make_ledger: Make, plan: Plan, facts: StudyFacts) -> None:
@@ -361,13 +361,13 @@ def test_the_pair_is_given_chosen_or_the_usual_one(make_ledger: Make, plan: Plan
     assert {trial.configuration.pair for trial in engine.ran} == {Pair(5, 4)}
     with_grid = replace(own, blocks=("width", "grid"))
     waits = StudyRun(with_grid, make_ledger(), facts)
-    assert (waits.pair(), waits.pair_from) == (None, "chosen")  # what chooses is to be run: it is waited for
+    assert (waits.pair(), waits.pair_from) == (None, "chosen")  # the choosing block will run, so the others wait for it
     assert waits.trials("width") == []
     given = StudyRun(replace(with_grid, at=Pair(1, 1)), make_ledger(), facts)
     assert (given.pair(), given.pair_from) == (Pair(1, 1), "given")
     run(with_grid, make_ledger(), facts, FakeEngine())
     later = StudyRun(own, make_ledger(), facts)
-    assert (later.pair(), later.pair_from) == (Pair(2, 1), "chosen")  # before, by the grid in the ledger
+    assert (later.pair(), later.pair_from) == (Pair(2, 1), "chosen")  # by the grid in the ledger, which ran before
 
 
 def test_a_study_without_a_grid_has_the_usual_pair_or_none(make_ledger: Make, plan: Plan, facts: StudyFacts) -> None:
@@ -394,7 +394,7 @@ def test_values_that_are_added_to_a_block_are_run_alone(make_ledger: Make, plan:
     engine = FakeEngine()
     assert run(larger, make_ledger(), facts, engine).counts() == (8, 8)
     assert {trial.configuration.get("hidden_dim") for trial in engine.ran} == {4}
-    # the storage may have more than is asked for
+    # the storage may have more trials than are asked for
     assert StudyRun(first, make_ledger(), facts).counts() == (6, 6)
 
 

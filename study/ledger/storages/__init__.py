@@ -1,8 +1,8 @@
-"""Where a ledger is kept: Optuna's SQL databases and its journal file, behind one narrow interface.
+"""Storages of a ledger: Optuna's SQL databases and its journal file, behind one narrow interface.
 
-Optuna's own calls take some 35 ms to add a trial and a millisecond to read one, a statement for every attribute; and
-they cannot add a trial only where it is missing. Both are done here, on the same tables and the same journal, so that
-Optuna and its dashboard read what they always did.
+Optuna's own calls take about 35 ms to add a trial and a millisecond to read one, because they run a statement for
+every attribute. They also have no way to add a trial on the condition that it is missing. This package does both on
+Optuna's own tables and journal, so Optuna and its dashboard can read the result.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from optuna.trial import FrozenTrial
 T = TypeVar("T")
 
 Board = dict[str, Any]
-"""What runs tell one another: JSON."""
+"""Messages that runs leave for one another, as JSON data."""
 
 _SECRETS = re.compile(r"(?<=://)([^:/@\s]*):\S*@|([?&](?:password|passwd|pwd|sslpassword)=)[^&\s]*")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One ended trial, as the storage has it.
+    """One ended trial in the storage.
 
     Attributes:
-        done: whether it completed; if not, it failed.
-        attributes: its user attributes.
-        curve: its intermediate values.
-        unseen: its system attributes, which no page of the dashboard shows.
+        done: Whether the trial completed. If not, it failed.
+        attributes: User attributes of the trial.
+        curve: Intermediate values of the trial.
+        unseen: System attributes of the trial, which no page of the dashboard shows.
     """
 
     done: bool
@@ -43,23 +43,23 @@ class Row:
 
 
 class Transaction(Protocol):
-    """One Optuna study while nobody else writes to it."""
+    """One Optuna study during a transaction, while no other run writes to it."""
 
     def read(self, after: int) -> tuple[list[Row], int]:
-        """The trials that ended after the one of this id, and the last one's id."""
+        """Return the ended trials whose id is larger than ``after``, and the largest id."""
         ...
 
     def add(self, trial: FrozenTrial) -> int:
-        """Add an ended trial, whole or, where the transaction fails, not at all; gives its id."""
+        """Add an ended trial and return its id. If the transaction fails, nothing is added."""
         ...
 
 
 class Storage(Protocol):
-    """A place for Optuna studies.
+    """A storage of Optuna studies.
 
     Attributes:
-        optuna: the same place as Optuna knows it.
-        shared: whether several runs may write to it at once.
+        optuna: The same storage as an Optuna object.
+        shared: Whether several runs may write to the storage at once.
     """
 
     @property
@@ -71,35 +71,35 @@ class Storage(Protocol):
         ...
 
     def read(self, study_id: int, after: int) -> tuple[list[Row], int]:
-        """As :meth:`Transaction.read`, while others write."""
+        """Read like :meth:`Transaction.read`, but without a transaction, so other runs may write meanwhile."""
         ...
 
     def transaction(self, study_id: int) -> AbstractContextManager[Transaction]:
-        """The study for this run alone, until the context is left."""
+        """Return a context in which only this run writes to the study."""
         ...
 
     def change(self, board: str, change: Callable[[Board], T]) -> T:
-        """Change what stands on a board, while nobody else does; gives what ``change`` gives."""
+        """Call ``change`` on a board while no other run changes it, and return its result."""
         ...
 
-    def lasting(self, action: Callable[[], T]) -> T:
-        """Do it, and where a server does not answer, again, until it does or minutes have gone by.
+    def retried(self, action: Callable[[], T]) -> T:
+        """Run ``action``, retrying for up to five minutes if the server does not answer.
 
         Raises:
-            LedgerFailed: the storage refuses.
+            LedgerFailed: If the storage refuses.
         """
         ...
 
 
 class LedgerFailed(Exception):
-    """The storage refused to be read or written: a full disk, a lost connection."""
+    """The storage cannot be read or written, for example because of a full disk or a lost connection."""
 
 
 def open_storage(url: str) -> Storage:
-    """The storage at a URL: one of SQLAlchemy's, or ``journal:///path/to/file``.
+    """Open the storage at a URL: a URL of SQLAlchemy, or ``journal:///path/to/file``.
 
     Raises:
-        Exception: whatever the database or the file system says against it.
+        Exception: Any error of the database or the file system.
     """
     if url.startswith("journal:///"):
         from study.ledger.storages.journal import JournalStorage  # noqa: PLC0415
@@ -111,18 +111,18 @@ def open_storage(url: str) -> Storage:
 
 
 def ledger_file(url: str) -> Path | None:
-    """The file of a storage that is one."""
+    """Return the path of a storage that is a file, or `None` for a server or a database in memory."""
     path = re.fullmatch(r"(?:sqlite|journal):///(.+)", url)
     return Path(path[1]) if path and path[1] != ":memory:" else None
 
 
 def masked(text: str) -> str:
-    """A text without the passwords of the storage URLs in it, to be printed."""
+    """Return a text with the passwords in its storage URLs masked, so that it can be printed."""
     return _SECRETS.sub(lambda found: f"{found[1]}:***@" if found[1] is not None else f"{found[2]}***", text)
 
 
 def first_line(error: BaseException) -> str:
-    """What was the matter in the first place, in the database's own words, without passwords."""
+    """Return the first line of the database's own message for the original error, without passwords."""
     while error.__cause__ is not None:
         error = error.__cause__
     return masked(str(error).strip().partition("\n")[0])

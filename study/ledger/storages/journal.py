@@ -1,4 +1,4 @@
-"""Optuna studies in a journal file: several runs at once, on a file system that all of them see."""
+"""Optuna studies in a journal file, for several runs at once on a file system that they share."""
 
 from __future__ import annotations
 
@@ -19,36 +19,38 @@ T = TypeVar("T")
 
 
 class JournalStorage:
-    """Optuna studies in a journal file, which only grows: sound on network file systems, where SQLite is not.
+    """Optuna studies in a journal file.
+
+    The file is only appended to, so it is safe on network file systems, where SQLite is not.
 
     Args:
-        path: the file; made if it is not there.
+        path: Path of the file. It is created if it does not exist.
 
     Raises:
-        Exception: whatever Optuna and the file system say against it.
+        Exception: Any error of Optuna or the file system.
     """
 
     shared = True
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
-        # Optuna's lock of the file covers one entry; this one covers reading and then writing. A run that is killed
-        # while it holds it, which is for milliseconds, holds it for so many seconds.
+        # Optuna's own lock covers one entry; this lock covers a read and the write after it. A run holds it for
+        # milliseconds. If the run is killed in that time, the lock is released after the grace period, in seconds.
         self._lock = JournalFileOpenLock(f"{path}.runs", grace_period=15)
         self.optuna = optuna.storages.JournalStorage(JournalFileBackend(path))
 
     def read(self, study_id: int, after: int) -> tuple[list[Row], int]:
-        """The trials that ended after the one of this id, and the last one's id."""
+        """Return the ended trials whose id is larger than ``after``, and the largest id."""
         return _Transaction(self.optuna, study_id).read(after)
 
     @contextmanager
     def transaction(self, study_id: int) -> Iterator[_Transaction]:
-        """The study for this run alone."""
+        """Yield the study while only this run writes to it."""
         with self._alone():
             yield _Transaction(self.optuna, study_id)
 
     def change(self, board: str, change: Callable[[Board], T]) -> T:
-        """Change what stands on a board, while nobody else does; gives what ``change`` gives."""
+        """Call ``change`` on a board while no other run changes it, and return its result."""
         path = self._path.with_name(f"{self._path.name}.boards")
 
         def changed() -> T:
@@ -59,13 +61,13 @@ class JournalStorage:
                     beside.write_text(json.dumps(boards))
                 return result
 
-        return self.lasting(changed)
+        return self.retried(changed)
 
-    def lasting(self, action: Callable[[], T]) -> T:
-        """Do it.
+    def retried(self, action: Callable[[], T]) -> T:
+        """Run ``action``. A file needs no retries: it answers or refuses at once.
 
         Raises:
-            LedgerFailed: the file system refuses.
+            LedgerFailed: If the file system refuses.
         """
         try:
             return action()
@@ -78,7 +80,7 @@ class JournalStorage:
         try:
             yield
         finally:
-            with suppress(RuntimeError):  # taken from us: this process was stopped for longer than that
+            with suppress(RuntimeError):  # another run took the lock: this process was stopped for too long
                 self._lock.release()
 
 
@@ -90,7 +92,7 @@ class _Transaction:
         self._study_id = study_id
 
     def read(self, after: int) -> tuple[list[Row], int]:
-        """The trials that ended after the one of this id, and the last one's id."""
+        """Return the ended trials whose id is larger than ``after``, and the largest id."""
         trials = [
             trial
             for trial in self._storage.get_all_trials(self._study_id, deepcopy=False)
@@ -102,5 +104,5 @@ class _Transaction:
         return rows, max((trial._trial_id for trial in trials), default=after)
 
     def add(self, trial: FrozenTrial) -> int:
-        """Add an ended trial, one entry of the journal; gives its id."""
+        """Add an ended trial as one entry of the journal, and return its id."""
         return self._storage.create_new_trial(self._study_id, template_trial=trial)

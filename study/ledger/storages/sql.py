@@ -25,7 +25,7 @@ from study.ledger.storages import Board, LedgerFailed, Row, first_line
 T = TypeVar("T")
 
 PATIENCE_S = 300
-"""How long a server may be away before a run gives up: longer than a restart takes."""
+"""Seconds that a server may not answer before a run gives up. A restart takes less time than that."""
 
 _log = logging.getLogger(__name__)
 
@@ -51,16 +51,16 @@ class SQLStorage:
     """Optuna studies in an SQL database.
 
     Args:
-        url: as SQLAlchemy takes it.
+        url: URL of the database, as SQLAlchemy takes it.
 
     Raises:
-        Exception: whatever SQLAlchemy, Optuna or the database say against it.
+        Exception: Any error of SQLAlchemy, Optuna or the database.
     """
 
     def __init__(self, url: str) -> None:
         self.shared = not url.startswith("sqlite")
         options: dict[str, Any] = {"pool_pre_ping": True} if self.shared else {}
-        # Two runs that open a new database at once both make its tables, and one of them is told that they exist.
+        # If two runs open a new database at once, both create its tables, and one of them fails because they exist.
         for attempt in tenacity.Retrying(
             retry=tenacity.retry_if_exception_type((IntegrityError, sa.exc.ProgrammingError)),
             stop=tenacity.stop_after_attempt(3),
@@ -71,54 +71,54 @@ class SQLStorage:
                 self.optuna = RDBStorage(url, engine_kwargs=dict(options))
                 if self.shared:
                     _BOARDS.create(self.optuna.engine, checkfirst=True)
-        weakref.finalize(self, self.optuna.engine.dispose)  # a server counts its connections
+        weakref.finalize(self, self.optuna.engine.dispose)  # a server limits the number of connections
 
     def read(self, study_id: int, after: int) -> tuple[list[Row], int]:
-        """The trials that ended after the one of this id, and the last one's id."""
+        """Return the ended trials whose id is larger than ``after``, and the largest id."""
         with self.optuna.engine.connect() as connection:
             return _Transaction(connection, study_id).read(after)
 
     @contextmanager
     def transaction(self, study_id: int) -> Iterator[_Transaction]:
-        """The study for this run alone: its row stays locked, as when Optuna itself adds a trial."""
+        """Yield the study while its row is locked, so only this run writes to it. Optuna locks it in the same way."""
         with self.optuna.engine.begin() as connection:
             connection.execute(sa.select(_STUDIES.c.study_id).where(_STUDIES.c.study_id == study_id).with_for_update())
             yield _Transaction(connection, study_id)
 
     def change(self, board: str, change: Callable[[Board], T]) -> T:
-        """Change what stands on a board, while nobody else does; gives what ``change`` gives."""
+        """Call ``change`` on a board while no other run changes it, and return its result."""
 
         def changed() -> T:
             with self.optuna.engine.begin() as connection:
-                here = _BOARDS.c.name == board
-                found = connection.scalar(sa.select(_BOARDS.c.content).where(here).with_for_update())
+                is_board = _BOARDS.c.name == board
+                found = connection.scalar(sa.select(_BOARDS.c.content).where(is_board).with_for_update())
                 content: Board = json.loads(found) if found else {}
                 result = change(content)
                 written = {"content": json.dumps(content)}
                 if found is None:
                     connection.execute(sa.insert(_BOARDS).values(name=board, **written))
                 else:
-                    connection.execute(sa.update(_BOARDS).where(here).values(written))
+                    connection.execute(sa.update(_BOARDS).where(is_board).values(written))
                 return result
 
-        return self.lasting(changed)
+        return self.retried(changed)
 
-    def lasting(self, action: Callable[[], T]) -> T:
-        """Do it, and where a server does not answer, again, until it does or five minutes have gone by.
+    def retried(self, action: Callable[[], T]) -> T:
+        """Run ``action``, retrying for up to five minutes if the server does not answer.
 
-        What is done must be sound when done twice: a connection that is lost during a commit does not say whether it
-        came through.
+        It must be safe to run ``action`` twice: if the connection is lost during a commit, nobody knows whether the
+        commit succeeded.
 
         Raises:
-            LedgerFailed: the database refuses.
+            LedgerFailed: If the database refuses.
         """
-        # A file answers or refuses; a row that two runs insert at once is there for the one that tries again.
-        again = (OperationalError, InterfaceError, StorageInternalError, IntegrityError) if self.shared else ()
+        # SQLite answers or refuses at once. If two runs insert the same row, one fails; its retry finds the row.
+        temporary = (OperationalError, InterfaceError, StorageInternalError, IntegrityError) if self.shared else ()
         retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(again),
+            retry=tenacity.retry_if_exception_type(temporary),
             stop=tenacity.stop_after_delay(PATIENCE_S),
             wait=tenacity.wait_exponential(multiplier=0.1, max=10),
-            before_sleep=_tell,
+            before_sleep=_warn,
             reraise=True,
         )
         try:
@@ -135,9 +135,9 @@ class _Transaction:
         self._study_id = study_id
 
     def read(self, after: int) -> tuple[list[Row], int]:
-        """The trials that ended after the one of this id, and the last one's id.
+        """Return the ended trials whose id is larger than ``after``, and the largest id.
 
-        Trials of one study are added one after another, so none with a smaller id appears later.
+        Trials of one study are added one after another, so none with a smaller id can appear later.
         """
         wanted = sa.and_(_TRIALS.c.study_id == self._study_id, _TRIALS.c.trial_id > after)
         execute = self._connection.execute
@@ -159,7 +159,7 @@ class _Transaction:
         return rows, max(states)
 
     def add(self, trial: FrozenTrial) -> int:
-        """Add an ended trial to Optuna's tables, a statement for each of them; gives its id."""
+        """Add an ended trial to Optuna's tables, with one statement per table, and return its id."""
         execute = self._connection.execute
         assert trial.datetime_start
         assert trial.datetime_complete
@@ -173,7 +173,7 @@ class _Transaction:
         )
         assert inserted.inserted_primary_key
         trial_id: int = inserted.inserted_primary_key[0]
-        # The number of trials before it, which Optuna counts: they are numbered one after another.
+        # Optuna numbers the trials of a study from 0, so the number of a trial is that of the one before it plus 1.
         others = sa.select(_TRIALS.c.number).where(_TRIALS.c.study_id == self._study_id, _TRIALS.c.trial_id < trial_id)
         last = self._connection.scalar(others.order_by(_TRIALS.c.trial_id.desc()).limit(1))
         execute(sa.update(_TRIALS).where(_TRIALS.c.trial_id == trial_id).values(number=0 if last is None else last + 1))
@@ -190,8 +190,8 @@ class _Transaction:
             for name, distribution in trial.distributions.items()
         ]
         attributes, unseen = (
-            [{"trial_id": trial_id, "key": key, "value_json": json.dumps(value)} for key, value in of.items()]
-            for of in (trial.user_attrs, trial.system_attrs)
+            [{"trial_id": trial_id, "key": key, "value_json": json.dumps(value)} for key, value in kept.items()]
+            for kept in (trial.user_attrs, trial.system_attrs)
         )
         stored = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr
         steps = [
@@ -205,10 +205,10 @@ class _Transaction:
 
 
 def _utc(local: datetime) -> datetime:
-    """As Optuna stores a moment."""
+    """Return a local time in UTC without a time zone, as Optuna stores it."""
     return local.astimezone(UTC).replace(tzinfo=None)
 
 
-def _tell(state: tenacity.RetryCallState) -> None:
+def _warn(state: tenacity.RetryCallState) -> None:
     if (error := state.outcome and state.outcome.exception()) and not isinstance(error, IntegrityError):
-        _log.warning("the ledger's server does not answer (%s); trying again", first_line(error))
+        _log.warning("the server of the ledger does not answer (%s); trying again", first_line(error))

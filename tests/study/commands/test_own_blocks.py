@@ -48,13 +48,13 @@ def names(database: str = "results/demo/study.db") -> list[str]:
     ("arguments", "message"),
     [
         ("--vary hiden_dim=8,16", "block 'hiden_dim': cemobam has no setting 'hiden_dim'; did you mean hidden_dim?"),
-        ("--vary depth=1,2", "cemobam has no setting 'depth'; there are batch_norm, cbam_kernel,"),
+        ("--vary depth=1,2", "cemobam has no setting 'depth'; choose from batch_norm, cbam_kernel,"),
         ("--vary hidden_dim", "--vary: 'hidden_dim' is not a variation; write KEY=V1,V2, as hidden_dim=128,256"),
         ("--vary hidden_dim=", "--vary: 'hidden_dim=' is not a variation"),
         ("--vary hidden_dim=8,,16", "--vary: 'hidden_dim=8,,16' is not a variation"),
         ("--vary hidden_dim=8,16,8", "--vary: 'hidden_dim=8,16,8' names 8 twice; write each once"),
-        ("--vary lr=0.001,1e-3", "factor lr: 0.001 is named twice"),
-        ("--vary hidden_dim=8,wide", "its values must be all numbers, all names, or True and False: [8, 'wide']"),
+        ("--vary lr=0.001,1e-3", "factor lr: the value 0.001 is given twice"),
+        ("--vary hidden_dim=8,wide", "its values must be all numbers, all names, or True and False, not [8, 'wide']"),
         ("--vary hidden_dim=0,8", "hidden_dim=0 must be a whole number of at least 1"),
         ("--vary hidden_dim=8,10", "hidden_dim=10 must be a multiple of heads=4"),
         ("--vary dropout=0.1,1.5", "dropout=1.5 must be less than 1"),
@@ -120,7 +120,7 @@ for words in sys.argv[1:]:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("blocks = 3", "study.py: defines no blocks; write: blocks = [Block(...), ...]"),
+        ("blocks = 3", "study.py: the file defines no blocks; write: blocks = [Block(...), ...]"),
         ("import nothing_of_the_sort", "study.py, line 1: ModuleNotFoundError: No module named 'nothing_of_the_sort'"),
         (
             "from study import Block, Factor\nblocks = [Block('trials', factors=[Factor('lr', [1e-3])])]",

@@ -1,4 +1,4 @@
-"""Signatures: what a trial is known by."""
+"""Signatures, which identify trials."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def uncached() -> Iterator[None]:
 
 
 def other_value(default: Any, hint: str) -> Any:
-    """A value of a setting that is not its default."""
+    """Return a value of a setting that is not its default."""
     if isinstance(default, bool):
         return not default
     if isinstance(default, str):
@@ -104,19 +104,19 @@ def test_a_system_without_a_graph_has_one_signature_whatever_k() -> None:
     for name in ("concat_mlp", "logistic"):
         assert len({signature({"system": name}, Pair(a, t)) for a in (1, 5, 9) for t in (1, 5)}) == 1
         assert signature({"system": name, "k_audio": 3, "gather_from": "choosers"}) == signature({"system": name})
-    # its training is in it where it has one
+    # the signature includes the training if the system has one
     assert signature({"system": "concat_mlp", "lr": 1}) != signature({"system": "concat_mlp"})
     assert signature({"system": "logistic", "lr": 1}) == signature({"system": "logistic"})
 
 
 def test_a_signature_is_the_same_in_every_process_and_release() -> None:
-    # Ledgers of users depend on it: if this changes without a change of METHOD_VERSION, they would run all again.
+    # Users' ledgers depend on it: if this changes without a change of METHOD_VERSION, all their trials run again.
     trial = replace(TRIAL, seed=3, configuration=replace(BASE, graph=GraphConfig(k_audio=8, k_text=7)))
     assert trial.signature("0123456789abcdef") == "29c48bbf8bfdb5b1"
 
 
 def grown(kind: type[Any], **more: Any) -> type[Any]:
-    """The same class a release later, with more settings, of name and version as it was."""
+    """Return the same class one release later: with more settings, and the same name and version."""
     new = [(name, type(value), field(default=value)) for name, value in more.items()]
     made = make_dataclass(kind.__name__, new, bases=(kind,), frozen=True, kw_only=True)
     made.__module__ = kind.__module__
@@ -142,7 +142,7 @@ def test_a_new_setting_with_a_default_re_signs_nothing(monkeypatch: pytest.Monke
 
 
 def test_another_default_of_a_setting_is_seen(uncached: None) -> None:
-    """Whoever changes a default changes numbers: the settings of before are no longer the defaults, and are told."""
+    """A new default changes results. The old default is then a setting like any other, and is in the signature."""
 
     @dataclass(frozen=True, kw_only=True)
     class Later(ConcatMLP):
@@ -171,7 +171,7 @@ def test_the_content_of_a_users_file_and_the_class_are_in_the_signature_and_its_
 
 
 def test_equal_numbers_of_two_types_are_one_value(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where a default is a whole number, as users write it."""
+    """This also holds if a user writes a default as a whole number."""
 
     @dataclass(frozen=True, kw_only=True)
     class Mine(NeuralSystem):
@@ -219,7 +219,7 @@ def test_equal_configurations_have_equal_signatures_and_no_others(
     one: dict[str, Any], other: dict[str, Any], seed: int, more: int
 ) -> None:
     made = [replace(DESIGN.configuration(changes, ANY_PAIR), profile="") for changes in (one, other)]
-    # the other from the first, change by change, and in another order
+    # make the second from the first one change at a time, in another order
     by_steps = made[0]
     for name, value in reversed({**made[1].settings(), **{}}.items()):
         by_steps = by_steps.having({name: value})

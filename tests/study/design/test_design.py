@@ -63,7 +63,7 @@ def test_the_gaps_are_all_that_the_profiles_differ_in() -> None:
             told |= choices[side]
         same = {name: told.pop(name) for name in set(told) - set(differs)}
         assert told == differs
-        # said of both for its own sake: it takes part in a schedule of its gap alone
+        # added to both, because this setting only matters together with another setting of its gap
         assert all(choices[0].get(name, 0) == choices[1].get(name, 0) for choices in GAPS.values() for name in same)
 
 
@@ -110,7 +110,7 @@ def test_settings_go_to_whichever_part_has_them() -> None:
     assert (one.get("gather_from"), one.pair) == ("choosers", Pair(8, 4))
     assert one.get("nothing") is None
     assert (one.get("system"), one.get("profile")) == ("cemobam", "paper")
-    # what a block changes comes before what the study changes; together they must be sound, not each by itself
+    # changes of a block override those of the study; only the combination must be valid
     assert replace(PAPERS, settings={"heads": 3}).configuration({"hidden_dim": 9}, ANY_PAIR).get("heads") == 3
 
 
@@ -163,7 +163,7 @@ def test_what_uses_no_graph_is_trained_once_and_what_is_fitted_has_no_training()
     (mlp,), (logistic,) = of["concat_mlp"], of["logistic"]
     assert (mlp.graph, mlp.pair, mlp.get("k_audio"), mlp.get("epochs")) == (None, None, None, 100)
     assert (logistic.graph, logistic.training, logistic.get("lr")) == (None, None, None)
-    # alone, it is what the grid comes to
+    # a system without a graph has one configuration in the whole grid
     assert len(Design(blocks={"grid": paper.grid}, system="concat_mlp").configurations("grid", ANY_PAIR)) == 1
 
 
@@ -171,7 +171,7 @@ def test_what_uses_no_graph_is_trained_once_and_what_is_fitted_has_no_training()
     ("changes", "said"),
     [
         ({"factors": [Factor("hiden_dim", [8])]}, "cemobam has no setting 'hiden_dim'; did you mean hidden_dim?"),
-        ({"factors": [Factor("zzz", [8])]}, "cemobam has no setting 'zzz'; there are batch_norm, cbam_kernel"),
+        ({"factors": [Factor("zzz", [8])]}, "cemobam has no setting 'zzz'; choose from batch_norm, cbam_kernel"),
         ({"factors": [Factor("seed", [8])]}, "cemobam has no setting 'seed'"),
         ({"factors": [Factor("hidden_dim", [-8])]}, "hidden_dim=-8 must be a whole number"),
         ({"factors": [Factor("heads", [3])]}, "hidden_dim=512 must be a multiple of heads=3"),
@@ -239,7 +239,7 @@ def test_systems_in_files_are_told_apart(tmp_path: Path, monkeypatch: pytest.Mon
         with pytest.raises(InputError, match=r"block 'x': gru\.py:GRU and .*gru\.py:GRU have the same name; rename"):
             design(Block("x", systems=["gru.py:GRU", other])).configurations("x", ANY_PAIR)
     Path("gru.py").write_text(f"# edited\n{GRU}")
-    # a study goes on with what it began with, and a new one takes what is there
+    # a running study keeps the file that it began with; a new study reads the current one
     assert study.configurations("x", Pair(3, 3))[1] == made[1]
     assert design(study.blocks["x"]).configurations("x", Pair(3, 3))[1] != made[1]
 

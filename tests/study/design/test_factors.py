@@ -11,12 +11,12 @@ from study import Factor
 @pytest.mark.parametrize(
     ("name", "values", "said"),
     [
-        ("lr", [], "factor lr: it has no value"),
-        ("lr", [1, 2, 1.0], "factor lr: 1.0 is named twice"),
-        ("lr", [1, "a"], "all numbers, all names, or True and False: [1, 'a']"),
+        ("lr", [], "factor lr: give it at least one value"),
+        ("lr", [1, 2, 1.0], "factor lr: the value 1.0 is given twice"),
+        ("lr", [1, "a"], "all numbers, all names, or True and False, not [1, 'a']"),
         ("lr", [True, 2], "all numbers, all names, or True and False"),
         ("deep", [True, "no"], "all numbers, all names, or True and False"),
-        ("lr", [None], "all numbers, all names, or True and False: [None]"),
+        ("lr", [None], "all numbers, all names, or True and False, not [None]"),
         ("lr", [[1], [2]], "all numbers, all names, or True and False"),
         ("fusion", "min", "factor fusion: its values must be a list, not 'min'"),
         ("lr", 3, "factor lr: its values must be a list, not 3"),

@@ -55,24 +55,24 @@ def test_it_lists_the_papers_blocks_and_its_own(in_folder: Path) -> None:
         ("raise ValueError('x' * 10_000)", f"mine_study.py, line 2: ValueError: {'x' * 300}"),
         (
             'blocks = [\n    Block("a", factors=[Factor("lr", [1])]),\n    Block("b", factors=[Factor("lr", [])]),\n]',
-            "mine_study.py, line 4: factor lr: it has no value",
+            "mine_study.py, line 4: factor lr: give it at least one value",
         ),
         (
             'blocks = [Block("a b", factors=[Factor("lr", [1])])]',
-            "mine_study.py, line 2: block 'a b': its name must be",
+            "mine_study.py, line 2: block 'a b': a block's name must",
         ),
-        ("", "mine_study.py: defines no blocks; write: blocks = [Block(...), ...]"),
-        ("blocks = []", "mine_study.py: defines no blocks"),
-        ('blocks = Block("a", factors=[Factor("lr", [1])])', "mine_study.py: defines no blocks"),
+        ("", "mine_study.py: the file defines no blocks; write: blocks = [Block(...), ...]"),
+        ("blocks = []", "mine_study.py: the file defines no blocks"),
+        ('blocks = Block("a", factors=[Factor("lr", [1])])', "mine_study.py: the file defines no blocks"),
         ("blocks = ['grid']", "mine_study.py: 'grid' in blocks is not a Block"),
         ("blocks = [papers.cemobam.blocks]", "in blocks is not a Block"),
-        ("blocks = 2 * papers.cemobam.blocks[:1]", "mine_study.py: two blocks are called 'grid'; give each a name of"),
+        ("blocks = 2 * papers.cemobam.blocks[:1]", "mine_study.py: two blocks are called 'grid'; give each block"),
         (
             "from dataclasses import replace\ngrid = papers.cemobam.blocks[0]\nblocks = [grid, replace(grid, name='b')]",  # noqa: E501
-            "mine_study.py: several blocks choose the pair of K; one can",
+            "mine_study.py: several blocks choose the pair of K; set chooses=True in one",
         ),
-        ("raise SystemExit(3)", "mine_study.py: ends the program; a study file only defines blocks"),
-        ("import sys\nsys.exit()", "mine_study.py: ends the program"),
+        ("raise SystemExit(3)", "mine_study.py: the file ends the program; a study file must only define blocks"),
+        ("import sys\nsys.exit()", "mine_study.py: the file ends the program"),
     ],
 )
 def test_a_mistake_is_told_with_its_line(in_folder: Path, text: str, said: str) -> None:

@@ -1,4 +1,4 @@
-"""Tuning: which configurations are tried, whatever the engine and however often it is asked."""
+"""Tuning: the configurations that are tried, which depend neither on the engine nor on the number of calls."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SPACE: Space = {
 
 @dataclass(frozen=True, kw_only=True)
 class Tuned(NeuralSystem):
-    """A system with a space of its own."""
+    """A system with its own search space."""
 
     search: ClassVar[Space] = SPACE
     hidden_dim: int = 16
@@ -40,7 +40,7 @@ class Tuned(NeuralSystem):
 
 @dataclass(frozen=True, kw_only=True)
 class Plain(Tuned):
-    """One that names no space."""
+    """A system without its own search space."""
 
     search: ClassVar[Space] = {}
 
@@ -73,7 +73,7 @@ def test_they_fill_the_space_evenly() -> None:
     assert [sum((decades >= low) & (decades < low + 1)) for low in (-4, -3, -2)] == pytest.approx([64 / 3] * 3, abs=2)
     unit = np.column_stack([(decades + 4) / 3, [float(one["dropout"]) / 0.5 for one in others]]).clip(0, 1)
     luck = [qmc.discrepancy(np.random.default_rng(i).random(unit.shape)) for i in range(20)]
-    assert qmc.discrepancy(unit) < min(luck)  # no random draw of twenty is as even
+    assert qmc.discrepancy(unit) < min(luck)  # none of twenty random draws is as even
 
 
 def test_a_larger_budget_goes_on_where_a_smaller_one_ends() -> None:
@@ -90,7 +90,7 @@ def test_another_process_draws_the_same() -> None:
     said = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(2)]
     here = Tuning(systems={"concat_mlp": system_class("concat_mlp")}, budget=9).block("concat_mlp")
     assert said[0].stdout.strip() == said[1].stdout.strip() == str(list(here.configurations.values()))
-    assert said[0].stderr == ""  # no warning of Optuna's
+    assert said[0].stderr == ""  # Optuna prints no warning
 
 
 def test_what_the_user_pins_is_not_tuned() -> None:
@@ -116,18 +116,18 @@ def test_a_small_space_is_tried_once() -> None:
 
 
 def peak(changes: Changes) -> float:
-    """A score whose best is at a learning rate of 0.01."""
+    """Return a score that is best at a learning rate of 0.01."""
     return 1 - abs(np.log10(float(changes.get("lr", 1e-4))) + 2) / 3
 
 
 def rounds(budget: int, fails: int = -1) -> list[Changes]:
-    """The configurations of all rounds of TPE."""
-    of, known = tuning(budget, "tpe"), list(tuning(budget, "tpe").block("x").configurations.values())
+    """Return the configurations of all rounds of TPE."""
+    tuned, known = tuning(budget, "tpe"), list(tuning(budget, "tpe").block("x").configurations.values())
     sizes = [len(known)]
-    while of.goes_on("x", len(known)):
+    while tuned.goes_on("x", len(known)):
         scores = [None if i == fails else peak(one) for i, one in enumerate(known)]
-        grown = list(of.block("x", list(zip(known, scores, strict=True))).configurations.values())
-        assert grown[: len(known)] == known  # what was tried stays
+        grown = list(tuned.block("x", list(zip(known, scores, strict=True))).configurations.values())
+        assert grown[: len(known)] == known  # configurations that were tried stay
         sizes.append(len(grown))
         known = grown
     assert sizes[-1] == budget
@@ -152,7 +152,7 @@ def test_its_block_is_of_the_system_and_has_no_comparisons() -> None:
     block = tuning(4).block("x")
     assert block.name == "tune-tuned" or block.name.startswith("tune-")
     assert not block.compared
-    assert block.told == tuple(SPACE)
+    assert block.varied == tuple(SPACE)
     assert block_name("tpe", "mine.py:MyModel") == "tpe-mine-MyModel"
     assert len(block_name("sobol", f"{'x' * 60}.py:A")) <= 41
 

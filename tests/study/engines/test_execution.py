@@ -1,4 +1,4 @@
-"""Groups of trials: which are formed, and what a worker does with one that is too large or fails."""
+"""Groups of trials: how they are formed, and how a worker treats a group that is too large or fails."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_groups_keep_the_order_and_hold_trials_of_one_kind(trials: list[Trial], 
         assert 1 <= len(group) <= at_most
         assert len({(t.fold, at_one_pair(t.configuration)) for t in group}) == 1
     kinds = [at_one_pair(group[0].configuration) for group in made]
-    for i, group in enumerate(made[:-1]):  # none could have been larger
+    for i, group in enumerate(made[:-1]):  # no group could have been larger
         assert len(group) == at_most or kinds[i] != kinds[i + 1]
 
 
@@ -117,7 +117,7 @@ def test_a_group_too_large_for_the_memory_is_halved_and_the_worker_remembers(
     assert tried == [12, 6, 3, 3, 3, 3]
     assert outcomes.keys() == set(GRID)
     assert all(outcome.status == "done" for outcome in outcomes.values())
-    assert "12 trials at once are too many for cpu" in caplog.text
+    assert "cpu has too little memory for 12 trials at once" in caplog.text
 
 
 def test_of_one_trial_too_large_the_worker_dies(data: StudyData, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,11 +183,11 @@ def test_a_trial_of_a_group_that_diverges_fails_alone(data: StudyData, monkeypat
     assert outcomes[1].reason == "TrainingDiverged: the training loss is nan at epoch 1"
 
 
-# The paper's own study, and blocks of a user's: what a GPU's worker is given at once.
+# The groups that a worker on a GPU gets, for the paper's study and for a user's blocks.
 
 
 def counted(design: Design, block: str) -> tuple[int, int]:
-    """How many groups a block's trials make as they come, and sorted by stack."""
+    """Return the number of groups of a block's trials in their own order, and sorted by stack."""
     trials = design.trials(block, Pair(8, 7))
     ordered = by_stack(trials)
     assert sorted(map(repr, ordered)) == sorted(map(repr, trials))
@@ -202,7 +202,7 @@ def test_by_stack_brings_the_seeds_of_a_configuration_together() -> None:
     assert counted(FIVE, "ablation") == (15, 3)
     assert counted(FIVE, "grid") == (16, 16)  # 500 in groups of 32, whatever the order
     plateau = {one.profile for one in FIVE.configurations("gaps", ANY_PAIR) if one.get("schedule") == "plateau"}
-    assert len(plateau) == 1 + 10  # a rate of its own each: never two at once
+    assert len(plateau) == 1 + 10  # each has its own learning rate, so two are never in one group
     assert counted(FIVE, "gaps") == (110, 11 + 5 * 11)
 
 
@@ -226,7 +226,7 @@ def test_groups_of_a_users_block(block: Block, expected: tuple[int, int]) -> Non
 
 @pytest.mark.parametrize("in_group", [1, 3])
 def test_an_outcome_has_what_its_trial_predicted(data: StudyData, in_group: int) -> None:
-    """Whether it is trained alone or in a stack."""
+    """This holds for a trial that is trained alone and for trials in a stack."""
     labels = data.folds[0].test.labels
     outcomes = Attempts(data, "cpu").attempt(tuple(GRID[:in_group]))
     assert len(outcomes) == in_group

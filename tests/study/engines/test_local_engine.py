@@ -37,7 +37,7 @@ def test_the_numbers_are_those_of_a_trial_alone(data: StudyData, workers: int) -
     with LocalEngine(data, ["cpu"] * workers) as engine:
         outcomes = dict(engine.run(TRIALS))
         assert list(engine.run([])) == []
-        again = dict(engine.run(TRIALS[:1]))  # the workers are still there
+        again = dict(engine.run(TRIALS[:1]))  # by the same workers
     assert outcomes.keys() == set(TRIALS)
     for trial in TRIALS:
         (alone,) = execute((trial,), data, "cpu")
@@ -47,7 +47,7 @@ def test_the_numbers_are_those_of_a_trial_alone(data: StudyData, workers: int) -
 
 
 def _workers() -> list[psutil.Process]:
-    """Living grandchildren: workers are children of the fork server."""
+    """Return the living grandchildren, because workers are children of the fork server."""
     return [
         child
         for server in psutil.Process().children()
@@ -58,7 +58,7 @@ def _workers() -> list[psutil.Process]:
 
 
 def told(ask: Callable[[], Any], otherwise: Any) -> Any:
-    """What the system tells of a process, which may end while it is asked."""
+    """Return an answer of the system about a process, or ``otherwise`` if the process has just ended."""
     try:
         return ask()
     except psutil.Error:
@@ -82,7 +82,7 @@ FAILURES = [
     ("killed", 2, r"its worker was killed 2 times (SIGKILL: often out of memory; try fewer --workers)"),
     ("exits", 2, "its worker died 2 times (exit status 3)"),
     ("raises", 1, "ValueError: no such"),
-    ("hangs", 1, "ran past --trial-timeout 10 s"),
+    ("hangs", 1, "took longer than --trial-timeout 10 s"),
 ]
 
 
@@ -109,7 +109,7 @@ def test_a_trial_that_cannot_be_run_fails_alone_with_its_reason(
 def test_a_group_of_which_one_does_harm_is_done_but_for_that_one(
     data: StudyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: str, tries: int, reason: str
 ) -> None:
-    """Groups as a GPU's worker gets them, here on the CPU."""
+    """The CPU runs groups here like those of a worker on a GPU."""
     monkeypatch.setattr(local, "at_once", lambda device: 3)
     faulty: Any = Faulty(data, tmp_path, {HARMED: harm})
     with LocalEngine(faulty, ["cpu"] * 2, trial_timeout=10 if harm == "hangs" else None) as engine:

@@ -145,7 +145,7 @@ def test_features_that_do_not_fit_are_named(
         predict(model, path), capsys
     )
     assert "leave it out with --model" in said(predict(model, path, "--k-audio", "3"), capsys)
-    assert "holds no kept model" in said(predict(tmp_path, path), capsys)
+    assert "there is no model in this folder" in said(predict(tmp_path, path), capsys)
     assert not (tmp_path / "out.csv").exists()
 
 
@@ -164,15 +164,15 @@ def changed(content: Any, path: str, value: Any) -> Any:
 @pytest.mark.parametrize(
     ("where", "value", "message"),
     [
-        ("format", 1, "format is 1, this release reads 4; keep the model again"),
+        ("format", 1, "format is 1, but this release reads 4; run the study"),
         ("format", None, "format is None"),
-        ("utterances", None, "utterances must say how many are in train, val, test"),
-        ("utterances", 24, "utterances must say how many are in train, val, test"),
-        ("utterances.test", None, "utterances must say how many are in train, val, test"),
-        ("utterances.test", 0, "utterances of test are '0', not a whole number of at least 1"),
-        ("utterances.val", True, "utterances of val are 'True'"),
-        ("utterances.test", "24", "utterances of test are '24'"),
-        ("utterances.test", 24.5, "utterances of test are '24.5'"),
+        ("utterances", None, "utterances must give the number of utterances of train, val, test"),
+        ("utterances", 24, "utterances must give the number of utterances of train, val, test"),
+        ("utterances.test", None, "utterances must give the number of utterances of train, val, test"),
+        ("utterances.test", 0, "utterances of test is '0', not a whole number of at least 1"),
+        ("utterances.val", True, "utterances of val is 'True'"),
+        ("utterances.test", "24", "utterances of test is '24'"),
+        ("utterances.test", 24.5, "utterances of test is '24.5'"),
         ("choices", None, "choices must have the settings of this release"),
         ("choices.heads", None, "'heads' does not fit"),
         ("choices.extra", 1, "'extra' does not fit"),
@@ -183,15 +183,15 @@ def changed(content: Any, path: str, value: Any) -> Any:
         ("choices.dropout", "x", "dropout='x' is not float"),
         ("choices.fusion", ["min"], "is not one of cls, min"),
         ("choices.fusion", "sum", "fusion='sum' is not one of"),
-        ("choices.hidden_dim", 16, "where config.json asks for"),
-        ("choices.modules", "no_xcbam", "is no part of the model"),
+        ("choices.hidden_dim", 16, "but config.json asks for"),
+        ("choices.modules", "no_xcbam", "is not part of the model"),
         ("graph.evaluation_graph", "mine", "evaluation_graph='mine' is not one of own, anchored, joint"),
         ("graph.ties", None, "graph must have the settings of this release ('ties' does not fit)"),
         ("graph.evaluation_size", 3, "evaluation_size=3 is too small for K 3,2"),
-        ("graph.k_audio", 4, "'audio_nearness' is int64 (40, 3), where config.json asks for int64 (40, 4)"),
-        ("seed", -1, "seed is '-1'"),
-        ("seed", "1", "seed is '1'"),
-        ("seed", None, "seed is 'None'"),
+        ("graph.k_audio", 4, "'audio_nearness' is int64 (40, 3), but config.json asks for int64 (40, 4)"),
+        ("seed", -1, "seed must be a whole number of at least 0, not '-1'"),
+        ("seed", "1", "seed must be a whole number of at least 0, not '1'"),
+        ("seed", None, "seed must be a whole number of at least 0, not 'None'"),
         ("utterances.train", 41, "40 audio embeddings for 41 labels"),
         ("graph.gather_from", "all", "gather_from='all' is not one of"),
         ("class_names", ["a", "a", "b", "c"], "class_names must be a list of different names"),
@@ -201,23 +201,27 @@ def changed(content: Any, path: str, value: Any) -> Any:
         ("graph", [3], "graph must have the settings of this release"),
         ("graph.k_audio", 0, "k_audio=0 must be a whole number of at least 1"),
         ("graph.k_text", True, "k_text='True' is not int"),
-        ("graph.k_text", 10**9, "k_text=1000000000 is too large to be meant"),
+        ("graph.k_text", 10**9, "k_text=1000000000 is too large; at most 65536 is allowed"),
         ("sizes", None, "sizes must have the settings of this release"),
         ("sizes.audio_dim", 0, "audio_dim=0 is not at least 1"),
         ("sizes.text_dim", "12", "text_dim='12' is not int"),
         ("sizes.num_classes", 5, "4 class names for 5 classes"),
-        ("system", None, "system is 'None'"),
-        ("system", ["cemobam"], "system is"),
-        ("system", "cemobam\n", "system is"),
+        ("system", None, "system must be the name of a system, not 'None'"),
+        ("system", ["cemobam"], "system must be the name of a system"),
+        ("system", "cemobam\n", "system must be the name of a system"),
         ("system", "no_such", "no system is called 'no_such'"),
-        ("system", "../evil", "system is '../evil'"),
-        ("system", "/tmp/evil.py:Evil", "system is '/tmp/evil.py:Evil'"),
-        ("system", "evil.py:Evil()", "system is 'evil.py:Evil()'"),
-        ("system", "evil:Evil", "system is 'evil:Evil'"),
+        ("system", "../evil", "system must be the name of a system, not '../evil'"),
+        ("system", "/tmp/evil.py:Evil", "system must be the name of a system, not '/tmp/evil.py:Evil'"),
+        ("system", "evil.py:Evil()", "system must be the name of a system, not 'evil.py:Evil()'"),
+        ("system", "evil:Evil", "system must be the name of a system, not 'evil:Evil'"),
         ("system", "system", "no system is called 'system'"),
         ("system", "concat_mlp", "choices must have the settings of this release"),
-        ("system", "evil.py:Evil", "its system is evil.py:Evil, in a file that would be run; if you trust it, add"),
-        ("version", "2", "was made by another version of cemobam (another release of the tool has changed it)"),
+        (
+            "system",
+            "evil.py:Evil",
+            "system is evil.py:Evil, which is in a Python file that would be run; if you trust the file, add",
+        ),
+        ("version", "2", "was made by another version of cemobam (another release of the tool changed it)"),
         ("version", None, "was made by another version of cemobam"),
     ],
 )
@@ -242,7 +246,7 @@ def test_hostile_weights_are_told_in_one_line(model: Path, tmp_path: Path) -> No
     good = load_file(path)
     spoilt = {
         "is missing": {name: value for name, value in good.items() if name != "classifier.4.bias"},
-        "is no part of the model": {**good, "more": torch.zeros(2)},
+        "is not part of the model": {**good, "more": torch.zeros(2)},
         "is torch.float32 (3,)": {**good, "classifier.4.bias": torch.zeros(3)},
         "torch.float64": {**good, "classifier.4.bias": torch.zeros(4, dtype=torch.float64)},
         "holds NaN or infinity": {**good, "classifier.4.bias": torch.full((4,), torch.nan)},
@@ -253,7 +257,7 @@ def test_hostile_weights_are_told_in_one_line(model: Path, tmp_path: Path) -> No
             load_model(model)
         assert message in str(error.value)
         assert "model.safetensors" in str(error.value)
-    path.write_bytes(b"\x80\x04cos\nsystem\n")  # a pickle is no safetensors file, and is not run
+    path.write_bytes(b"\x80\x04cos\nsystem\n")  # a pickle is not a safetensors file, and is not run
     with pytest.raises(InputError, match="cannot be read as safetensors"):
         load_model(model)
     (model / "test_embedding.safetensors").write_bytes(b"x")
@@ -268,7 +272,7 @@ def test_models_are_kept_by_the_study_and_drawn_from(in_folder: Path, capsys: py
     before = pd.read_csv("results/demo/trials.csv")
     assert not Path("results/demo/models").exists()
     capsys.readouterr()
-    assert main([*SMALL, "--keep-models", "best"]) == 0  # the study is complete: only the chosen is trained again
+    assert main([*SMALL, "--keep-models", "best"]) == 0  # the study is complete: only the chosen model is trained again
     captured = capsys.readouterr()
     assert "2 models are kept, such as results" in captured.out
     assert "not the same" not in captured.err
@@ -397,7 +401,7 @@ def test_sequences_of_another_length_are_labelled_one_by_one(tmp_path: Path, mak
         (lambda x: x.pop("edge_index"), "'edge_index' is missing"),
         (lambda x: x.update(more=torch.zeros(1)), "'more' does not belong there"),
         (lambda x: x["edge_index"].fill_(40), "'edge_index' is int64 (2, "),
-        (lambda x: x["edge_index"].fill_(-1), "where config.json asks for int64 edges of 40 utterances"),
+        (lambda x: x["edge_index"].fill_(-1), "but config.json asks for int64 edges of 40 utterances"),
         (lambda x: x.update(edge_index=x["edge_index"][:1]), "'edge_index' is int64 (1, "),
         (lambda x: x.update(edge_index=x["edge_index"].float()), "'edge_index' is float32"),
         (lambda x: x.update(audio=x["audio"][:, :5].contiguous()), "asks for embeddings of 12 numbers"),
@@ -426,7 +430,7 @@ def test_more_neighbours_than_training_utterances_are_refused(model: Path) -> No
     save_file(tensors, model / "train.safetensors")
     content = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(changed(content, "graph.k_audio", 40)))
-    with pytest.raises(InputError, match=r"'audio_nearness' is int64 \(40, 40\), where config\.json asks for"):
+    with pytest.raises(InputError, match=r"'audio_nearness' is int64 \(40, 40\), but config\.json asks for"):
         load_model(model)
 
 
@@ -441,7 +445,7 @@ def test_the_size_of_a_kept_model_is_known_before(model: Path, small_fold: Fold)
     configuration = trial_of().configuration
     size = size_in_bytes(configuration.system, configuration.graph, small_fold.train)
     files = sum((model / name).stat().st_size for name in ("model.safetensors", "train.safetensors"))
-    assert 0.8 * size < files < 1.5 * size  # at this size the files' heads count
+    assert 0.8 * size < files < 1.5 * size  # at this size, the headers of the files matter
     assert size_in_bytes(configuration.system, None, small_fold.train) < size
 
 
@@ -458,14 +462,14 @@ def test_a_model_of_another_format_or_without_its_weights_is_not_kept(model: Pat
     assert not keeping.has(trial)
 
 
-# Other systems than CemoBAM: the tool's own, and a user's.
+# Other systems than CemoBAM: the tool's own and a user's.
 
 SYSTEMS = ["cemobam", "concat_mlp", "gcn", "gatv2", "logistic", "svm", "knn", "prior", *FILES]
 
 
 @pytest.fixture
 def with_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working folder, with the users' files in it."""
+    """Return the working folder with the users' files in it."""
     monkeypatch.chdir(tmp_path)
     for name, content in FILES.items():
         Path(name.partition(":")[0]).write_text(content)
@@ -488,7 +492,7 @@ def test_a_model_of_any_system_gives_the_same_logits(small_fold: Fold, with_file
     )
     before = torch.random.get_rng_state()
     found = load_model(folder, str(folder / system) if ":" in system else None)
-    assert torch.equal(torch.random.get_rng_state(), before)  # to read a model draws nothing
+    assert torch.equal(torch.random.get_rng_state(), before)  # reading a model draws no random numbers
     with torch.no_grad():
         logits = found.model(batches["test"].inputs)
         assert torch.equal(logits, again.model(batches["test"].inputs))
@@ -512,9 +516,9 @@ def test_a_model_of_a_users_file_is_read_with_the_file_alone(
     Path("was_run").unlink()
     asked = predict(folder, with_files / "test.safetensors")
     refusals = {
-        (): f"in a file that would be run; if you trust it, add --system {folder}/gru.py:GRU",
-        ("--system", "cemobam"): "the model is of gru.py:GRU; give the file that defines it",
-        ("--system", "gru.py:Other"): "--system gru.py:Other: the model is of gru.py:GRU; give FILE.py:GRU",
+        (): f"in a Python file that would be run; if you trust the file, add --system {folder}/gru.py:GRU",
+        ("--system", "cemobam"): "the model's system is gru.py:GRU; give the file that defines it",
+        ("--system", "gru.py:Other"): "--system gru.py:Other: the model's system is gru.py:GRU; give FILE.py:GRU",
         ("--system", "nowhere.py:GRU"): "--system nowhere.py:GRU: cannot be read (No such file or directory)",
     }
     for more, message in refusals.items():
@@ -522,7 +526,7 @@ def test_a_model_of_a_users_file_is_read_with_the_file_alone(
     Path("edited.py").write_text(noisy + "# a comment\n")
     refusal = said([*asked, "--system", "edited.py:GRU"], capsys)
     assert "was made by another version of edited.py:GRU (its file was changed)" in refusal
-    assert not Path("was_run").exists()  # whatever was refused, nothing was run
+    assert not Path("was_run").exists()  # no refused file was run
     Path("renamed.py").write_text(noisy)
     for path in (folder / "gru.py", Path("gru.py"), Path("renamed.py")):
         forget_files()
@@ -535,11 +539,11 @@ def test_a_model_of_a_users_file_is_read_with_the_file_alone(
     (with_files / "theirs").mkdir()
     ours, _ = kept(small_fold, with_files / "theirs")
     asked = predict(ours, with_files / "test.safetensors", "--system", "gru.py:GRU")
-    assert "the model is of the tool's own system cemobam; leave the option out" in said(asked, capsys)
+    assert "the model's system is the tool's own cemobam; leave the option out" in said(asked, capsys)
 
 
 def forget_files() -> None:
-    """Forget the users' files that were run here, as a new process would not know them."""
+    """Forget the users' files that were run in this process, as in a new process."""
     for module in list(files._LOADED):
         del files._LOADED[module], sys.modules[module]
 
@@ -566,12 +570,13 @@ def test_a_hostile_estimator_is_told_in_one_line(small_fold: Fold, with_files: P
         path.write_bytes(content)
         with pytest.raises(InputError) as error:
             load_model(folder, given)
-        assert re.search(r"estimator\.skops: (holds .*(Untrusted|system)|cannot be read as skops)", str(error.value))
+        refusal = r"estimator\.skops: (contains .*(Untrusted|system)|cannot be read as a skops file)"
+        assert re.search(refusal, str(error.value))
         assert "\n" not in str(error.value)
         assert len(str(error.value)) < 600
     assert not Path("touched").exists()
     path.unlink()
-    with pytest.raises(InputError, match="holds no kept model"):
+    with pytest.raises(InputError, match="there is no model in this folder"):
         load_model(folder, given)
 
 

@@ -1,4 +1,4 @@
-"""Probabilities that are kept where a user asks for them."""
+"""Probabilities that are kept if a user asks for them."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_a_study_keeps_those_of_the_trials_that_it_runs(in_folder: Path, capsys:
     found = sorted((read(path).argmax(dim=1) == labels).double().mean().item() for path in files)
     assert found == pytest.approx(sorted(results.trials.loc[results.trials["seed"] == 1, "test_wa"]))
     before = pd.read_csv("results/demo/trials.csv")
-    assert main([*SMALL, "--report-only"]) == 0  # the option is of the run alone
+    assert main([*SMALL, "--report-only"]) == 0  # the option applies only to its own run
     pd.testing.assert_frame_equal(pd.read_csv("results/demo/trials.csv"), before)
 
 

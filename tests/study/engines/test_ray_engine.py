@@ -41,20 +41,22 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def process() -> Iterator[ProcessPoolExecutor]:
-    """A process that starts the cluster and joins it."""
+    """Yield a process that starts the cluster and joins it."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         yield process
 
 
 @pytest.fixture(scope="module")
 def cluster(process: ProcessPoolExecutor) -> Iterator[str]:
-    """The address of a head without cores and two nodes with one each."""
+    """Yield the address of a cluster: a head without cores and two nodes with one core each."""
     yield process.submit(start_cluster).result()
     process.submit(stop_cluster).result()
 
 
 def start_cluster(head_cores: int = 0, nodes: int = 2) -> str:
-    from ray.cluster_utils import Cluster  # after the engine, which tells Ray what it reads when it is imported
+    from ray.cluster_utils import (
+        Cluster,
+    )  # after the engine, which sets the environment variables that Ray reads when it is imported
 
     # workers import Faulty
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
@@ -91,9 +93,9 @@ def by_trial(outcomes: list[tuple[Trial, Outcome]]) -> dict[Trial, Outcome]:
 def test_the_numbers_are_those_of_a_trial_alone_whatever_the_bundles(
     process: ProcessPoolExecutor, cluster: str, data: StudyData, bundle: float, in_group: int
 ) -> None:
-    """Three in a group: as a GPU's worker gets them, here on the CPU, where they are the same but for rounding."""
+    """The CPU runs groups of three here, like a worker on a GPU. The numbers agree except for rounding."""
     found, again, ahead = process.submit(run_lazily, cluster, data, bundle=bundle, in_group=in_group).result()
-    assert max(ahead) <= 2 * in_group + in_group - 1  # those that run, and none besides but this one's group
+    assert max(ahead) <= 2 * in_group + in_group - 1  # only the running trials and the group of this one
     assert found.keys() == set(TRIALS)
     for trial in TRIALS:
         (alone,) = execute((trial,), data, "cpu")
@@ -108,7 +110,7 @@ def test_the_numbers_are_those_of_a_trial_alone_whatever_the_bundles(
 def run_lazily(
     address: str, data: StudyData, *, bundle: float, in_group: int
 ) -> tuple[dict[Trial, Outcome], dict[Trial, Outcome], list[int]]:
-    """Outcomes of all trials, of some once more, and how many trials were asked for ahead of each outcome."""
+    """Return all outcomes, those of some trials run again, and the number of trials taken before each outcome."""
     asked: list[Trial] = []
 
     def lazily() -> Iterator[Trial]:
@@ -126,7 +128,7 @@ def run_lazily(
         for pair in engine.run(lazily()):
             outcomes.append(pair)
             ahead.append(len(asked) - len(outcomes))
-        again = by_trial(list(engine.run(TRIALS[:3])))  # the workers are still there
+        again = by_trial(list(engine.run(TRIALS[:3])))  # by the same workers
     return by_trial(outcomes), again, ahead
 
 
@@ -182,7 +184,7 @@ def test_whatever_a_trial_does_to_its_worker_the_others_go_on(
         "killed once": "",
         "out of memory once": "",
         "raises": "ValueError: no such",
-        "hangs": "ran past --trial-timeout 15 s",
+        "hangs": "took longer than --trial-timeout 15 s",
     }
     assert "in folds" in harmed["raises"].traceback
     assert {outcome.status for trial, outcome in found.items() if trial not in HARMS} == {"done"}
@@ -219,7 +221,9 @@ def lose_a_node_and_then_the_head(data: StudyData) -> None:
             rest = engine.run(slow.trials("fusion", Pair(1, 1)))
             next(rest)
             cluster.head_node.kill_gcs_server()
-            with pytest.raises(InputError, match=r"the Ray cluster at [\d.:]+ has gone .*; what was recorded is kept"):
+            with pytest.raises(
+                InputError, match=r"connection to the Ray cluster at [\d.:]+ is lost .*; recorded trials are kept"
+            ):
                 list(rest)
     finally:
         stop_cluster()

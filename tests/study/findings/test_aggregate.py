@@ -14,7 +14,7 @@ from study.ledger.outcomes import METRICS, Outcome, StudyFacts
 
 
 def frame(rows: list[tuple[int, int, int, int, float]], status: str = "done") -> pd.DataFrame:
-    """Rows of k_audio, k_text, seed, fold, and one figure for every metric."""
+    """Return trials from rows of k_audio, k_text, seed, fold, and one value for all metrics."""
     return pd.DataFrame(
         [
             {"k_audio": a, "k_text": t, "seed": s, "fold": f, "status": status, **dict.fromkeys(METRICS, x)}
@@ -36,7 +36,7 @@ def test_intervals_stay_where_a_metric_can_be() -> None:
     grid = aggregate(frame([(1, 1, seed, 0, x) for seed, x in enumerate((1.0, 1.0, 0.9))]), PAIR, 1)
     assert grid.at[0, "test_wa_high"] == 1.0
     assert grid.at[0, "test_wa_low"] == pytest.approx(0.9667 - 4.3027 * 0.05774 / 3**0.5, abs=1e-3)
-    assert grid.at[0, "test_loss_high"] > 1.0  # a loss is no share
+    assert grid.at[0, "test_loss_high"] > 1.0  # a loss is not a share
     low = aggregate(frame([(1, 1, seed, 0, x) for seed, x in enumerate((0.0, 0.0, 0.1))]), PAIR, 1)
     assert low.at[0, "test_wa_low"] == low.at[0, "test_loss_low"] == 0.0
 

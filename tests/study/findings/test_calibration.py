@@ -1,4 +1,4 @@
-"""How far probabilities can be believed."""
+"""The calibration of probabilities."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def test_by_hand() -> None:
     made = measured({3: (SURE, np.array([0, 1, 0, 1]))})
     (seed,) = made.seeds.to_dict("records")
     assert seed["seed"] == 3
-    assert seed["accuracy"] == 0.5  # of the tie the first class is chosen
+    assert seed["accuracy"] == 0.5  # the first class wins the tie
     assert seed["confidence"] == pytest.approx((0.9 + 0.8 + 0.9 + 0.5) / 4)
-    # bins: 0.9 twice, one right; 0.8 right; 0.5 wrong
+    # bins: 0.9 twice, one of them correct; 0.8 correct; 0.5 wrong
     assert seed["ece"] == pytest.approx((abs(1 - 1.8) + abs(1 - 0.8) + abs(0 - 0.5)) / 4)
     assert seed["brier"] == pytest.approx((2 * 0.01 + 2 * 0.04 + 2 * 0.81 + 2 * 0.25) / 4)
     assert len(made.bins) == BINS
@@ -69,9 +69,9 @@ def test_files_are_read_and_a_seed_needs_every_fold(tmp_path: Path) -> None:
     [
         (SURE[:3], "probabilities", "4 utterances"),
         (SURE[:, :1], "probabilities", "4 utterances"),
-        (SURE * 2, "probabilities", "no probabilities"),
-        (SURE * np.nan, "probabilities", "no probabilities"),
-        (SURE - 1, "probabilities", "no probabilities"),
+        (SURE * 2, "probabilities", "not probabilities"),
+        (SURE * np.nan, "probabilities", "not probabilities"),
+        (SURE - 1, "probabilities", "not probabilities"),
         (SURE, "logits", "no tensor"),
         (SURE.ravel(), "probabilities", "4 utterances"),
         (None, "", ""),

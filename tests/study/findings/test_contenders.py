@@ -1,4 +1,4 @@
-"""The rules of the two questions about systems, on differences that are given."""
+"""The rules for the two questions about systems, with given differences."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from study.findings.systems import better_than_all, graph_helps
 
 
 def family(*p_values: float, se: float = 0.01) -> list[Comparison]:
-    """Comparisons with these p-values; a negative one is of a first that is worse."""
+    """Return comparisons with these p-values. A negative p-value means that the first is worse."""
     made = []
     for p in p_values:
         mean = float(stats.t.isf(abs(p) / 2, 4)) * se * (1 if p > 0 else -1)
@@ -28,9 +28,9 @@ def family(*p_values: float, se: float = 0.01) -> list[Comparison]:
 @pytest.mark.parametrize(
     ("p_values", "decision"),
     [
-        ((0.04, 0.04, 0.04), "confirmed"),  # all must show, so Holm's correction is not needed
+        ((0.04, 0.04, 0.04), "confirmed"),  # all must be significant, so Holm's correction is not needed
         ((0.04, 0.06), "undecided"),
-        ((0.06, -0.03), "undecided"),  # any may be better, so it is needed
+        ((0.06, -0.03), "undecided"),  # one that is better is enough, so Holm's correction is needed
         ((0.001, -0.02), "contradicted"),
         ((0.001, 0.001, -0.5), "undecided"),
     ],

@@ -1,4 +1,4 @@
-"""Where a study errs: recall by group, its interval, hard utterances."""
+"""The errors of a study: recall by group, its interval, and hard utterances."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_recall_by_class_is_the_mean_over_seeds_of_the_share_that_is_right() -> 
         "anger": (pytest.approx(15 / 18), 6),
         "happiness": (pytest.approx(5 / 12), 4),
         "sadness": (pytest.approx(5 / 6), 2),
-    }  # neutral is no label of any
+    }  # no utterance has the label neutral
     assert {one.by for one in made} == {"class"}  # nothing else is known
     anger, happiness, _ = made
     assert 0 < anger.low < anger.mean < anger.high < 1
@@ -95,14 +95,14 @@ def test_a_ledger_without_predictions_or_complete_seeds_has_no_recall() -> None:
 
 
 def test_the_interval_by_hand() -> None:
-    """Three seeds that agree: an utterance is right with every seed or with none, so n is the number of utterances."""
+    """Three seeds agree: each utterance is correct with all seeds or with none, so n is the number of utterances."""
     right = np.tile(np.repeat([1.0, 0.0], [15, 5]), (3, 1))
     of = components(right)
     # the standard error is that of 20 draws; ten more utterances show p (1 - p) / n
     size = 0.75 * 0.25 * 30 / (20 * of.se**2 + 10 * 0.75 * 0.25 / 20)
     t = stats.t.ppf(0.975, of.df)
     low, high = share_interval(right)
-    for end in (low, high):  # Wilson: those shares from which 0.75 is t standard errors away
+    for end in (low, high):  # Wilson: the shares from which 0.75 is t standard errors away
         assert abs(0.75 - end) == pytest.approx(t * np.sqrt(end * (1 - end) / size))
     assert low < 0.75 < high
 

@@ -36,7 +36,7 @@ from study.papers.cemobam.claims import claims
 N = 400
 LABELS = np.arange(N) % 4
 WRONG = 100
-"""Of all utterances the first so many are wrong for every configuration."""
+"""Number of utterances, the first of all, that are wrong for every configuration."""
 
 UTTERANCES = TestUtterances(
     ids=tuple(f"u{i}" for i in range(N)), labels=tuple(LABELS.tolist()), folds=(0,) * N, speakers=None, sessions=None,
@@ -44,21 +44,21 @@ UTTERANCES = TestUtterances(
 )  # fmt: skip
 
 MORE_WRONG = {"max": (16, -8), "mean": (16, 4)}
-"""How many more utterances are wrong with even seeds and with odd ones, others for each seed."""
+"""Number of additional utterances that are wrong with even and with odd seeds. They differ from seed to seed."""
 
 
 def known(trial: Trial) -> Outcome:
-    """The outcome of a trial as the module's text has it."""
+    """Return the outcome of a trial, as the module's docstring describes."""
     fusion, modules = (str(trial.configuration.get(name)) for name in ("fusion", "modules"))
     rng = np.random.default_rng([trial.seed, *map(ord, f"{fusion} {modules}")])
     wrong = np.arange(N) < WRONG
-    wrong[rng.choice(np.arange(350, N), rng.integers(3), replace=False)] = True  # a seed's own luck
+    wrong[rng.choice(np.arange(350, N), rng.integers(3), replace=False)] = True  # the luck of a seed
     if fusion == "cls":
         wrong[WRONG : WRONG + 40] = True
     more = MORE_WRONG.get(fusion, (0, 0))[trial.seed % 2]
     wrong[rng.choice(np.arange(WRONG, 350) if more > 0 else np.arange(WRONG), abs(more), replace=False)] = more > 0
     if modules == "no_chgat":
-        wrong[200:220], wrong[:16] = True, False  # one point less, and the same utterances with every seed
+        wrong[200:220], wrong[:16] = True, False  # one point less, with the same utterances for every seed
     predicted = np.where(wrong, (LABELS + 1) % 4, LABELS)
     tested = {f"test_{name}": score for name, score in scores(predicted, LABELS, np.zeros(N, int), 4).items()}
     return Outcome(
@@ -86,7 +86,7 @@ def evidence_of(run: StudyRun) -> Evidence:
 
 
 def seeds_of(run: StudyRun) -> dict[str, int]:
-    """How many seeds each configuration of the blocks fusion and ablation has."""
+    """Return the number of seeds of each configuration of the blocks fusion and ablation."""
     about = evidence_of(run).about
     found = {}
     for name in ("fusion", "ablation"):
@@ -100,12 +100,12 @@ def seeds_of(run: StudyRun) -> dict[str, int]:
 FATES = {"cls": 5, "min": 20, "max": 20, "mean": 10, "full": 5, "no_xcbam": 5, "no_chgat": 5}
 
 TRIALS = 2 + 20 + 5 + 20 + 10 + 5 + 5
-"""The grid, MIN, CLS, MAX, MEAN and both ablations; the full model is MIN."""
+"""The grid, MIN, CLS, MAX, MEAN and both ablations. The full model is MIN."""
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyRun, FakeEngine, str]:
-    """The study, run to its end, and where its ledger is."""
+    """Run the study to its end, and return it with the place of its ledger."""
     storage = f"sqlite:///{tmp_path_factory.mktemp('looks') / 'study.db'}"
     engine = FakeEngine(outcome=known)
     return run_to_the_end(plan(), opened(storage), engine), engine, storage
@@ -124,7 +124,7 @@ def test_each_has_as_many_seeds_as_it_takes(whole: tuple[StudyRun, FakeEngine, s
     assert run.counts() == (TRIALS, TRIALS)
     assert {trial.seed for trial in run.trials("grid")} == {0, 1}
     assert {trial.seed for trial in run.trials("fusion")} == set(range(2, 22))
-    # nothing is run ahead of its look: first everything with five seeds, then with ten
+    # no trial runs before its look: first all with five seeds, then those with ten
     assert {trial.seed for trial in engine.ran[2 : 2 + 6 * 5]} == set(range(2, 7))
     second = engine.ran[2 + 6 * 5 : 2 + 6 * 5 + 3 * 5]
     assert {(trial.configuration.get("fusion"), trial.seed) for trial in second} == {
@@ -158,17 +158,17 @@ def test_p_values_and_intervals_hold_for_all_looks_together(compared: dict[str, 
 
 
 def test_with_ten_seeds_it_would_not_have_been_clear_after_five(compared: dict[str, Comparison]) -> None:
-    """Ten seeds are no five: MEAN's first five alone are within their level of noise."""
+    """Ten seeds decide where five do not: the first five of MEAN alone are not significant at their level."""
     first = run_to_the_end(
         plan(until_clear=False, design=replace(plan().design, confirm=5)), opened(), FakeEngine(outcome=known)
     )
     early = next(c for c in evidence_of(first).analysis.of("fusion")["wa"] if c.second == "mean")
-    assert early.difference.p * 5 > 0.05  # of the look's level, without any correction for the family
+    assert early.difference.p * 5 > 0.05  # not below the look's level, even without correction for the family
     assert compared["mean"].difference.n == 10
 
 
 def test_without_differences_that_are_true_looking_again_finds_no_more_than_it_may() -> None:
-    """20,000 studies of 20 paired seeds each, and no difference: a false alarm at any look is no likelier than 5%."""
+    """In 20,000 studies with 20 paired seeds each and no difference, at most 5% have a false alarm at any look."""
     differences = np.random.default_rng(0).standard_normal((20_000, max(LOOKS)))
     found = np.zeros(len(differences), bool)
     for n, level in zip(LOOKS, SPENT, strict=True):
@@ -184,7 +184,7 @@ def test_asked_again_it_has_nothing_to_do(whole: tuple[StudyRun, FakeEngine, str
 
 
 def told(run: StudyRun) -> tuple[object, ...]:
-    """All that a study's tables and claims say."""
+    """Return all findings in a study's tables and claims."""
     evidence = evidence_of(run)
     analysis, about = evidence.analysis, evidence.about
     table = comparisons_table(analysis)
@@ -194,12 +194,12 @@ def told(run: StudyRun) -> tuple[object, ...]:
 
 
 def test_the_ledger_alone_gives_the_same_tables(whole: tuple[StudyRun, FakeEngine, str]) -> None:
-    """As --report-only does it: whatever seeds are recorded, each look sees those that it had."""
+    """This is how --report-only works: each look uses its own seeds, even if more are recorded."""
     report_only = StudyRun(plan(), opened(whole[2]), demo_facts())
     assert seeds_of(report_only)["max"] == 5
     catch_up(report_only, name="demo")
     assert told(report_only) == told(whole[0])
-    # of some blocks alone, those that are recorded as well are told of in the same way
+    # if only some blocks are asked for, the other recorded ones are reported in the same way
     of_one = StudyRun(plan(blocks=("fusion",)), opened(whole[2]), demo_facts())
     catch_up(of_one, name="demo")
     assert told(of_one) == told(whole[0])
@@ -219,7 +219,7 @@ def test_its_files_give_the_same_comparisons(whole: tuple[StudyRun, FakeEngine, 
 
 @pytest.mark.parametrize("after", [20, 32, 40, 47])
 def test_stopped_anywhere_it_goes_on_as_if_nothing_had_been(after: int, tmp_path: Path) -> None:
-    """After 32 trials comes the first look, after 47 the second."""
+    """The first look comes after 32 trials, and the second after 47."""
     storage = f"sqlite:///{tmp_path / 'study.db'}"
     stopped, engine = FakeEngine(outcome=known, stop_after=after), FakeEngine(outcome=known)
     with pytest.raises(KeyboardInterrupt):
@@ -232,7 +232,7 @@ def test_stopped_anywhere_it_goes_on_as_if_nothing_had_been(after: int, tmp_path
 
 
 def test_seeds_of_an_earlier_run_are_looked_at_before_more_are_run(tmp_path: Path) -> None:
-    """Ten seeds are there; those beyond the fifth count where a look asks for them."""
+    """Ten seeds are recorded. Those after the fifth count only if a look asks for them."""
     storage = f"sqlite:///{tmp_path / 'study.db'}"
     ten = plan(until_clear=False, design=replace(plan().design, confirm=10))
     run_to_the_end(ten, opened(storage), FakeEngine(outcome=known))
@@ -262,7 +262,7 @@ def test_a_block_that_is_not_run_gets_no_more_seeds(tmp_path: Path) -> None:
 
 
 def test_what_has_no_predictions_is_decided_by_seeds() -> None:
-    """Without its utterances' luck, that without CH-GAT is told: it is a point less with every seed."""
+    """Without the luck of utterances, the ablation of CH-GAT is significant: one point less with every seed."""
 
     def unpredicted(trial: Trial) -> Outcome:
         return replace(known(trial), predicted=b"")

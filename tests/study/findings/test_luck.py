@@ -40,7 +40,7 @@ BY_HAND = np.array([[1.0, 2.0, 6.0], [2.0, 5.0, 8.0]]) / 100
 
 
 def labelled(seed: int = 0, seeds: int = 4, utterances: int = 60, classes: int = 4) -> tuple[Any, Any]:
-    """Labels, and predictions of several seeds that are right in two of three."""
+    """Return labels, and predictions of several seeds that are correct in two of three cases."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, classes, utterances)
     wrong = rng.integers(0, classes, (seeds, utterances))
@@ -50,7 +50,7 @@ def labelled(seed: int = 0, seeds: int = 4, utterances: int = 60, classes: int =
 def drawn(
     seed: int, seeds: int, utterances: int, parts: tuple[float, float, float] = (1.0, 5.0, 10.0), mean: float = 0.0
 ) -> Array:
-    """Differences in points with known deviations of seeds, utterances and error."""
+    """Return differences in points with known deviations of seeds, utterances and error."""
     rng = np.random.default_rng(seed)
     a, b, e = parts
     made = mean + a * rng.standard_normal((seeds, 1)) + b * rng.standard_normal(utterances)
@@ -83,7 +83,7 @@ def test_degrees_of_freedom_by_hand() -> None:
     higher = 2 * (1 + np.sqrt(2 / 4)), 3 * (1 + np.sqrt(2 / 8))
     expected = [(a + b - 1) ** 2 / (a**2 / 4 + b**2 / 8 + 1 / 32) for a, b in ((2, 3), (higher[0], 3), (2, higher[1]))]
     assert of.df == pytest.approx(min(expected))
-    assert of.over_seeds.se == pytest.approx(np.sqrt(2))  # the seeds' means alone
+    assert of.over_seeds.se == pytest.approx(np.sqrt(2))  # only the means of seeds count
     assert of.over_seeds.df == pytest.approx(4)
 
 
@@ -98,7 +98,7 @@ def test_with_clusters_of_one_size_it_is_the_analysis_of_their_means() -> None:
 
 
 def test_clusters_of_several_sizes_by_hand() -> None:
-    # two seeds alike but for a shift, so no error; utterances' means −3, 1, 2 about the mean; clusters {0, 1}, {2}:
+    # two seeds that differ by a shift, so no error; means of utterances −3, 1, 2 around the mean; clusters {0, 1}, {2}:
     # sums −2 and 2, so (4 + 4) / 3² · 2 / 1 for the clusters, and ±1 for the seeds: 1² · 2 / (2 · 1)
     values = np.array([[-4.0, 0.0, 1.0], [-2.0, 2.0, 3.0]])
     of = components(values, clusters=np.array([7, 7, 3]))
@@ -110,7 +110,7 @@ def test_clusters_of_several_sizes_by_hand() -> None:
 def test_overlapping_training_sets_make_folds_vary_more() -> None:
     values, folds = drawn(0, 4, 30, (0.0, 5.0, 0.0)), np.repeat(np.arange(5), 6)
     plain, corrected = (components(values, clusters=folds, fold_ratio=ratio).se for ratio in (0.0, 0.25))
-    # (1 / 5 + 1 / 4) in place of 1 / 5
+    # (1 / 5 + 1 / 4) instead of 1 / 5
     assert corrected**2 / plain**2 == pytest.approx((1 / 5 + 1 / 4) / (1 / 5))
 
 
@@ -125,7 +125,7 @@ def test_it_agrees_with_a_mixed_model_of_statsmodels() -> None:
     )
     crossed_effects = {"seed": "0 + C(seed)", "utterance": "0 + C(utterance)"}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # statsmodels warns of what it meets on its way
+        warnings.simplefilter("ignore")  # statsmodels warns during its iterations
         fit = smf.mixedlm("d ~ 1", frame.assign(all=1), groups="all", re_formula="0", vc_formula=crossed_effects).fit(
             reml=True
         )
@@ -168,7 +168,7 @@ def test_other_utterances_only_add_to_the_seeds_luck(seed: int, seeds: int, utte
 
 
 def _error(values: Array) -> float:
-    """What error alone brings to the mean's variance, from its definition."""
+    """Return the part of the error in the variance of the mean, from its definition."""
     of = components(values)
     return of.error / values.size
 
@@ -199,7 +199,7 @@ def test_equal_differences_are_no_proof() -> None:
 
 
 def test_systems_without_luck_of_seeds_are_judged_by_utterances() -> None:
-    """Logistic regression gives every seed the same: then it is Student's t over utterances."""
+    """Logistic regression gives the same for every seed. The interval is then Student's t over utterances."""
     once = drawn(1, 1, 200)[0]
     made, expected = crossed(np.tile(once, (5, 1))), stats.ttest_1samp(once, 0)
     assert made.p == pytest.approx(expected.pvalue, rel=0.05)
@@ -221,7 +221,7 @@ def test_contributions_mean_the_metric(metric: str) -> None:
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_contribution_is_the_influence_of_an_utterance(metric: str) -> None:
-    """The metric's change when one utterance counts a little more, as the definition of influence has it."""
+    """The influence is the change of the metric if one utterance counts a little more, by its definition."""
     predicted, labels = labelled(seeds=1)
     made = contributions(predicted, labels, metric, 4)[0]
     base, step = value(metric, predicted[0], labels, 4), 1e-6
@@ -229,7 +229,7 @@ def test_a_contribution_is_the_influence_of_an_utterance(metric: str) -> None:
         confusion = np.zeros((4, 4))
         np.add.at(confusion, (labels, predicted[0]), (1 - step) / len(labels))
         confusion[labels[u], predicted[0, u]] += step
-        # The metrics hold a count of less than one for one, so the shares are counted in a thousand.
+        # The metrics treat a count below one as one, so counts are given in thousandths.
         nudged = float(METRICS[metric].of(Counts.of(torch.from_numpy(1000 * confusion))))
         assert made[u] - made.mean() == pytest.approx((nudged - base) / step, abs=1e-4)
 
@@ -263,7 +263,7 @@ def test_over_folds_the_metric_is_their_mean(metric: str) -> None:
     made = contributions(predicted, labels, metric, 4, folds)
     of_fold = [[value(metric, row[folds == f], labels[folds == f], 4) for f in (1, 2, 3)] for row in predicted]
     assert made.mean(axis=1) == pytest.approx(np.mean(of_fold, axis=1))
-    # a fold's sum of deviations is the fold's own deviation, whatever its size
+    # the sum of a fold's deviations is the deviation of the fold, for any size
     deviations = made - made.mean(axis=1, keepdims=True)
     for number, fold in enumerate((1, 2, 3)):
         own = (np.array(of_fold)[:, number] - np.mean(of_fold, axis=1)) * 60 / 3
@@ -336,7 +336,7 @@ def test_probabilities_sum_to_one_and_follow_the_mean(mean: float, se: float, df
     assert (better >= worse) == (mean >= 0) or better == pytest.approx(worse)
     assert probabilities(replace(made, mean=-mean)) == pytest.approx((worse, same, better))
     assert better == pytest.approx(1 - stats.t.cdf((0.01 - mean) / se, df))
-    # the one-sided tests and the posterior are two sides of one figure
+    # the one-sided tests and the posterior give the same number
     assert equivalence(made) == pytest.approx(max(better, worse))
 
 
@@ -358,7 +358,7 @@ def test_no_number_of_seeds_makes_up_for_few_utterances() -> None:
     assert more is not None
     assert more > 400
     assert seeds_needed(0.01, replace(of, utterances=4 * more, clusters=4 * more)) is not None
-    assert utterances_needed(0.0001, of) is None  # the seeds' part alone is too large
+    assert utterances_needed(0.0001, of) is None  # the part of the seeds alone is too large
     clustered = replace(of, clusters=10)
     assert utterances_needed(0.01, clustered) >= more  # type: ignore[operator]
 
@@ -380,7 +380,12 @@ def test_looks_spend_the_level_once() -> None:
 
 def test_votes_and_agreement_by_hand() -> None:
     predicted = np.array([[0, 1, 2, 3], [0, 1, 1, 2], [0, 2, 1, 1], [1, 2, 1, 0]])
-    assert vote(predicted, 4).tolist() == [0, 1, 1, 0]  # of 1 and 2, twice each, 1; of all four, 0
+    assert vote(predicted, 4).tolist() == [
+        0,
+        1,
+        1,
+        0,
+    ]  # 1 and 2 have two votes each, so 1 wins; all four classes have one each, so 0 wins
     # pairs of seeds alike, of six: 3, 2, 3, 0
     assert agreement(predicted, 4) == pytest.approx((3 + 2 + 3 + 0) / 6 / 4)
     assert agreement_between(predicted[:1], predicted[1:2], 4) == pytest.approx(0.5)

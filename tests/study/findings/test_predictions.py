@@ -1,4 +1,4 @@
-"""What trials predicted: as arrays and frames, and in files."""
+"""The predictions of trials: as arrays and frames, and in files."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_each_trial_predicts_the_utterances_of_its_fold(kept: Predictions) -> No
 
 
 def test_a_seed_that_predicted_everything_has_each_utterance_once(kept: Predictions) -> None:
-    """Seed 3 failed on fold 1, and fold 0 of seed 5 is of before predictions were kept."""
+    """Seed 3 failed on fold 1, and fold 0 of seed 5 is older than the keeping of predictions."""
     assert kept.matrix(TRIALS, 2).to_dict("index") == {7: {0: 0, 1: 1, 2: 0, 3: 0, 4: 1}}
     assert kept.matrix(TRIALS, 2).index.name == "seed"
     assert kept.matrix(TRIALS.iloc[2:], 2).shape == (0, 5)
@@ -134,11 +134,11 @@ def test_predictions_of_something_else_are_left_out(given: Outcome, caplog: pyte
     made = Predictions.of(TESTED, [0, 0, 2], [outcome(0, 1, 2), given, outcome(0)], classes=3)
     assert made is not None
     assert made.has.tolist() == [True, False, False]
-    assert "2 trials go without their predictions" in caplog.text
+    assert "2 trials are read without their predictions" in caplog.text
 
 
 def test_labels_that_are_no_class_are_refused() -> None:
-    with pytest.raises(InputError, match="has the label 1, of 1 classes; run the study's command again"):
+    with pytest.raises(InputError, match="has the label 1, but there are 1 classes; run the study's command again"):
         Predictions.of(TESTED, [0], [outcome(0, 0, 0)], classes=1)
 
 
@@ -171,11 +171,11 @@ def test_what_a_matrix_holds_is_what_the_trials_predicted(folds: int, seeds: int
             assert matrix.loc[row["seed"], places == row["fold"]].tolist() == list(outcomes[int(str(place))].predicted)
 
 
-# From the ledger: whatever order its trials come in, each row has its own.
+# From the ledger: each row has its own predictions, in any order of trials.
 
 
 def by_fold(trial: Trial) -> Outcome:
-    """An invented outcome with predictions that depend on the trial alone; no other trial has the same."""
+    """Return an invented outcome with predictions that depend only on the trial and differ from other trials'."""
     digest = hashlib.shake_256(repr(trial).encode()).digest(40 if trial.fold else 60)
     return replace(invented(trial), predicted=bytes(byte % 4 for byte in digest))
 
@@ -297,7 +297,7 @@ def refused(folder: Path, said: str) -> None:
 
 
 def column(name: str, value: Any) -> Callable[[pd.DataFrame], pd.DataFrame]:
-    """What puts one value into a column."""
+    """Return a function that puts one value into a column."""
 
     def change(frame: pd.DataFrame) -> pd.DataFrame:
         frame[name] = frame[name].astype(object)
@@ -311,21 +311,21 @@ def column(name: str, value: Any) -> Callable[[pd.DataFrame], pd.DataFrame]:
     ("change", "said"),
     [
         (lambda frame: frame.drop(columns="label"), "utterances.csv: has no column 'label'"),
-        (lambda frame: frame.iloc[:-1], r"predictions.npz: predicted is int16 \(75, 60\), where .* \(75, 59\)"),
+        (lambda frame: frame.iloc[:-1], r"predictions.npz: predicted is int16 \(75, 60\), but .* \(75, 59\)"),
         (lambda frame: frame.iloc[:0], "utterances.csv: column 'fold' "),
-        (lambda frame: frame[::-1], "predictions.npz: what is predicted does not give the trials' test_wa"),
-        (column("label", 255), "utterances.csv: column 'label' holds what is no whole number from 0 to 254"),
-        (column("label", -1), "utterances.csv: column 'label' holds"),
-        (column("label", 0.5), "utterances.csv: column 'label' holds"),
-        (column("label", None), "utterances.csv: column 'label' holds"),
-        (column("label", 10**30), "utterances.csv: column 'label' holds"),
-        (column("label", "x"), "utterances.csv: column 'label' holds"),
-        (column("label", 2), "predictions.npz: what is predicted does not give the trials' test_wa"),
-        (column("fold", 1), "utterances.csv: column 'fold' holds what is no whole number from 0 to 0"),
-        (column("id", "u001"), "utterances.csv: an utterance is twice in a fold"),
-        (column("seconds", "long"), "utterances.csv: column 'seconds' holds what is no length"),
-        (column("seconds", -1), "utterances.csv: column 'seconds' holds what is no length"),
-        (column("seconds", "inf"), "utterances.csv: column 'seconds' holds what is no length"),
+        (lambda frame: frame[::-1], "predictions.npz: the predictions do not give the trials' test_wa"),
+        (column("label", 255), "utterances.csv: column 'label' must have whole numbers from 0 to 254"),
+        (column("label", -1), "utterances.csv: column 'label' must have"),
+        (column("label", 0.5), "utterances.csv: column 'label' must have"),
+        (column("label", None), "utterances.csv: column 'label' must have"),
+        (column("label", 10**30), "utterances.csv: column 'label' must have"),
+        (column("label", "x"), "utterances.csv: column 'label' must have"),
+        (column("label", 2), "predictions.npz: the predictions do not give the trials' test_wa"),
+        (column("fold", 1), "utterances.csv: column 'fold' must have whole numbers from 0 to 0"),
+        (column("id", "u001"), "utterances.csv: an utterance is listed twice in a fold"),
+        (column("seconds", "long"), "utterances.csv: column 'seconds' must have numbers"),
+        (column("seconds", -1), "utterances.csv: column 'seconds' must have numbers"),
+        (column("seconds", "inf"), "utterances.csv: column 'seconds' must have numbers"),
     ],
 )
 def test_utterances_that_no_study_wrote(
@@ -354,7 +354,7 @@ def written(path: Path, **changes: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda p: p[1:], r"predicted is int16 \(74, 60\), where the trials and utterances ask for int16 \(75, 60\)"),
+        (lambda p: p[1:], r"predicted is int16 \(74, 60\), but the trials and utterances ask for int16 \(75, 60\)"),
         (lambda p: p.T, r"predicted is int16 \(60, 75\)"),
         (lambda p: p[0], r"predicted is int16 \(60,\)"),
         (lambda p: p.astype(np.int64), "predicted is int64"),
@@ -362,11 +362,11 @@ def written(path: Path, **changes: Any) -> None:
         (lambda p: p.astype(">i2"), "predicted is >i2"),
         (lambda p: p.astype(str), "predicted is <U"),
         (lambda p: None, "cannot be read as npz .*predicted"),
-        (lambda p: np.where(p == p[0, 0], np.int16(255), p), "predicted holds what is no class from 0 to 254"),
-        (lambda p: p - np.int16(3), "predicted holds what is no class from 0 to 254, nor -1"),
-        (lambda p: np.where(np.arange(60) == 3, np.int16(-1), p), "a trial of fold 0 does not predict"),
-        (lambda p: np.roll(p, 1, axis=0), "what is predicted does not give the trials' test_wa"),
-        (lambda p: (p + np.int16(1)) % np.int16(4), "what is predicted does not give the trials' test_wa"),
+        (lambda p: np.where(p == p[0, 0], np.int16(255), p), "predicted must have classes from 0 to 254"),
+        (lambda p: p - np.int16(3), "predicted must have classes from 0 to 254, or -1"),
+        (lambda p: np.where(np.arange(60) == 3, np.int16(-1), p), "a trial of fold 0 must predict"),
+        (lambda p: np.roll(p, 1, axis=0), "the predictions do not give the trials' test_wa"),
+        (lambda p: (p + np.int16(1)) % np.int16(4), "the predictions do not give the trials' test_wa"),
     ],
 )
 def test_predictions_that_no_study_wrote(
@@ -389,7 +389,7 @@ def test_predictions_of_trials_that_failed(results: Results, tmp_path: Path) -> 
     trials = results.trials.copy()
     trials.loc[3, "status"] = "failed"
     replace(results, trials=trials).save(tmp_path)
-    refused(tmp_path, "predictions.npz: what is predicted does not give the trials' test_wa")
+    refused(tmp_path, "predictions.npz: the predictions do not give the trials' test_wa")
 
 
 def test_an_archive_that_is_cut_short_or_something_else(results: Results, tmp_path: Path) -> None:
@@ -399,7 +399,7 @@ def test_an_archive_that_is_cut_short_or_something_else(results: Results, tmp_pa
     for content in (b"", b"PK\x03\x04", whole[:100], whole[:-10], whole[: len(whole) // 2], b"\x93NUMPY\x01\0"):
         path.write_bytes(content)
         refused(tmp_path, "predictions.npz: cannot be read as npz")
-    for place in range(40, len(whole) - 40, len(whole) // 40):  # whichever byte is wrong, it is noticed or harmless
+    for place in range(40, len(whole) - 40, len(whole) // 40):  # every wrong byte is detected or harmless
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
         try:
             assert (load_results(tmp_path).kept.predicted == results.kept.predicted).all()  # type: ignore[union-attr]
@@ -417,7 +417,7 @@ def archive(path: Path, head: bytes, body: bytes = b"") -> None:
 
 
 def header(said: str) -> bytes:
-    """The head of a numpy file, version 1.0."""
+    """Return the header of a numpy file, version 1.0."""
     return b"\x93NUMPY\x01\x00" + len(said).to_bytes(2, "little") + said.encode()
 
 
@@ -448,4 +448,4 @@ def test_pickles_are_not_read(results: Results, tmp_path: Path) -> None:
 def test_more_than_memory_takes_is_not_read(results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results.save(tmp_path)
     monkeypatch.setattr(predictions, "_MOST_NUMBERS", 75 * 60 - 1)
-    refused(tmp_path, re.escape("predictions.npz: 75 trials of 60 utterances are more than can be read"))
+    refused(tmp_path, re.escape("predictions.npz: 75 trials times 60 utterances are too many to read"))

@@ -29,19 +29,19 @@ def test_ranks_by_hand() -> None:
 
 
 def test_the_critical_difference_of_demsar() -> None:
-    """Of four classifiers on 14 data sets: 1.25 (Demšar, 2006, section 3.2.4)."""
+    """The critical difference of four classifiers on 14 data sets is 1.25 (Demšar, 2006, section 3.2.4)."""
     assert ranked(pd.DataFrame(np.random.default_rng(0).random((14, 4)))).critical == pytest.approx(1.25, abs=5e-3)
 
 
 @pytest.mark.parametrize(("k", "q"), [(3, 2.343), (4, 2.569), (5, 2.728), (10, 3.164)])
 def test_the_critical_values_of_nemenyi(k: int, q: float) -> None:
-    """Demšar (2006), Table 5(a)."""
+    """The critical values are those of Demšar (2006), Table 5(a)."""
     made = ranked(pd.DataFrame(np.random.default_rng(0).random((6, k))))
     assert made.critical == pytest.approx(q * (k * (k + 1) / 36) ** 0.5, rel=5e-4)
 
 
 def test_groups_are_the_longest_runs() -> None:
-    """Ranks 1, 2, 3 and 4 on 8 folds: a critical difference of 1.66 joins neighbours alone."""
+    """With ranks 1, 2, 3 and 4 on 8 folds, a critical difference of 1.66 joins only neighbours."""
     made = ranked(pd.DataFrame([[4, 3, 2, 1]] * 8, columns=list("abcd"), dtype=float))
     assert made.means == (1, 2, 3, 4)
     assert made.groups == ((0, 1), (1, 2), (2, 3))

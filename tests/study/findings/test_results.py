@@ -44,17 +44,17 @@ def test_what_is_saved_is_read_again_to_the_last_bit(results: Results, tmp_path:
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("study.json", None, "there is no study.json in it"),
-        ("trials.csv", None, "there is no trials.csv in it"),
-        ("study.json", "{", "study.json: is not what a study writes there"),
-        ("study.json", "[]", "study.json: is not what a study writes there"),
-        ("study.json", {"seeds": ["a"]}, "study.json: is not what a study writes there"),
-        ("study.json", {"folds": "2"}, "study.json: is not what a study writes there"),
-        ("study.json", {"pair": [1]}, "study.json: is not what a study writes there"),
-        ("study.json", {"settings": 3}, "study.json: is not what a study writes there"),
+        ("study.json", None, "because it has no study.json"),
+        ("trials.csv", None, "because it has no trials.csv"),
+        ("study.json", "{", "study.json: this file is not as a study writes it"),
+        ("study.json", "[]", "study.json: this file is not as a study writes it"),
+        ("study.json", {"seeds": ["a"]}, "study.json: this file is not as a study writes it"),
+        ("study.json", {"folds": "2"}, "study.json: this file is not as a study writes it"),
+        ("study.json", {"pair": [1]}, "study.json: this file is not as a study writes it"),
+        ("study.json", {"settings": 3}, "study.json: this file is not as a study writes it"),
         ("trials.csv", "", "trials.csv: cannot be read as csv"),
         ("trials.csv", "a,b\n1,2\n", "trials.csv: has no column 'dataset'"),
-        ("trials.csv", "seed", "trials.csv: column 'seed' holds what is no number"),
+        ("trials.csv", "seed", "trials.csv: column 'seed' has a value that is not a number"),
     ],
 )
 def test_a_folder_that_is_no_studys_is_refused(
@@ -123,12 +123,12 @@ def test_the_example_of_the_documentation_runs(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"seeds": [0, 0, 1]}, "a seed or a class is named twice"),
-        ({"class_names": ["a", "a"]}, "a seed or a class is named twice"),
-        ({"folds": 0}, "folds and K are at least 1"),
-        ({"pair": [0, 2]}, "folds and K are at least 1"),
-        ({"title": "\ud800"}, "title is"),
-        ({"name": "a\nb"}, "name is"),
+        ({"seeds": [0, 0, 1]}, "a seed or a class is listed twice"),
+        ({"class_names": ["a", "a"]}, "a seed or a class is listed twice"),
+        ({"folds": 0}, "folds and K must be at least 1"),
+        ({"pair": [0, 2]}, "folds and K must be at least 1"),
+        ({"title": "\ud800"}, "title must not be"),
+        ({"name": "a\nb"}, "name must not be"),
     ],
 )
 def test_a_study_json_that_no_study_wrote(
@@ -142,12 +142,12 @@ def test_a_study_json_that_no_study_wrote(
 
 
 def of_fusion(about: dict[str, Any]) -> dict[str, Any]:
-    """The block fusion in a study.json."""
+    """Return the block fusion of a study.json."""
     return next(block for block in about["blocks"] if block["name"] == "fusion")
 
 
 def block_changed(**changes: object) -> Callable[[dict[str, Any]], None]:
-    """What writes something else into the block fusion of a study.json."""
+    """Return a function that changes the block fusion of a study.json."""
 
     def change(about: dict[str, Any]) -> None:
         of_fusion(about).update(changes)
@@ -156,7 +156,7 @@ def block_changed(**changes: object) -> Callable[[dict[str, Any]], None]:
 
 
 def first_row(row: object) -> Callable[[dict[str, Any]], None]:
-    """What writes another row into the block fusion."""
+    """Return a function that replaces the first row of the block fusion."""
 
     def change(about: dict[str, Any]) -> None:
         of_fusion(about)["rows"][0] = row
@@ -247,21 +247,21 @@ def test_a_study_json_that_was_tampered_with_is_refused_in_a_line(
 def test_a_study_json_of_brackets(results: Results, tmp_path: Path) -> None:
     results.save(tmp_path)
     (tmp_path / "study.json").write_text("[" * 200_000)
-    with pytest.raises(InputError, match="is not what a study writes there"):
+    with pytest.raises(InputError, match="this file is not as a study writes it"):
         load_results(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"test_wa": np.nan}, "row 5 is done, and a metric of it is no number"),
-        ({"val_ua": np.inf}, "row 5 is done, and a metric of it is no number"),
+        ({"test_wa": np.nan}, "row 5 is done, but one of its metrics is not a number"),
+        ({"val_ua": np.inf}, "row 5 is done, but one of its metrics is not a number"),
         ({"status": "weird"}, "row 5 has status 'weird'"),
-        ({"fusion": "sum"}, r"row 5 is of no block of study.json \(.*fusion 'sum'"),
+        ({"fusion": "sum"}, r"row 5 does not belong to any block of study.json \(.*fusion 'sum'"),
     ],
 )
 def test_rows_that_no_study_wrote(results: Results, tmp_path: Path, change: dict[str, object], said: str) -> None:
-    """Never a silent mean over fewer seeds."""
+    """A mean is never silently over fewer seeds."""
     trials = results.trials.copy()
     for column, value in change.items():
         trials.loc[trials.index[3], column] = value

@@ -54,13 +54,13 @@ def test_an_interval_that_stays_within_its_range_is_left_as_it_is() -> None:
 
 
 def test_two_seeds_have_no_interval_of_anything() -> None:
-    """Student's t of two seeds would reach 12.7 standard errors to either side: beyond all percentages."""
+    """With two seeds, Student's t would reach 12.7 standard errors on either side, beyond all percentages."""
     values = np.array([0.6, 0.9])
     assert np.isnan([mean_interval(values).low, mean_interval(values).high]).all()
     difference = paired(values, np.array([0.5, 0.7]))
     assert np.isnan([difference.low, difference.high]).all()
     assert 0 < difference.p < 1
-    assert np.isnan(paired(values, values - 0.1).low)  # where both differences are the same, too
+    assert np.isnan(paired(values, values - 0.1).low)  # also if both differences are equal
     val, test = luck(np.random.default_rng(0), Noise(), 2, 4, 3)
     variance = grid_variance(test)
     assert variance
@@ -129,8 +129,8 @@ def test_the_analysis_of_variance_is_that_of_statsmodels() -> None:
 
 
 def test_epsilon_and_omega_by_hand() -> None:
-    # three levels of one K; contrast scores of Helmert's, two of them; the second is three times the first: one
-    # dimension out of two, so epsilon is 1/2
+    # three levels of one K give two Helmert contrasts; the second score is three times the first, so they span one
+    # dimension of two, and epsilon is 1/2
     contrasts = np.array([[1, -1, 0], [1, 1, -2]]) / np.sqrt([[2], [6]])
     scores = np.array([[1.0, 3.0], [-1.0, -3.0], [2.0, 6.0], [0.0, 0.0]])
     values = (scores @ contrasts)[:, :, None]
@@ -145,7 +145,7 @@ def test_epsilon_and_omega_by_hand() -> None:
 
 
 def test_how_much_is_k_is_found() -> None:
-    """K's own deviation is as large as that of a mean of five: half of the spread of the means is K's."""
+    """The deviation of K is as large as that of a mean of five, so K causes half of the variance of the means."""
     rng, shares = np.random.default_rng(0), []
     for _ in range(40):
         _, test = luck(rng, Noise(), 5, 10, 10)
@@ -179,7 +179,7 @@ def test_marginal_effects_leave_the_seeds_luck_out() -> None:
 
 
 def test_nobody_measures_what_they_picked() -> None:
-    """Seed 0 likes pair 0 by far; without it, pair 1 is the best. So seed 0 is measured at pair 1, the others at 0."""
+    """Seed 0 favours pair 0 by far. Without it, pair 1 is best, so seed 0 is measured at pair 1, the others at 0."""
     choosing = np.array([[[9.0, 0.0, 0.0]], [[0.0, 1.0, 0.5]], [[0.0, 1.0, 0.5]]])
     measured = np.array([[[1.0, 2.0, 3.0]], [[4.0, 5.0, 6.0]], [[7.0, 8.0, 9.0]]])
     assert held_out(choosing, measured).tolist() == [2.0, 4.0, 7.0]
@@ -191,7 +191,7 @@ def test_nobody_measures_what_they_picked() -> None:
 
 
 def test_choosing_on_test_is_optimistic_by_as_much_as_luck_makes_it() -> None:
-    """The largest of 100 means of five is expected 2.508 of their deviations too high (Tippett, 1925)."""
+    """The largest of 100 means of five is 2.508 of their deviations too high on average (Tippett, 1925)."""
     rng, gains, fresh = np.random.default_rng(3), [], []
     for _ in range(200):
         _, test = luck(rng, Noise(seed=0.0), 5, 10, 10)
@@ -204,7 +204,7 @@ def test_choosing_on_test_is_optimistic_by_as_much_as_luck_makes_it() -> None:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One metric: the others have the same figures."""
+    """One metric is enough, because the others have the same values."""
     monkeypatch.setattr("study.findings.results.SCORES", {"wa": METRICS["wa"]})
 
 
@@ -214,7 +214,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     [("like the demo's", 3, 40), *(pytest.param(name, 10, 200, marks=pytest.mark.slow) for name in NOISES)],
 )
 def test_where_there_is_no_effect_none_is_claimed(name: str, side: int, grids: int) -> None:
-    """No family of tests may find an effect in more grids than a level of 5% makes likely (1 in 100)."""
+    """No family of tests may find effects in more grids than a level of 5% allows (with probability 1 in 100)."""
     rng = np.random.default_rng(2026)
     size = (side, side)
     made = [claimed(Analysis(study(rng, NOISES[name], variants=NOTHING, size=size))) for _ in range(grids)]
@@ -226,7 +226,7 @@ def test_where_there_is_no_effect_none_is_claimed(name: str, side: int, grids: i
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("name", ["independent", "like the demo's"])
 def test_where_there_is_an_effect_it_is_found(name: str) -> None:
-    """A hill of four of a trial's deviations, and variants that are worse by as much."""
+    """The grid has a hill of four deviations of a trial, and the variants are worse by the same amount."""
     rng = np.random.default_rng(7)
     made = [claimed(Analysis(study(rng, NOISES[name], effect=hill(4.0), variants=worse(4.0)))) for _ in range(20)]
     found = pd.DataFrame(made).mean()

@@ -1,4 +1,4 @@
-"""Tuning against a ledger: what is asked for, what is chosen, and that a run which is cut off goes on alike."""
+"""Tuning with a ledger: the trials asked for, the chosen configurations, and the continuation of interrupted runs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from study.output.report import block_tables
 
 
 def scored(trial: Trial) -> Outcome:
-    """An outcome whose validation likes a learning rate of 0.003, and whose test likes nothing."""
+    """Return an outcome whose validation prefers a learning rate of 0.003, and whose test prefers none."""
     lr = trial.configuration.get("lr")
     score = 0.9 - 0.1 * abs(np.log10(float(lr or 1)) + 2.5)
     made = invented(trial)

@@ -17,7 +17,7 @@ def own_vote(results: Results) -> Vote | None:
 
 
 def test_the_vote_beside_its_seeds_by_hand() -> None:
-    # every seed is wrong once, each at another utterance: the vote is right everywhere
+    # every seed is wrong once, each at another utterance, so the vote is correct everywhere
     labels = [0, 0, 0, 1, 1, 1]
     vote = own_vote(results_of({"min": [[1, 0, 0, 1, 1, 1], [0, 1, 0, 1, 1, 1], [0, 0, 0, 0, 1, 1]]}, labels))
     assert vote

@@ -20,7 +20,7 @@ def place(shared_storage: str) -> Storage:
 
 
 def run(place: Storage, name: str, *, study: str = "demo", beat_s: float = 1000.0) -> Leases:
-    """A run of another machine, whose heart beats when the test says so."""
+    """Return the leases of a run on another machine, whose heartbeat the test controls."""
     leases = Leases(place, study, beat_s=beat_s)
     leases._me = f"{name} 1 x"
     return leases
@@ -29,7 +29,7 @@ def run(place: Storage, name: str, *, study: str = "demo", beat_s: float = 1000.
 def beat(*runs: Leases, times: int = 1) -> None:
     for _ in range(times):
         for one in runs:
-            one._change(one._beaten)
+            one._change(one._add_beat)
 
 
 def test_what_one_has_another_has_not(place: Storage) -> None:
@@ -61,8 +61,8 @@ def test_a_run_that_was_taken_for_dead_lives_on(place: Storage, caplog: pytest.L
         a.take(["t0"], 1)
         beat(b, times=PATIENCE + 1)
         assert b.take(["t0"], 1) == ["t0"]
-        a.give_back(["t0"])  # nothing to do with b's lease
-        assert "was taken for dead" in caplog.text
+        a.give_back(["t0"])  # this does not change b's lease
+        assert "took this run for dead" in caplog.text
         assert a.take(["t0", "t1"], 2) == ["t1"]
 
 
@@ -70,7 +70,7 @@ def test_while_the_server_is_away_nobody_dies(place: Storage) -> None:
     with run(place, "a") as a, run(place, "b") as b:
         a.take(["t0"], 1)
         b.take([], 1)
-        # Hours go by in which neither can beat; then b comes back first.
+        # For hours, neither run can write a heartbeat; then b comes back first.
         beat(b, times=2)
         assert b.take(["t0"], 1) == []
         beat(a, b, times=3 * PATIENCE)

@@ -40,10 +40,10 @@ def test_what_is_recorded_is_read_again(make_ledger: Make, storage: str, plan: P
     for trial in trials:
         signature = trial.signature(facts.fingerprint)
         assert ledger.record(GRID, trial, invented(trial)) == {signature: invented(trial)}
-    assert ledger.news("grid") == {}
+    assert ledger.new_outcomes("grid") == {}
     expected = {t.signature(facts.fingerprint): invented(t) for t in trials}
-    assert make_ledger(storage).news("grid") == expected
-    assert make_ledger(storage).news("fusion") == {}
+    assert make_ledger(storage).new_outcomes("grid") == expected
+    assert make_ledger(storage).new_outcomes("fusion") == {}
     assert make_ledger(storage).facts() == facts
 
 
@@ -56,14 +56,14 @@ def test_each_of_two_hears_what_the_other_records_and_a_trial_done_is_recorded_o
     late = replace(invented(first), seconds=9.0)
     assert two.record(GRID, first, late) == {first.signature(facts.fingerprint): invented(first)}
     assert two.record(GRID, second, invented(second)) == {second.signature(facts.fingerprint): invented(second)}
-    assert one.news("grid") == {second.signature(facts.fingerprint): invented(second)}
-    assert one.news("grid") == {}
-    assert len(make_ledger(storage).news("grid")) == 2
+    assert one.new_outcomes("grid") == {second.signature(facts.fingerprint): invented(second)}
+    assert one.new_outcomes("grid") == {}
+    assert len(make_ledger(storage).new_outcomes("grid")) == 2
 
 
 def test_what_is_written_in_bulk_is_what_optuna_writes(plan: Plan, facts: StudyFacts, storage: str) -> None:
     trial = plan.design.trials("grid", Pair(1, 1))[5]
-    curve = {1: 0.25, 2: float("nan"), 3: float("inf")}  # not that a validation WA could be
+    curve = {1: 0.25, 2: float("nan"), 3: float("inf")}  # a real validation WA has no such values
     ledger = Ledger(storage, name="demo")
     ledger.open(facts)
     for outcome in (
@@ -106,10 +106,10 @@ def test_a_done_trial_outranks_its_failures(make_ledger: Make, plan: Plan, facts
     trial = plan.design.trials("grid", Pair(1, 1))[0]
     failed = Outcome(status="failed", seconds=0.0, device="cpu", reason="killed")
     ledger.record(GRID, trial, failed)
-    assert make_ledger().news("grid")[trial.signature(facts.fingerprint)].reason == "killed"
+    assert make_ledger().new_outcomes("grid")[trial.signature(facts.fingerprint)].reason == "killed"
     ledger.record(GRID, trial, invented(trial))
     ledger.record(GRID, trial, failed)
-    assert make_ledger().news("grid")[trial.signature(facts.fingerprint)] == invented(trial)
+    assert make_ledger().new_outcomes("grid")[trial.signature(facts.fingerprint)] == invented(trial)
 
 
 def test_other_features_are_refused(make_ledger: Make, plan: Plan, facts: StudyFacts) -> None:
@@ -134,10 +134,10 @@ def test_other_settings_are_another_study(make_ledger: Make, plan: Plan, tmp_pat
 
 def test_a_study_made_but_not_described_is_taken_up(make_ledger: Make, plan: Plan, tmp_path: Path) -> None:
     optuna.create_study(study_name="demo/grid", storage=f"sqlite:///{tmp_path / 'study.db'}", direction="maximize")
-    ledger = make_ledger()  # a kill came in between
+    ledger = make_ledger()  # the earlier run was killed after creating the study
     trial = plan.design.trials("grid", Pair(1, 1))[0]
     ledger.record(GRID, trial, invented(trial))
-    assert len(make_ledger().news("grid")) == 1
+    assert len(make_ledger().new_outcomes("grid")) == 1
     assert make_ledger().facts() is not None
 
 
@@ -165,13 +165,13 @@ def test_a_storage_that_refuses_says_so(make_ledger: Make, plan: Plan, tmp_path:
 
     @sqlalchemy.event.listens_for(engine, "connect")
     def fill_the_disk(connection: sqlite3.Connection, _: object) -> None:
-        connection.execute(f"pragma max_page_count={pages}")  # as SQLite sees a full disk: no page more
+        connection.execute(f"pragma max_page_count={pages}")  # to SQLite, this is a full disk: it gets no more pages
 
     engine.dispose()
     with pytest.raises(LedgerFailed, match="full"):
         for trial in trials[1:]:
             ledger.record(GRID, trial, invented(trial))
-    whole = make_ledger().news("grid")
+    whole = make_ledger().new_outcomes("grid")
     assert all(set(outcome.metrics) == set(METRICS) for outcome in whole.values())
 
 
@@ -191,7 +191,7 @@ def test_the_options_of_the_last_run_are_kept(
     assert [study.asked for study in make_ledger(storage).recorded()] == [("--seeds", "0,7"), ()]
 
 
-# What trials predicted, and for which utterances.
+# Predictions of trials, and their utterances.
 
 TESTED = TestUtterances(
     ids=("a", "ü\ud800"),
@@ -213,14 +213,14 @@ def test_what_a_trial_predicted_is_read_again(
     outcome = replace(invented(trial), predicted=predicted)
     signature = trial.signature(facts.fingerprint)
     assert make_ledger(storage).record(GRID, trial, outcome) == {signature: outcome}
-    assert make_ledger(storage).news("grid") == {signature: outcome}
+    assert make_ledger(storage).new_outcomes("grid") == {signature: outcome}
 
 
 def test_predictions_are_system_attributes_that_mysql_takes(
     make_ledger: Make, plan: Plan, tmp_path: Path, facts: StudyFacts
 ) -> None:
     trial = plan.design.trials("grid", Pair(1, 1))[0]
-    noise = hashlib.shake_256(b"").digest(100_000)  # does not get smaller
+    noise = hashlib.shake_256(b"").digest(100_000)  # it cannot be compressed
     ledger = make_ledger()
     ledger.open(facts, replace(TESTED, ids=(noise.hex(), "b")))
     ledger.record(GRID, trial, replace(invented(trial), predicted=noise))
@@ -248,10 +248,10 @@ def test_a_trial_whose_predictions_are_damaged_goes_without(
     whole.system_attrs = {"cemobam:predicted:0": spoilt}
     whole.user_attrs["signature"] = "damaged"
     study.add_trial(whole)
-    found = make_ledger(storage).news("grid")
+    found = make_ledger(storage).new_outcomes("grid")
     assert (found[trial.signature("abc")].predicted, found["damaged"].predicted) == (b"abc", b"")
     assert found["damaged"].metrics == found[trial.signature("abc")].metrics
-    assert "the trial damaged goes without its predictions: cemobam:predicted is damaged" in caplog.text
+    assert "trial damaged is read without its predictions: cemobam:predicted is damaged" in caplog.text
 
 
 def test_the_test_utterances_are_kept_once_a_study(
@@ -262,11 +262,11 @@ def test_the_test_utterances_are_kept_once_a_study(
     before.open(facts)
     before.record(GRID, trial, invented(trial))
     assert before.utterances() is None
-    assert Ledger(storage, name="demo").utterances() is None  # a ledger of before
+    assert Ledger(storage, name="demo").utterances() is None  # an older ledger
     ledger = make_ledger(storage)
     ledger.open(facts, TESTED)
     assert ledger.utterances() == TESTED
-    ledger.record(GRID, other, invented(other))  # the study is there, and learns them
+    ledger.record(GRID, other, invented(other))  # the study exists, and gets them now
     assert Ledger(storage, name="demo").utterances() == TESTED  # --report-only opens nothing
     assert Ledger(storage, name="demo", tag="epochs=7").utterances() is None
     assert Ledger(storage, name="other").utterances() is None
@@ -286,7 +286,7 @@ def test_a_list_of_utterances_that_is_damaged_is_written_anew(
     ledger.record(GRID, trial, invented(trial))
     place = open_storage(storage).optuna
     number = place.get_study_id_from_name("demo/grid")
-    for part in range(2):  # a part more than there is, as of a longer list
+    for part in range(2):  # one part more than the list has, as left by a longer list
         place.set_study_system_attr(number, f"cemobam:utterances:{part}", "YWJj")
     with pytest.raises(
         InputError, match=r"'demo/grid': cemobam:utterances is damaged .*; run the study's command again"
@@ -298,7 +298,7 @@ def test_a_list_of_utterances_that_is_damaged_is_written_anew(
     assert Ledger(storage, name="demo").utterances() == TESTED
 
 
-# What blocks vary, as Optuna reads it.
+# The settings that blocks vary, as Optuna reads them.
 
 VARIED = {
     "hidden_dim": Factor("hidden_dim", [8, 16]),
@@ -316,7 +316,7 @@ def design_of(*blocks: Block) -> Design:
 
 
 def read_by_optuna(storage: str) -> dict[str, list[optuna.trial.FrozenTrial]]:
-    """The trials of every study, as Optuna and its dashboard read them."""
+    """Return the trials of every study, as Optuna and its dashboard read them."""
     place = open_storage(storage).optuna
     app = optuna_dashboard.wsgi(place)
 
@@ -333,7 +333,7 @@ def read_by_optuna(storage: str) -> dict[str, list[optuna.trial.FrozenTrial]]:
         read = found[one["study_name"]] = optuna.load_study(study_name=one["study_name"], storage=place).trials
         detail = get(f"/api/studies/{one['study_id']}")
         assert [{p["name"] for p in t["params"]} for t in detail["trials"]] == [set(t.params) for t in read]
-        if len(read) > 3:  # of fewer it tells nothing
+        if len(read) > 3:  # the dashboard computes no importance from fewer trials
             get(f"/api/studies/{one['study_id']}/param_importances")
     return found
 
@@ -355,7 +355,7 @@ EXTENDED = {
     "system": ["gcn", "cemobam", "concat_mlp", "logistic"],
     "k_audio": [1, 2, 30, 2000],
 }
-"""What a later run may make of a factor's values."""
+"""Values that a later run may give the factors."""
 
 
 def test_every_kind_of_value_is_read_back_by_optuna_beside_those_that_a_later_run_adds(
@@ -375,7 +375,7 @@ def test_every_kind_of_value_is_read_back_by_optuna_beside_those_that_a_later_ru
         ledger = make_ledger(storage)
         for name, values in EXTENDED.items():
             block = Block(f"x-{name}", factors=[Factor(name, values)])
-            assert len(ledger.news(block.name)) == len(trials[name])
+            assert len(ledger.new_outcomes(block.name)) == len(trials[name])
             more = recorded_in(ledger, block)
             trials[name] += [trial for trial in more if trial not in trials[name]]
             assert block_of(block.name, make_ledger(storage).blocks()[block.name]) == block
@@ -456,7 +456,7 @@ def test_rows_of_other_versions_are_read_with_what_they_have(make_ledger: Make, 
     study.add_trial(add(state=optuna.trial.TrialState.FAIL, user_attrs={"signature": "failed"}))
     study.add_trial(add(value=0.5))  # by hand, in the dashboard
     study.enqueue_trial({"k_audio": 1})
-    found = make_ledger(storage).news("grid")
+    found = make_ledger(storage).new_outcomes("grid")
     assert list(found) == [trial.signature("abc"), "older", "newer", "failed"]
     assert found["older"].metrics == {"val_wa": 0.5, "test_wa": 0.25}
     assert found["newer"].metrics == {"val_wa": 0.5}
@@ -477,5 +477,5 @@ def test_facts_of_other_versions_are_read_with_what_they_have(
     assert kept == StudyFacts(dataset="demo", title="", fingerprint="abc", folds=1, settings={})
     assert [one.facts for one in make_ledger(storage).recorded()] == [kept]
     place.set_study_user_attr(number, "made from", {})
-    with pytest.raises(InputError, match="was made from other features"):  # nobody can tell
+    with pytest.raises(InputError, match="was made from other features"):  # unknown features count as other features
         make_ledger(storage)

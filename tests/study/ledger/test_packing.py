@@ -22,12 +22,12 @@ def test_what_is_packed_is_unpacked_beside_anything_else(content: bytes) -> None
 
 
 def test_no_part_is_longer_than_mysql_takes() -> None:
-    content = b"".join(zlib.crc32(i.to_bytes(4)).to_bytes(4) for i in range(40_000))  # does not get smaller
+    content = b"".join(zlib.crc32(i.to_bytes(4)).to_bytes(4) for i in range(40_000))  # it cannot be compressed
     attributes = packed("x", content)
     assert list(attributes) == ["x:0", "x:1", "x:2", "x:3"]
     assert max(len(part.encode()) for part in attributes.values()) == LONGEST < 2**16 - 2
     assert unpacked("x", attributes) == content
-    assert unpacked("x", {**attributes, "x:4": ""}) == content  # what was longer before
+    assert unpacked("x", {**attributes, "x:4": ""}) == content  # the bytes were longer before
 
 
 @pytest.mark.parametrize(

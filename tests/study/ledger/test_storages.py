@@ -64,7 +64,7 @@ def test_a_run_that_fails_while_it_changes_a_board_leaves_it_as_it_was(shared_st
 
 
 class Sets(logging.Handler):
-    """Sets an event when the log says that the server does not answer."""
+    """A log handler that sets an event when the server does not answer."""
 
     def __init__(self, event: threading.Event) -> None:
         super().__init__()
@@ -113,14 +113,14 @@ def test_a_file_that_refuses_is_not_asked_again(tmp_path: Path) -> None:
         raise OperationalError("insert", None, Exception("database or disk is full"))
 
     with pytest.raises(LedgerFailed, match="database or disk is full"):
-        here.lasting(refuses)
+        here.retried(refuses)
     assert asked == 1
 
 
 def test_the_lock_of_a_killed_run_does_not_stay(tmp_path: Path) -> None:
     here = JournalStorage(str(tmp_path / "study.journal"))
     here._lock.grace_period = 1
-    here._lock.acquire()  # and nobody gives it back
+    here._lock.acquire()  # and never release it
     here.change("a", lambda board: board.update(n=1))
     assert json.loads((tmp_path / "study.journal.boards").read_text()) == {"a": {"n": 1}}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["study.journal", "study.journal.boards"]

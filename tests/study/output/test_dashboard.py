@@ -248,7 +248,7 @@ def test_of_many_trials_the_curves_are_left_out_of_the_browser_alone(
     monkeypatch.setattr(dashboard, "_MANY", 11)
     assert not any(trial.intermediate_values for trial in storage.get_all_trials(1))
     assert all(trial.intermediate_values for trial in storage.get_all_trials(2))  # 8 of them
-    assert all(outcome.curve for outcome in make_ledger().news("grid").values())
+    assert all(outcome.curve for outcome in make_ledger().new_outcomes("grid").values())
 
 
 @pytest.mark.parametrize("kind", ["sqlite:///{}/study.db", "journal:///{}/study.journal"])
@@ -369,7 +369,9 @@ def test_a_study_renamed_in_the_dashboard_loses_nothing(
     asked(storage, f"/api/studies/{number}/rename", study_name="mine/grid")
     renamed = Ledger(url, name="mine")
     assert renamed.utterances() == some_utterances()
-    assert renamed.news("grid") == {trial.signature(facts.fingerprint): with_predictions(trial) for trial in trials}
+    assert renamed.new_outcomes("grid") == {
+        trial.signature(facts.fingerprint): with_predictions(trial) for trial in trials
+    }
 
 
 def test_a_failed_trial_says_why_on_its_page(make_ledger: Make, plan: Plan, facts: StudyFacts, tmp_path: Path) -> None:
