@@ -29,7 +29,7 @@ from cemobam_core.encoders.store import Parts, SplitRows, write_json, write_spli
 from cemobam_core.encoders.text import TextEncoder
 from cemobam_core.errors import InputError
 from cemobam_core.features import MODALITIES
-from cemobam_core.files import told_of_a_full_disk, written_atomically
+from cemobam_core.files import full_disk_as_oserror, written_atomically
 from cemobam_core.progress import progress_bar
 
 FEATURES_JSON = "features.json"
@@ -263,7 +263,7 @@ class _Extraction:
         self.say(f"{name}: epoch {tuned.best_epoch} kept; validation loss by epoch {losses}")
         saving = self.parts_folder / "saving"
         shutil.rmtree(saving, ignore_errors=True)
-        with told_of_a_full_disk(saving):
+        with full_disk_as_oserror(saving):
             encoder.save(saving)
         folder.parent.mkdir(parents=True, exist_ok=True)
         saving.rename(folder)
