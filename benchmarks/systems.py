@@ -91,7 +91,7 @@ def linear_systems() -> None:
     for name, batch in batches.items():
         label = theirs.predict(ours.matrix(batch.inputs)) == model(batch.inputs).argmax(dim=1).numpy()
         print(f"  {name}: {100 * label.mean():.2f}% have the same label")
-    linear._KEPT.clear()
+    linear._CACHE.clear()
     for kind, values in ((Logistic, np.geomspace(1e-5, 10, 13)), (SVM, np.geomspace(1e-6, 0.1, 13))):
         took = []
         for c in [1e-2, *values]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 @contextmanager
-def full_disk_as_oserror(path: Path) -> Iterator[None]:
+def told_of_a_full_disk(path: Path) -> Iterator[None]:
     """Raise an OSError that says so if the disk is full, whatever error a library raised while it wrote to ``path``.
 
     safetensors and torch raise errors of their own and mention the full disk in one line among many.
@@ -46,7 +46,7 @@ def written_atomically(path: Path) -> Iterator[Path]:
     os.close(handle)
     temporary = Path(name)
     try:
-        with full_disk_as_oserror(path):
+        with told_of_a_full_disk(path):
             yield temporary
         umask = os.umask(0)
         os.umask(umask)

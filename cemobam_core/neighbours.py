@@ -228,7 +228,7 @@ def _all_links(blocks: Iterable[tuple[Tensor, Tensor]], k: int) -> tuple[Links, 
 
 
 def _nearer(nearness: Int64[Tensor, "n k"], steps: Int64[Tensor, "n c"], *, or_as_near: bool) -> Int64[Tensor, "n c"]:
-    """Count, for each row and candidate, the row's nearest that are nearer (or as near) than the candidate; at most k."""
+    """Count how many of a row's k nearest are nearer (or as near) than each candidate."""
     ascending = nearness.flip(1).contiguous()
     return nearness.shape[1] - torch.searchsorted(ascending, steps.contiguous(), right=not or_as_near)
 

@@ -81,7 +81,7 @@ def test_the_products_are_those_of_dense_matrices(
 
 
 def test_rows_wider_than_a_program_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "_WIDEST", 16)
+    monkeypatch.setattr(kernels, "_MAX_WIDTH", 16)
     test_the_products_are_those_of_dense_matrices.hypothesis.inner_test(  # type: ignore[attr-defined]
         n=6, density=3, heads=2, dim=40, seed=0, dtype=torch.float64
     )

@@ -133,6 +133,6 @@ def test_the_best_epoch_is_that_of_the_highest_wa_then_the_lowest_loss(
     for epoch, (wa, loss) in enumerate(course):
         with torch.no_grad():
             model.weight.fill_(epoch)
-        kept.note([measured(wa, loss)])
+        kept.update([measured(wa, loss)])
     kept.restore()
     assert model.weight.item() == best

@@ -32,10 +32,10 @@ E, D, C = SIZES.audio_dim, 8, SIZES.num_classes
 @pytest.fixture(autouse=True)
 def _nothing_known() -> Iterator[None]:
     loop._STACKABLE.clear()
-    loop._tell_once.cache_clear()
+    loop._warn_once.cache_clear()
     yield
     loop._STACKABLE.clear()
-    loop._tell_once.cache_clear()
+    loop._warn_once.cache_clear()
 
 
 def why(build: Callable[[], nn.Module], steps: tuple[int, int] = (0, 0)) -> str:
@@ -338,7 +338,7 @@ ALONE: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "a hook of a weight": (
         lambda: changed(Net(), lambda net: net.first.weight.register_hook(lambda gradient: 0.5 * gradient)),
-        f"{OTHERWISE}: a stack gives other gradients of first.weight",
+        f"{OTHERWISE}: in a stack, the gradient of first.weight differs",
     ),
     "a forward of its own": (
         lambda: changed(Net(), lambda net: setattr(net.first, "forward", lambda x: torch.ones(len(x), D).double())),
@@ -350,32 +350,32 @@ ALONE: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "flattened from the second axis": (lambda: Net(lambda x: halves(x).flatten(1)), OTHERWISE),
     "a softmax over the first axis": (
         lambda: Net(lambda x: x.softmax(dim=0)),
-        f"{OTHERWISE}: a stack gives other logits",
+        f"{OTHERWISE}: in a stack, the logits differ",
     ),
-    "a softmax over the second axis": (lambda: Net(lambda x: x.softmax(dim=1)), f"{OTHERWISE}: a stack gives other"),
-    "a softmax module over the second axis": (lambda: Net(soft=nn.Softmax(dim=1)), f"{OTHERWISE}: a stack gives other"),
-    "the mean of all": (lambda: Net(lambda x: x - x.mean()), f"{OTHERWISE}: a stack gives other logits"),
+    "a softmax over the second axis": (lambda: Net(lambda x: x.softmax(dim=1)), f"{OTHERWISE}: in a stack, "),
+    "a softmax module over the second axis": (lambda: Net(soft=nn.Softmax(dim=1)), f"{OTHERWISE}: in a stack, "),
+    "the mean of all": (lambda: Net(lambda x: x - x.mean()), f"{OTHERWISE}: in a stack, the logits differ"),
     "the mean of the utterances": (
         lambda: Net(lambda x: x - x.mean(dim=0)),
-        f"{OTHERWISE}: a stack gives other logits",
+        f"{OTHERWISE}: in a stack, the logits differ",
     ),
-    "the norm of all": (lambda: Net(lambda x: x / x.norm()), f"{OTHERWISE}: a stack gives other logits"),
-    "a number of rows": (lambda: Net(lambda x: x * len(x)), f"{OTHERWISE}: a stack gives other logits"),
+    "the norm of all": (lambda: Net(lambda x: x / x.norm()), f"{OTHERWISE}: in a stack, the logits differ"),
+    "a number of rows": (lambda: Net(lambda x: x * len(x)), f"{OTHERWISE}: in a stack, the logits differ"),
     "a hidden mean": (
         lambda: Net(lambda x: x + (x.mean() - x.mean().detach())),
-        f"{OTHERWISE}: a stack gives other gradients",
+        f"{OTHERWISE}: in a stack, the gradient of ",
     ),
     "batch norm over steps": (
         lambda: Net(lambda x: x.squeeze(-1), steps=nn.Unflatten(-1, (D, 1)), norm=nn.BatchNorm1d(D)),
         f"steps is a Unflatten, {FORM}",
     ),
     "a weight used by hand": (ByHand, OTHERWISE),
-    "a layer that is not listed": (Unlisted, f"{OTHERWISE}: a stack gives other logits"),
+    "a layer that is not listed": (Unlisted, f"{OTHERWISE}: in a stack, the logits differ"),
     "something kept": (Keeping, "it keeps numbers that are not in its state"),
     "attention's weights": (Weighing, OTHERWISE),
     "more than logits": (Both, OTHERWISE),
-    "one graph for all": (FirstGraph, f"{OTHERWISE}: a stack gives other logits"),
-    "no number": (lambda: Net(lambda x: x / 0), f"{OTHERWISE}: a stack gives other logits"),
+    "one graph for all": (FirstGraph, f"{OTHERWISE}: in a stack, the logits differ"),
+    "no number": (lambda: Net(lambda x: x / 0), f"{OTHERWISE}: in a stack, the logits differ"),
 }
 
 
