@@ -52,7 +52,7 @@ _LABEL = re.compile(
 )
 """A label line, for example ``[6.2901 - 8.2357]<TAB>Ses01F_impro01_F000<TAB>neu<TAB>[2.5000, 2.5000, 2.5000]``."""
 _TRANSCRIPT = re.compile(r"(Ses\S+)\s*\[[^\]]*\]\s*:?(.*)")
-"""A transcript line, for example ``Ses01F_impro01_F000 [006.2901-008.2357]: Excuse me.``. Lines without an utterance's name are side talk."""
+"""A transcript line: ``Ses01F_impro01_F000 [006.2901-008.2357]: Excuse me.``. Lines without an id are side talk."""
 _ID = re.compile(r"(Ses\d\d)[FM]_(impro|script)\w*_([FM])\w+")
 """Parts of an id: session and the speaker who wears the markers, kind of dialogue, and speaker of the turn.
 

@@ -211,7 +211,7 @@ def test_more_ties_than_a_graph_can_hold_are_refused(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(module, "MOST_LINKS", 100)
     x = both(repeated(40, 2, 0))
     with pytest.raises(
-        InputError, match=r"--ties all: so many utterances are equally similar that K=3 would link more"
+        InputError, match=r"--ties all: too many utterances are equally similar, so K=3 would link more"
     ):
         Ranking.of(x, 3, ties="all")
     assert Ranking.of(x, 3).graph("chosen").edge_index(3, 3).shape[1] > 40
@@ -220,10 +220,10 @@ def test_more_ties_than_a_graph_can_hold_are_refused(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"evaluation_size": 5}, "evaluation_size=5 is too small for K 5,5: it must be 6 at least"),
+        ({"evaluation_size": 5}, "evaluation_size=5 is too small for K 5,5: it must be at least 6"),
         ({"evaluation_size": -1}, "evaluation_size=-1 must be a whole number of at least 0"),
-        ({"evaluation_size": 20, "evaluation_graph": "joint"}, "leave it out with evaluation_graph=joint"),
-        ({"evaluation_size": 20, "evaluation_graph": "anchored"}, "leave it out with evaluation_graph=anchored"),
+        ({"evaluation_size": 20, "evaluation_graph": "joint"}, "with evaluation_graph=joint, leave it out"),
+        ({"evaluation_size": 20, "evaluation_graph": "anchored"}, "with evaluation_graph=anchored, leave it out"),
     ],
 )
 def test_choices_that_make_no_graph_are_refused(settings: dict[str, object], message: str) -> None:

@@ -99,7 +99,7 @@ def test_a_zero_embedding_is_similar_to_none_and_breaks_nothing() -> None:
 @pytest.mark.parametrize(("n", "k"), [(10, 10), (10, 0), (11, 600), (1, 1)])
 def test_k_out_of_range_is_refused(n: int, k: int) -> None:
     x = torch.randn(n, 4)
-    with pytest.raises(InputError, match=f"K={k} neighbours were asked of {n} utterances"):
+    with pytest.raises(InputError, match=f"K={k} with {n} utterances"):
         TopKGraph.from_features(x, x, k)
 
 

@@ -86,7 +86,7 @@ def test_a_command_in_it_is_not_run(tmp_path: Path) -> None:
         Runs(np.fromfile, str(mark)),
     ):
         for content in ([call], utterances(label=call), {"a": call}):
-            with pytest.raises(InputError, match=r"refused, nothing in it was run: (it asks for|opcode)"):
+            with pytest.raises(InputError, match=r"refused, and nothing in it was run: (it asks for|opcode)"):
                 load(tmp_path, content)
     assert not mark.exists()
 
@@ -118,7 +118,7 @@ def test_a_state_cannot_be_set(tmp_path: Path) -> None:
     arguments = (small.untyped_storage(), 0, (4,), (1,), False, {})
     grown = Runs(torch._utils._rebuild_tensor_v2, *arguments)
     grown.call = (*grown.call, (small, 0, (2**28,), (1,)))  # type: ignore[assignment]
-    with pytest.raises(InputError, match="refused, nothing in it was run: opcode BUILD"):
+    with pytest.raises(InputError, match="refused, and nothing in it was run: opcode BUILD"):
         load(tmp_path, utterances(1, audio_embed=grown))
 
 
@@ -193,8 +193,8 @@ def test_spoilt_bytes_give_features_or_our_error_and_nothing_else(tmp_path: Path
     [
         ([{"audio_embed": 1}], r"utterance 0 holds \['audio_embed'\]; each must be a dict with"),
         ([*utterances(1), {"audio_embed": 1, "text_embed": 2}], "utterance 1 holds"),
-        ({"audio": 1}, "holds dict, not a list of utterances"),
-        ([], "holds list, not a list of utterances"),
+        ({"audio": 1}, "contains dict, but must contain a list of utterances"),
+        ([], "contains list, but must contain a list of utterances"),
         ([7], "utterance 0 holds int"),
         (utterances(11) + utterances(1, text_embed=torch.zeros(9)), r"'text_embed' of utterance 11 is \(9,\)"),
         (utterances(text_embed=[1.0]), "'text_embed' of utterance 0 is list"),

@@ -286,9 +286,9 @@ def test_a_checkpoint_that_is_something_else_is_named(tmp_path: Path) -> None:
             load_released_checkpoint(path, "min")
         assert str(path) in str(caught.value)
 
-    refused([1, 2], "holds no state dict")
+    refused([1, 2], "contains no state dict")
     refused({"a": torch.zeros(1)}, "'audio_projection.0.weight' is missing")
-    refused(spoilt(state, **{"mlp.0.bias": None}), "nothing in it gives 'classifier.0.bias'")
+    refused(spoilt(state, **{"mlp.0.bias": None}), "no weight for 'classifier.0.bias'")
     refused(spoilt(state, **{"decoder.weight": torch.zeros(1)}), "'decoder.weight' is no part of")
     refused(spoilt(state, **{"mlp.0.bias": torch.zeros(3)}), r"'classifier.0.bias' is \(3,\), where the other")
     path.write_bytes(b"not a checkpoint")
@@ -307,6 +307,6 @@ class Runs:
 def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
     mark = tmp_path / "ran"
     torch.save({"model": Runs(f"touch {mark}")}, tmp_path / "best.pt")
-    with pytest.raises(InputError, match="cannot be read as a checkpoint of weights alone"):
+    with pytest.raises(InputError, match="cannot be read as a checkpoint of weights only"):
         load_released_checkpoint(tmp_path / "best.pt", "min")
     assert not mark.exists()

@@ -190,8 +190,11 @@ def test_a_node_gathers_from_those_it_chose_and_from_no_other() -> None:
 @pytest.mark.parametrize(
     ("edges", "message"),
     [
-        (torch.tensor([[0, 3], [1, 1]]), "edge_index names utterances 0 to 3, but there are 3: make the graph from"),
-        (torch.tensor([[0, 1], [-1, 1]]), "edge_index names utterances -1 to 1, but there are 3"),
+        (
+            torch.tensor([[0, 3], [1, 1]]),
+            "edge_index refers to utterances 0 to 3, but there are 3: build the graph from",
+        ),
+        (torch.tensor([[0, 1], [-1, 1]]), "edge_index refers to utterances -1 to 1, but there are 3"),
         (torch.tensor([[0.0], [1.0]]), r"edge_index is float32 \(2, 1\); it must be int64 \(2, E\)"),
         (torch.tensor([[0, 1], [1, 2], [2, 0]]), r"edge_index is int64 \(3, 2\); it must be int64"),
         (torch.tensor([0, 1]), r"edge_index is int64 \(2,\); it must be int64"),
@@ -203,7 +206,7 @@ def test_edges_that_are_none_are_named(edges: torch.Tensor, message: str) -> Non
 
 
 def test_the_layer_refuses_edges_to_nobody() -> None:
-    with pytest.raises(InputError, match="edge_index names utterances 0 to 3, but there are 3"):
+    with pytest.raises(InputError, match="edge_index refers to utterances 0 to 3, but there are 3"):
         GraphAttention(4, 2, heads=2)(torch.randn(3, 4), torch.tensor([[0, 3], [1, 1]]))
 
 

@@ -254,7 +254,7 @@ def test_the_size_is_the_authors_but_for_the_known_differences() -> None:
 
 def test_a_wrong_embedding_size_is_named(make_features: Callable[..., FeatureSet]) -> None:
     features = make_features(8)
-    with pytest.raises(InputError, match="audio embeddings have 12 numbers, the model expects 10"):
+    with pytest.raises(InputError, match="audio embeddings have 12 numbers, but the model needs 10"):
         SMALL.build(SIZES)(Batch.from_features(features, features.rank(2).edge_index(1, 1)).inputs)
 
 
@@ -264,7 +264,7 @@ def test_a_wrong_embedding_size_is_named(make_features: Callable[..., FeatureSet
         ({"hidden_dim": 10, "heads": 4}, "hidden_dim=10 must be a multiple of heads=4"),
         ({"dropout": 1.0}, "dropout=1.0"),
         ({"dropout": -0.1}, "dropout=-0.1 must be a finite number of at least 0"),
-        ({"gat_layers": 1, "gat_norm": "shared"}, "gat_norm='shared' needs hidden layers"),
+        ({"gat_layers": 1, "gat_norm": "shared"}, "gat_norm='shared' needs gat_layers of at least 2, not 1"),
         ({"dropout": float("nan")}, "dropout=nan"),
         ({"heads": 0}, "heads=0 must be a whole number of at least 1"),
         ({"cbam_kernel": 4}, "cbam_kernel=4 must be odd"),

@@ -139,7 +139,7 @@ def test_a_graph_without_the_training_utterances_is_refused(small_fold: Fold, sy
     own = {
         name: Batch.from_features(split, split.rank(3).edge_index(3, 2)) for name, split in small_fold.splits.items()
     }
-    with pytest.raises(InputError, match="begins with the 40 training utterances; give evaluation_graph=joint"):
+    with pytest.raises(InputError, match="starts with the 40 training utterances; give evaluation_graph=joint"):
         train(system, own)
     for graph in ("own", "anchored"):
         with pytest.raises(InputError, match=rf"evaluation_graph={graph}: .* give evaluation_graph=joint"):

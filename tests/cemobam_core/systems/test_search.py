@@ -18,7 +18,7 @@ from cemobam_core.systems import names, system_class
         (2.0, 1.0, False, r"Between\(2.0, 1.0\)"),
         (0.0, float("inf"), False, "finite"),
         (float("nan"), 1.0, False, "finite"),
-        (0.0, 1.0, True, "both ends must be above 0"),
+        (0.0, 1.0, True, "both limits must be above 0"),
     ],
 )
 def test_ends_that_are_none_are_refused(low: float, high: float, log: bool, said: str) -> None:

@@ -87,9 +87,9 @@ class Odd(EstimatorSystem):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (np.ones((3, 3)), r"Odd: predict_proba gave \(3, 3\)"),
-        (np.ones(3), r"Odd: predict_proba gave \(3,\)"),
-        (np.full((3, 2), np.nan), "or a value that is no number"),
+        (np.ones((3, 3)), r"Odd: predict_proba returned \(3, 3\)"),
+        (np.ones(3), r"Odd: predict_proba returned \(3,\)"),
+        (np.full((3, 2), np.nan), "or a value that is not finite"),
     ],
 )
 def test_probabilities_that_are_none_are_told(given: Any, message: str) -> None:

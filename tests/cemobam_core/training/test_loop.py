@@ -314,14 +314,14 @@ class Odd(NeuralSystem):
     ],
 )
 def test_a_forward_of_another_shape_is_told(batches: dict[str, Batch], gives: Any, given: str) -> None:
-    message = rf"OddNetwork: forward gave {given}; it must give logits \(40, 4\), one for each utterance and class"
+    message = rf"OddNetwork: forward returned {given}; return logits \(40, 4\), one for each utterance and class"
     with pytest.raises(InputError, match=message):
         train(Odd(gives=gives), batches, training=QUICK)
 
 
 def test_evaluation_tells_of_another_shape_too(batches: dict[str, Batch]) -> None:
     model = SYSTEM.build(replace(batches["val"].sizes, num_classes=7))
-    with pytest.raises(InputError, match=r"CemoBAMNetwork: forward gave \(24, 7\); it must give logits \(24, 4\)"):
+    with pytest.raises(InputError, match=r"CemoBAMNetwork: forward returned \(24, 7\); return logits \(24, 4\)"):
         evaluate(model, batches["val"])
 
 

@@ -320,5 +320,5 @@ def test_one_that_diverges_takes_no_other_with_it() -> None:
 
 def test_a_learning_rate_of_each_trials_own_is_for_one_alone() -> None:
     batch = {"train": any_batch(20, (0, 0), 0, k=(1, 1))}
-    with pytest.raises(ValueError, match="learning rate of its own"):
+    with pytest.raises(ValueError, match="its own learning rate"):
         train_together(system_of("paper"), [batch] * 2, training=TrainingConfig(schedule="plateau"), seeds=[0, 1])

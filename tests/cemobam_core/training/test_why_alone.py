@@ -478,5 +478,5 @@ def test_the_users_mistake_is_told_by_the_training(caplog: pytest.LogCaptureFixt
             return Both()
 
     splits = [{"train": batch, "val": batch} for batch in graphs_of(20, (0, 0), 0, torch.float32, 2)]
-    with pytest.raises(InputError, match=r"Both: forward gave a tuple; it must give logits \(20, 3\)"):
+    with pytest.raises(InputError, match=r"Both: forward returned a tuple; return logits \(20, 3\)"):
         train_together(Wrong(), splits, training=TrainingConfig(epochs=1), seeds=[1, 2])

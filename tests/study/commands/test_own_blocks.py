@@ -83,7 +83,7 @@ def names(database: str = "results/demo/study.db") -> list[str]:
         ("--ties all --set ties=index", "--set ties=index: ties is given twice; give it once"),
         ("--set evaluation_size=5 --k-audio 1 --k-text 1:5", "evaluation_size=5 is too small for K 1,5"),
         ("--blocks evaluation --at 20,3", "evaluation_size=20 is too small for K 20,3: it must be 21 at least"),
-        ("--evaluation-graph joint --set evaluation_size=20", "leave it out with evaluation_graph=joint"),
+        ("--evaluation-graph joint --set evaluation_size=20", "with evaluation_graph=joint, leave it out"),
         ("--study nowhere.py", "--study nowhere.py: there is no such file"),
         ("--study study.py --blocks grid", "--blocks: unknown block 'grid'; choose from width, tricks"),
         ("--study study.py --vary hidden_dim=8,16 --systems gcn,mine.py:X", "mine.py: there is no such file"),
