@@ -289,8 +289,8 @@ def test_a_checkpoint_that_is_something_else_is_named(tmp_path: Path) -> None:
     refused([1, 2], "contains no state dict")
     refused({"a": torch.zeros(1)}, "'audio_projection.0.weight' is missing")
     refused(spoilt(state, **{"mlp.0.bias": None}), "no weight for 'classifier.0.bias'")
-    refused(spoilt(state, **{"decoder.weight": torch.zeros(1)}), "'decoder.weight' is no part of")
-    refused(spoilt(state, **{"mlp.0.bias": torch.zeros(3)}), r"'classifier.0.bias' is \(3,\), where the other")
+    refused(spoilt(state, **{"decoder.weight": torch.zeros(1)}), "'decoder.weight' is not a part of")
+    refused(spoilt(state, **{"mlp.0.bias": torch.zeros(3)}), r"'classifier.0.bias' is \(3,\), but the other")
     path.write_bytes(b"not a checkpoint")
     with pytest.raises(InputError, match="cannot be read as a checkpoint"):
         load_released_checkpoint(path, "min")

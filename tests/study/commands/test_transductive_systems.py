@@ -48,7 +48,7 @@ def test_a_study_marks_its_transductive_systems(in_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--system label_propagation --evaluation-graph own", "evaluation_graph=own: LabelPropagation propagates training"),
+        ("--system label_propagation --evaluation-graph own", "evaluation_graph=own: LabelPropagation propagates"),
         (
             "--systems gcn,correct_and_smooth --blocks systems --evaluation-graph anchored",
             "so all utterances must be ranked together; give evaluation_graph=joint",
