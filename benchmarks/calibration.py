@@ -4,9 +4,9 @@
 
 Simulates 10×10 grids with five seeds, and the blocks at the chosen pair with five fresh seeds, for several kinds of
 luck (``simulated.py``), without any effect and with a hill over K and worse variants. Prints the share of studies in
-which each claim is confirmed or contradicted. Before that, for studies without any effect, it prints the share for the plain
-paired test of the best pair against the middle one, if the seeds that measure both pairs also chose them. The luck of
-the test split is covered by ``two_kinds.py``.
+which each claim is confirmed or contradicted. Before that, for studies without any effect, it prints the share for the
+plain paired test of the best pair against the middle one, if the seeds that measure both pairs also chose them. The
+luck of the test split is covered by ``two_kinds.py``.
 """
 
 from __future__ import annotations
