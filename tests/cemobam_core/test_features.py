@@ -68,7 +68,7 @@ def test_labels_may_be_whole_numbers_of_any_width(make_features: Make, tmp_path:
     "kind", ["float64", "float32", "float16", "big-endian", "read-only", "backwards", "lists", "tensors in a list"]
 )
 def test_arrays_and_lists_are_taken_as_they_come(make_features: Make, tmp_path: Path, kind: str) -> None:
-    """Of whole sixteenths, so that no width loses any."""
+    """Return multiples of 1/16, which every floating-point width stores exactly."""
     features = make_features(steps=3)
     exact = {
         name: (16 * value).round() / 16 if value.is_floating_point() else value

@@ -114,7 +114,7 @@ def test_the_whole_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert tuple(counts[name] for name in corpus.class_names) == expected
     for u in corpus.utterances:
         turn = u.id.rsplit("_", 1)[1][0]
-        assert u.speaker == f"Ses0{u.session}{turn}"  # of the turn, not of the dialogue
+        assert u.speaker == f"Ses0{u.session}{turn}"  # the speaker of the turn, not of the dialogue
         assert u.scenario == ("scripted" if "script" in u.id else "improvised")
         assert u.audio.is_file() and u.audio.stem == u.id
         assert u.text and "  " not in u.text and u.split is None

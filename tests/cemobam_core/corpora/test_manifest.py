@@ -54,7 +54,7 @@ def test_the_authors_metadata_is_read_as_it_is(tmp_path: Path) -> None:
     corpus = read_manifest(path, name="iemocap", class_names=CLASSES)
     assert corpus.class_names == CLASSES
     labels = {u.id: u.label for u in corpus.utterances}
-    # Numbers count the class names: what make_manifest calls sadness is their 2, which is neutral.
+    # Numbers are indices of the class names: make_manifest's sadness has the index 2, which is neutral.
     assert (labels["spk0_anger_00"], labels["spk0_sadness_00"]) == ("anger", "neutral")
     assert corpus.notes[1] == "labels: 0 is anger, 1 is happiness, 2 is neutral"
     assert read_manifest(path, name="mine").class_names == ("class_0", "class_1", "class_2")

@@ -90,7 +90,7 @@ def test_too_few_to_split_is_said(make_features: Make) -> None:
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_of_iemocaps_ten_speakers_one_tests_and_one_validates(seed: int) -> None:
-    # Who says how much differs by speaker: here the women of a session say less than the men, as 2 to 3.
+    # Speakers have different numbers of utterances: here women and men of a session have 2 to 3.
     turns = [
         (c, f"Ses0{session}{'FM'[i % 5 > 1]}")
         for session, counts in COUNTS.items()

@@ -39,12 +39,12 @@ class M(NeuralSystem):
 """
 GOOD = HEAD + MODEL
 FIRST = HEAD.count("\n") + 1
-"""The line after the head."""
+"""Number of the line after the head."""
 
 
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Write a file into the working folder; its modules are forgotten after the test."""
+    """Write a file into the working folder. Its modules are removed after the test."""
     monkeypatch.chdir(tmp_path)
     before = set(sys.modules)
 
@@ -62,7 +62,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path
 
 
 def model(*lines: str, base: str = "NeuralSystem", build: str = "def build(self, sizes): ...") -> str:
-    """A file with a system M, whose first own line is that after its class line."""
+    """Return a file with a system M. The given lines start after the class line."""
     body = "\n".join(f"    {line}" for line in (*lines, build) if line)
     return f"{HEAD}@dataclass(frozen=True)\nclass M({base}):\n{body}\n"
 
@@ -104,7 +104,7 @@ def test_changed_content_and_files_of_the_same_name_are_other_systems(write: Cal
     assert {name_of(kind) for kind in (first, second, third)} == {"mine.py:M"}
     assert first() != second()
     copied = write(GOOD, "copied.py")
-    assert name_of(system_class(f"{copied}:M")) == "copied.py:M"  # its own name, though its content is known
+    assert name_of(system_class(f"{copied}:M")) == "copied.py:M"  # its own name, although the content is already loaded
     assert version_of(system_class("copied.py:M")) == version_of(first)
 
 
@@ -265,7 +265,7 @@ def test_the_place_of_a_mistake_in_a_neighbour_is_told(write: Callable[..., Path
     assert refusal("mine.py:M") == "mine.py, line 2: KeyError: 'a' (my_broken.py, line 2)"
 
 
-@pytest.mark.parametrize("name", ["json", "colorsys", "pytest", "cemobam_core"])  # one of these nobody has imported
+@pytest.mark.parametrize("name", ["json", "colorsys", "pytest", "cemobam_core"])  # one of these is not imported yet
 def test_a_neighbour_with_the_name_of_another_module_is_refused(name: str, write: Callable[..., Path]) -> None:
     write("x = 1\n", f"{name}.py")
     write(f"import os\nfrom {name} import x\n")

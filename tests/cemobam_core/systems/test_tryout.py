@@ -57,7 +57,7 @@ class M(EstimatorSystem):
 
 
 BUILD, INIT, FORWARD = 11, 17, 19
-"""The lines, after the head and lines of one's own."""
+"""Numbers of the lines, after the head and the lines under test."""
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Pa
 
 
 def tried(patience_s: float = 120.0, *, sequence: bool = False) -> str:
-    """What the user is told; empty: it works."""
+    """Return the error message, or an empty string if the system works."""
     try:
         try_system("mine.py:M", sizes=SIZES, sequence=sequence, patience_s=patience_s)
     except InputError as error:
@@ -84,7 +84,7 @@ def tried(patience_s: float = 120.0, *, sequence: bool = False) -> str:
 
 
 def tried_here(name: str = "mine.py:M", *, sequence: bool = False, **settings: object) -> tuple[str, list[str]]:
-    """What the process would find, without a process: the error, and the notes."""
+    """Return the error and the notes of the test, without starting a process."""
     request = tryout._Request(name, settings, asdict(SIZES), sequence, 120.0)
     found = tryout._Tryout(request, Path("stage"))
     try:

@@ -1,4 +1,4 @@
-"""Linear classifiers in principal axes, beside scikit-learn's."""
+"""Linear classifiers along principal axes, compared with scikit-learn's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cemobam_core.training.linear import Axes, fit
 
 
 def made(n: int, dim: int, classes: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Features whose variances differ by six orders of magnitude, correlated, with a mean."""
+    """Correlated features with a mean and with variances that differ by six orders of magnitude."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(classes, (n,), generator=generator)
     means, mixing = torch.randn(classes, dim, generator=generator), torch.randn(dim, dim, generator=generator)
