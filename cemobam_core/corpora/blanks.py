@@ -26,12 +26,12 @@ def blanks(*folds: Fold) -> list[str]:
         for fold in folds
         for name, features in fold.splits.items()
         for modality in MODALITIES
-        for what in _of_one(features, modality)
+        for what in _warnings_of(features, modality)
     ]
     return list(dict.fromkeys(found))
 
 
-def _of_one(features: FeatureSet, modality: str) -> Iterator[str]:
+def _warnings_of(features: FeatureSet, modality: str) -> Iterator[str]:
     x, mask = getattr(features, modality), getattr(features, f"{modality}_mask")
     zero, constant, same = [], [], True
     first = _filled(x[:1], None if mask is None else mask[:1])
@@ -44,9 +44,9 @@ def _of_one(features: FeatureSet, modality: str) -> Iterator[str]:
         same = same and bool((part == first).all())
     n = len(features)
     if sum(zero):
-        yield _told(sum(zero), n, modality, "all zeros", features.utterance_ids[zero.index(True)])
+        yield _warning(sum(zero), n, modality, "all zeros", features.utterance_ids[zero.index(True)])
     if sum(constant):
-        yield _told(sum(constant), n, modality, "one number throughout", features.utterance_ids[constant.index(True)])
+        yield _warning(sum(constant), n, modality, "one number throughout", features.utterance_ids[constant.index(True)])
     if same and n > 1 and not any(zero + constant):
         yield f"all {n} utterances have the same {modality} embedding; make the features again"
 
@@ -58,7 +58,7 @@ def _filled(x: Tensor, mask: Tensor | None) -> Tensor:
     return x.flatten(1)
 
 
-def _told(count: int, n: int, modality: str, what: str, example: str) -> str:
+def _warning(count: int, n: int, modality: str, what: str, example: str) -> str:
     return (
         f"{count} of {n} utterances: the {modality} embedding is {what} (the first is {example!r}); "
         "make the features again or leave them out"

@@ -55,7 +55,7 @@ def leaks(*folds: Assignment | Fold) -> tuple[Leak, ...]:
     Returns:
         Test before val, and speakers before sentences. Anything that is not known for every utterance is left out.
     """
-    counted = [leak for fold in folds for leak in _of_one(fold)]
+    counted = [leak for fold in folds for leak in _leaks_of(fold)]
     sums: dict[tuple[str, str], Leak] = {}
     for leak in counted:
         before = sums.get((leak.split, leak.what))
@@ -132,7 +132,7 @@ def sentence(text: str) -> str:
     return " ".join(re.sub(r"[\W_]+", " ", plain).split())
 
 
-def _of_one(fold: Assignment | Fold) -> Iterator[Leak]:
+def _leaks_of(fold: Assignment | Fold) -> Iterator[Leak]:
     train_speakers, train_sentences = _known(fold, "train")
     for name in _MEASURED:
         speakers, sentences = _known(fold, name)
