@@ -46,7 +46,9 @@ def _warnings_of(features: FeatureSet, modality: str) -> Iterator[str]:
     if sum(zero):
         yield _warning(sum(zero), n, modality, "all zeros", features.utterance_ids[zero.index(True)])
     if sum(constant):
-        yield _warning(sum(constant), n, modality, "one number throughout", features.utterance_ids[constant.index(True)])
+        yield _warning(
+            sum(constant), n, modality, "one number throughout", features.utterance_ids[constant.index(True)]
+        )
     if same and n > 1 and not any(zero + constant):
         yield f"all {n} utterances have the same {modality} embedding; make the features again"
 

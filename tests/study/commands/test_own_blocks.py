@@ -308,7 +308,7 @@ def test_systems_are_listed_and_told_of(in_folder: Path) -> None:
     assert "does not use the graph: it is trained once, not for every K" in out
     for wrong, message in (
         ("nope", f"no system is called 'nope'; choose from {', '.join(systems.names())}, or give FILE.py:NAME"),
-        ("mine.py:LSTM", "mine.py: 'LSTM' is not in it; its system is GRU"),
+        ("mine.py:LSTM", "mine.py: it has no system 'LSTM'; its system is GRU"),
         ("a b", "argument NAME: 'a b' is not a system"),
     ):
         _, err = cemobam_here("systems", wrong, status=2)
