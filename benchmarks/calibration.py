@@ -1,11 +1,12 @@
-"""How often the verdicts on the paper's claims are wrong, and what they find, on whole simulated studies.
+"""Error rates and power of the verdicts on the paper's claims, measured on simulated studies.
 
     python benchmarks/calibration.py [STUDIES]
 
-Simulates 10×10 grids of five seeds and the blocks at the chosen pair with five fresh ones, for several kinds of luck
-(``simulated.py``), without any effect and with a hill over K and worse variants. Prints the share of studies in which
-each claim is confirmed or contradicted. First, without any effect, that of the plain paired test of the best pair
-against the middle one, both picked on the seeds that measure them. ``two_kinds.py`` has the luck of the test split.
+Simulates 10×10 grids with five seeds, and the blocks at the chosen pair with five fresh seeds, for several kinds of
+luck (``simulated.py``), without any effect and with a hill over K and worse variants. Prints the share of studies in
+which each claim is confirmed or contradicted. Before that, for studies without any effect, it prints the share for the
+plain paired test of the best pair against the middle one, if the seeds that measure both pairs also chose them. The
+luck of the test split is covered by ``two_kinds.py``.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ TESTED = ("k_matters", "best_k", "min_wins", "xcbam_needed", "chgat_needed", "sy
 
 
 def plain(analysis: Analysis) -> bool:
-    """Whether Student's t takes the chosen pair for another than the middle one, as if neither had been picked."""
+    """Return whether Student's t finds a difference between the chosen pair and the middle one, ignoring the choice."""
     assert analysis.grid
     choosing, measured = (analysis.grid.values[f"{split}_wa"] for split in ("val", "test"))
     order, figures = np.argsort(-choosing.mean(axis=0).ravel()), measured.reshape(len(measured), -1)
@@ -36,19 +37,19 @@ def plain(analysis: Analysis) -> bool:
 
 
 def decided(analysis: Analysis) -> dict[str, bool]:
-    """Which claims are confirmed or contradicted."""
+    """Return which claims are confirmed or contradicted."""
     verdicts = {claim.id: claim.verdict for claim in claims(analysis)}
     return {name: verdicts[name] in ("confirmed", "contradicted") for name in TESTED}
 
 
 def main(studies: int) -> None:
     """Print the shares, each from ``studies`` simulations."""
-    gc.freeze()  # statsmodels collects garbage at every call, and what was imported is none
+    gc.freeze()  # statsmodels collects garbage at every call; this excludes all imported objects
     for name, noise in NOISES.items():
         rng = np.random.default_rng(1)
         found = np.mean([plain(Analysis(simulated.study(rng, noise))) for _ in range(studies)])
         print(f"plain paired test of the best pair, luck {name}: {found:.3f}", flush=True)
-    # The others have the same figures in these simulations.
+    # The other metrics have the same values in these simulations.
     vars(study.findings.results)["SCORES"] = {"wa": METRICS["wa"]}
     rows = []
     for effect in (0.0, 2.0, 4.0):

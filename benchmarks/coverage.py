@@ -1,11 +1,11 @@
-"""How often the 95% interval of a mean share holds the true mean: Student's t, cut at 0 and 1, and on the logit scale.
+"""Coverage of the 95% interval of a mean share: Student's t, cut at 0 and 1, and on the logit scale.
 
     python benchmarks/coverage.py [STUDIES]
 
-A study draws each seed's own accuracy from a beta distribution of the given mean and deviation, and its figure on a
-test split of 90 utterances, as the demo's, or 551. Printed are the share of studies whose interval holds the true mean,
-and the interval's mean width in points. Student's t on the logit scale goes by the delta method; where a seed has 0 or
-100%, whose logit is infinite, it falls back on Student's t.
+Each study draws the accuracy of each seed from a beta distribution with the given mean and deviation, and its result on
+a test split of 90 utterances, as in the demo, or 551. The script prints the share of studies whose interval contains
+the true mean, and the mean width of the interval in points. Student's t on the logit scale uses the delta method. If a
+seed has 0 or 100%, whose logit is infinite, it falls back to Student's t.
 """
 
 from __future__ import annotations
@@ -23,7 +23,11 @@ Array = npt.NDArray[np.float64]
 
 
 def on_logits(shares: Array) -> tuple[Array, Array]:
-    """Return both ends of each study's interval on the logit scale; ``shares`` is (studies, seeds)."""
+    """Return both ends of each study's interval on the logit scale.
+
+    Args:
+        shares: (studies, seeds), the accuracies.
+    """
     seeds = shares.shape[1]
     mean, std = shares.mean(axis=1), shares.std(axis=1, ddof=1)
     plain = interval_ends(mean, std, seeds, SHARES)
@@ -35,7 +39,7 @@ def on_logits(shares: Array) -> tuple[Array, Array]:
 
 
 def main(studies: int) -> None:
-    """Print a row for each mean, number of seeds and size of the test split."""
+    """Print one row for each mean, number of seeds and size of the test split."""
     rng = np.random.default_rng(1)
     rows = []
     for utterances in (90, 551):

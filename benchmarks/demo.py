@@ -1,9 +1,10 @@
-"""The demo study in all, and one trial of it by the plain torch-geometric network and by ours.
+"""The time of the whole demo study, and of one trial with the plain torch-geometric network and with ours.
 
     python benchmarks/demo.py [TRIALS]
 
-Runs ``run_grid.py`` on the demo in a temporary folder, from the start of the command to the last figure. Then trains
-the same TRIALS trials (10 by default), one thread, one after another, with each side in a process of its own.
+Runs ``run_grid.py`` on the demo in a temporary folder and measures the time from the start of the command to the last
+figure. Then trains the same TRIALS trials (10 by default) with each network, one after another on one thread. Each
+network runs in a separate process.
 """
 
 from __future__ import annotations
@@ -43,20 +44,20 @@ print((time.perf_counter() - start) / len(trials))
 
 
 def alone(side: str, trials: int) -> float:
-    """Seconds a trial, of one side."""
+    """Return the seconds per trial of one network."""
     command = [sys.executable, "-c", _ALONE, side, str(trials)]
     done = subprocess.run(command, cwd=_ROOT / "benchmarks", capture_output=True, text=True, check=True)
     return float(done.stdout)
 
 
 def main(trials: int) -> None:
-    """Print what the study takes, and both sides of a trial."""
+    """Print the time of the study, and of a trial with each network."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         subprocess.run([sys.executable, str(_ROOT / "run_grid.py")], cwd=folder, check=True, stdout=subprocess.DEVNULL)
         print(f"the demo study: {time.perf_counter() - start:.1f} s")
     plain, fast = alone("plain", trials), alone("fast", trials)
-    print(f"a trial alone: plain {plain:.3f} s, fast {fast:.3f} s, ratio {plain / fast:.2f}")
+    print(f"one trial: plain {plain:.3f} s, fast {fast:.3f} s, ratio {plain / fast:.2f}")
 
 
 if __name__ == "__main__":

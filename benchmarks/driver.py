@@ -1,10 +1,10 @@
-"""What the driver itself costs: planning, recording, progress and resuming, with the training replaced by nothing.
+"""The cost of the driver: planning, recording, progress and resuming, without any training.
 
     python benchmarks/driver.py [STORAGE_URL]
 
-Runs the study of 525 trials, and then one of 100 seeds (10,500 trials), on an empty storage (default: SQLite in a
-temporary folder) with an engine that invents its outcomes, and plans both anew as a resumed run does. Beside it,
-what Optuna's own call takes to add the same trials, and to read them.
+Runs the study of 525 trials, then one with 100 seeds (10,500 trials), on an empty storage (default: SQLite in a
+temporary folder) with an engine that invents its outcomes. Then plans both again, as a resumed run does. For
+comparison, it also measures Optuna's own calls that add the same trials and read them.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ TESTED = TestUtterances(
     seconds=None,
     train_sizes=(4_400,),
 )
-"""As many test utterances as the released features of IEMOCAP have."""
+"""As many test utterances as in the released features of IEMOCAP."""
 
 
 class Inventing:
-    """An engine that takes no time: outcomes as large as real ones, out of thin air."""
+    """An engine that takes no time and invents outcomes of realistic size."""
 
     stacks = False
 
     def __enter__(self) -> Inventing:
-        """Nothing to start."""
+        """Start nothing."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing to end."""
+        """Stop nothing."""
 
     def run(self, trials: Iterable[Trial]) -> Iterator[tuple[Trial, Outcome]]:
-        """Invent."""
+        """Yield each trial with an invented outcome."""
         draw = random.Random(0)
         for trial in trials:
             curve = {epoch: draw.random() for epoch in range(10, 101, 10)}
@@ -72,13 +72,13 @@ class Inventing:
 
 
 def plan(seeds: int) -> Plan:
-    """The paper's study with so many seeds."""
+    """Return the plan of the paper's study with ``seeds`` seeds."""
     design = Design(blocks={block.name: block for block in paper.blocks}, seeds=tuple(range(seeds)))
     return Plan(design=design, blocks=tuple(design.blocks), at=None, select_by="wa", select_on="val")
 
 
 def study(storage: str, seeds: int) -> StudyRun:
-    """The study against what the storage holds, as a run plans it."""
+    """Return the study with the content of the storage, as a run plans it."""
     facts = StudyFacts(dataset="demo", title="demo", fingerprint="abc", folds=1, settings={})
     ledger = Ledger(storage, name=f"seeds{seeds}")
     ledger.open(facts, TESTED)
@@ -86,7 +86,7 @@ def study(storage: str, seeds: int) -> StudyRun:
 
 
 def main(storage: str) -> None:
-    """Print what each step takes."""
+    """Print the time of each step."""
     print(storage.partition("://")[0])
     for seeds in (5, 100):
         run = study(storage, seeds)
@@ -99,17 +99,17 @@ def main(storage: str) -> None:
         again = study(storage, seeds)
         missing = asked - again.counts()[1]
         resumed = time.perf_counter() - start
-        print(f"  {asked:6d} trials  {1000 * ran / asked:6.1f} ms each in all; planned and resumed in {resumed:.2f} s")
+        print(f"  {asked:6d} trials  {1000 * ran / asked:6.1f} ms per trial; planned and resumed in {resumed:.2f} s")
         assert missing == 0
     place = open_storage(storage).optuna
     theirs = optuna.create_study(study_name="optuna", storage=place)
     some = optuna.load_study(study_name="seeds5/grid", storage=place).trials[:100]
     start = time.perf_counter()
     theirs.add_trials(some)
-    print(f"  Optuna's add_trial    {10 * (time.perf_counter() - start):6.1f} ms each")
+    print(f"  Optuna's add_trial    {10 * (time.perf_counter() - start):6.1f} ms per trial")
     start = time.perf_counter()
     read = len(optuna.load_study(study_name="seeds100/grid", storage=open_storage(storage).optuna).trials)
-    print(f"  Optuna's get_trials   {time.perf_counter() - start:6.2f} s for {read}")
+    print(f"  Optuna's get_trials   {time.perf_counter() - start:6.2f} s for {read} trials")
 
 
 if __name__ == "__main__":

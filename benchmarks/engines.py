@@ -1,9 +1,9 @@
-"""Trials per second: the local engine with one worker and with two, and Ray with two.
+"""Trials per second of the local engine with one and with two workers, and of Ray with two workers.
 
     python benchmarks/engines.py [TRIALS]
 
-The same TRIALS trials of the demo (60 by default), with features and rankings ready. An engine's start is told apart:
-its first trials, one a worker, are run before the clock starts.
+All engines run the same TRIALS trials of the demo (60 by default), with features and rankings prepared. The start of an
+engine is measured separately: its first trials, one per worker, run before the clock starts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from study.papers.cemobam import paper
 
 
 def throughput(name: str, engine: Engine, workers: int, trials: list[Trial]) -> float:
-    """Trials per second of an engine that has started; prints them."""
+    """Return and print the trials per second of an engine after its start."""
     entered = time.perf_counter()
     with engine:
         list(engine.run(trials[:workers]))
@@ -30,7 +30,7 @@ def throughput(name: str, engine: Engine, workers: int, trials: list[Trial]) -> 
         seconds = [outcome.seconds for _, outcome in engine.run(trials)]
         rate = len(trials) / (time.perf_counter() - begun)
     print(
-        f"{name:<17} {rate:6.2f} trials/s  {sum(seconds) / len(seconds):.3f} s a trial  "
+        f"{name:<17} {rate:6.2f} trials/s  {sum(seconds) / len(seconds):.3f} s per trial  "
         f"{rate * sum(seconds) / len(seconds) / workers:6.1%} of the workers' time  start {begun - entered:.1f} s",
         flush=True,
     )
@@ -38,14 +38,14 @@ def throughput(name: str, engine: Engine, workers: int, trials: list[Trial]) -> 
 
 
 def main(trials: int) -> None:
-    """Print each engine's throughput and their ratios."""
+    """Print the throughput of each engine, and their ratios."""
     design = Design(blocks={"grid": paper.grid}, seeds=tuple(range(1 + trials // 100)))
     asked = design.trials("grid", ANY_PAIR)[:trials]
     data = StudyData.prepare((demo_fold(),), 10)
     one = throughput("local, 1 worker", LocalEngine(data, ["cpu"]), 1, asked)
     two = throughput("local, 2 workers", LocalEngine(data, ["cpu"] * 2), 2, asked)
     ray = throughput("ray, 2 workers", RayEngine(data, ["cpu"] * 2), 2, asked)
-    print(f"two workers to one: {two / one:.2f}; Ray to local, two workers each: {ray / two:.2f}")
+    print(f"ratio of two workers to one: {two / one:.2f}; of Ray to local with two workers each: {ray / two:.2f}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""An epoch of training: CemoBAM's operators against the libraries' modules and the general formulas.
+"""An epoch of training: CemoBAM's operators compared with library modules and the general formulas.
 
     python benchmarks/epoch.py [--utterances 551 4407 13996] [--threads N] [--precision fp32 bf16] [--rounds 3]
 
-Random features of the real shape (768 numbers a modality), K 8, 7, d = 512, the profile ``paper``. The plain side is
-:class:`Plain`. Each side runs in a process of its own, the sides in turns, and each side's fastest epoch counts: what
-else the machine does in between slows both. Prints both sides, the ratio, and the most memory each process held,
-features and torch included.
+Uses random features of realistic size (768 numbers per modality), K 8, 7, d = 512 and the profile ``paper``. The plain
+side is the class ``Plain``. Each side runs in a separate process, the sides take turns, and the fastest epoch of each
+side counts, because other work on the machine slows both. Prints both sides, their ratio, and the peak memory of each
+process, including features and torch.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ Side = Literal["fast", "plain"]
 
 
 class Plain(nn.Module):
-    """CemoBAM as its formulas say, on the weights of a network: GATConv, MultiheadAttention, 1D-CBAM over all steps.
+    """CemoBAM as in its formulas, with the weights of a network: GATConv, MultiheadAttention, 1D-CBAM over all steps.
 
-    It has no shortcut for a single step and forms a message for each edge. The tests hold the network against it.
+    It has no shortcut for a single step and stores a message per edge. The tests compare the network with it.
 
     Args:
-        network: whose weights it uses.
+        network: Network that provides the weights.
     """
 
     def __init__(self, network: CemoBAMNetwork) -> None:
@@ -53,7 +53,7 @@ class Plain(nn.Module):
         self.convolutions = nn.ModuleList(_gat_conv(layer) for layer in layers)
 
     def forward(self, inputs: Inputs) -> Tensor:
-        """Return the logits (N, C)."""
+        """Return the logits, (N, C)."""
         network, branches = self.network, []
         audio_mask, text_mask = inputs.audio.mask, inputs.text.mask
         f_audio = _projected(network.audio_projection, inputs.audio)  # (N, T_a, d)
@@ -77,8 +77,8 @@ class Plain(nn.Module):
 
 
 def _gat_conv(layer: Any) -> nn.Module:
-    """Return torch-geometric's layer with the weights of ours."""
-    from torch_geometric.nn import GATConv  # noqa: PLC0415  (slow to import, and the fast side does without)
+    """Return torch-geometric's layer with the weights of our layer."""
+    from torch_geometric.nn import GATConv  # noqa: PLC0415  (slow to import and not needed on the fast side)
 
     assert isinstance(layer, GraphAttention)
     heads, dim = layer.att_src.shape[1:]
@@ -124,9 +124,9 @@ def _gated(cbam: CBAM1d, x: Tensor, mask: Tensor) -> Tensor:
 
 
 def epochs(side: Side, n: int, precision: Literal["fp32", "bf16"]) -> dict[str, float]:
-    """Measure the fastest of a few epochs, in seconds, and this process's largest memory, in GB."""
+    """Measure the fastest of a few epochs in seconds, and the peak memory of this process in GB."""
     if side == "fast":
-        keep_freed_memory()  # as a study's workers do
+        keep_freed_memory()  # like the workers of a study
     torch.manual_seed(0)
     audio, text = torch.randn(n, 768), torch.randn(n, 768)
     edges = TopKGraph.from_features(audio, text, 8).edge_index(8, 7)
@@ -136,7 +136,7 @@ def epochs(side: Side, n: int, precision: Literal["fp32", "bf16"]) -> dict[str, 
         model = Plain(model)  # type: ignore[arg-type]
     optimizer = torch.optim.Adam(model.train().parameters(), lr=1e-4, weight_decay=5e-4, fused=True)
     seconds = []
-    for _ in range(4 if n < 2000 else 3):  # the first makes what is made once, and does not count
+    for _ in range(4 if n < 2000 else 3):  # the first epoch does not count, because it fills caches
         start = time.perf_counter()
         train_epoch(model, batch, optimizer, precision)
         seconds.append(time.perf_counter() - start)
@@ -144,7 +144,7 @@ def epochs(side: Side, n: int, precision: Literal["fp32", "bf16"]) -> dict[str, 
 
 
 def apart(side: Side, n: int, precision: str, threads: int) -> dict[str, float]:
-    """Measure in a process of its own."""
+    """Measure in a separate process."""
     code = f"import torch, json, epoch; torch.set_num_threads({threads}); "
     code += f"print(json.dumps(epoch.epochs({side!r}, {n}, {precision!r})))"
     done = subprocess.run([sys.executable, "-c", code], cwd=sys.path[0], capture_output=True, text=True, check=False)
@@ -155,12 +155,12 @@ def apart(side: Side, n: int, precision: str, threads: int) -> dict[str, float]:
 
 
 def main() -> None:
-    """Time both sides at each size and precision."""
+    """Measure both sides at each size and precision."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--utterances", type=int, nargs="+", default=[551, 4407, 13996], metavar="N")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), metavar="N")
     parser.add_argument("--precision", nargs="+", default=["fp32"], choices=[p for p in PRECISIONS if p != "tf32"])
-    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="how often each side is run (default: 3)")
+    parser.add_argument("--rounds", type=int, default=3, metavar="N", help="number of runs of each side (default: 3)")
     arguments = parser.parse_args()
     print(f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, {arguments.threads} threads")
     print(f"{'utterances':>10}  {'precision':<9}  {'plain':>15}  {'fast':>15}  ratio")

@@ -1,12 +1,12 @@
-"""The paper's whole study at full size on this machine's GPUs.
+"""The paper's whole study at full size on the GPUs of this machine.
 
     python benchmarks/gpu.py [--utterances 4407 551 551] [--precision tf32] [--trials 525] [--epochs 100]
 
-Random features of the real shape (768 numbers a modality; ESD's: --utterances 13996 1750 1754), the profile ``paper``,
-525 trials, through the local engine with one worker a GPU. Prints the device, the precision, how many trials are one
-stack, the time, how busy the GPU was by its own account, and the share of the time that the matrix products alone would
-take at the rate that the device reaches in the study's largest one. ``--device cpu`` tries the script where there is
-no GPU.
+Uses random features of realistic size (768 numbers per modality; for ESD: --utterances 13996 1750 1754), the profile
+``paper`` and 525 trials, with the local engine and one worker per GPU. Prints the device, the precision, the number of
+trials per stack, the time, and how busy the GPU was according to nvidia-smi. It also prints the share of the time that
+the matrix products alone would take at the rate that the device reaches in the study's largest product. ``--device
+cpu`` tests the script on a machine without a GPU.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from study.papers.cemobam import paper
 
 
 def features(n: int, seed: int) -> FeatureSet:
-    """Random utterances."""
+    """Return ``n`` random utterances."""
     generator = torch.Generator().manual_seed(seed)
     return FeatureSet(
         audio=torch.randn(n, 768, generator=generator),
@@ -47,14 +47,14 @@ def features(n: int, seed: int) -> FeatureSet:
 
 
 class Watch(threading.Thread):
-    """How busy the first GPU is, once a second, as nvidia-smi tells it."""
+    """A thread that records once a second how busy the first GPU is, according to nvidia-smi."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self.seen: list[float] = []
 
     def run(self) -> None:
-        """Until the program ends."""
+        """Record until the program ends."""
         query = ["nvidia-smi", "--id=0", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
         while True:
             self.seen.append(float(subprocess.run(query, capture_output=True, text=True, check=True).stdout))
@@ -62,7 +62,7 @@ class Watch(threading.Thread):
 
 
 def products(trial: Trial, data: StudyData) -> float:
-    """Floating-point operations of one epoch's matrix products, counted on some utterances."""
+    """Return the floating-point operations of the matrix products in one epoch, counted on a few utterances."""
     batch = batches_of(trial, data)["train"]
     sample, system = batch.few(64), trial.configuration.system
     assert isinstance(system, CemoBAM)
@@ -74,7 +74,7 @@ def products(trial: Trial, data: StudyData) -> float:
 
 
 def rate(device: str, precision: str, n: int, width: int) -> float:
-    """Floating-point operations a second in a product of (n, width) and (width, width)."""
+    """Return the floating-point operations per second in a product of (n, width) and (width, width)."""
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     a, b = torch.randn(n, width, device=device, dtype=dtype), torch.randn(width, width, device=device, dtype=dtype)
@@ -91,11 +91,11 @@ def rate(device: str, precision: str, n: int, width: int) -> float:
 
 
 def main() -> None:
-    """Run the study and print what it took."""
+    """Run the study and print the measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--utterances", type=int, nargs=3, default=[4407, 551, 551], metavar="N")
     parser.add_argument("--precision", default="tf32", choices=PRECISIONS)
-    parser.add_argument("--trials", type=int, default=525, metavar="N", help="the study's first so many")
+    parser.add_argument("--trials", type=int, default=525, metavar="N", help="number of trials, from the first")
     parser.add_argument("--epochs", type=int, default=100, metavar="N")
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     arguments = parser.parse_args()
@@ -126,13 +126,13 @@ def main() -> None:
             bar.update()
     took = time.perf_counter() - start
     name = torch.cuda.get_device_name() if on_gpu else f"{torch.get_num_threads()} cores"
-    print(f"{len(devices)} x {name}, torch {torch.__version__}, {arguments.precision}, {stacked} trials a stack")
+    print(f"{len(devices)} x {name}, torch {torch.__version__}, {arguments.precision}, {stacked} trials per stack")
     print(f"{len(asked)} trials of {arguments.epochs} epochs in {took:.1f} s, {failed} failed")
     if watch.seen:
         print(f"GPU busy {sum(watch.seen) / len(watch.seen):.0f}% of the time")
     alone = flops / reached / len(devices)
     print(
-        f"its matrix products alone, {flops / 1e12:.0f} TFLOP at {reached / 1e12:.1f} TFLOP/s: {alone:.1f} s, "
+        f"the matrix products alone: {flops / 1e12:.0f} TFLOP at {reached / 1e12:.1f} TFLOP/s take {alone:.1f} s, "
         f"{alone / took:.0%} of the time"
     )
 

@@ -1,10 +1,10 @@
-"""Reading all of IEMOCAP into utterances, against reading its text files and listing its folders alone.
+"""Parsing all of IEMOCAP, compared with only reading its text files and listing its folders.
 
     python benchmarks/parsing.py [ROOT]
 
-Without ROOT, a made-up release of full size is written first: 5531 utterances of the four classes, in the numbers of
-the real one, and 4,510 of others, each with its WAV file (0.01 s of tone). No audio is opened while parsing. Prints
-both sides, and the fingerprint's time, which asks for every WAV file's size.
+Without ROOT, the script first writes an artificial release of full size: 5531 utterances of the four classes, in the
+real numbers, and 4,510 of other classes, each with a WAV file (0.01 s of tone). Parsing opens no audio. Prints both
+sides, and the time of the fingerprint, which reads the size of every WAV file.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ T = TypeVar("T")
 
 
 def listing(root: Path) -> int:
-    """The least that any reader does: list every folder, read every text file."""
+    """List every folder and read every text file, which is the minimum for any reader."""
     return sum(len(path.read_bytes()) for path in sorted(root.rglob("*")) if path.suffix == ".txt")
 
 
 def main(root: Path) -> None:
-    """Time both sides."""
+    """Measure both sides."""
     seconds(f"listing and reading {root}", lambda: listing(root))
     corpus = seconds("parsing", lambda: read_iemocap(root))
     seconds("fingerprint", corpus.fingerprint)
@@ -35,7 +35,7 @@ def main(root: Path) -> None:
 
 
 def seconds(what: str, work: Callable[[], T]) -> T:
-    """Do it and print how long it took."""
+    """Run ``work``, print its time and return its result."""
     start = time.perf_counter()
     result = work()
     print(f"{what}: {time.perf_counter() - start:.2f} s")

@@ -1,7 +1,7 @@
-"""Invented systems on invented utterances, with known accuracy and known luck, for the statistics of two kinds of luck.
+"""Artificial systems on artificial utterances with known accuracy and known luck, to test statistics of both kinds.
 
-A system labels an utterance rightly where z > 0: z = its class's ease + how easy the utterance is for every system
-+ how easy it is for this one + the seed's shift + what is left of chance. All luck is in points of WA.
+A system labels an utterance correctly if z > 0. z is the sum of the ease of the class, the ease of the utterance for
+every system, its ease for this system, the seed's shift, and remaining chance. All luck is in points of WA.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ Labels = npt.NDArray[np.int64]
 
 CLASSES = 4
 SHARES = np.array([1103, 1636, 1708, 1084]) / 5531
-"""Of the classes in IEMOCAP."""
+"""Shares of the classes in IEMOCAP."""
 RECALLS = np.array([0.76, 0.67, 0.65, 0.76])
 EASE = stats.norm.ppf(RECALLS)
 ACCURACY = float(SHARES @ RECALLS)
 
 _ALIKE = 0.87
-"""How often two seeds are both right or both wrong; they label alike then in some five of six utterances."""
+"""Probability that two seeds are both right or both wrong. They then agree in about five of six utterances."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Luck:
-    """How two systems' luck looks.
+    """The luck of two systems.
 
     Attributes:
-        seed: deviation of a seed's shift, of the first system and of the second, in points of WA.
-        heavy: shifts are Student's t with three degrees of freedom, scaled to that deviation.
-        together: correlation of the two systems' shifts of one seed.
-        test_set: deviation over test sets of 551 utterances of the difference of two systems that are equally good.
-        speaker: deviation over speakers of that difference.
+        seed: Deviation of a seed's shift for the first and for the second system, in points of WA.
+        heavy: Whether shifts follow Student's t with three degrees of freedom, scaled to that deviation.
+        together: Correlation of the two systems' shifts of one seed.
+        test_set: Deviation, over test sets of 551 utterances, of the difference of two equally good systems.
+        speaker: Deviation of that difference over speakers.
     """
 
     seed: tuple[float, float] = (1.0, 1.0)
@@ -60,7 +60,7 @@ KINDS = {
 
 @cache
 def correlations(test_set: float) -> tuple[float, float]:
-    """Return the shares of z's variance that an utterance brings to all systems, and to one system alone."""
+    """Return the shares of z's variance that an utterance contributes to all systems and to one system only."""
     both_right = ACCURACY - (1 - _ALIKE) / 2
     apart = (test_set / 100) ** 2 * 551 / 2  # half the variance over utterances of the difference of chances
 
@@ -76,12 +76,12 @@ def correlations(test_set: float) -> tuple[float, float]:
 
 @cache
 def shift_for(points: float) -> float:
-    """Return the shift of z that makes a system better by so many points of WA."""
+    """Return the shift of z that makes a system better by ``points`` points of WA."""
     return float(brentq(lambda d: SHARES @ stats.norm.cdf(EASE + d) - ACCURACY - points / 100, -3, 3))
 
 
 _PER_POINT = 0.01 / float(SHARES @ stats.norm.pdf(EASE))
-_COMMON = 0.9  # of a seed's shift; the rest of its deviation in WA is the classes', each of which has luck of its own
+_COMMON = 0.9  # part of a seed's shift that all classes share; the rest of its deviation in WA is drawn per class
 
 
 def draw_systems(
@@ -93,15 +93,15 @@ def draw_systems(
     edge: float = 0.0,
     speakers: int = 1,
 ) -> tuple[Labels, Labels, Labels, Labels]:
-    """Return labels (U,), speakers (U,), and what two systems predict, (S, U) each.
+    """Return labels (U,), speakers (U,), and the predictions of two systems, (S, U) each.
 
     Args:
-        rng: of all luck.
-        luck: how it looks.
+        rng: Generator of all luck.
+        luck: Kind of luck.
         seeds: S.
         utterances: U.
-        edge: points of WA by which the first is better in the population.
-        speakers: how many there are, some with half again as many utterances as others.
+        edge: Advantage of the first system in the population, in points of WA.
+        speakers: Number of speakers. The number of utterances per speaker varies by up to a half.
     """
     labels = rng.choice(CLASSES, utterances, p=SHARES)
     weights = rng.uniform(0.8, 1.2, speakers)
@@ -128,12 +128,12 @@ def draw_family(
 ) -> tuple[Array, Array]:
     """Return where each of several systems is right on validation, (M, S, V), and on test, (M, S, U).
 
-    A seed's shift is the same on both, because the trained weights are; the utterances are others.
+    The shift of a seed is the same on both splits, because the trained weights are. The utterances differ.
 
     Args:
-        rng: of all luck.
-        luck: how it looks; the deviations of the first and the second system go to the others in turn.
-        edges: (M,), points of WA by which each is better in the population.
+        rng: Generator of all luck.
+        luck: Kind of luck. The deviations of the first and the second system are used alternately for all systems.
+        edges: (M,), advantage of each system in the population, in points of WA.
         seeds: S.
         utterances: U.
         val: V.
@@ -158,7 +158,7 @@ def _wrong(rng: np.random.Generator, labels: Labels) -> Labels:
 
 
 def _shifts(rng: np.random.Generator, luck: Luck, seeds: int) -> list[Array]:
-    """Each system's (S, C) shifts, of deviation 1 in WA."""
+    """Return the shifts (S, C) of each system, with deviation 1 in WA."""
 
     def free(*shape: int) -> Array:
         return rng.standard_t(3, shape) / np.sqrt(3) if luck.heavy else rng.standard_normal(shape)
@@ -170,13 +170,13 @@ def _shifts(rng: np.random.Generator, luck: Luck, seeds: int) -> list[Array]:
 
 
 def draw_grids(rng: np.random.Generator, kind: str, seeds: int, size: int = 10) -> tuple[Array, Array, Array]:
-    """Return validation's, test's, and a variant's test WA in points, (S, A, B) each, of systems that are all equal.
+    """Return the WA of equally good systems on validation and test, and of a variant on test, in points, eac(S, A, B).
 
-    A trial's luck has a deviation of 1 point, but for binomial luck (1.95) and all at once.
+    The luck of a trial has a deviation of 1 point, except for binomial luck (1.95) and all kinds at once.
 
     Args:
-        rng: of all luck.
-        kind: a name of :data:`KINDS`.
+        rng: Generator of all luck.
+        kind: Name of a kind in ``KINDS``.
         seeds: S.
         size: A and B.
     """
@@ -208,7 +208,7 @@ def draw_grids(rng: np.random.Generator, kind: str, seeds: int, size: int = 10) 
 
 
 def _ar(values: Array, axis: int) -> Array:
-    """An autoregression of 0.8 along one axis, of the same deviation."""
+    """Return an autoregression with coefficient 0.8 along one axis, with the same deviation."""
     made = np.moveaxis(values, axis, 0).copy()
     for i in range(1, len(made)):
         made[i] = 0.8 * made[i - 1] + 0.6 * made[i]

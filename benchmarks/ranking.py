@@ -1,10 +1,10 @@
-"""The graphs of the whole K grid, a trial's at a time: ranked once and sliced, against each built anew, row by row.
+"""The graphs of the whole K grid: ranked once and sliced, compared with each graph built from scratch, row by row.
 
     python benchmarks/ranking.py [UTTERANCES]
 
-The other side is what a script does that builds a graph for each of the grid's 500 trials (100 pairs, five seeds): for
-every utterance a row of cosine similarities, its top K, and a set of edges. One is timed and multiplied by 500. Prints
-both sides, the ratio, and how much memory the ranking took beside the features.
+The row-by-row side is a script that builds a graph for each of the grid's 500 trials (100 pairs, five seeds). For every
+utterance it computes a row of cosine similarities, its top K and a set of edges. One graph is measured and multiplied
+by 500. Prints both sides, their ratio, and the memory of the ranking in addition to the features.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SEEDS = 5
 
 
 def row_by_row(audio: torch.Tensor, text: torch.Tensor, k_audio: int, k_text: int) -> torch.Tensor:
-    """One graph, an utterance at a time."""
+    """Build one graph, utterance by utterance."""
     edges = set()
     for x, k in ((audio, k_audio), (text, k_text)):
         unit = torch.nn.functional.normalize(x, dim=1)
@@ -33,7 +33,7 @@ def row_by_row(audio: torch.Tensor, text: torch.Tensor, k_audio: int, k_text: in
 
 
 def main(n: int) -> None:
-    """Time both sides for ``n`` utterances of 768 numbers."""
+    """Measure both sides for ``n`` utterances with 768 numbers per modality."""
     generator = torch.Generator().manual_seed(0)
     audio, text = torch.randn(n, 768, generator=generator), torch.randn(n, 768, generator=generator)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,10 +1,10 @@
-"""The two kinds of luck on real features: standard errors over seeds and over utterances, and how far seeds agree.
+"""Both kinds of luck on real features: standard errors over seeds and over utterances, and agreement between seeds.
 
     python benchmarks/real.py FEATURES.safetensors [SEEDS] [EPOCHS]
 
-Trains four systems on the features, on a random split (50/10/40) and leaving one session out, and prints for each
-pair of systems the standard error of the difference over seeds alone and over seeds and utterances, with speakers as
-clusters, and for each system the agreement between its seeds. Features with speakers and sessions are needed.
+Trains four systems on the features, with a random split (50/10/40) and with leave-one-session-out. For each pair of
+systems it prints the standard error of the difference over seeds alone, over seeds and utterances, and with speakers as
+clusters. For each system it prints the agreement between its seeds. The features need speakers and sessions.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SYSTEMS: dict[str, System] = {
 
 
 def predict(system: System, folds: tuple[Fold, ...], seeds: int, epochs: int) -> np.ndarray:
-    """Return what each seed predicts for the folds' test utterances, (S, U), one fold after the other."""
+    """Return the predictions of each seed for the test utterances of all folds, (S, U), one fold after another."""
     predicted = []
     for seed in range(seeds):
         of_folds = []
@@ -94,7 +94,7 @@ def main(path: Path, seeds: int, epochs: int) -> None:
                     row["by fold"] = 100 * crossed(values, clusters=fold_of).se
                     row["by fold, corrected"] = 100 * crossed(values, clusters=fold_of, fold_ratio=ratio).se
                 rows.append(row)
-        print(f"\n{protocol}: {len(labels)} to test, {len(set(speakers))} speakers, {seeds} seeds, {epochs} epochs\n")
+        print(f"\n{protocol}: {len(labels)} tested, {len(set(speakers))} speakers, {seeds} seeds, {epochs} epochs\n")
         print(pd.DataFrame(levels).to_markdown(index=False, floatfmt=".2f"))
         print()
         print(pd.DataFrame(rows).to_markdown(index=False, floatfmt=".2f"), flush=True)

@@ -1,11 +1,12 @@
-"""How often the interval of a group's recall holds the true share, of another seed and other utterances.
+"""Coverage of the interval of a group's recall: does it contain the true share over other seeds and utterances?
 
     python benchmarks/recall.py [STUDIES]
 
-A seed labels an utterance right with a probability whose logit is a level, plus the utterance's own ease and the seed's
-luck, both normal. The true share is that over all utterances and seeds. For each row STUDIES studies (2,000 by default)
-are drawn; it tells how many intervals hold the true share and how wide they are, in points: Student's t with the
-standard error of the crossed design, cut at 0 and 100%, and :func:`study.findings.errors.share_interval`.
+A seed labels an utterance correctly with a probability whose logit is the sum of a level, the ease of the utterance and
+the luck of the seed. Ease and luck are normal. The true share is that over all utterances and seeds. For each row,
+STUDIES studies (2,000 by default) are drawn. The row gives the share of intervals that contain the true share, and
+their width in points, for two intervals: Student's t with the standard error of the crossed design, cut at 0 and 100%,
+and ``study.findings.errors.share_interval``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from study.findings.luck import level
 
 SHARES = (0.5, 0.8, 0.95)
 EASE_AND_LUCK = ((1.5, 0.2), (2.5, 0.4), (6.0, 0.1))
-"""Deviations of the utterances' ease and the seeds' luck; with 6.0 nearly all seeds label an utterance alike."""
+"""Deviations of the utterances' ease and of the seeds' luck. With 6.0, nearly all seeds agree on an utterance."""
 SEEDS = (5, 10)
 UTTERANCES = (5, 10, 25, 60, 140)
 
@@ -30,14 +31,14 @@ UTTERANCES = (5, 10, 25, 60, 140)
 def drawn(
     rng: np.random.Generator, centre: float, ease: float, luck: float, size: tuple[int, int]
 ) -> npt.NDArray[np.float64]:
-    """(S, U): whether each seed labels each utterance right."""
+    """Draw whether each seed labels each utterance correctly, (S, U)."""
     seeds, utterances = size
     logits = centre + ease * rng.standard_normal(utterances) + luck * rng.standard_normal((seeds, 1))
     return np.asarray(rng.random(size) < expit(logits), dtype=np.float64)
 
 
 def main(studies: int) -> None:
-    """Print a row for each true share, spread and size."""
+    """Print one row for each true share, spread and size."""
     rng = np.random.default_rng(0)
     normal = np.random.default_rng(1).standard_normal(400_000)
     print("| true share | ease | luck | seeds | utterances | t | ours | width t | ours |")

@@ -1,9 +1,9 @@
-"""Reporting a study of 10,000 trials from its ledger: tables, figures, claims, both reports.
+"""The report of a study of 10,000 trials from its ledger: tables, figures, claims and both reports.
 
     python benchmarks/report.py [SEEDS]
 
-Fills an SQLite ledger with invented outcomes of a 10×10 grid with SEEDS seeds (100 by default) and the fusion and
-ablation blocks, then times ``--report-only`` as a user types it, in a process of its own.
+Fills an SQLite ledger with invented outcomes of a 10×10 grid with SEEDS seeds (100 by default) and of the fusion and
+ablation blocks. Then measures ``--report-only`` as a user types it, in a separate process.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def invented(trial: Trial, rng: np.random.Generator) -> Outcome:
-    """What a trial of the demo's size could give."""
+    """Return an invented outcome of realistic size for the demo."""
     figures = dict(zip(METRICS, (0.7 + 0.03 * rng.standard_normal(len(METRICS))).tolist(), strict=True))
     curve = {2 * i: 0.4 + 0.04 * i for i in range(1, 11)}
     confusion = tuple(tuple(40 if i == j else 4 for j in range(4)) for i in range(4))
@@ -48,7 +48,7 @@ def invented(trial: Trial, rng: np.random.Generator) -> Outcome:
 
 
 def fill(storage: str, seeds: int) -> int:
-    """Record every trial; gives how many."""
+    """Record every trial and return the number of trials."""
     design = Design(blocks={block.name: block for block in paper.blocks}, seeds=tuple(range(seeds)))
     facts = StudyFacts(dataset="demo", title="demo (synthetic)", fingerprint="invented", folds=1, settings={})
     ledger = Ledger(storage, name="demo")
@@ -72,7 +72,7 @@ def fill(storage: str, seeds: int) -> int:
 
 
 def main(seeds: int) -> None:
-    """Fill a ledger and time its report."""
+    """Fill a ledger and measure the time of its report."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "results/demo").mkdir(parents=True)

@@ -1,10 +1,11 @@
-"""What rounding moves: the same trials alone, as stacks of many, and with matrix products in bfloat16.
+"""The effect of rounding: the same trials trained singly, as stacks, and with matrix products in bfloat16.
 
     python benchmarks/rounding.py [--trials 100] [--features DIR --hidden-dim 64 --epochs 50 --pair 8,7]
 
-On the demo, or on features of yours. A stack adds in another order, as on a GPU; bfloat16 keeps 8 bits of every
-product's factors. For test WA, UA and w-F1, in points: the mean difference to the trial alone in float32 with its 95%
-interval (paired by seed), how far a single trial strays, and beside it how far another seed does.
+Uses the demo, or your own features. A stack adds numbers in another order, as a GPU does. bfloat16 keeps 8 bits of each
+factor of a product. For test WA, UA and w-F1, the script prints in points: the mean difference to the single trial in
+float32 with its 95% interval (paired by seed), the deviation of a single trial, and for comparison the deviation
+between seeds.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ MEASURES = ("test_wa", "test_ua", "test_wf1")
 
 
 def figures(trials: Sequence[Trial], data: StudyData, at_once: int, precision: Precision) -> np.ndarray:
-    """(trials, 3) in points."""
+    """Return the metrics of all trials, (trials, 3), in points."""
     rows = []
     for first in range(0, len(trials), at_once):
         group = tuple(
@@ -44,7 +45,7 @@ def figures(trials: Sequence[Trial], data: StudyData, at_once: int, precision: P
 
 
 def main() -> None:
-    """Print what each way of rounding moves."""
+    """Print the effect of each way of rounding."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=100, metavar="N")
     parser.add_argument("--features", type=Path, metavar="DIR")
@@ -63,13 +64,13 @@ def main() -> None:
     torch.set_num_threads(1)
     alone = figures(trials, data, 1, "fp32")
     print(f"{len(trials)} trials at K {pair}, {settings}; WA, UA, w-F1 in points")
-    print(f"{'':<10} mean {alone.mean(axis=0).round(2)}, another seed strays {alone.std(axis=0, ddof=1).round(2)}")
+    print(f"{'':<10} mean {alone.mean(axis=0).round(2)}, deviation between seeds {alone.std(axis=0, ddof=1).round(2)}")
     ways: tuple[tuple[str, int, Precision], ...] = (("stacked", 20, "fp32"), ("bf16", 1, "bf16"))
     for name, at_once, precision in ways:
         moved = figures(trials, data, at_once, precision) - alone
         half = stats.t.ppf(0.975, len(moved) - 1) * moved.std(axis=0, ddof=1) / len(moved) ** 0.5
-        told = ", ".join(f"{m:+.2f} ± {h:.2f}" for m, h in zip(moved.mean(axis=0), half, strict=True))
-        print(f"{name:<10} {told}; one trial strays {moved.std(axis=0, ddof=1).round(2)}", flush=True)
+        shown = ", ".join(f"{m:+.2f} ± {h:.2f}" for m, h in zip(moved.mean(axis=0), half, strict=True))
+        print(f"{name:<10} {shown}; deviation of one trial {moved.std(axis=0, ddof=1).round(2)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Simulated grids with known effects and known noise, for all that the statistics must and must not find."""
+"""Simulated grids with known effects and known noise, to test what the statistics must find and must not find."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Noise:
-    """How luck looks.
+    """The noise of a simulated study.
 
     Attributes:
-        smooth: how far, in steps of K, a seed's luck reaches over the grid; 0: every trial has its own.
-        val_test: the correlation of a trial's luck on validation with that on test.
-        seed: deviation of the luck that a seed brings to all of its trials, a trial's own being 1.
-        uneven: trials of the smallest K_audio stray this many times as much as those of the largest.
-        collapses: the share of trials that go wrong altogether.
+        smooth: Range over the grid, in steps of K, of a seed's luck. 0 if every trial has its own luck.
+        val_test: Correlation of a trial's luck on validation with its luck on test.
+        seed: Deviation of the luck that all trials of a seed share, relative to a trial's own luck.
+        uneven: Deviation of trials at the smallest K_audio, relative to trials at the largest.
+        collapses: Share of trials that fail completely.
     """
 
     smooth: float = 0.0
@@ -62,7 +62,7 @@ NOISES = {
 
 
 def luck(rng: np.random.Generator, noise: Noise, seeds: int, a: int, b: int) -> tuple[Array, Array]:
-    """Validation's and test's luck, (S, A, B) each."""
+    """Return the luck on validation and on test, (S, A, B) each."""
 
     def field() -> Array:
         if not noise.smooth:
@@ -98,22 +98,23 @@ def study(
     utterances: int = 0,
     spread: float = 0.5,
 ) -> Results:
-    """A study whose WA, UA and w-F1 are all luck and effect, in units of ``point``.
+    """Return a study whose WA, UA and w-F1 consist of luck and effect, in units of ``point``.
 
-    Seeds from 0 choose the pair; as many fresh ones measure it beside the paper's, other fusions and ablations.
+    Seeds from 0 choose the pair. The same number of fresh seeds measures it, together with the paper's pair, the other
+    fusions and the ablations.
 
     Args:
-        rng: of the luck.
-        noise: what it looks like.
-        effect: (A, B), of every pair on validation and test.
-        variants: what other fusions and ablations bring beside the full model.
-        seeds: how many choose, and how many are fresh.
+        rng: Generator of the luck.
+        noise: Kind of noise.
+        effect: (A, B), effect of every pair on validation and test.
+        variants: Effects of other fusions and ablations, relative to the full model.
+        seeds: Number of seeds that choose, and number of fresh seeds.
         size: A and B.
-        point: a trial's own deviation, as a fraction.
-        dataset: its name, which decides whether the paper's best pair is one of those compared.
-        level: about which everything varies.
-        utterances: how many test utterances there are predictions of; 0: none are kept.
-        spread: see :func:`labelled`.
+        point: Deviation of a trial's own luck, as a fraction.
+        dataset: Name of the data set. It decides whether the paper's best pair is compared.
+        level: Mean of all results.
+        utterances: Number of test utterances with predictions. 0 for no predictions.
+        spread: See ``labelled``.
     """
     a, b = size
     val, test = luck(rng, noise, seeds, a, b)
@@ -149,20 +150,20 @@ def study(
 
 
 PAPERS = "the paper's pair"
-"""The name of the paper's pair in the block confirm."""
+"""Name of the paper's pair in the block confirm."""
 
 
 def with_predictions(
     rng: np.random.Generator, results: Results, utterances: int, spread: float = 0.5, speakers: int = 0
 ) -> Results:
-    """Return a study with predictions that give its trials' WA, to the nearest utterance; UA and w-F1 follow.
+    """Add predictions that give each trial's WA, rounded to whole utterances. UA and w-F1 follow from them.
 
     Args:
-        rng: of the luck.
-        results: of one fold.
-        utterances: how many test utterances there are, the classes being equally large.
-        spread: see :func:`labelled`.
-        speakers: how many speak them in turn; 0: not known.
+        rng: Generator of the luck.
+        results: Results of one fold.
+        utterances: Number of test utterances. All classes have the same size.
+        spread: See ``labelled``.
+        speakers: Number of speakers, who speak in turn. 0 if they are not known.
     """
     classes, trials = len(CLASSES), results.trials.copy()
     labels = np.arange(utterances) % classes
@@ -185,17 +186,17 @@ def with_predictions(
 
 
 def labelled(rng: np.random.Generator, wa: Array, by: Indices, labels: Indices, spread: float) -> npt.NDArray[np.uint8]:
-    """Return predictions (T, U) of which exactly the share ``wa`` is right, up to rounding.
+    """Return predictions (T, U) of which the share ``wa`` is correct, up to rounding.
 
-    An utterance is the harder the higher the sum of three: what it is for all trials, what it is for the trials of a
-    configuration, and what it is for a single trial. A trial has the easiest ones right.
+    The difficulty of an utterance is the sum of three parts: one for all trials, one for the trials of a configuration,
+    and one for a single trial. A trial labels the easiest utterances correctly.
 
     Args:
-        rng: of the luck.
-        wa: (T,).
-        by: (T,), the configuration of each trial.
-        labels: (U,).
-        spread: deviation of the second and of the third of the three, the first's being 1.
+        rng: Generator of the luck.
+        wa: (T,), accuracy of each trial.
+        by: (T,), configuration of each trial.
+        labels: (U,), labels of the utterances.
+        spread: Deviation of the second part and of the third part, relative to the first.
     """
     shape = (len(wa), len(labels))
     of_all, of_one = rng.standard_normal(shape[1]), rng.standard_normal((by.max() + 1, shape[1]))
@@ -207,13 +208,13 @@ def labelled(rng: np.random.Generator, wa: Array, by: Indices, labels: Indices, 
 
 @cache
 def about(size: tuple[int, int], seeds: int, pair: Pair, dataset: str = "iemocap") -> About:
-    """What a study of the paper's blocks is.
+    """Return the description of a study with the paper's blocks.
 
     Args:
-        size: how many K_audio and K_text the grid has, from 1.
-        seeds: how many choose, and how many are fresh.
-        pair: that was chosen.
-        dataset: its name.
+        size: Number of values of K_audio and K_text in the grid, from 1.
+        seeds: Number of seeds that choose, and number of fresh seeds.
+        pair: Chosen pair.
+        dataset: Name of the data set.
     """
     design = _design(size, seeds, dataset)
     plan = Plan(design=design, blocks=tuple(design.blocks), at=pair, select_by="wa", select_on="val")
@@ -232,36 +233,36 @@ def _design(size: tuple[int, int], seeds: int, dataset: str) -> Design:
 
 @cache
 def _nothing() -> Ledger:
-    """A ledger without a trial."""
+    """Return a ledger without trials."""
     return Ledger("sqlite:///:memory:", name="sim")
 
 
 NOTHING = dict.fromkeys(("cls", "max", "mean", "no_xcbam", "no_chgat"), 0.0)
-"""Variants that bring nothing."""
+"""Variants without any effect."""
 
 
 def worse(by: float) -> dict[str, float]:
-    """Variants that are all worse by as much."""
+    """Return variants that are all worse by the same amount."""
     return dict.fromkeys(NOTHING, -by)
 
 
 def hill(height: float) -> Array:
-    """(10, 10): an effect of K that is highest at 4, 4 and flat in the corner."""
+    """Return an effect of K, (10, 10), that is highest at 4, 4 and flat in the corner."""
     a, t = np.mgrid[1:11, 1:11]
     return np.asarray(height * np.exp(-((a - 4) ** 2 + (t - 4) ** 2) / 8))
 
 
 def claimed(analysis: Analysis) -> dict[str, bool]:
-    """Which of the families of tests that claims rest on finds anything."""
+    """Return which of the families of tests behind the claims find anything."""
     found = {"variance": min(holm([effect.p for effect in analysis.variance["wa"].effects])) < 0.05}
     for name in ("confirm", "fusion", "ablation"):
-        made = analysis.of(name)["wa"]  # none where the grid has not got the paper's pair
+        made = analysis.of(name)["wa"]  # empty if the grid does not contain the paper's pair
         found[name] = min((comparison.p_holm for comparison in made), default=1.0) < 0.05
     return found
 
 
 def row(k_audio: int, k_text: int, seed: int, val: float, test: float, **changes: Any) -> dict[str, Any]:
-    """One row of ``trials.csv``."""
+    """Return one row of ``trials.csv``."""
     figures = {name: {"val": val, "test": test, "train": 0.9}[name.partition("_")[0]] for name in METRICS}
     return {
         "dataset": "sim", "profile": "paper", "system": "cemobam", "k_audio": k_audio, "k_text": k_text,

@@ -1,11 +1,11 @@
-"""All systems on the demo with their defaults, five seeds; and a trial of the linear ones at the size of IEMOCAP.
+"""All systems on the demo with their defaults and five seeds, and a trial of the linear systems at IEMOCAP's size.
 
     python benchmarks/systems.py [SEEDS]
 
-Runs ``run_grid.py`` with one block of every system that the tool has, in a temporary folder, and prints what each took
-in it. Then trains ``logistic`` and ``svm`` on 4,407 made-up utterances of 1,536 correlated numbers and four classes
-that cannot be told apart with certainty, on one thread: the first trial, and each of the next, which share the
-principal axes with it, over the values of c that tuning may try. Beside it, scikit-learn's own pipeline with c = 1.
+Runs ``run_grid.py`` with one block of all built-in systems in a temporary folder, and prints the time of each. Then
+trains ``logistic`` and ``svm`` on one thread, on 4,407 artificial utterances with 1,536 correlated numbers and four
+classes that overlap. It measures the first trial, and then each of the next trials, which share its principal axes,
+over the values of c that tuning may try. For comparison, it also measures scikit-learn's own pipeline with c = 1.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _TRAIN, _EVALUATED, _DIM, _CLASSES = 4_407, 551, 768, 4
 
 
 def study(seeds: int) -> None:
-    """Print the seconds of the study, and of each system's trials in it."""
+    """Print the time of the study and of each system's trials in it, in seconds."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, str(_ROOT / "run_grid.py"), "--systems", ",".join(names()), "--blocks", "systems"]
         start = time.perf_counter()
@@ -45,7 +45,7 @@ def study(seeds: int) -> None:
 
 
 def linear_systems() -> None:
-    """Print the seconds of a trial of the linear systems."""
+    """Print the time of a trial of the linear systems, in seconds."""
     import torch  # noqa: PLC0415
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
     from sklearn.pipeline import make_pipeline  # noqa: PLC0415
@@ -59,7 +59,7 @@ def linear_systems() -> None:
 
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
-    # As of encoders: the variance along an axis falls with a power of its rank.
+    # As for encoders, the variance along an axis falls with a power of its rank.
     axes = torch.linalg.qr(torch.randn(2 * _DIM, 2 * _DIM, generator=generator)).Q
     spread = torch.arange(1, 2 * _DIM + 1) ** -0.75
     means = 0.35 * torch.randn(_CLASSES, 2 * _DIM, generator=generator) * spread
@@ -87,11 +87,11 @@ def linear_systems() -> None:
         train(ours, batches)
         start = time.perf_counter()
         model = ours.fit(batches["train"].inputs, batches["train"].labels, batches["train"].sizes, 0)
-        print(f"ours, axes known: {time.perf_counter() - start:.3f} s, {model.estimator.n_iter_[0]} steps")
+        print(f"ours, with known axes: {time.perf_counter() - start:.3f} s, {model.estimator.n_iter_[0]} steps")
     for name, batch in batches.items():
         label = theirs.predict(ours.matrix(batch.inputs)) == model(batch.inputs).argmax(dim=1).numpy()
         print(f"  {name}: {100 * label.mean():.2f}% have the same label")
-    linear._KEPT.clear()
+    linear._CACHE.clear()
     for kind, values in ((Logistic, np.geomspace(1e-5, 10, 13)), (SVM, np.geomspace(1e-6, 0.1, 13))):
         took = []
         for c in [1e-2, *values]:
@@ -102,7 +102,7 @@ def linear_systems() -> None:
         wall, cpu = map(sorted, zip(*rest, strict=True))
         print(
             f"{kind.__name__.lower()}, {_TRAIN} × {2 * _DIM}, one thread: first {first:.3f} s; the next {len(rest)}: "
-            f"median {median(wall):.3f} s ({wall[0]:.3f} to {wall[-1]:.3f}), of the processor {median(cpu):.3f} s "
+            f"median {median(wall):.3f} s ({wall[0]:.3f} to {wall[-1]:.3f}), processor time {median(cpu):.3f} s "
             f"({cpu[0]:.3f} to {cpu[-1]:.3f})"
         )
 

@@ -1,10 +1,10 @@
-"""How often what the statistics say of two kinds of luck is wrong, and what they find.
+"""Error rates and power of the statistics for both kinds of luck.
 
     python benchmarks/two_kinds.py [STUDIES] [SECTION ...]
 
-Simulates studies with known truth (``populations.py``) and prints a table a section; without a section, all of them.
-A share of 2,000 studies is good to 0.01. The first version of this tool tested seeds alone, and compared what had
-taken part in choosing K with the weaker of two tests; its rules are here in short, for comparison.
+Simulates studies with a known truth (``populations.py``) and prints one table per section, by default for all sections.
+A share of 2,000 studies is accurate to 0.01. The first version of this tool tested seeds alone. If its data had taken
+part in choosing K, it used the weaker of two tests. Its rules are included in short form, for comparison.
 """
 
 from __future__ import annotations
@@ -43,39 +43,39 @@ Row = dict[str, Any]
 
 
 def generator(section: str) -> np.random.Generator:
-    """Return a section's own random numbers, the same in every run."""
+    """Return the random generator of a section, which is the same in every run."""
     return np.random.default_rng(list(section.encode()))
 
 
 def differences(rng: np.random.Generator, luck: Luck, metrics: Iterable[str], **of: Any) -> dict[str, Array]:
-    """Return D[s, u] of two systems by metric."""
+    """Return the differences D[s, u] of two systems by metric."""
     labels, _, first, second = draw_systems(rng, luck, **of)
     return {m: contributions(first, labels, m, CLASSES) - contributions(second, labels, m, CLASSES) for m in metrics}
 
 
 def differences_in_wa(rng: np.random.Generator, luck: Luck, **of: Any) -> Array:
-    """Return D[s, u] of two systems for WA, to which an utterance contributes 1 where it is right."""
+    """Return the differences D[s, u] of two systems for WA, to which a correct utterance contributes 1."""
     labels, _, first, second = draw_systems(rng, luck, **of)
     return np.asarray((first == labels) * 1.0 - (second == labels))
 
 
 def over_seeds(values: Array, level: float = LEVEL) -> Difference:
-    """Return the test over seeds alone."""
+    """Return the result of the test over seeds alone."""
     return paired(values.mean(axis=1), np.zeros(len(values)), level)
 
 
 def claimed(values: list[Difference]) -> float:
-    """Return the share that a test at 5% calls an effect."""
+    """Return the share of tests that claim an effect at 5%."""
     return float(np.mean([value.p < LEVEL for value in values]))
 
 
 def shares(claims: list[dict[str, bool]]) -> Row:
-    """Return how often each test claimed an effect."""
+    """Return the share of studies in which each test claimed an effect."""
     return {name: float(np.mean([study[name] for study in claims])) for name in claims[0]}
 
 
 def null(studies: int) -> Iterator[Row]:
-    """Two equally good systems: how often a difference is claimed, by seeds alone and with both kinds of luck."""
+    """Measure how often equally good systems are said to differ, by seeds alone and with both kinds of luck."""
     rng = generator("null")
     for test_set in (0.0, TEST_SET):
         for kind, luck in KINDS.items():
@@ -90,7 +90,7 @@ def null(studies: int) -> Iterator[Row]:
 
 
 def power(studies: int) -> Iterator[Row]:
-    """A system that is better by one or two points of WA: how often that is found, gaussian luck of 1 point."""
+    """Measure how often an advantage of one or two points of WA is found, with gaussian luck of 1 point."""
     rng = generator("power")
     for test_set in (0.0, 0.6, TEST_SET):
         for edge in (1.0, 2.0):
@@ -104,7 +104,7 @@ def power(studies: int) -> Iterator[Row]:
 
 
 def pigeonhole(studies: int, draws: int = 500) -> Iterator[Row]:
-    """Coverage and width of 95% intervals beside Owen's (2007) bootstrap: seeds and utterances drawn independently."""
+    """Measure coverage and width of 95% intervals, and of Owen's (2007) bootstrap of seeds and utterances."""
     rng = generator("pigeonhole")
     for metric in ("wa", "macro_f1"):
         for n in LOOKS:
@@ -127,7 +127,7 @@ def pigeonhole(studies: int, draws: int = 500) -> Iterator[Row]:
 
 
 def speakers(studies: int) -> Iterator[Row]:
-    """Two equally good systems, each of which suits some speakers better: false claims about other speakers."""
+    """Measure false claims about other speakers if two equally good systems suit different speakers better."""
     rng = generator("speakers")
     for deviation in (0.0, 2.0, 4.0):
         for groups in (2, 4, 6, 8, 10, 20):
@@ -152,10 +152,11 @@ def speakers(studies: int) -> Iterator[Row]:
 
 
 def folds(studies: int, n: int = 400, parts: int = 5, seeds: int = 5) -> Iterator[Row]:
-    """Two equally good learners in a cross-validation of five folds, trained anew in each: false claims.
+    """Measure false claims about two equally good learners in a cross-validation with five folds.
 
-    Each learner is a linear discriminant on 60 features of its own, of which a seed takes a share: a large share leaves
-    little luck to seeds. What they learn of a small training set varies, and training sets overlap.
+    The learners are trained in each fold. Each learner is a linear discriminant on 60 features of its own, of which a
+    seed uses a share. A large share leaves little luck to seeds. What the learners learn from a small training set
+    varies, and training sets overlap.
     """
     rng = generator("folds")
     signal = 0.5 * (np.arange(60) < 12)
@@ -183,7 +184,7 @@ def folds(studies: int, n: int = 400, parts: int = 5, seeds: int = 5) -> Iterato
 
 
 def _discriminant(features: Array, labels: Labels, tested: npt.NDArray[np.bool_]) -> Array:
-    """Return where a linear discriminant, fitted to the others, is right."""
+    """Return where a linear discriminant, fitted to the other utterances, is correct."""
     train, of = features[~tested], labels[~tested]
     means = np.stack([train[of == c].mean(axis=0) for c in (0, 1)])
     centred = train - means[of]
@@ -201,7 +202,7 @@ def first_version(choosing: Array, measured: Array, variant: Array) -> bool:
 
 
 def confirm(studies: int) -> Iterator[Row]:
-    """A variant beside the best of 100 pairs that seeds 0 to 4 chose: claims, on the same seeds and on fresh ones."""
+    """Measure claims about a variant and the best of 100 pairs that seeds 0 to 4 chose, on the same or fresh seeds."""
     rng = generator("confirm")
     for kind in KINDS:
         row: Row = {"luck": kind}
@@ -226,7 +227,7 @@ def confirm(studies: int) -> Iterator[Row]:
 
 
 def looks(studies: int) -> Iterator[Row]:
-    """Looking after 5, 10 and 20 fresh seeds, stopping for an effect or for equivalence: verdicts and seeds used."""
+    """Measure verdicts and seeds used with looks after 5, 10 and 20 fresh seeds, stopping for effect or equivalence."""
     rng = generator("looks")
     for both in (False, True):
         for kind, luck in KINDS.items():
@@ -246,7 +247,7 @@ def looks(studies: int) -> Iterator[Row]:
 
 
 def until_clear(values: Array, *, both: bool) -> tuple[str, int]:
-    """Return the verdict, and after how many seeds."""
+    """Return the verdict and the number of seeds after which it was reached."""
     for n, spent in zip(LOOKS, SPENT, strict=True):
         made = crossed(values[:n], level=spent) if both else over_seeds(values[:n], spent)
         if over_looks(made.p, spent) < LEVEL:
@@ -257,7 +258,7 @@ def until_clear(values: Array, *, both: bool) -> tuple[str, int]:
 
 
 def edge_of_the_rope(studies: int) -> Iterator[Row]:
-    """A difference of exactly one point: how often two one-sided tests call it practically none; and one of none."""
+    """Measure how often two one-sided tests call a difference of exactly one point, or of none, practically none."""
     rng = generator("rope")
     for kind, luck in KINDS.items():
         row: Row = {"luck": kind}
@@ -272,7 +273,7 @@ def edge_of_the_rope(studies: int) -> Iterator[Row]:
 
 
 def calibrated(studies: int, seeds: int = 5) -> Iterator[Row]:
-    """Probabilities that the first is better by more than a point, beside how often it was, where truths are drawn."""
+    """Compare the stated probability of an advantage of over a point with its frequency, if true values are drawn."""
     rng = generator("calibrated")
     bins = np.array([0, 0.05, 0.2, 0.4, 0.6, 0.8, 0.95, 1])
     for both in (False, True):
@@ -300,9 +301,9 @@ def calibrated(studies: int, seeds: int = 5) -> Iterator[Row]:
 
 
 def levels(studies: int) -> Iterator[Row]:
-    """A published level of five seeds on a test set of its own: verdicts on replications, fair ones and others.
+    """Measure verdicts on fair and other replications of a published level of five seeds on its own test set.
 
-    WA and UA count, each at half the level for "lower" and "higher", and both must be "reproduced", as in the claims.
+    WA and UA count, each at half the level for "lower" and "higher". Both must be "reproduced", as in the claims.
     """
     rng = generator("levels")
     for kind, luck in KINDS.items():
@@ -348,11 +349,11 @@ def _first_version_of_level(values: dict[str, Array], published: dict[str, float
 
 
 def graph(studies: int) -> Iterator[Row]:
-    """Does a graph help? How often that is confirmed and contradicted, where the best systems of both kinds are equal.
+    """Measure how often "Does a graph help?" is confirmed and contradicted if the best systems of both kinds are equal.
 
-    Validation chooses among 12 systems without a graph, of which all but one are behind by so many points. *Confirmed*
-    and *contradicted* are what the claim says, *at 5%* what it would say at the whole level. *Pair* is the plain test
-    of the two systems that validation chooses.
+    Validation chooses among 12 systems without a graph, of which all but one are worse by the stated points.
+    *Confirmed* and *contradicted* are the verdicts of the claim, *at 5%* those without the correction of the level.
+    *Pair* is the plain test of the two systems that validation chooses.
     """
     rng = generator("graph")
     for test_set in (0.0, TEST_SET):
@@ -386,7 +387,7 @@ def _asked(rng: np.random.Generator, luck: Luck, edges: Array, count: int) -> di
 
 
 def best_of_systems(studies: int) -> Iterator[Row]:
-    """Is CemoBAM better than 19 others? How often that is confirmed and contradicted, where it is ahead by so much."""
+    """Measure how often "Is CemoBAM better than 19 others?" is confirmed and contradicted, for a known advantage."""
     rng = generator("best")
     for test_set in (0.0, TEST_SET):
         for kind in ("gaussian", "uneven: 0.5 and 2", "all at once"):
@@ -404,7 +405,7 @@ def best_of_systems(studies: int) -> Iterator[Row]:
 
 
 def _family(values: list[Array]) -> list[Comparison]:
-    """Return differences as the comparisons of a family."""
+    """Return differences as the comparisons of one family."""
     return judged(
         [
             Comparison(
@@ -425,7 +426,7 @@ def _family(values: list[Array]) -> list[Comparison]:
 
 
 def folds_ranked(studies: int, systems: int = 20, n: int = 5) -> Iterator[Row]:
-    """Equally good systems on independent corpora: how often Friedman's test and Nemenyi's find a difference."""
+    """Measure how often the tests of Friedman and Nemenyi find a difference of equal systems on independent corpora."""
     rng = generator("ranks")
     for k in (3, 10, systems):
         for corpora in (n, 2 * n):
@@ -456,7 +457,7 @@ SECTIONS: dict[str, Callable[[int], Iterator[Row]]] = {
 
 
 def main(studies: int, sections: list[str]) -> None:
-    """Print the sections' tables, each from ``studies`` simulations a row."""
+    """Print the tables of the sections, with ``studies`` simulations per row."""
     for name in sections or SECTIONS:
         rows = list(SECTIONS[name](studies))
         print(f"\n## {name}: {(SECTIONS[name].__doc__ or '').splitlines()[0]}\n", flush=True)

@@ -1,7 +1,7 @@
-"""What learns, and from what: systems, features, the graph, training. Knows nothing of studies.
+"""Systems, features, graphs and training: everything that learns. This package knows nothing of studies.
 
-The names below are the public API. They are imported when first used, so that what needs no model (a plan, a table)
-does not wait for torch.
+The names below are the public API. Each one is imported on first use, so commands that need no model (a plan or a
+table, for example) do not wait for torch.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cemobam_core.training.loop import TrainingResult, evaluate, train
     from cemobam_core.training.metrics import Metrics
 
-_HOMES = {
+_MODULES = {
     "Batch": "training.batch",
     "CemoBAM": "systems.cemobam",
     "Between": "systems.search",
@@ -70,6 +70,6 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"cemobam_core.{_HOMES[name]}"), name)
+    return getattr(import_module(f"cemobam_core.{_MODULES[name]}"), name)

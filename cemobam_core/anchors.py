@@ -1,4 +1,4 @@
-"""The train split of a trained model, in whose graph any utterance can be labelled by itself."""
+"""The train split of a trained model, kept to label new utterances one by one in its graph."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ from cemobam_core.training.batch import Batch
 
 @dataclass(frozen=True, eq=False)
 class Anchors:
-    """Training utterances with their graph, and how near the nearest of each are.
+    """Training utterances with their graph and the similarities of their nearest neighbours.
 
-    It gives the graphs that :meth:`~cemobam_core.graph.Ranking.anchored` gives, without ranking the training utterances
-    again.
+    It gives the same graphs as ``Ranking.anchored`` without ranking the training utterances again.
 
     Attributes:
-        features: of the train split.
-        edge_index: the graph that the model was trained with.
-        audio_nearness: as :class:`~cemobam_core.neighbours.Neighbours` has it, for the larger of both K.
-        text_nearness: the same by text.
+        features: Features of the train split.
+        edge_index: (2, E), the graph that the model was trained with.
+        audio_nearness: (N, K), nearness by audio as in ``Neighbours``; K is the larger of K_audio and K_text.
+        text_nearness: (N, K), the same by text.
     """
 
     features: FeatureSet
@@ -37,31 +36,31 @@ class Anchors:
         """Rank a train split.
 
         Args:
-            features: of the train split.
-            graph: that the model is trained with.
-            seed: of the trial.
+            features: Features of the train split.
+            graph: Settings of the graph that the model is trained with.
+            seed: Seed of the trial.
 
         Raises:
-            InputError: too few utterances, or too many ties to link all.
+            InputError: There are too few utterances, or too many ties to link them all.
         """
         ranking = Ranking.of(features.pooled(), max(graph.k_audio, graph.k_text), ties=graph.ties, seed=seed)
         edges = ranking.graph(graph.gather_from).edge_index(graph.k_audio, graph.k_text)
         return cls(features, edges, ranking.audio.nearness, ranking.text.nearness)
 
     def batch(self, new: FeatureSet, graph: GraphConfig, seed: int) -> Batch:
-        """Return the batch in which each new utterance is labelled as if it were the only one.
+        """Return a batch in which each new utterance is labelled as if it were the only one.
 
         Args:
-            new: utterances to label; one is enough.
-            graph: that the model was trained with.
-            seed: of its trial.
+            new: Utterances to label. One is enough.
+            graph: Settings of the graph that the model was trained with.
+            seed: Seed of the model's trial.
 
         Raises:
-            InputError: too many ties to link all.
+            InputError: There are too many ties to link them all.
         """
         source, target = self.edge_index
         chooser, chosen = (target, source) if graph.gather_from == "chosen" else (source, target)
-        ours = Links(chooser, chosen, source.new_zeros(len(source)))  # whatever K
+        ours = Links(chooser, chosen, source.new_zeros(len(source)))  # rank 0: kept for every K
         known, added = self.features.pooled(), new.pooled()
         links = []
         for x, nearness, of_new in zip(known, (self.audio_nearness, self.text_nearness), added, strict=True):

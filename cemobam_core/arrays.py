@@ -1,4 +1,4 @@
-"""Arrays from anywhere, as tensors: what a user has in hand is a tensor, a numpy array or a list."""
+"""Conversion of arrays, lists and tensors to tensors."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_KINDS = {"f": np.float32, "i": np.int64, "u": np.int64, "b": np.bool_}
-"""What numpy's kinds of numbers become."""
+_DTYPES = {"f": np.float32, "i": np.int64, "u": np.int64, "b": np.bool_}
+"""The type of the tensor for each kind of number in NumPy."""
 
 
 def tensor_of(values: object) -> Tensor:
-    """Return numbers or truth values as a tensor: float32, int64 or bool, whatever their width was.
+    """Return numbers or truth values as a tensor of type float32, int64 or bool, whatever their original width.
 
-    A tensor that is one of these already is given back as it is; everything else is copied.
+    A tensor that has one of these types is returned unchanged. Everything else is copied.
 
     Args:
-        values: a tensor, a numpy array, nested lists, a list of tensors, or anything else that numpy takes.
+        values: A tensor, a NumPy array, nested lists, a list of tensors, or anything else that NumPy accepts.
 
     Raises:
-        TypeError: what is no array of numbers; says what it is instead.
+        TypeError: The values are not an array of numbers. The message describes what they are.
     """
     if isinstance(values, Sequence) and values and all(isinstance(value, Tensor) for value in values):
         try:
@@ -37,20 +37,20 @@ def tensor_of(values: object) -> Tensor:
         array = np.asarray(values)
     except (ValueError, TypeError, RuntimeError):
         array = np.asarray(None)
-    if array.dtype.kind not in _KINDS:
+    if array.dtype.kind not in _DTYPES:
         raise TypeError(described(values))
-    return torch.from_numpy(np.array(array, dtype=_KINDS[array.dtype.kind], order="C"))
+    return torch.from_numpy(np.array(array, dtype=_DTYPES[array.dtype.kind], order="C"))
 
 
 def described(values: object) -> str:
-    """Say of what type and shape values are: ``float32 (24, 768)``, ``a list of str (24,)``, ``of type dict``."""
+    """Describe the type and shape of values: ``float32 (24, 768)``, ``a list of str (24,)``, ``of type dict``."""
     if isinstance(values, Tensor):
         return f"{str(values.dtype).removeprefix('torch.')} {tuple(values.shape)}"
     kind = type(values).__name__
     try:
         array = np.asarray(values)
     except (ValueError, TypeError, RuntimeError):
-        return f"a {kind} that is no array (are its rows of different lengths?)"
+        return f"a {kind} that is not an array (are its rows of different lengths?)"
     number = "str" if array.dtype.kind in "US" else str(array.dtype.newbyteorder("="))
     if isinstance(values, np.ndarray):
         return f"{number} {array.shape}"

@@ -1,4 +1,4 @@
-"""Optional parts of the installation, and the error that names the one that is missing."""
+"""Optional dependencies, and the error that says which one to install."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ EXTRAS = {
     "wandb": ("wandb",),
     "tensorboard": ("tensorboard",),
 }
-"""The modules that each extra of ``pyproject.toml`` installs, by the extra's name."""
+"""The modules that each extra of ``pyproject.toml`` installs, by the name of the extra."""
 
 
 def require(extra: str, purpose: str) -> None:
     """Raise an error if the packages of an extra are not installed.
 
     Args:
-        extra: its name, a key of `EXTRAS`.
-        purpose: what needs it, as the start of a sentence: ``--engine ray``, ``cemobam dashboard``.
+        extra: Name of the extra, a key of ``EXTRAS``.
+        purpose: The feature that needs the extra; it starts the message: ``--engine ray``, ``cemobam dashboard``.
 
     Raises:
-        InputError: A package is missing; the message gives the command that installs it.
+        InputError: A package is missing. The message gives the command that installs it.
     """
     if missing := [module for module in EXTRAS[extra] if not installed(module)]:
         names = ", ".join(missing)
@@ -41,5 +41,5 @@ def installed(module: str) -> bool:
     """Return whether a module can be imported, without importing it."""
     try:
         return find_spec(module) is not None
-    except ValueError:  # a module that was put into sys.modules by hand has no spec
+    except ValueError:  # a module that was added to sys.modules by hand has no spec
         return import_module(module) is not None

@@ -1,4 +1,4 @@
-"""Feature sets: what the encoders make of the utterances of one split; reading, checking and writing them."""
+"""Feature sets, the output of the encoders for one split: reading, checking and writing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _WANTED = {
     "audio_mask": _MASK,
     "text_mask": _MASK,
 }
-"""What each tensor is held as, and in words."""
+"""The type of each tensor, and its description in error messages."""
 
 _REMEDIES = {
     torch.float32: "convert it, as np.asarray({name}, dtype='float32')",
@@ -45,29 +45,30 @@ _REMEDIES = {
 
 @dataclass(frozen=True, eq=False, init=False)
 class FeatureSet:
-    """Utterances with an audio and a text embedding each. One that exists is valid: construction checks it.
+    """Utterances with one audio and one text embedding (or sequence) each. The constructor checks every value.
 
-    Embeddings, labels and masks may be given as tensors, numpy arrays or lists; they are held as tensors. Names may be
-    given as any sequence of strings; they are held as tuples.
+    You can pass embeddings, labels and masks as tensors, NumPy arrays or lists. They are stored as tensors. You can
+    pass names as any sequence of strings. They are stored as tuples.
 
     Args:
-        audio: (N, E) utterance-level or (N, T_a, E) sequences, float of any width; held as float32.
-        text: (N, E) or (N, T_t, E), likewise.
-        labels: (N,) whole numbers of any width, indices into ``class_names``; held as int64.
-        class_names: the C emotions.
+        audio: (N, E) for utterance-level features or (N, T_a, E) for sequences; floating-point numbers of any width,
+            stored as float32.
+        text: (N, E) or (N, T_t, E), as for ``audio``.
+        labels: (N,) integers of any width, indices into ``class_names``; stored as int64.
+        class_names: Names of the C emotions.
         utterance_ids: N distinct names.
-        audio_mask: (N, T_a) for sequences: true on the valid steps, which come first.
-        text_mask: the same for text.
-        speakers: who speaks, per utterance, where known.
-        sessions: in which recording session, where known.
-        seconds: how long the clips are, where known.
-        provenance: the encoders and how the features were made, in words.
-        source: what errors call this set, usually its file.
-        labelled: whether the labels are known; if not, they are all zero, and the set is good for prediction alone.
+        audio_mask: (N, T_a), for sequences: true for valid steps, which come first.
+        text_mask: (N, T_t), the same for text.
+        speakers: Speaker of each utterance, if known.
+        sessions: Recording session of each utterance, if known.
+        seconds: Duration of each clip in seconds, if known.
+        provenance: Descriptions of the encoders and of how the features were made.
+        source: Name of this set in error messages, usually its file.
+        labelled: Whether the labels are known. If not, all labels are 0 and the set serves only for prediction.
 
     Raises:
-        InputError: types that do not fit, shapes that disagree, numbers that are not finite, labels outside the
-            classes, ids that repeat.
+        InputError: A type is wrong, shapes disagree, a number is not finite, a label is outside the classes, or ids
+            repeat.
     """
 
     audio: Tensor
@@ -112,17 +113,17 @@ class FeatureSet:
         self._hold(**{name: self._numbers(name, given) for name, given in numbers.items()})
         self._hold(**{name: self._names(name, given) for name, given in names.items()}, seconds=self._lengths(seconds))
         if self.labels.ndim != 1:
-            raise self._error(f"labels are {described(self.labels)}; {_WANTED['labels'][1]}, one an utterance")
+            raise self._error(f"labels are {described(self.labels)}; {_WANTED['labels'][1]}, one for each utterance")
         if len(self) == 0:
-            raise self._error("holds no utterances")
+            raise self._error("it holds no utterances; give at least one")
         for name in _LISTS:
             values = getattr(self, name)
             if values is not None and len(values) != len(self):
-                raise self._error(f"{len(values)} {name} for {len(self)} utterances; there must be one each")
+                raise self._error(f"{len(values)} {name} for {len(self)} utterances; give one for each")
         for modality in MODALITIES:
             self._check_modality(modality)
         if len(self.class_names) < 2 or len(set(self.class_names)) < len(self.class_names):
-            raise self._error(f"class names {list(self.class_names)}: at least two are needed, all different")
+            raise self._error(f"class names {list(self.class_names)}; give at least two, all different")
         for i in self._first((self.labels < 0) | (self.labels >= len(self.class_names))):
             raise self._error(
                 f"utterance {self.utterance_ids[i]!r} has label {int(self.labels[i])}, but the classes are "
@@ -130,15 +131,15 @@ class FeatureSet:
             )
         name, count = Counter(self.utterance_ids).most_common(1)[0]
         if count > 1:
-            raise self._error(f"utterance id {name!r} stands {count} times; ids must be distinct")
+            raise self._error(f"utterance id {name!r} occurs {count} times; ids must be distinct")
 
     def _hold(self, **values: object) -> None:
-        """Set attributes; frozen for everyone else."""
+        """Set attributes of this frozen object."""
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
     def _numbers(self, name: str, given: object) -> Tensor | None:
-        """Return what was given under this name, as a tensor of its kind."""
+        """Return the value of the argument ``name`` as a tensor of the right type."""
         if given is None and name.endswith("_mask"):
             return None
         kind, wanted = _WANTED[name]
@@ -152,11 +153,11 @@ class FeatureSet:
         return tensor
 
     def _names(self, name: str, given: object) -> tuple[str, ...] | None:
-        """Return what was given under this name, as a tuple of strings."""
+        """Return the value of the argument ``name`` as a tuple of strings."""
         if given is None and name in ("speakers", "sessions"):
             return None
         if isinstance(given, str) or not isinstance(given, Iterable):
-            raise self._error(f"{name} are {str(given)[:40]!r}; they must be a list of strings")
+            raise self._error(f"{name} are {str(given)[:40]!r}; give a list of strings")
         names = tuple(given)
         for value in names:
             if not isinstance(value, str):
@@ -167,7 +168,7 @@ class FeatureSet:
         return tuple(map(str, names))
 
     def _lengths(self, given: Any) -> tuple[float, ...] | None:
-        """Return what was given as seconds, as a tuple of floats."""
+        """Return the durations as a tuple of floats."""
         if given is None:
             return None
         try:
@@ -175,7 +176,7 @@ class FeatureSet:
         except (TypeError, ValueError, OverflowError):
             lengths = (math.nan,)
         if not all(math.isfinite(length) and length >= 0 for length in lengths):
-            raise self._error(f"seconds are {str(given)[:40]!r}; they must be a list of finite numbers, 0 or more")
+            raise self._error(f"seconds are {str(given)[:40]!r}; give a list of finite numbers, 0 or more")
         return lengths
 
     def _check_modality(self, modality: str) -> None:
@@ -183,7 +184,7 @@ class FeatureSet:
         if x.ndim not in (2, 3) or 0 in x.shape:
             raise self._error(f"{modality} is {described(x)}; {_EMBEDDINGS[1]}")
         if len(x) != len(self):
-            raise self._error(f"{len(x)} {modality} embeddings for {len(self)} labels; there must be one each")
+            raise self._error(f"{len(x)} {modality} embeddings for {len(self)} labels; give one for each")
         finite = torch.cat([torch.isfinite(part).flatten(1).all(dim=1) for part in torch.split(x, 64)])
         for i in self._first(~finite):
             raise self._error(
@@ -193,7 +194,7 @@ class FeatureSet:
         if (mask is None) != (x.ndim == 2):
             raise self._error(
                 f"{modality} is {described(x)} {'with' if mask is not None else 'without'} {modality}_mask; "
-                "sequences (N, T, E) have one, utterance-level features (N, E) do not"
+                "sequences (N, T, E) need a mask, utterance-level features (N, E) must not have one"
             )
         if mask is None:
             return
@@ -210,11 +211,11 @@ class FeatureSet:
 
     @staticmethod
     def _first(bad: Tensor) -> list[int]:
-        """Return the index of the first bad row, if any."""
+        """Return the index of the first bad row in a list, or an empty list."""
         return bad.nonzero().flatten()[:1].tolist()
 
     def __len__(self) -> int:
-        """N, the number of utterances."""
+        """Return N, the number of utterances."""
         return len(self.labels)
 
     @property
@@ -223,12 +224,12 @@ class FeatureSet:
         return len(self.class_names)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the tensors by name: embeddings, labels, and masks where there are any."""
+        """Return the tensors by name: embeddings, labels and, if present, masks."""
         names = (*MODALITIES, "labels", *(f"{modality}_mask" for modality in MODALITIES))
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     def select(self, indices: Sequence[int], *, source: str) -> FeatureSet:
-        """Return the utterances at ``indices``, in that order."""
+        """Return the utterances at ``indices``, in that order, as a set named ``source`` in error messages."""
         rows = torch.as_tensor(indices, dtype=torch.int64)
         parts: dict[str, Any] = {name: value[rows] for name, value in self.tensors().items()}
         for name in _LISTS:
@@ -237,7 +238,7 @@ class FeatureSet:
         return replace(self, **parts, source=source)
 
     def rank(self, k_max: int) -> TopKGraph:
-        """Rank each utterance's ``k_max`` nearest in this set, for every graph up to that K."""
+        """Rank the ``k_max`` nearest neighbours of each utterance in this set, for every graph up to that K."""
         try:
             return TopKGraph.from_features(
                 self.audio, self.text, k_max, audio_mask=self.audio_mask, text_mask=self.text_mask
@@ -246,11 +247,14 @@ class FeatureSet:
             raise self._error(str(error)) from None
 
     def pooled(self) -> Pooled:
-        """Return one embedding an utterance and modality: sequences are averaged over their valid steps."""
+        """Return one embedding per utterance and modality. Sequences are averaged over their valid steps."""
         return Pooled.of(self.audio, self.text, self.audio_mask, self.text_mask)
 
     def fingerprint(self) -> str:
-        """Return a hash of all that can change a trial's result: embeddings, masks, labels, classes; not names."""
+        """Return a hash of everything that can change a trial's result: embeddings, masks, labels and class names.
+
+        Ids, speakers, sessions, durations and provenance do not change it.
+        """
         digest = hashlib.sha256(json.dumps(self.class_names).encode())
         for name, value in sorted(self.tensors().items()):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
@@ -258,7 +262,7 @@ class FeatureSet:
         return digest.hexdigest()
 
     def save(self, path: Path) -> None:
-        """Write a ``.safetensors`` file; what stood there before is replaced only by a whole new file."""
+        """Write a ``.safetensors`` file atomically: an existing file is replaced only by a complete new one."""
         lists = {name: getattr(self, name) for name in ("class_names", *_LISTS)}
         metadata = {name: json.dumps(values) for name, values in lists.items() if values is not None}
         with written_atomically(path) as temporary:
@@ -267,18 +271,18 @@ class FeatureSet:
 
     @classmethod
     def load(cls, path: Path, class_names: Sequence[str] | None = None, *, need_labels: bool = True) -> FeatureSet:
-        """Read a ``.safetensors`` file, or a ``.pkl`` of the authors without running anything in it.
+        """Read a ``.safetensors`` file, or a ``.pkl`` file of the authors without running anything in it.
 
         Args:
-            path: the file.
-            class_names: the emotions behind the labels, for files that do not say; None: ``class_0`` and so on.
-            need_labels: whether a ``.safetensors`` file without labels is refused.
+            path: The file.
+            class_names: Names of the classes for a file that does not store them. ``None`` for ``class_0`` and so on.
+            need_labels: Whether to refuse a ``.safetensors`` file without labels.
 
         Raises:
-            InputError: the file cannot be read or what it holds is not valid.
+            InputError: The file cannot be read, or its content is not valid.
         """
         if path.suffix == ".pkl":
-            from cemobam_core.pickles import read_pickled_features  # noqa: PLC0415  (it builds on this module)
+            from cemobam_core.pickles import read_pickled_features  # noqa: PLC0415  (it imports this module)
 
             return read_pickled_features(path, class_names)
         if path.suffix != ".safetensors":
@@ -325,8 +329,14 @@ class FeatureSet:
 class Fold:
     """One assignment of utterances to train, val and test.
 
+    Attributes:
+        train: The train split.
+        val: The validation split.
+        test: The test split.
+
     Raises:
-        InputError: splits that do not fit together, a class missing from one, an utterance in two.
+        InputError: The splits differ in their classes or embedding sizes, a split lacks a class, or an utterance is in
+            two splits.
     """
 
     train: FeatureSet
@@ -340,13 +350,13 @@ class Fold:
                 if ours != first:
                     raise InputError(
                         f"{split.source}: its {what} {_is(what)} {ours}, but the train split's {_is(what)} {first}; "
-                        "all splits must be made alike"
+                        "make all splits with the same classes and the same encoders"
                     )
             counts = torch.bincount(split.labels, minlength=split.num_classes)
             for c in (counts == 0).nonzero().flatten().tolist():
                 raise InputError(
                     f"{split.source}: no utterance of class {split.class_names[c]!r} in the {name} split "
-                    f"({len(split)} utterances); every class must be in every split"
+                    f"({len(split)} utterances); every split needs every class"
                 )
         seen: dict[str, str] = {}
         for name, split in self.splits.items():
@@ -354,18 +364,18 @@ class Fold:
                 if utterance_id in seen:
                     raise InputError(
                         f"{split.source}: utterance {utterance_id!r} is in the {seen[utterance_id]} split and in the "
-                        f"{name} split; an utterance belongs to one"
+                        f"{name} split; put it into one of them"
                     )
                 seen[utterance_id] = name
 
     @property
     def splits(self) -> dict[str, FeatureSet]:
-        """The three splits by their names."""
+        """The three splits by name."""
         return {"train": self.train, "val": self.val, "test": self.test}
 
 
 def fingerprint(folds: Iterable[Fold]) -> str:
-    """16 hexadecimal digits that stand for these features in these splits."""
+    """Return 16 hexadecimal digits that identify these features in these splits."""
     digest = hashlib.sha256()
     for fold in folds:
         for name, split in fold.splits.items():
@@ -374,21 +384,21 @@ def fingerprint(folds: Iterable[Fold]) -> str:
 
 
 def default_ids(path: Path, n: int) -> tuple[str, ...]:
-    """Names for the utterances of a file that gives none: the file's and the row."""
+    """Return ids for the utterances of a file that stores none: the name of the file and the row."""
     return tuple(f"{path.stem}:{i:05d}" for i in range(n))
 
 
 def default_class_names(labels: Tensor) -> tuple[str, ...]:
-    """Names for the classes of a file that gives none."""
+    """Return names for the classes of a file that stores none."""
     whole = labels.numel() and not labels.is_floating_point() and not labels.is_complex()
     highest = int(labels.to(torch.int64).max()) if whole else 0
     if not 0 < highest < 1000:
-        highest = 1  # absurd labels are refused later, by name
+        highest = 1  # the constructor refuses such labels later and names the utterance
     return tuple(f"class_{c}" for c in range(highest + 1))
 
 
 def _listed(path: Path, name: str, value: str) -> tuple[Any, ...]:
-    """Return a list of names, or of seconds, as the metadata hold it."""
+    """Read a list of names, or of durations, from the metadata of a file."""
     kinds, what = ((int, float), "numbers") if name == "seconds" else ((str,), "strings")
     try:
         items: Any = json.loads(value)
@@ -400,7 +410,7 @@ def _listed(path: Path, name: str, value: str) -> tuple[Any, ...]:
 
 
 def _kind(value: Tensor | tuple[str, ...]) -> str:
-    """Return what must be the same in all splits: class names, or an embedding's size and level."""
+    """Describe what must be the same in all splits: class names, or the size and level of an embedding."""
     if isinstance(value, Tensor):
         return f"({'N, T' if value.ndim == 3 else 'N'}, {value.shape[-1]})"
     return ", ".join(value)

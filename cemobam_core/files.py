@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the whole new content or the whole old one."""
+"""Atomic writing of files: a reader sees either the whole old content or the whole new content."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from pathlib import Path
 
 @contextmanager
 def told_of_a_full_disk(path: Path) -> Iterator[None]:
-    """Whatever a library raises when the disk is full while it writes to ``path``, let it be an OSError that says so.
+    """Raise an OSError that says so if the disk is full, whatever error a library raised while it wrote to ``path``.
 
-    safetensors and torch raise errors of their own, in which that is one line among many.
+    safetensors and torch raise errors of their own and mention the full disk in one line among many.
     """
     try:
         yield
     except OSError:
         raise
     except Exception:
-        if shutil.disk_usage(path.parent).free > _FULL:
+        if shutil.disk_usage(path.parent).free > _FULL_DISK_BYTES:
             raise
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from None
 
 
-_FULL = 2**20
-"""Bytes: a disk with less is full for whoever just failed to write to it."""
+_FULL_DISK_BYTES = 2**20
+"""Free space in bytes. If a write failed on a disk with less, the disk counts as full."""
 
 
 @contextmanager
 def written_atomically(path: Path) -> Iterator[Path]:
-    """Give a path beside ``path`` to write to, and move it over ``path`` when the block ends well.
+    """Yield a temporary path beside ``path`` to write to, and move it to ``path`` if the block succeeds.
 
-    A full disk, an error or a kill inside the block leaves ``path`` as it was. The temporary name keeps the
-    suffix, because writers such as matplotlib choose their format by it.
+    If the disk is full, or the block raises an error or is killed, ``path`` stays as it was. The temporary name keeps
+    the suffix, because libraries such as matplotlib choose the format by it.
 
     Raises:
-        OSError: the folder cannot be made or written to.
+        OSError: The folder cannot be created or written to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
@@ -50,7 +50,7 @@ def written_atomically(path: Path) -> Iterator[Path]:
             yield temporary
         umask = os.umask(0)
         os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp makes it private; a result is for everyone the umask lets
+        temporary.chmod(0o666 & ~umask)  # mkstemp creates a private file, but results follow the umask
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The graph over utterances: each one linked to its nearest by audio and by text (Eqs. 1, 2)."""
+"""The graph over utterances: each one is linked to its nearest neighbours by audio and by text (Eqs. 1, 2)."""
 
 from __future__ import annotations
 
@@ -20,24 +20,25 @@ EvaluationGraph = Literal["own", "anchored", "joint"]
 
 @dataclass(frozen=True, kw_only=True)
 class GraphConfig:
-    """Choices of the graph.
+    """Settings of the graph.
 
     Args:
-        k_audio: how many nearest by audio each utterance chooses.
-        k_text: the same by text.
-        gather_from: a node gathers from those it has ``chosen`` (Eq. 2), or from the ``choosers`` that chose it.
-        evaluation_graph: the graph that validation and test are labelled in. ``own``: each split among itself.
-            ``anchored``: each utterance is added alone to the train split's graph, so that its label does not depend on
-            the others that are labelled. ``joint``: a split and the train split are ranked together. That is
-            transductive: the test utterances change the graph of the training ones, though not the weights. Training
-            always uses the train split's own graph.
-        evaluation_size: with ``own``, a split is cut at random into parts of so many utterances, or a few more, and an
-            utterance has neighbours in its part alone; 0: the split is whole.
-        ties: equally similar neighbours rank by ``index``, at ``random`` (another order for each seed), or alike, so
-            that ``all`` that tie with the K-th nearest are linked.
+        k_audio: Number of nearest neighbours by audio that each utterance chooses.
+        k_text: Number of nearest neighbours by text that each utterance chooses.
+        gather_from: A node gathers from the neighbours that it has ``chosen`` (Eq. 2), or from the ``choosers``, the
+            nodes that chose it.
+        evaluation_graph: The graph in which validation and test are labelled. ``own``: each split has a graph of its
+            own. ``anchored``: each utterance is added alone to the graph of the train split, so its label does not
+            depend on the other utterances that are labelled. ``joint``: a split is ranked together with the train
+            split. This is transductive: the test utterances change the graph of the training utterances, but not the
+            weights. Training always uses the train split's own graph.
+        evaluation_size: Used with ``own`` only. A split is cut at random into parts of this many utterances, or a few
+            more, and an utterance has neighbours only in its own part. 0 keeps the split whole.
+        ties: How equally similar neighbours rank. ``index``: by index. ``random``: in a random order that differs
+            between seeds. ``all``: alike, so all neighbours that tie with the K-th nearest are linked.
 
     Raises:
-        InputError: a value out of range.
+        InputError: A value is out of range.
     """
 
     k_audio: int = 5
@@ -51,27 +52,27 @@ class GraphConfig:
         check_fields(self)
         if self.evaluation_size and self.evaluation_graph != "own":
             raise InputError(
-                f"evaluation_size={self.evaluation_size} cuts a split that has its own graph; leave it out with "
-                f"evaluation_graph={self.evaluation_graph}"
+                f"evaluation_size={self.evaluation_size} needs evaluation_graph=own; with "
+                f"evaluation_graph={self.evaluation_graph}, leave it out"
             )
         if 0 < self.evaluation_size <= max(self.k_audio, self.k_text):
             raise InputError(
                 f"evaluation_size={self.evaluation_size} is too small for K {self.k_audio},{self.k_text}: it must be "
-                f"{max(self.k_audio, self.k_text) + 1} at least, for an utterance is not its own neighbour"
+                f"at least {max(self.k_audio, self.k_text) + 1}, because an utterance is not its own neighbour"
             )
 
 
 @dataclass(frozen=True, eq=False)
 class TopKGraph:
-    """The nearest neighbours of every utterance, ranked once; every graph of the K grid is a slice of them.
+    """The nearest neighbours of every utterance, ranked once. Every graph of the K grid is a slice of this ranking.
 
-    Neighbours by cosine similarity are nested in K: the K nearest are the first K of the ``k_max`` nearest. So the
-    similarity matrix, by far the dearest step, is computed once for the whole grid. An utterance is not its own
-    neighbour; ties are broken by the smaller index.
+    Neighbours by cosine similarity are nested in K: the K nearest are the first K of the ``k_max`` nearest. The
+    similarity matrix, by far the most expensive step, is therefore computed once for the whole grid. An utterance is
+    not its own neighbour. Ties are broken by the smaller index.
 
     Attributes:
-        by_audio: row i holds the indices of i's nearest utterances by audio, best first.
-        by_text: the same by text.
+        by_audio: (N, k_max). Row i holds the indices of the nearest utterances of i by audio, best first.
+        by_text: (N, k_max), the same by text.
     """
 
     by_audio: Int64[Tensor, "n k"]
@@ -87,47 +88,49 @@ class TopKGraph:
         audio_mask: Bool[Tensor, "n ta"] | None = None,
         text_mask: Bool[Tensor, "n_text tt"] | None = None,
     ) -> TopKGraph:
-        """Rank the ``k_max`` nearest utterances of each, by audio and by text.
+        """Rank the ``k_max`` nearest neighbours of each utterance, by audio and by text.
 
-        Computed on the CPU in float64 and in chunks of rows: for 14,000 utterances of 768 numbers it takes seconds
-        and some 180 MB beside the features.
+        The ranking is computed on the CPU in float64, in chunks of rows. For 14,000 utterances with 768 numbers each
+        it takes seconds and about 180 MB beside the features.
 
         Args:
-            audio: audio embeddings (N, E) or (N, T, E); sequences are averaged over their valid steps.
-            text: text embeddings, likewise.
-            k_max: the largest K that :meth:`edge_index` will be asked for.
-            audio_mask: (N, T), true where an audio step is valid; None: all are.
-            text_mask: the same for text.
+            audio: Audio embeddings, (N, E) or (N, T, E). Sequences are averaged over their valid steps.
+            text: Text embeddings, (N, E) or (N, T, E).
+            k_max: The largest K that you will pass to ``edge_index``.
+            audio_mask: (N, T), true for valid audio steps. ``None`` if all steps are valid.
+            text_mask: (N, T), true for valid text steps. ``None`` if all steps are valid.
 
         Raises:
-            InputError: the numbers of utterances differ, or ``k_max`` is not between 1 and N - 1.
+            InputError: The numbers of utterances differ, or ``k_max`` is not between 1 and N - 1.
         """
         n = len(audio)
         if len(text) != n:
-            raise InputError(f"{n} audio embeddings but {len(text)} text embeddings: there must be one of each")
+            raise InputError(
+                f"{n} audio embeddings but {len(text)} text embeddings: give one of each for every utterance"
+            )
         _check(n, k_max)
         pooled = Pooled.of(audio, text, audio_mask, text_mask)
         return cls(by_audio=nearest(pooled.audio, k_max)[0], by_text=nearest(pooled.text, k_max)[0])
 
     @property
     def k_max(self) -> int:
-        """The largest K that was ranked."""
+        """The largest K of this ranking."""
         return self.by_audio.shape[1]
 
     def edge_index(self, k_audio: int, k_text: int, *, gather_from: GatherFrom = "chosen") -> Int64[Tensor, "2 e"]:
-        """Return the graph for one pair of K: the union of both modalities' neighbours and the self-loops (Eq. 2).
+        """Return the graph for one pair of K: the union of both modalities' neighbours, and self-loops (Eq. 2).
 
         Args:
-            k_audio: how many nearest by audio each utterance chooses.
-            k_text: the same by text.
-            gather_from: ``choosers`` turns every edge round, so that j gathers from the i that chose it.
+            k_audio: Number of nearest neighbours by audio that each utterance chooses.
+            k_text: Number of nearest neighbours by text that each utterance chooses.
+            gather_from: ``chosen``, or ``choosers`` to reverse every edge: j then gathers from the i that chose it.
 
         Returns:
-            (2, E) in torch-geometric's convention: row 0 the source j, row 1 the target i that chose j, so that i
-            gathers from j. Without duplicates, sorted by source, then target.
+            (2, E) in the convention of torch-geometric: row 0 is the source j, row 1 is the target i that chose j and
+            gathers from it. Edges are sorted by source, then by target, without duplicates.
 
         Raises:
-            InputError: a K below 1 or above ``k_max``.
+            InputError: A K is below 1 or above ``k_max``.
         """
         ranked = self._choosers_edges if gather_from == "choosers" else self._edges
         return ranked.edge_index(k_audio, k_text)
@@ -147,14 +150,14 @@ class TopKGraph:
 
 @dataclass(frozen=True, eq=False)
 class RankedGraph:
-    """The edges of the largest graph, with the ranks that tell which of them a smaller K keeps.
+    """The edges of the largest graph, with ranks that show which edges a smaller K keeps.
 
     Attributes:
-        edges: row 0 the source, row 1 the target that gathers from it; sorted, without duplicates.
-        audio_rank: of each edge's neighbour by audio: with K_audio neighbours the edge is there if it is less than
-            K_audio. A self-loop ranks first; an edge that audio did not choose has the rank ``k_max``.
-        text_rank: the same by text.
-        k_max: the largest K that was ranked.
+        edges: (2, E). Row 0 is the source, row 1 is the target that gathers from it. Sorted, without duplicates.
+        audio_rank: (E,), the rank of each edge's neighbour by audio. The graph for K_audio contains the edges with a
+            rank below K_audio. A self-loop has rank 0. An edge that audio did not choose has rank ``k_max``.
+        text_rank: (E,), the same by text.
+        k_max: The largest K of this ranking.
     """
 
     edges: Int64[Tensor, "2 e"]
@@ -164,21 +167,21 @@ class RankedGraph:
 
     @classmethod
     def of(cls, n: int, k_max: int, audio: Links, text: Links, gather_from: GatherFrom) -> RankedGraph:
-        """Return the graph of both modalities' links (Eq. 2), and of every utterance's with itself.
+        """Combine the links of both modalities (Eq. 2) with a self-loop at every utterance.
 
         Args:
-            n: how many utterances there are.
-            k_max: the largest K that was ranked.
-            audio: links by audio.
-            text: links by text.
-            gather_from: whether an utterance gathers from those it has chosen or from its choosers.
+            n: Number of utterances.
+            k_max: The largest K of the ranking.
+            audio: Links by audio.
+            text: Links by text.
+            gather_from: Whether an utterance gathers from the utterances it has ``chosen`` or from its ``choosers``.
         """
         loops = torch.arange(n, device=audio.chosen.device) * (n + 1)
         ends = [
             (chosen, chooser) if gather_from == "chosen" else (chooser, chosen) for chooser, chosen, _ in (audio, text)
         ]
         by_audio, by_text = (source * n + target for source, target in ends)
-        distinct, which = torch.unique(torch.cat([loops, by_audio, by_text]), return_inverse=True)  # sorted, each once
+        distinct, which = torch.unique(torch.cat([loops, by_audio, by_text]), return_inverse=True)  # sorted
         loop, in_audio, in_text = which.split([n, len(by_audio), len(by_text)])
         ranks = []
         for places, links in ((in_audio, audio), (in_text, text)):
@@ -188,32 +191,32 @@ class RankedGraph:
         return cls(torch.stack([distinct // n, distinct % n]), ranks[0], ranks[1], k_max)
 
     def edge_index(self, k_audio: int, k_text: int) -> Int64[Tensor, "2 e"]:
-        """Return the graph for one pair of K, as :meth:`TopKGraph.edge_index` does.
+        """Return the graph for one pair of K, as ``TopKGraph.edge_index`` does.
 
         Raises:
-            InputError: a K below 1 or above ``k_max``.
+            InputError: A K is below 1 or above ``k_max``.
         """
         for name, k in (("k_audio", k_audio), ("k_text", k_text)):
             if not 1 <= k <= self.k_max:
-                raise InputError(f"{name}={k} is not between 1 and the {self.k_max} neighbours that were ranked")
+                raise InputError(f"{name}={k}: it must be between 1 and {self.k_max}, the largest K that was ranked")
         return self.edges[:, (self.audio_rank < k_audio) | (self.text_rank < k_text)]
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """Return its tensors."""
+        """Return the tensors of this graph."""
         return self.edges, self.audio_rank, self.text_rank
 
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """Utterances ranked among one another by either modality, for every graph up to ``k_max``.
+    """The utterances of a split, ranked by each modality, for every graph up to ``k_max``.
 
     Attributes:
-        pooled: their embeddings.
-        audio: each one's nearest by audio.
-        text: the same by text.
-        k_max: the largest K that was ranked.
-        ties: how equally similar ones rank.
-        seed: orders ties at random.
+        pooled: Embeddings of the utterances.
+        audio: Nearest neighbours of each utterance by audio.
+        text: Nearest neighbours of each utterance by text.
+        k_max: The largest K of this ranking.
+        ties: How equally similar neighbours rank.
+        seed: Seed of the order of ties if ``ties`` is ``random``.
     """
 
     pooled: Pooled
@@ -225,23 +228,23 @@ class Ranking:
 
     @classmethod
     def of(cls, pooled: Pooled, k_max: int, *, ties: Ties = "index", seed: int = 0) -> Ranking:
-        """Rank the ``k_max`` nearest of each.
+        """Rank the ``k_max`` nearest neighbours of each utterance.
 
         Raises:
-            InputError: too few utterances, or too many ties to link all.
+            InputError: There are too few utterances, or too many ties to link them all.
         """
         _check(len(pooled.audio), k_max)
         audio, text = (Neighbours.among(x, k_max, ties=ties, seed=seed) for x in pooled)
         return cls(pooled, audio, text, k_max, ties, seed)
 
     def graph(self, gather_from: GatherFrom) -> RankedGraph:
-        """Return the graph among them."""
+        """Return the graph over these utterances."""
         return RankedGraph.of(len(self.pooled.audio), self.k_max, self.audio.links, self.text.links, gather_from)
 
     def anchored(self, new: Pooled, gather_from: GatherFrom) -> RankedGraph:
-        """Return the graph of these and of new utterances, each of which is added alone.
+        """Return the graph of these utterances and of new ones, each of which is added as if it were the only one.
 
-        The nodes of the new ones follow these. The graph among these stays what it is.
+        The nodes of the new utterances follow those of these. The graph over these utterances does not change.
         """
         n, m = len(self.pooled.audio), len(new.audio)
         links = [
@@ -262,18 +265,19 @@ def anchored_links(
     ties: Ties,
     seed: int,
 ) -> Links:
-    """Return the links between known utterances and new ones, each of which is there alone.
+    """Return the links between known utterances and new ones, each of which is added as if it were the only one.
 
-    A new utterance that gathers from those it has ``chosen`` chooses its nearest among the known. One that gathers from
-    its ``choosers`` is chosen by the known that would have it among their nearest; it comes after one that is as near.
+    With ``gather_from="chosen"``, a new utterance chooses its nearest neighbours among the known ones. With
+    ``"choosers"``, the known utterances that would have the new one among their nearest choose it; if it is exactly as
+    near as a known neighbour, the known neighbour comes first, unless ``ties`` is ``all``.
 
     Args:
-        x: embeddings of the known.
-        nearness: theirs, as :class:`Neighbours` has it.
-        new: embeddings of the new; their nodes follow those of the known.
-        gather_from: see above.
-        ties: how equally similar ones rank.
-        seed: orders ties at random.
+        x: Embeddings of the known utterances.
+        nearness: Nearness of the known utterances, as in ``Neighbours``.
+        new: Embeddings of the new utterances. Their nodes follow those of the known ones.
+        gather_from: Direction of the edges, as described above.
+        ties: How equally similar neighbours rank.
+        seed: Seed of the order of ties if ``ties`` is ``random``.
     """
     known, added = torch.arange(len(x)), len(x) + torch.arange(len(new))
     if gather_from == "chosen":
@@ -284,21 +288,21 @@ def anchored_links(
 def in_parts(
     pooled: Pooled, k_max: int, size: int, gather_from: GatherFrom, *, ties: Ties = "index", seed: int = 0
 ) -> RankedGraph:
-    """Return the graph of a split that is cut at random into parts, in which alone an utterance has neighbours.
+    """Return the graph of a split that is cut at random into parts. An utterance has neighbours only in its own part.
 
-    The cut is the same for every seed. There are as many parts as hold ``size`` utterances, and the parts are as equal
-    as they can be; a split that is not large enough for two is whole.
+    The cut is the same for every seed. A split is cut into as many parts of at least ``size`` utterances as possible,
+    and the sizes of the parts differ by at most one. A split that is too small for two parts stays whole.
 
     Args:
-        pooled: the split.
-        k_max: the largest K.
-        size: of a part, at least.
-        gather_from: which way the edges point.
-        ties: how equally similar utterances rank.
-        seed: orders ties at random.
+        pooled: Embeddings of the split.
+        k_max: The largest K.
+        size: Smallest number of utterances in a part.
+        gather_from: Direction of the edges.
+        ties: How equally similar neighbours rank.
+        seed: Seed of the order of ties if ``ties`` is ``random``.
 
     Raises:
-        InputError: too few utterances, or too many ties to link all.
+        InputError: There are too few utterances, or too many ties to link them all.
     """
     n = len(pooled.audio)
     shuffled = torch.randperm(n, generator=torch.Generator().manual_seed(0))
@@ -314,6 +318,5 @@ def in_parts(
 def _check(n: int, k_max: int) -> None:
     if not 1 <= k_max < n:
         raise InputError(
-            f"K={k_max} neighbours were asked of {n} utterances: K must be between 1 and {n - 1} "
-            "(an utterance is not its own neighbour)"
+            f"K={k_max} with {n} utterances: K must be between 1 and {n - 1} (an utterance is not its own neighbour)"
         )

@@ -1,4 +1,4 @@
-"""What every system is given: embeddings, masks and the graph of a batch of utterances."""
+"""The inputs of every system: embeddings, masks and the graph of a batch of utterances."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Sizes:
     """The sizes that a system takes from its features.
 
     Attributes:
-        audio_dim: numbers in an audio embedding (768 for wav2vec 2.0 base).
-        text_dim: numbers in a text embedding (768 for BERT base).
+        audio_dim: Size of an audio embedding (768 for wav2vec 2.0 base).
+        text_dim: Size of a text embedding (768 for BERT base).
         num_classes: C, the number of emotions.
     """
 
@@ -35,29 +35,29 @@ class Sizes:
 class Steps(Tensor):
     """The embeddings of one modality: a tensor (N, T, E) that knows which of its steps are valid.
 
-    Use it as any tensor; the results are plain tensors. Features of one embedding per utterance have T = 1.
+    You can use it like any tensor. The results are plain tensors. Features with one embedding per utterance have T = 1.
 
     Attributes:
-        mask: (N, T), true where a step is valid; valid steps come first, and every utterance has at least one.
-        padded: whether there is a step that is not valid.
+        mask: (N, T), true for valid steps. Valid steps come first, and every utterance has at least one.
+        padded: Whether any step is padding.
     """
 
     mask: Bool[Tensor, "n t"]
     padded: bool
 
-    # Operations on it give plain tensors, at no cost (torch's documentation, "Extending PyTorch").
+    # Operations return plain tensors, at no cost (see "Extending PyTorch" in the PyTorch documentation).
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @classmethod
     def of(cls, x: Tensor, mask: Tensor | None = None) -> Steps:
-        """Return the steps of embeddings.
+        """Return embeddings as steps.
 
         Args:
-            x: (N, E), or (N, T, E).
-            mask: (N, T), true where a step is valid; None: all are.
+            x: (N, E) or (N, T, E).
+            mask: (N, T), true for valid steps. ``None`` if all steps are valid.
 
         Raises:
-            InputError: another shape, a mask that does not fit, or padding that does not come last.
+            InputError: The shape is wrong, the mask does not fit, or padding does not come last.
         """
         if x.ndim not in (2, 3):
             raise InputError(f"embeddings of shape {tuple(x.shape)}: they must be (N, E), or (N, T, E) for T steps")
@@ -80,12 +80,12 @@ class Steps(Tensor):
     @cached_property
     def pooled(self) -> Float[Tensor, "n e"]:
         """The mean over the valid steps of each utterance, (N, E)."""
-        with torch.inference_mode(False):  # it is kept, and training may need it later
+        with torch.inference_mode(False):  # the result is cached, and training may use it later
             return masked_mean(self, self.mask)
 
     @cached_property
     def valid(self) -> Float[Tensor, "v e"]:
-        """The valid steps alone, utterance by utterance, (V, E)."""
+        """The valid steps of all utterances, one utterance after another, (V, E)."""
         with torch.inference_mode(False):
             return self[self.mask] if self.padded else self.flatten(0, 1)
 
@@ -95,23 +95,23 @@ class Steps(Tensor):
             return self.mask.flatten().nonzero().squeeze(1)
 
     def laid_out(self, valid: Float[Tensor, "*r v d"]) -> Float[Tensor, "*r n t d"]:
-        """Return one vector for each valid step as (..., N, T, d), with zeros where a step is padding."""
+        """Return one vector for each valid step as (..., N, T, d), with zeros for padding."""
         if self.padded:
-            # By their places: to find them in the mask, a GPU would have to be waited for.
+            # Use stored positions: searching for them in the mask would make the GPU wait.
             padded = valid.new_zeros(*valid.shape[:-2], self.mask.numel(), valid.shape[-1])
             valid = padded.index_copy(-2, self._places, valid)
         out: Tensor = valid.unflatten(-2, self.mask.shape)
         return out
 
     def on(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Steps:
-        """Return the same on another device, and of another type if one is given; this one, if nothing changes."""
+        """Return these steps on another device and, if given, as another type. Return ``self`` if nothing changes."""
         plain = self.as_subclass(Tensor)
         moved = plain.to(device, dtype)
         return self if moved is plain else self._made(moved, self.mask.to(device), padded=self.padded)
 
     @classmethod
     def joined(cls, parts: Sequence[Steps]) -> Steps:
-        """Return the utterances of several; those with fewer steps are padded."""
+        """Return the utterances of several batches as one. Shorter sequences are padded."""
         most = max(one.shape[1] for one in parts)
         x = torch.cat([pad(one.as_subclass(Tensor), (0, 0, 0, most - one.shape[1])) for one in parts])
         mask = torch.cat([pad(one.mask, (0, most - one.shape[1])) for one in parts])
@@ -119,11 +119,11 @@ class Steps(Tensor):
         return cls._made(x, mask, padded=padded)
 
     def first(self, n: int) -> Steps:
-        """Return the first ``n`` utterances; they count as padded if all of them together do."""
+        """Return the first ``n`` utterances. ``padded`` keeps its value, even if none of these has padding."""
         return self._made(self[:n], self.mask[:n], padded=self.padded)
 
     def __reduce_ex__(self, _: object) -> tuple[Any, ...]:
-        """Pickle the tensor and its mask, but nothing that was computed of them."""
+        """Pickle the tensor and its mask, without cached results."""
         return _remade, (self.as_subclass(Tensor), self.mask, self.padded)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Steps:
@@ -139,14 +139,14 @@ def _remade(x: Tensor, mask: Tensor, padded: bool) -> Steps:
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """A batch of N utterances, as every system is given it.
+    """A batch of N utterances: the input of every system.
 
     Attributes:
         audio: (N, T_a, E_a), with ``.mask`` (N, T_a) and ``.pooled`` (N, E_a).
-        text: (N, T_t, E_t), likewise.
-        edge_index: (2, E), the graph among the utterances: row 0 the source j, row 1 the target i that gathers from it.
-            Empty for a system that does not use it. For a stack of trials it holds the graphs of all of them:
-            utterance i of trial r is node r · N + i.
+        text: (N, T_t, E_t), with ``.mask`` (N, T_t) and ``.pooled`` (N, E_t).
+        edge_index: (2, E), the graph over the utterances. Row 0 is the source j, row 1 is the target i that gathers
+            from j. It is empty for a system that does not use the graph. A stack of trials holds the graphs of all
+            trials: utterance i of trial r is node r · N + i.
     """
 
     audio: Steps
@@ -162,21 +162,21 @@ class Inputs:
         audio_mask: Tensor | None = None,
         text_mask: Tensor | None = None,
     ) -> Inputs:
-        """Return the inputs of embeddings.
+        """Create the inputs from embeddings.
 
         Args:
-            audio: (N, E_a), or (N, T_a, E_a).
-            text: (N, E_t), or (N, T_t, E_t).
-            edge_index: (2, E); None: no edges.
-            audio_mask: (N, T_a), true where an audio step is valid; None: all are.
-            text_mask: the same for text.
+            audio: (N, E_a) or (N, T_a, E_a).
+            text: (N, E_t) or (N, T_t, E_t).
+            edge_index: (2, E). ``None`` for no edges.
+            audio_mask: (N, T_a), true for valid audio steps. ``None`` if all steps are valid.
+            text_mask: (N, T_t), true for valid text steps. ``None`` if all steps are valid.
 
         Raises:
-            InputError: shapes that do not fit together.
+            InputError: The shapes do not fit together.
         """
         if len(audio) != len(text):
             raise InputError(
-                f"{len(audio)} audio embeddings but {len(text)} text embeddings: there must be one of each"
+                f"{len(audio)} audio embeddings but {len(text)} text embeddings: give one of each for every utterance"
             )
         if edge_index is None:
             edge_index = torch.empty(2, 0, dtype=torch.int64, device=audio.device)
@@ -184,13 +184,13 @@ class Inputs:
 
     @classmethod
     def joined(cls, parts: Sequence[Inputs]) -> Inputs:
-        """Return the utterances of several, one after another, without a graph."""
+        """Return the utterances of several batches, one batch after another, without a graph."""
         edges = parts[0].edge_index[:, :0]
         return cls(Steps.joined([one.audio for one in parts]), Steps.joined([one.text for one in parts]), edges)
 
     @classmethod
     def together(cls, inputs: Sequence[Inputs]) -> Inputs:
-        """Return the inputs of several trials that have the same utterances and each its own graph."""
+        """Combine the inputs of several trials that have the same utterances but different graphs."""
         first = inputs[0]
         edges = [one.edge_index + trial * len(first) for trial, one in enumerate(inputs)]
         return replace(first, edge_index=torch.cat(edges, dim=1))
@@ -200,5 +200,5 @@ class Inputs:
         return len(self.audio)
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Inputs:
-        """Return the same on another device, and of another floating type; nothing is copied that need not be."""
+        """Return the inputs on another device and, if given, as another floating type, copying only if needed."""
         return Inputs(self.audio.on(device, dtype), self.text.on(device, dtype), self.edge_index.to(device))

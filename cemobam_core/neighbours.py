@@ -1,4 +1,4 @@
-"""Who is nearest to whom, by cosine similarity: the search behind every graph."""
+"""Nearest-neighbour search by cosine similarity: the basis of every graph."""
 
 from __future__ import annotations
 
@@ -14,20 +14,23 @@ from cemobam_core.errors import InputError
 from cemobam_core.operators.pooling import masked_mean
 
 _CHUNK_ELEMENTS = 2_000_000
-"""Similarities held at once: 16 MB of float64, and some three times that for their keys."""
+"""Number of similarities held at once: 16 MB as float64, and about three times that for their sort keys."""
 
 _RESOLUTION = 2.0**-33
-"""Cosines closer than this (1.2e-10) are a tie. Rounding errors of a float64 product are some 1e-15, so equal
-embeddings tie on every machine, whatever its matrix product does; unequal ones of float32 data do not."""
+"""Resolution of similarities. Cosines that differ by less (1.2e-10) tie.
+
+The rounding error of a float64 product is about 1e-15, so equal embeddings tie on every machine, whatever its matrix
+product does. Different float32 embeddings do not.
+"""
 
 MOST_LINKS = 10_000_000
-"""Links of one modality, at most, where all that tie are linked. A graph of so many edges takes some gigabytes."""
+"""Largest number of links of one modality if all ties are linked. A graph with so many edges takes some gigabytes."""
 
 Ties = Literal["index", "random", "all"]
 
 
 class Pooled(NamedTuple):
-    """One embedding an utterance and modality.
+    """One audio and one text embedding per utterance.
 
     Attributes:
         audio: (N, E_a).
@@ -45,26 +48,27 @@ class Pooled(NamedTuple):
         audio_mask: Bool[Tensor, "n ta"] | None = None,
         text_mask: Bool[Tensor, "n tt"] | None = None,
     ) -> Pooled:
-        """Return embeddings on the CPU, with sequences averaged over their valid steps."""
+        """Return embeddings on the CPU. Sequences are averaged over their valid steps."""
         return cls(_pooled(audio, audio_mask), _pooled(text, text_mask))
 
     def select(self, rows: Int64[Tensor, " m"]) -> Pooled:
-        """Return some of the utterances."""
+        """Return the utterances at ``rows``."""
         return Pooled(self.audio[rows], self.text[rows])
 
     @classmethod
     def joined(cls, parts: Sequence[Pooled]) -> Pooled:
-        """Return the utterances of several, one after another; of one, itself."""
+        """Return the utterances of several sets, one set after another. A single set is returned unchanged."""
         return parts[0] if len(parts) == 1 else cls(*(torch.cat(of) for of in zip(*parts, strict=True)))
 
 
 class Links(NamedTuple):
-    """Who chose whom by one modality, in any order.
+    """The links of one modality, in any order: which utterance chose which.
 
     Attributes:
-        chooser: (C,) utterances.
-        chosen: (C,) the utterance that each of them chose.
-        rank: (C,) how many others the chooser prefers to it: with K neighbours it is linked if that is less than K.
+        chooser: (C,), the utterances that choose.
+        chosen: (C,), the utterance that each of them chose.
+        rank: (C,), the number of neighbours that the chooser prefers to this one. The graph for K neighbours contains
+            the links with a rank below K.
     """
 
     chooser: Int64[Tensor, " c"]
@@ -73,28 +77,29 @@ class Links(NamedTuple):
 
     @classmethod
     def listed(cls, chosen: Int64[Tensor, "n k"]) -> Links:
-        """Return the links to neighbours that are listed chooser by chooser, best first."""
+        """Return the links to neighbours that are given as one row per chooser, best first."""
         n, k = chosen.shape
         place = torch.arange(max(n, k), device=chosen.device)
         return cls(place[:n].repeat_interleave(k), chosen.flatten(), place[:k].repeat(n))
 
     @classmethod
     def all_of(cls, parts: Iterable[Links]) -> Links:
-        """Return the links of several parts; there is at least one."""
+        """Concatenate the links of one or more parts."""
         return cls(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
     def between(self, choosers: Int64[Tensor, " n"], chosen: Int64[Tensor, " m"]) -> Links:
-        """Return the links with other numbers for the utterances: number i becomes the i-th of those given."""
+        """Renumber the utterances: index i becomes the i-th entry of ``choosers`` or of ``chosen``."""
         return Links(choosers[self.chooser], chosen[self.chosen], self.rank)
 
 
 @dataclass(frozen=True, eq=False)
 class Neighbours:
-    """The nearest of every utterance by one modality.
+    """The nearest neighbours of every utterance by one modality.
 
     Attributes:
-        links: to them.
-        nearness: row i holds the similarities of i to its ``k_max`` nearest, best first, in steps of the resolution.
+        links: Links to the neighbours.
+        nearness: (N, k_max). Row i holds the similarities of i to its nearest neighbours, best first, as multiples of
+            the resolution.
     """
 
     links: Links
@@ -102,17 +107,17 @@ class Neighbours:
 
     @classmethod
     def among(cls, x: Float[Tensor, "n e"], k: int, *, ties: Ties = "index", seed: int = 0) -> Neighbours:
-        """Find the ``k`` nearest of each row among the others.
+        """Find the ``k`` nearest neighbours of each row among the other rows.
 
         Args:
-            x: embeddings.
-            k: how many.
-            ties: whether equally similar rows rank by ``index``, at ``random``, or all alike: ``all`` gives one the
-                number of those that are nearer as its rank, so that all that tie with the K-th nearest are linked.
-            seed: orders the ties at random.
+            x: (N, E) embeddings.
+            k: Number of neighbours.
+            ties: How equally similar rows rank: by ``index``, at ``random``, or all alike. With ``all``, the rank of a
+                neighbour is the number of nearer ones, so all that tie with the K-th nearest are linked.
+            seed: Seed of the order of ties if ``ties`` is ``random``.
 
         Raises:
-            InputError: with ties ``all``, more than :data:`MOST_LINKS`.
+            InputError: With ``all``, there are more than ``MOST_LINKS`` links.
         """
         if ties == "all":
             return cls(*_all_links(_others(x), k))
@@ -123,15 +128,16 @@ class Neighbours:
 def nearest(
     x: Float[Tensor, "n e"], k: int, *, order: Int64[Tensor, " n"] | None = None
 ) -> tuple[Int64[Tensor, "n k"], Int64[Tensor, "n k"]]:
-    """Return the indices of each row's ``k`` nearest others, best first, and their similarities in steps.
+    """Return the indices of the ``k`` nearest other rows of each row, best first, and their similarities.
 
-    A similarity is that of both its rows, so half of the matrix is enough: a block of rows is compared with itself and
-    what follows, and each block's best are merged into those known of either side.
+    The similarities are multiples of the resolution. They are symmetric, so half of the matrix is enough: each block of
+    rows is compared with itself and with the rows after it. The best of each block are merged into the best so far of
+    the rows on both sides.
 
     Args:
-        x: embeddings.
-        k: how many.
-        order: the rows in the order in which they are preferred where similarities tie; None: by index.
+        x: (N, E) embeddings.
+        k: Number of neighbours.
+        order: (N,), the rows in the order of preference if similarities tie. ``None`` for the order of the indices.
     """
     n = len(x)
     order, precedence = _preferred(n, order)
@@ -140,7 +146,7 @@ def nearest(
     for rows in _chunks(n, n):
         first, beyond = int(rows[0]), int(rows[-1]) + 1
         similarity = unit[first:beyond] @ unit[first:].T  # (rows, n - first)
-        similarity.diagonal().fill_(-2.0)  # of itself: below every cosine
+        similarity.diagonal().fill_(-2.0)  # similarity to itself: below every cosine
         keys = _steps(similarity).mul_(n)
         _merge(best[first:beyond], keys + precedence[first:])
         _merge(best[beyond:], keys[:, beyond - first :].T + precedence[first:beyond])
@@ -150,17 +156,17 @@ def nearest(
 def links_to(
     new: Float[Tensor, "m e"], x: Float[Tensor, "n e"], k: int, *, ties: Ties = "index", seed: int = 0
 ) -> Links:
-    """Return the links from each new row, alone, to its ``k`` nearest in ``x``.
+    """Return the links from each new row, taken alone, to its ``k`` nearest rows of ``x``.
 
     Args:
-        new: the choosers.
-        x: the rows that they choose from.
-        k: how many.
-        ties: as for :meth:`Neighbours.among`, with the same order of ``x``.
-        seed: likewise.
+        new: (M, E) embeddings of the choosers.
+        x: (N, E) embeddings of the rows that they choose from.
+        k: Number of neighbours.
+        ties: How equally similar rows rank, as in ``Neighbours.among``. The random order of ``x`` is the same.
+        seed: Seed of the order of ties if ``ties`` is ``random``.
 
     Raises:
-        InputError: with ties ``all``, more than :data:`MOST_LINKS`.
+        InputError: With ``all``, there are more than ``MOST_LINKS`` links.
     """
     n, unit, chunks = len(x), _unit(x), _chunks(len(new), len(x))
     blocks = ((rows, _steps(_unit(new[rows]) @ unit.T)) for rows in chunks)
@@ -174,14 +180,16 @@ def links_to(
 def links_from(
     new: Float[Tensor, "m e"], x: Float[Tensor, "n e"], nearness: Int64[Tensor, "n k"], *, ties: Ties = "index"
 ) -> Links:
-    """Return the links from rows of ``x`` to each new row that would be among their nearest, had it been there alone.
+    """Return the links from rows of ``x`` to new rows: each new row is linked as if it were the only new one.
+
+    A row of ``x`` chooses a new row if the new row would be among its nearest.
 
     Args:
-        new: those that are chosen.
-        x: the choosers.
-        nearness: of ``x``, as :class:`Neighbours` has it. Where a new row ties with one of the nearest it comes after
-            it, unless ``ties`` is ``all``.
-        ties: as for :meth:`Neighbours.among`.
+        new: (M, E) embeddings of the rows that may be chosen.
+        x: (N, E) embeddings of the choosers.
+        nearness: Nearness of ``x``, as in ``Neighbours``. If a new row ties with one of the nearest, it comes after
+            that row, unless ``ties`` is ``all``.
+        ties: How equally similar rows rank, as in ``Neighbours.among``.
     """
     unit, k = _unit(x), nearness.shape[1]
     parts = []
@@ -194,14 +202,14 @@ def links_from(
 
 
 def _all_links(blocks: Iterable[tuple[Tensor, Tensor]], k: int) -> tuple[Links, Int64[Tensor, "n k"]]:
-    """Return the links to all that are at least as near as the ``k``-th nearest, and the nearness of those ``k``.
+    """Return the links to all rows that are at least as near as the ``k``-th nearest, and the nearness of the nearest.
 
     Args:
-        blocks: some of the choosers, and the similarities of each to every row, in steps.
-        k: how many are nearest.
+        blocks: Pairs of some choosers and their similarities to every row, as multiples of the resolution.
+        k: Number of neighbours.
 
     Raises:
-        InputError: more than :data:`MOST_LINKS`.
+        InputError: There are more than ``MOST_LINKS`` links.
     """
     parts, nearness, count = [], [], 0
     for rows, steps in blocks:
@@ -211,7 +219,7 @@ def _all_links(blocks: Iterable[tuple[Tensor, Tensor]], k: int) -> tuple[Links, 
         count += len(chooser)
         if count > MOST_LINKS:
             raise InputError(
-                f"--ties all: so many utterances are equally similar that K={k} would link more than "
+                f"--ties all: too many utterances are equally similar, so K={k} would link more than "
                 f"{MOST_LINKS // 1_000_000} million pairs; use --ties index or --ties random"
             )
         parts.append(Links(rows[chooser], chosen, rank[chooser, chosen]))
@@ -220,27 +228,27 @@ def _all_links(blocks: Iterable[tuple[Tensor, Tensor]], k: int) -> tuple[Links, 
 
 
 def _nearer(nearness: Int64[Tensor, "n k"], steps: Int64[Tensor, "n c"], *, or_as_near: bool) -> Int64[Tensor, "n c"]:
-    """Return how many of each row's nearest are nearer to it than each candidate, or as near; at most k."""
+    """Count how many of a row's k nearest are nearer (or as near) than each candidate."""
     ascending = nearness.flip(1).contiguous()
     return nearness.shape[1] - torch.searchsorted(ascending, steps.contiguous(), right=not or_as_near)
 
 
 def _others(x: Float[Tensor, "n e"]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield some rows after the others, and the similarities of each to every other row, in steps."""
+    """Yield blocks of rows with their similarities to every other row, as multiples of the resolution."""
     unit = _unit(x)
     for rows in _chunks(len(x), len(x)):
         similarity = unit[rows] @ unit.T
-        similarity[torch.arange(len(rows)), rows] = -2.0  # of itself: below every cosine
+        similarity[torch.arange(len(rows)), rows] = -2.0  # similarity to itself: below every cosine
         yield rows, _steps(similarity)
 
 
 def _order(n: int, ties: Ties, seed: int) -> Int64[Tensor, " n"] | None:
-    """Return the rows in the order in which they are preferred where similarities tie; None: by index."""
+    """Return the rows in the order of preference for ties, or ``None`` for the order of the indices."""
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed)) if ties == "random" else None
 
 
 def _preferred(n: int, order: Int64[Tensor, " n"] | None) -> tuple[Int64[Tensor, " n"], Int64[Tensor, " n"]]:
-    """Return the order, and each row's precedence in it: from n - 1 for the first to 0 for the last."""
+    """Return the order of preference and each row's precedence in it: n - 1 for the first row, 0 for the last."""
     order = torch.arange(n) if order is None else order
     precedence = torch.empty_like(order)
     precedence[order] = torch.arange(n - 1, -1, -1)
@@ -252,21 +260,21 @@ def _unit(x: Float[Tensor, "n e"]) -> Float[Tensor, "n e"]:
 
 
 def _steps(similarity: Float[Tensor, "rows c"]) -> Int64[Tensor, "rows c"]:
-    """Return similarities in steps of the resolution; the tensor given is overwritten.
+    """Return similarities as multiples of the resolution. The given tensor is overwritten.
 
-    Times the number of rows, plus a row's precedence, they are keys of which all are distinct and the larger is
-    nearer: top-k of them has one answer on every machine.
+    Such a multiple, times the number of rows, plus the precedence of the row is a sort key. All keys are distinct and a
+    larger key is nearer, so top-k has the same result on every machine.
     """
     return similarity.div_(_RESOLUTION).round_().to(torch.int64)
 
 
 def _chunks(rows: int, columns: int) -> tuple[Int64[Tensor, " c"], ...]:
-    """Return row numbers in chunks whose similarities to so many columns are held at once."""
+    """Split row numbers into chunks whose similarities to ``columns`` rows fit into memory."""
     return torch.split(torch.arange(rows), max(1, _CHUNK_ELEMENTS // columns))
 
 
 def _merge(best: Int64[Tensor, "rows k"], candidates: Int64[Tensor, "rows c"]) -> None:
-    """Replace each row's best by the best of them and the candidates."""
+    """Replace the best keys of each row by the best of these and the candidates."""
     k = best.shape[1]
     nearest = candidates.topk(min(k, candidates.shape[1]), dim=1).values
     best.copy_(torch.cat([best, nearest], dim=1).topk(k, dim=1).values)

@@ -1,8 +1,8 @@
-"""The authors' feature files: a pickled list of dicts of tensors, read without running what is in it.
+"""The authors' feature files: a pickled list of dicts of tensors, read without running anything in it.
 
-A pickle is a program. Three things keep this one harmless: every opcode is looked at before any is executed, the
-names a pickle may call are the few that build these tensors (each replaced by our own function), and no size that
-the file claims is believed before it is compared with the bytes that are there.
+A pickle is a program. Three measures make these files harmless. Every opcode is inspected before any is executed. A
+pickle may call only the few functions that build tensors, and each is replaced by a function of this module. A size
+that the file claims is compared with the number of bytes in the file before it is used.
 """
 
 from __future__ import annotations
@@ -48,28 +48,28 @@ _LEGACY_PROTOCOL = 1001
 
 
 class _Refused(Exception):
-    """Something in the pickle that a feature file has no need of."""
+    """The pickle contains something that no feature file needs."""
 
 
 def read_pickled_features(path: Path, class_names: Sequence[str] | None = None) -> FeatureSet:
-    """Read a feature file as the authors publish them.
+    """Read a feature file in the authors' format.
 
-    It is a list with a dict an utterance: ``text_embed`` and ``audio_embed`` (E,), ``label``.
+    It is a list with one dict per utterance: ``text_embed`` and ``audio_embed`` (E,), and ``label``.
 
     Args:
-        path: the ``.pkl`` file.
-        class_names: the emotions behind the labels; None: ``class_0`` and so on.
+        path: The ``.pkl`` file.
+        class_names: Names of the classes. ``None`` for ``class_0`` and so on.
 
     Raises:
-        InputError: the file cannot be read, asks for a name that is not admitted, or is not such a list.
+        InputError: The file cannot be read, calls a function that is not allowed, or is not such a list.
     """
     try:
         utterances = _load(path.read_bytes())
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except _Refused as refusal:
-        raise InputError(f"{path}: refused, nothing in it was run: {refusal}") from None
-    except Exception as error:  # the pickle machine raises whatever a broken program leads to
+        raise InputError(f"{path}: refused, and nothing in it was run: {refusal}") from None
+    except Exception as error:  # a broken pickle can raise any exception
         raise InputError(f"{path}: truncated or not a pickle of features ({type(error).__name__}: {error})") from None
     columns = _columns(path, utterances)
     return FeatureSet(
@@ -85,7 +85,7 @@ def read_pickled_features(path: Path, class_names: Sequence[str] | None = None) 
 
 def _columns(path: Path, utterances: object) -> dict[str, Tensor]:
     if not isinstance(utterances, list) or not utterances:
-        raise InputError(f"{path}: holds {type(utterances).__name__}, not a list of utterances")
+        raise InputError(f"{path}: contains {type(utterances).__name__}, but must contain a list of utterances")
     for i, utterance in enumerate(utterances):
         if not isinstance(utterance, dict) or not utterance.keys() >= _KEYS.keys():
             held = sorted(map(str, utterance)) if isinstance(utterance, dict) else type(utterance).__name__
@@ -97,7 +97,7 @@ def _columns(path: Path, utterances: object) -> dict[str, Tensor]:
                 utterance[key] = _label(path, i, value)
             elif not isinstance(value, Tensor) or value.shape != first.shape:
                 shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-                raise InputError(f"{path}: {key!r} of utterance {i} is {shape}, unlike utterance 0's")
+                raise InputError(f"{path}: {key!r} of utterance {i} is {shape}, which differs from utterance 0")
     stacked = {name: torch.stack([u[key] for u in utterances]) for key, name in _KEYS.items()}
     return {
         "audio": stacked["audio"].float(),
@@ -125,9 +125,9 @@ def _load(data: bytes) -> object:
 def _inspect(data: bytes) -> None:
     """Walk over the opcodes of the pickle at the start of ``data`` without executing any.
 
-    Only those that plain lists, dicts and tensors are made of are admitted: BUILD, for one, would let a file set any
-    state of a tensor. The walk itself fails where a claimed size runs past the end, and the memo must not be larger
-    than the program could fill.
+    Only the opcodes of plain lists, dicts and tensors are allowed. BUILD, for example, would let a file set any state
+    of a tensor. The walk itself fails if a claimed size exceeds the file. The memo must not be larger than the program
+    could fill.
     """
     for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
         if opcode.name not in _OPCODES:
@@ -138,21 +138,21 @@ def _inspect(data: bytes) -> None:
 
 @dataclass(frozen=True)
 class _Storage:
-    """Raw numbers, before a tensor gives them a shape."""
+    """The raw numbers of a tensor, without a shape."""
 
     dtype: torch.dtype
     data: Tensor
 
 
 class _Unpickler(pickle.Unpickler):
-    """Knows the names that tensors are pickled with, and nothing else."""
+    """An unpickler that knows the functions with which tensors are pickled, and no others."""
 
     def find_class(self, module: str, name: str) -> Any:
         admitted: dict[tuple[str, str], Callable[..., Any]] = {
             ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
             ("torch.storage", "_load_from_bytes"): _load_storage,
             ("collections", "OrderedDict"): OrderedDict,
-            ("_codecs", "encode"): _bytes,  # how protocol 2 writes bytes
+            ("_codecs", "encode"): _bytes,  # protocol 2 stores bytes in this way
         }
         if (module, name) not in admitted:
             raise _Refused(f"it asks for {module}.{name}, which no feature file needs")
@@ -166,7 +166,7 @@ def _bytes(text: str, encoding: str) -> bytes:
 
 
 class _StorageUnpickler(pickle.Unpickler):
-    """For the header of a storage: a persistent id that describes it."""
+    """An unpickler for the header of a storage, in which a persistent id describes the storage."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module == "torch" and name in _DTYPES:
@@ -178,7 +178,7 @@ class _StorageUnpickler(pickle.Unpickler):
 
 
 def _load_storage(data: bytes) -> _Storage:
-    """Read one storage as ``torch.save`` wrote it inside a pickle: five pickles, then a count and the raw numbers."""
+    """Read one storage in the form that ``torch.save`` gives it in a pickle: five pickles, a count, the raw numbers."""
     stream = io.BytesIO(data)
     header = []
     for _ in range(5):
@@ -191,10 +191,10 @@ def _load_storage(data: bytes) -> _Storage:
     (stored,) = struct.unpack("<q", stream.read(8))
     raw = stream.read()
     if kind != "storage" or keys != [key] or not isinstance(dtype, torch.dtype):
-        raise _Refused("a tensor's storage is not described as torch.save does")
+        raise _Refused("a tensor's storage is not described as torch.save describes it")
     if claimed != stored or len(raw) != stored * dtype.itemsize:
         raise _Refused(
-            f"a tensor's storage claims {claimed} numbers of {dtype.itemsize} bytes, and {len(raw)} bytes are there"
+            f"a tensor's storage claims {claimed} numbers of {dtype.itemsize} bytes, but {len(raw)} bytes are there"
         )
     return _Storage(dtype, torch.from_numpy(np.frombuffer(bytearray(raw), np.uint8)).view(dtype))
 
@@ -202,7 +202,7 @@ def _load_storage(data: bytes) -> _Storage:
 def _rebuild_tensor(
     storage: _Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: object
 ) -> Tensor:
-    """Return a tensor of ``size`` over ``storage``; refuse one that would be larger than its storage."""
+    """Return a tensor of shape ``size`` over ``storage``. Refuse a tensor that is larger than its storage."""
     if not isinstance(storage, _Storage):
         raise _Refused("a tensor without a storage")
     n = math.prod(size)

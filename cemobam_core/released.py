@@ -1,4 +1,4 @@
-"""Checkpoints of the authors' released code: their names, turned into ours, and the sizes that their tensors show."""
+"""Checkpoints of the authors' released code, loaded under our parameter names."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ RELEASED = CemoBAM(
     channel_gate="sum_of_sigmoids",
     spatial_axis="channels",
 )
-"""The model as the authors' code has it."""
+"""The model of the authors' code."""
 
-# Their "text_attention" is the one whose query is audio, and likewise its Linear, LayerNorm and CBAM.
+# The authors call an attention by its key: in "text_attention" the query is audio. The same holds for its Linear,
+# LayerNorm and CBAM.
 _NAMES = (
     (r"(audio|text)_projection\.", r"\1_projection.layers."),
     (r"gnn\.conv1\.", "chgat.hidden.0."),
@@ -48,7 +49,11 @@ _NAMES = (
 
 
 def our_name(theirs: str) -> str | None:
-    """Return the name in :class:`CemoBAMNetwork` of one of their parameters or buffers; None for an unknown one."""
+    """Return our name of one of the authors' parameters or buffers, or ``None`` if it is unknown.
+
+    Args:
+        theirs: Name in the authors' state dict. Our names are those of ``CemoBAMNetwork``.
+    """
     for pattern, ours in _NAMES:
         if re.match(pattern, theirs):
             return re.sub(f"^{pattern}", ours, theirs)
@@ -56,63 +61,63 @@ def our_name(theirs: str) -> str | None:
 
 
 def model_from_released(state: Mapping[str, Tensor], fusion: Fusion, *, source: str = "state") -> CemoBAMNetwork:
-    """Return the profile ``released`` with their weights, in evaluation mode.
+    """Return the model of the profile ``released`` with the authors' weights, in evaluation mode.
 
     Args:
-        state: a state dict under their names.
-        fusion: which they do not record.
-        source: what errors call it.
+        state: State dict with the authors' names.
+        fusion: Fusion strategy; the checkpoint does not record it.
+        source: Name of the checkpoint in error messages.
 
     Raises:
-        InputError: weights that are missing, unknown or do not fit together.
+        InputError: Weights are missing, unknown or do not fit together.
     """
-    system, sizes = _read_off(state, fusion, source)
+    system, sizes = _system_and_sizes(state, fusion, source)
     model = system.build(sizes)
     ours: dict[str, Tensor] = {}
     for theirs, value in state.items():
         name = our_name(theirs)
         if name is None:
-            raise InputError(f"{source}: {theirs!r} is no part of the released model")
+            raise InputError(f"{source}: {theirs!r} is not a part of the released model")
         ours[name] = value
-    for i in range(1, system.gat_layers - 1):  # one batch norm, listed under each layer that it serves
+    for i in range(1, system.gat_layers - 1):  # one batch norm, listed under each layer that uses it
         ours |= {n.replace("norms.0", f"norms.{i}"): v for n, v in ours.items() if n.startswith("chgat.norms.0.")}
     expected = model.state_dict()
     for name, value in expected.items():
         if name not in ours:
-            raise InputError(f"{source}: nothing in it gives {name!r}; is it a checkpoint of the released model?")
+            raise InputError(f"{source}: no weight for {name!r}; is it a checkpoint of the released model?")
         if ours[name].shape != value.shape:
             raise InputError(
-                f"{source}: {name!r} is {tuple(ours[name].shape)}, where the other weights ask for {tuple(value.shape)}"
+                f"{source}: {name!r} is {tuple(ours[name].shape)}, but the other weights need {tuple(value.shape)}"
             )
     if unknown := sorted(ours.keys() - expected.keys()):
-        raise InputError(f"{source}: {unknown[0]!r} is no part of the released model")
+        raise InputError(f"{source}: {unknown[0]!r} is not a part of the released model")
     model.load_state_dict(ours)
     return model.eval()
 
 
 def load_released_checkpoint(path: Path, fusion: Fusion) -> CemoBAMNetwork:
-    """Read a ``.pt`` file that the authors published, weights only: nothing in it is run.
+    """Read a ``.pt`` file that the authors published. Only weights are read; nothing in the file is run.
 
     The file may be a state dict or hold one under ``model_state_dict``, ``state_dict`` or ``model``.
 
     Raises:
-        InputError: a file that cannot be read so, or is not of the released model.
+        InputError: The file cannot be read in this way, or is not a checkpoint of the released model.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         reason = " ".join(str(error).split())[:120]
-        raise InputError(f"{path}: cannot be read as a checkpoint of weights alone ({reason})") from None
+        raise InputError(f"{path}: cannot be read as a checkpoint of weights only ({reason})") from None
     for key in ("model_state_dict", "state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise InputError(f"{path}: holds no state dict; give a checkpoint of the released model")
+        raise InputError(f"{path}: contains no state dict; give a checkpoint of the released model")
     return model_from_released(content, fusion, source=str(path))
 
 
-def _read_off(state: Mapping[str, Tensor], fusion: Fusion, source: str) -> tuple[CemoBAM, Sizes]:
-    """Return the model's choices and sizes, from the shapes of the weights that show them."""
+def _system_and_sizes(state: Mapping[str, Tensor], fusion: Fusion, source: str) -> tuple[CemoBAM, Sizes]:
+    """Return the system and its sizes, derived from the shapes of the weights."""
     shapes = {name: tuple(value.shape) for name, value in state.items()}
     try:
         hidden_dim, audio_dim = shapes["audio_projection.0.weight"]
@@ -122,7 +127,7 @@ def _read_off(state: Mapping[str, Tensor], fusion: Fusion, source: str) -> tuple
         squeezed, _ = shapes["cross_fusion.cbam_audio.channel_attention_mlp.0.weight"]
         _, _, kernel = shapes["cross_fusion.cbam_audio.spatial_attention.0.weight"]
     except (KeyError, ValueError) as error:
-        raise InputError(f"{source}: not a checkpoint of the released model ({error} is missing or odd)") from None
+        raise InputError(f"{source}: not a checkpoint of the released model ({error} is missing or invalid)") from None
     middle = {match[1] for name in shapes if (match := re.match(r"gnn\.convs\.(\d+)\.", name))}
     system = replace(
         RELEASED,

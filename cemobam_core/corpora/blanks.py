@@ -1,4 +1,4 @@
-"""Embeddings that say nothing: all zeros, one number throughout, or the same for every utterance of a split."""
+"""Detection of empty embeddings: all zeros, one constant number, or the same for every utterance of a split."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ from torch import Tensor
 
 from cemobam_core.features import MODALITIES, FeatureSet, Fold
 
-_AT_ONCE = 64
-"""Utterances that are looked at together."""
+_CHUNK = 64
+"""Number of utterances that are checked at once."""
 
 
 def blanks(*folds: Fold) -> list[str]:
-    """Return a warning for each split and modality whose embeddings say nothing, each once.
+    """Return one warning for each split and modality whose embeddings carry no information.
 
-    Such features are valid, and a study runs on them; but an utterance without an embedding is linked to its neighbours
-    at random, and has usually lost its audio or its text on the way.
+    Such features are valid, and a study runs on them. But an utterance without an embedding is linked to random
+    neighbours, and its audio or text was usually lost when the features were made.
 
     Args:
-        folds: the features.
+        *folds: Features to check.
     """
     found = [
         f"the {name} split: {what}"
         for fold in folds
         for name, features in fold.splits.items()
         for modality in MODALITIES
-        for what in _of_one(features, modality)
+        for what in _warnings_of(features, modality)
     ]
     return list(dict.fromkeys(found))
 
 
-def _of_one(features: FeatureSet, modality: str) -> Iterator[str]:
+def _warnings_of(features: FeatureSet, modality: str) -> Iterator[str]:
     x, mask = getattr(features, modality), getattr(features, f"{modality}_mask")
     zero, constant, same = [], [], True
     first = _filled(x[:1], None if mask is None else mask[:1])
-    for start in range(0, len(features), _AT_ONCE):
-        rows = slice(start, start + _AT_ONCE)
+    for start in range(0, len(features), _CHUNK):
+        rows = slice(start, start + _CHUNK)
         part = _filled(x[rows], None if mask is None else mask[rows])  # (n, T · E)
         lowest, highest = part.min(dim=1).values, part.max(dim=1).values
         zero += ((lowest == 0) & (highest == 0)).tolist()
@@ -44,21 +44,23 @@ def _of_one(features: FeatureSet, modality: str) -> Iterator[str]:
         same = same and bool((part == first).all())
     n = len(features)
     if sum(zero):
-        yield _told(sum(zero), n, modality, "all zeros", features.utterance_ids[zero.index(True)])
+        yield _warning(sum(zero), n, modality, "all zeros", features.utterance_ids[zero.index(True)])
     if sum(constant):
-        yield _told(sum(constant), n, modality, "one number throughout", features.utterance_ids[constant.index(True)])
+        yield _warning(
+            sum(constant), n, modality, "one number throughout", features.utterance_ids[constant.index(True)]
+        )
     if same and n > 1 and not any(zero + constant):
         yield f"all {n} utterances have the same {modality} embedding; make the features again"
 
 
 def _filled(x: Tensor, mask: Tensor | None) -> Tensor:
-    """(n, T · E), padding replaced by each utterance's first step, which is valid."""
+    """Return x as (n, T · E), with padding replaced by the first step of each utterance, which is valid."""
     if mask is not None:
         x = x.where(mask.unsqueeze(-1), x[:, :1])
     return x.flatten(1)
 
 
-def _told(count: int, n: int, modality: str, what: str, example: str) -> str:
+def _warning(count: int, n: int, modality: str, what: str, example: str) -> str:
     return (
         f"{count} of {n} utterances: the {modality} embedding is {what} (the first is {example!r}); "
         "make the features again or leave them out"

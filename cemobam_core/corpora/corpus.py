@@ -1,4 +1,4 @@
-"""What is known of a corpus without having it."""
+"""The description of a corpus, which needs no files."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from cemobam_core.corpora.utterances import RawCorpus
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """A data set known by name.
+    """A data set that the tool knows by name.
 
     Attributes:
-        name: as ``--dataset`` takes it.
-        title: as tables and figures show it.
-        class_names: the emotions behind the labels of the feature files that the authors published.
-        about: what it is and where it is had, for who has not got it.
-        settings: model and training settings that differ from the profile's for this data set.
+        name: Name for ``--dataset``.
+        title: Name in tables and figures.
+        class_names: Names of the classes in the feature files that the authors published.
+        about: Description of the corpus, and where to get it.
+        settings: Model and training settings of this data set that differ from the profile.
         rope: Points within which two configurations count as practically the same, unless ``--rope`` says otherwise.
-        of_others: settings of the tool's other systems that differ from their own for this data set.
-        reader: reads the corpus from the folder that it was unpacked to; None: there is none to read.
+        of_others: Settings of the tool's other systems that differ from their defaults for this data set.
+        reader: Function that reads the corpus from its unpacked folder. ``None`` if there are no raw files.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""ESD (Zhou et al., 2022), the English half: what is known of it, and its release read from disk."""
+"""ESD (Zhou et al., 2022), English part: its description, and a reader of its release."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from cemobam_core.errors import InputError
 
 SPEAKERS = tuple(f"{number:04d}" for number in range(11, 21))
 SENTENCES = 350
-"""The sentences that each speaker reads in each emotion."""
+"""Number of sentences that each speaker reads in each emotion."""
 
 _TREE = "<speaker 0011..0020>/<speaker>.txt and <speaker>/<Emotion>/[train|evaluation|test/]<utterance>.wav"
 _CLASSES = ("neutral", "angry", "happy", "sad", "surprise")
@@ -33,13 +33,13 @@ _EMOTION_AT_END = re.compile(rf"(.*?)(?:^|\s+|(?<=[.!?,;:]))({'|'.join(_CLASSES)
 
 
 def read_esd(root: Path) -> RawCorpus:
-    """Read the English speakers: where each WAV lies is its label, and its split where there are such folders.
+    """Read the English speakers. The folder of a WAV file gives its label and, if there are split folders, its split.
 
     Args:
-        root: the folder of the speakers, or one that holds it.
+        root: Folder of the speakers, or a folder that contains it.
 
     Raises:
-        InputError: no such corpus there, or nothing in it that can be used.
+        InputError: The folder does not contain the corpus, or none of its utterances can be used.
     """
     root = find_root(root, holds=_holds_speakers, title=ESD.title, tree=_TREE)
     utterances: list[Utterance] = []
@@ -56,7 +56,7 @@ def read_esd(root: Path) -> RawCorpus:
     bad.sort(key=lambda b: b.id)
     if not utterances:
         first = f" ({bad[0].id}: {bad[0].reason})" if bad else ""
-        raise InputError(f"{root}: no utterance of ESD that can be used{first}; expected is {_TREE}")
+        raise InputError(f"{root}: no utterance of ESD can be used{first}; expected: {_TREE}")
     return RawCorpus(
         name=ESD.name,
         title=ESD.title,
@@ -73,7 +73,7 @@ def _holds_speakers(folder: Path) -> bool:
 
 
 def _complete(utterances: list[Utterance]) -> Iterator[str]:
-    """Whether all 17,500 are there, and of whom some are missing."""
+    """Report whether all 17,500 utterances are there, and which speakers lack some."""
     counts = counted(utterances, _CLASSES)
     total = SENTENCES * len(SPEAKERS)
     what = f"{len(utterances)} of {total * len(_CLASSES)} utterances"
@@ -81,7 +81,7 @@ def _complete(utterances: list[Utterance]) -> Iterator[str]:
         yield f"{what}: {listed(counts)}; complete"
         return
     yield what + ": " + ", ".join(f"{count} of {total} {name}" for name, count in counts.items())
-    speakers: defaultdict[str, list[str]] = defaultdict(list)  # by what they lack: often it is the same
+    speakers: defaultdict[str, list[str]] = defaultdict(list)  # by missing utterances, which are often the same
     for speaker in sorted({u.speaker for u in utterances if u.speaker}):
         have = counted((u for u in utterances if u.speaker == speaker), _CLASSES)
         short = [f"{count} of {SENTENCES} {name}" for name, count in have.items() if count != SENTENCES]
@@ -92,13 +92,13 @@ def _complete(utterances: list[Utterance]) -> Iterator[str]:
 
 def _read_speaker(folder: Path, notes: list[str]) -> list[Utterance | BadUtterance]:
     speaker = folder.name
-    wavs, strangers = _wavs(folder)
-    if strangers:
-        notes.append(f"{speaker}: left out, as no emotions of ESD: {examples(strangers)}")
+    wavs, unknown_folders = _wavs(folder)
+    if unknown_folders:
+        notes.append(f"{speaker}: left out, because they are not emotions of ESD: {examples(unknown_folders)}")
     lines, unread = _transcripts(folder / f"{speaker}.txt", notes)
     odd = Counter(emotion for _, emotion in lines.values() if emotion and emotion.lower() not in _CLASSES)
     if odd:
-        notes.append(f"{speaker}.txt: emotions that are none of ESD's, the folders' count: {listed(dict(odd))}")
+        notes.append(f"{speaker}.txt: emotions unknown to ESD; the folders decide instead: {listed(dict(odd))}")
     found: list[Utterance | BadUtterance] = [
         _utterance(name, speaker, places, lines.get(name)) for name, places in wavs.items()
     ]
@@ -107,25 +107,25 @@ def _read_speaker(folder: Path, notes: list[str]) -> list[Utterance | BadUtteran
 
 
 def _wavs(folder: Path) -> tuple[dict[str, list[tuple[str, str | None, Path]]], list[str]]:
-    """Return a speaker's WAV files by utterance, with emotion and split; and the folders that are no emotion's."""
+    """Return a speaker's WAV files by utterance, with emotion and split, and the folders that are not emotions."""
     wavs: defaultdict[str, list[tuple[str, str | None, Path]]] = defaultdict(list)
-    strangers = []
+    unknown_folders = []
     for emotion in visible(folder):
         if not emotion.is_dir():
             continue
         if emotion.name.lower() not in _CLASSES:
-            strangers.append(emotion.name)
+            unknown_folders.append(emotion.name)
             continue
         for child in visible(emotion):
             split = split_named(child.name) if child.is_dir() else None
             for wav in visible(child) if child.is_dir() else [child]:
                 if wav.suffix.lower() == ".wav":
                     wavs[wav.stem].append((emotion.name.lower(), split, wav))
-    return wavs, strangers
+    return wavs, unknown_folders
 
 
 def _transcripts(path: Path, notes: list[str]) -> tuple[dict[str, tuple[str, str]], list[BadUtterance]]:
-    """Text and emotion by utterance (the emotion empty where a line has none); and lines that are none."""
+    """Return text and emotion by utterance (the emotion may be empty), and the lines that cannot be read."""
     if not path.is_file():
         notes.append(f"{path.stem}: no transcripts {path.stem}/{path.name}")
         return {}, []
@@ -136,7 +136,7 @@ def _transcripts(path: Path, notes: list[str]) -> tuple[dict[str, tuple[str, str
             continue
         match = _LINE.fullmatch(line)
         if match is None:
-            unread.append(BadUtterance(id=f"{path.name} line {number}", reason=f"no transcript line: {line[:80]!r}"))
+            unread.append(BadUtterance(id=f"{path.name} line {number}", reason=f"not a transcript line: {line[:80]!r}"))
             continue
         name, rest = match[1], _text_and_emotion(match[2] or "")
         if lines.setdefault(name, rest) != rest:
@@ -149,7 +149,7 @@ def _transcripts(path: Path, notes: list[str]) -> tuple[dict[str, tuple[str, str
 
 
 def _text_and_emotion(rest: str) -> tuple[str, str]:
-    """Split what follows the id: by the last tab, or, where spaces separate, by the emotion's name at the end."""
+    """Split the text after the id at the last tab or, without tabs, before the emotion's name at the end."""
     text, tab, emotion = rest.rpartition("\t")
     if not tab:
         match = _EMOTION_AT_END.fullmatch(rest)
@@ -167,17 +167,17 @@ def _utterance(
     splits = sorted({split for _, split, _ in places if split})
     label = labels[0]
     if not name.startswith(f"{speaker}_"):
-        return bad(f"lies in the folder of speaker {speaker}")
+        return bad(f"it is in the folder of speaker {speaker}")
     if len(labels) > 1 or len(splits) > 1:
-        return bad(f"lies in several folders: {', '.join(labels if len(labels) > 1 else splits)}")
+        return bad(f"it is in several folders: {', '.join(labels if len(labels) > 1 else splits)}")
     if line is None:
-        return bad("a WAV file without its transcript")
+        return bad("a WAV file without a transcript")
     text, emotion = line
     if not text:
         return bad("its transcript is empty")
     if emotion.lower() in _CLASSES and emotion.lower() != label:
-        return bad(f"{emotion} by its transcript, but in the folder {label}")
-    # Where both layouts were unpacked over each other, the same file lies there twice: with and without its split.
+        return bad(f"its transcript says {emotion}, but it is in the folder {label}")
+    # If both layouts were unpacked into one folder, the same file exists twice: with and without its split.
     _, split, audio = max(places, key=lambda place: place[1] is not None)
     return Utterance(id=name, audio=audio, text=text, label=label, speaker=speaker, split=split)
 

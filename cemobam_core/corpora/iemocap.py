@@ -1,4 +1,4 @@
-"""IEMOCAP (Busso et al., 2008), the four classes of the field: what is known of it, and its release read from disk."""
+"""IEMOCAP (Busso et al., 2008), with the usual four classes: its description, and a reader of its release."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ COUNTS = {
     "4": (327, 303, 258, 143),
     "5": (170, 442, 384, 245),
 }
-"""How many utterances of each class (in the order of the class names) the sessions of the release have: 5531."""
+"""Number of utterances of each class (in the order of the class names) in each session of the release: 5531."""
 
 _TREE = (
     "IEMOCAP_full_release/Session{1..5}/ with dialog/EmoEvaluation/*.txt, dialog/transcriptions/*.txt and "
@@ -50,21 +50,24 @@ _NUMBER = r"(-?\d+(?:\.\d*)?)"
 _LABEL = re.compile(
     rf"\[\s*{_NUMBER}\s*-\s*{_NUMBER}\s*\]\s+(\S+)\s+([A-Za-z]+)(?:\s+\[\s*{_NUMBER}\s*,\s*{_NUMBER}\s*,\s*{_NUMBER}\s*\])?"
 )
-"""``[6.2901 - 8.2357]<TAB>Ses01F_impro01_F000<TAB>neu<TAB>[2.5000, 2.5000, 2.5000]``"""
+"""A label line, for example ``[6.2901 - 8.2357]<TAB>Ses01F_impro01_F000<TAB>neu<TAB>[2.5000, 2.5000, 2.5000]``."""
 _TRANSCRIPT = re.compile(r"(Ses\S+)\s*\[[^\]]*\]\s*:?(.*)")
-"""``Ses01F_impro01_F000 [006.2901-008.2357]: Excuse me.``; the lines that name no utterance are side talk."""
+"""A transcript line: ``Ses01F_impro01_F000 [006.2901-008.2357]: Excuse me.``. Lines without an id are side talk."""
 _ID = re.compile(r"(Ses\d\d)[FM]_(impro|script)\w*_([FM])\w+")
-"""Session, whose markers were recorded, dialogue, and the speaker of the turn, who is what counts."""
+"""Parts of an id: session and the speaker who wears the markers, kind of dialogue, and speaker of the turn.
+
+The speaker of the turn is the utterance's speaker.
+"""
 
 
 def read_iemocap(root: Path) -> RawCorpus:
-    """Read the release: the utterances of the four classes, excited counted as happiness.
+    """Read the utterances of the four classes in the release. Excited counts as happiness.
 
     Args:
-        root: ``IEMOCAP_full_release``, or a folder that holds it.
+        root: ``IEMOCAP_full_release``, or a folder that contains it.
 
     Raises:
-        InputError: no such corpus there, or nothing in it that can be used.
+        InputError: The folder does not contain the corpus, or none of its utterances can be used.
     """
     root = find_root(
         root, holds=lambda folder: any(_folder(folder, s).is_dir() for s in SESSIONS), title=IEMOCAP.title, tree=_TREE
@@ -74,7 +77,7 @@ def read_iemocap(root: Path) -> RawCorpus:
     bad = sorted((b for session in sessions for b in session.bad), key=lambda b: b.id)
     if not utterances:
         first = f" ({bad[0].id}: {bad[0].reason})" if bad else ""
-        raise InputError(f"{root}: no utterance of IEMOCAP that can be used{first}; expected is {_TREE}")
+        raise InputError(f"{root}: no utterance of IEMOCAP can be used{first}; expected: {_TREE}")
     return RawCorpus(
         name=IEMOCAP.name,
         title=IEMOCAP.title,
@@ -91,7 +94,7 @@ def _folder(root: Path, session: str) -> Path:
 
 
 def _notes(root: Path, sessions: Sequence[_Session]) -> Iterator[str]:
-    """Whether all 5531 are there; if not, where some are missing; and what is odd."""
+    """Report whether all 5531 utterances are there, which sessions lack some, and anything unusual."""
     expected = dict(zip(IEMOCAP.class_names, map(sum, zip(*COUNTS.values(), strict=True)), strict=True))
     counts = counted((u for session in sessions for u in session.utterances), IEMOCAP.class_names)
     what = f"{sum(counts.values())} of {sum(expected.values())} utterances"
@@ -101,7 +104,7 @@ def _notes(root: Path, sessions: Sequence[_Session]) -> Iterator[str]:
         yield what + ": " + ", ".join(f"{counts[name]} of {number} {name}" for name, number in expected.items())
     left_out = sum((session.left_out for session in sessions), Counter[str]())
     if left_out:
-        yield f"left out, as of none of the four classes: {listed(dict(left_out.most_common()))}"
+        yield f"left out, because they are not in the four classes: {listed(dict(left_out.most_common()))}"
     for name, numbers in COUNTS.items():
         here = [session for session in sessions if session.name == name]
         if not here:
@@ -115,7 +118,7 @@ def _notes(root: Path, sessions: Sequence[_Session]) -> Iterator[str]:
 
 
 class _Session:
-    """One session, read: its ``utterances``, what is ``bad`` or ``left_out`` by its label, and ``notes``."""
+    """The content of one session: ``utterances``, ``bad`` ones, those ``left_out`` by label, and ``notes``."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self._folder, self.name = folder, name
@@ -141,7 +144,7 @@ class _Session:
             self.notes.append(f"{folder.name}: {len(unlabelled)} WAV files without a label: {examples(unlabelled)}")
 
     def _lines(self, part: str) -> Iterator[tuple[Path, int, str]]:
-        """Return the lines of all dialogues, with their files and numbers."""
+        """Yield the lines of all dialogues with their files and line numbers."""
         for path in visible(self._folder / "dialog" / part):
             if path.suffix == ".txt" and path.is_file():
                 yield from ((path, number, line) for number, line in enumerate(read_lines(path), 1) if line)
@@ -162,7 +165,7 @@ class _Session:
         return texts
 
     def _labels(self) -> dict[str, re.Match[str] | None]:
-        """Return the label lines by utterance; None for one that stands twice and not alike."""
+        """Return the label line of each utterance, or ``None`` if two lines disagree."""
         labels: dict[str, re.Match[str] | None] = {}
         for path, number, line in self._lines("EmoEvaluation"):
             if not line.startswith("["):
@@ -170,9 +173,9 @@ class _Session:
             match = _LABEL.fullmatch(line)
             if match is None or not _ID.fullmatch(match[3]):
                 where = f"{self._folder.name}/dialog/EmoEvaluation/{path.name} line {number}"
-                self.bad.append(BadUtterance(id=where, reason=f"no label line: {line[:80]!r}"))
+                self.bad.append(BadUtterance(id=where, reason=f"not a label line: {line[:80]!r}"))
             elif int(match[3][3:5]) != int(self.name):
-                self.bad.append(BadUtterance(id=match[3], reason=f"its name is of another session, but in {path}"))
+                self.bad.append(BadUtterance(id=match[3], reason=f"its name has another session than the file {path}"))
             else:
                 first = labels.setdefault(match[3], match)
                 if first is None or first[4] != match[4]:
@@ -181,7 +184,7 @@ class _Session:
 
     def _add(self, name: str, line: re.Match[str] | None) -> None:
         if line is None:
-            self.bad.append(BadUtterance(id=name, reason="labelled twice, and not alike"))
+            self.bad.append(BadUtterance(id=name, reason="it has two different labels"))
             return
         code = line[4].lower()
         if code in _LEFT_OUT:
@@ -189,9 +192,9 @@ class _Session:
         elif code not in _CLASSES:
             self.bad.append(BadUtterance(id=name, reason=f"unknown label {line[4]!r}"))
         elif name not in self._wavs:
-            self.bad.append(BadUtterance(id=name, reason="labelled, but without its WAV file"))
+            self.bad.append(BadUtterance(id=name, reason="it has a label, but no WAV file"))
         elif name not in self._texts:
-            self.bad.append(BadUtterance(id=name, reason="labelled, but without its transcript"))
+            self.bad.append(BadUtterance(id=name, reason="it has a label, but no transcript"))
         elif not self._texts[name]:
             self.bad.append(BadUtterance(id=name, reason="its transcript is empty"))
         else:

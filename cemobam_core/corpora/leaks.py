@@ -1,4 +1,4 @@
-"""What leaks from train into the splits that are measured, and which training utterances are copies of one another."""
+"""Leakage from train into val and test, and copies among the training utterances."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _MEASURED = ("test", "val")
 
 @dataclass(frozen=True, kw_only=True)
 class Leak:
-    """How much of one split train has too.
+    """The overlap of one split with train.
 
     Attributes:
         split: ``test`` or ``val``.
         what: ``speakers`` or ``sentences``.
-        shared: how many of the split's speakers, or utterances by their sentences, are also in train.
-        total: of how many.
-        examples: the first three that are.
+        shared: Number of the split's speakers (or of its utterances, by sentence) that are also in train.
+        total: Number of the split's speakers or utterances.
+        examples: Up to three of those that are also in train.
     """
 
     split: str
@@ -34,25 +34,28 @@ class Leak:
     examples: tuple[str, ...]
 
     def __str__(self) -> str:
-        """One line for the user: ``10 of 10 test speakers are also in train (Ses01F, Ses01M, Ses02F …)``."""
+        """Return one line for the user: ``10 of 10 test speakers are also in train (Ses01F, Ses01M, Ses02F …)``."""
         line = f"{self.shared} of {self.total} {self.split} {self.what} are also in train"
         if not self.examples:
             return line
         if self.what == "sentences":
-            return f"{line} (as “{textwrap.shorten(self.examples[0], 60, placeholder='…')}”)"
+            return f"{line} (for example “{textwrap.shorten(self.examples[0], 60, placeholder='…')}”)"
         return f"{line} ({', '.join(self.examples)}{' …' if self.shared > len(self.examples) else ''})"
 
 
 def leaks(*folds: Assignment | Fold) -> tuple[Leak, ...]:
-    """Return what test and val share with train, summed over the folds.
+    """Return the speakers and sentences that test and val share with train, summed over the folds.
 
-    Speakers are counted once a fold. Sentences are counted by the utterance, alike when they are but for case,
-    punctuation and white space; features do not say them, so a :class:`Fold` has speakers alone.
+    Speakers are counted once per fold. Sentences are counted by utterance. Two sentences are equal if they differ only
+    in case, punctuation and white space. Features do not contain sentences: for a ``Fold`` only speakers are counted.
+
+    Args:
+        *folds: Folds of features or of a raw corpus.
 
     Returns:
-        Test before val, speakers before sentences; what is not known of every utterance is left out.
+        Test before val, and speakers before sentences. Anything that is not known for every utterance is left out.
     """
-    counted = [leak for fold in folds for leak in _of_one(fold)]
+    counted = [leak for fold in folds for leak in _leaks_of(fold)]
     sums: dict[tuple[str, str], Leak] = {}
     for leak in counted:
         before = sums.get((leak.split, leak.what))
@@ -68,13 +71,13 @@ def leaks(*folds: Assignment | Fold) -> tuple[Leak, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Copies:
-    """How many training utterances have more copies than neighbours, so that ties decide which are linked.
+    """The number of training utterances with more copies than neighbours, for which ties decide the links.
 
     Attributes:
         what: ``text`` or ``audio``.
-        utterances: that have more than ``k`` others with the same.
-        total: of how many.
-        k: the largest K.
+        utterances: Number of utterances that have more than ``k`` copies.
+        total: Number of training utterances.
+        k: The largest K.
     """
 
     what: str
@@ -83,25 +86,26 @@ class Copies:
     k: int
 
     def __str__(self) -> str:
-        """One line for the user."""
+        """Return one line for the user."""
         return (
             f"{self.utterances} of {self.total} train utterances have more than {self.k} others with the same "
-            f"{self.what}: every K_{self.what} up to {self.k} only picks among copies (--ties index: by their order in "
-            "the file; random, all)"
+            f"{self.what}: every K_{self.what} up to {self.k} only picks among copies (--ties index picks by their "
+            "order in the file; the alternatives are random and all)"
         )
 
 
 def copies(*folds: Assignment | Fold, k: int) -> tuple[Copies, ...]:
-    """Return what of the training utterances is copied more often than there are neighbours, summed over the folds.
+    """Count the training utterances with more copies than neighbours, summed over the folds.
 
-    Of a raw corpus texts are compared, as :func:`leaks` compares sentences; of features both modalities' embeddings.
+    For a raw corpus, texts are compared, as ``leaks`` compares sentences. For features, the embeddings of both
+    modalities are compared.
 
     Args:
-        folds: the features, or who goes where.
-        k: the largest K.
+        *folds: Folds of features or of a raw corpus.
+        k: The largest K.
 
     Returns:
-        Text before audio; what is not copied so often is left out.
+        Text before audio. A modality without so many copies is left out.
     """
     counted: dict[str, list[int]] = {}
     for fold in folds:
@@ -114,7 +118,7 @@ def copies(*folds: Assignment | Fold, k: int) -> tuple[Copies, ...]:
 
 
 def _contents(fold: Assignment | Fold) -> dict[str, list[Hashable]]:
-    """Return what the training utterances say, one value an utterance; embeddings as their bytes."""
+    """Return the content of the training utterances, one value per utterance. Embeddings are given as bytes."""
     if isinstance(fold, Fold):
         pooled = fold.train.pooled()
         return {name: [row.tobytes() for row in getattr(pooled, name).numpy()] for name in ("text", "audio")}
@@ -122,13 +126,13 @@ def _contents(fold: Assignment | Fold) -> dict[str, list[Hashable]]:
 
 
 def sentence(text: str) -> str:
-    """Return a transcript without case, punctuation and white space, which do not make it another sentence."""
+    """Return a transcript without case, punctuation and white space, so that equal sentences compare equal."""
     plain = unicodedata.normalize("NFKC", text).casefold()
     plain = re.sub(r"['’‘`]", "", plain)  # don’t, don't, dont
     return " ".join(re.sub(r"[\W_]+", " ", plain).split())
 
 
-def _of_one(fold: Assignment | Fold) -> Iterator[Leak]:
+def _leaks_of(fold: Assignment | Fold) -> Iterator[Leak]:
     train_speakers, train_sentences = _known(fold, "train")
     for name in _MEASURED:
         speakers, sentences = _known(fold, name)
@@ -139,7 +143,7 @@ def _of_one(fold: Assignment | Fold) -> Iterator[Leak]:
 
 
 def _known(fold: Assignment | Fold, name: str) -> tuple[Sequence[str], Sequence[str]]:
-    """Return a split's speakers and sentences, one for each utterance; none if they are not known of all."""
+    """Return a split's speakers and sentences, one per utterance, or none if not all of them are known."""
     if isinstance(fold, Fold):
         return fold.splits[name].speakers or (), ()
     utterances = fold.splits[name]

@@ -1,4 +1,4 @@
-"""Any other corpus, by a manifest: a table of audio files, texts and labels."""
+"""Any other corpus, described by a manifest: a table of audio files, texts and labels."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from cemobam_core.errors import InputError
 _REQUIRED = ("audio", "text", "label")
 _OPTIONAL = ("id", "speaker", "session", "split")
 _ALIASES = {"audio_file": "audio", "raw_text": "text"}
-"""What the authors' metadata files call the columns."""
+"""Column names in the authors' metadata files."""
 _JSONL, _TABLES = (".jsonl", ".ndjson"), (".csv", ".tsv", ".txt")
 _DELIMITERS = (",", "\t", ";")
 
-_LIKE, _USUAL = 0.8, 3
-"""A label that stands once and shares this much with one that stands so often is a typing error."""
+_SIMILARITY, _FREQUENT = 0.8, 3
+"""A label that occurs once and has this similarity to a label that occurs so often is taken for a typing error."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Row:
-    """One line of a manifest; a column that it has not is the empty string."""
+    """One line of a manifest. A missing column is an empty string."""
 
     file: Path
     line: int
@@ -60,27 +60,29 @@ class _Row:
 def read_manifest(file: Path, *, name: str, class_names: Sequence[str] | None = None) -> RawCorpus:
     """Read a CSV (commas, tabs or semicolons) or JSONL with ``audio``, ``text`` and ``label``.
 
-    Optional columns are ``id`` (default: the audio file's name without its ending), ``speaker``, ``session`` and
-    ``split``. The authors' metadata files (``audio_file``, ``raw_text``, ``label``) are read as they are, also all
-    three at once: a folder of ``train``, ``val`` and ``test``, or ``<CORPUS>_metadata_<split>``. Audio paths are
-    relative to the manifest's folder. Labels that are all whole numbers count the class names from 0.
+    Optional columns are ``id`` (default: the name of the audio file without its extension), ``speaker``, ``session``
+    and ``split``. The authors' metadata files (``audio_file``, ``raw_text``, ``label``) can be read unchanged, also all
+    three at once from a folder with ``train``, ``val`` and ``test`` or ``<CORPUS>_metadata_<split>``. Audio paths are
+    relative to the manifest's folder. If all labels are integers, they are indices of the class names, from 0.
 
     Args:
-        file: the manifest, or a folder with one for each split.
-        name: what ``--dataset`` calls the corpus.
-        class_names: the emotions; None: the labels that occur, sorted (``class_0`` and so on for numbers).
+        file: The manifest, or a folder with one manifest per split.
+        name: Name of the corpus, as in ``--dataset``.
+        class_names: Names of the classes. ``None`` for the labels that occur, sorted (``class_0`` and so on for
+            integers).
 
     Raises:
-        InputError: a file that cannot be read, a column missing, an id that stands twice, an unknown split or label,
-            fewer than two classes, or no audio file at all. One audio file missing, or one text empty, is bad only.
+        InputError: A file cannot be read, a column is missing, an id is repeated, a split or label is unknown, there
+            are fewer than two classes, or no audio file exists. A single missing audio file or empty text only makes
+            its utterance bad.
     """
     rows = [row for path, split in _files(file) for row in _rows(path, split)]
     if not rows:
-        raise InputError(f"{file}: no utterances in it; give a line each, with {', '.join(_REQUIRED)}")
+        raise InputError(f"{file}: no utterances; give one per line, with {', '.join(_REQUIRED)}")
     _check_ids(rows)
     label_of, names = _classes(rows, class_names)
     if len(set(label_of.values())) < 2:
-        raise InputError(f"{file}: every label is {rows[0].label!r}; utterances of two classes at least are needed")
+        raise InputError(f"{file}: every label is {rows[0].label!r}; give utterances of at least two classes")
     utterances: list[Utterance] = []
     bad: list[BadUtterance] = []
     for row in rows:
@@ -113,7 +115,7 @@ def read_manifest(file: Path, *, name: str, class_names: Sequence[str] | None = 
         )
     files = Counter(u.audio for u in utterances)
     if shared := [path.name for path, count in files.items() if count > 1]:
-        notes.append(f"{len(shared)} audio files stand in several lines: {examples(shared)}")
+        notes.append(f"{len(shared)} audio files occur in several lines: {examples(shared)}")
     return RawCorpus(
         name=name,
         title=name,
@@ -126,7 +128,7 @@ def read_manifest(file: Path, *, name: str, class_names: Sequence[str] | None = 
 
 
 def _files(path: Path) -> list[tuple[Path, str]]:
-    """Return the manifest, or the three of a folder with the splits that their names say."""
+    """Return the manifest, or the three manifests of a folder with their splits, which their names give."""
     if not path.is_dir():
         return [(path, "")]
     found: dict[str, Path] = {}
@@ -141,7 +143,7 @@ def _files(path: Path) -> list[tuple[Path, str]]:
     if len(found) < 3:
         raise InputError(
             f"{path}: a folder without train, val and test (.csv or .jsonl; also <CORPUS>_metadata_<split>.csv); "
-            "give the manifest's file, or a folder with these three"
+            "give a manifest file, or a folder with these three"
         )
     return [(child, split) for split, child in found.items()]
 
@@ -158,7 +160,7 @@ def _rows(path: Path, split: str) -> Iterator[_Row]:
     elif path.suffix.lower() in _TABLES:
         entries = _table(path, text)
     else:
-        raise InputError(f"{path}: neither CSV ({', '.join(_TABLES)}) nor JSONL ({', '.join(_JSONL)})")
+        raise InputError(f"{path}: neither CSV ({', '.join(_TABLES)}) nor JSONL ({', '.join(_JSONL)}); rename the file")
     for line, entry in entries:
         columns = {key: " ".join(value.split()) if key == "text" else value.strip() for key, value in entry.items()}
         row = _Row(file=path, line=line, **{"split": split, **columns})
@@ -166,11 +168,13 @@ def _rows(path: Path, split: str) -> Iterator[_Row]:
             raise row.error(f"split {row.split!r} is unknown; write train, val or test")
         for column in ("id", "label", "speaker", "session", "audio"):
             if not getattr(row, column).isprintable():
-                raise row.error(f"{column} {getattr(row, column)!r} holds what cannot be printed; correct it")
+                raise row.error(
+                    f"{column} {getattr(row, column)!r} contains a character that cannot be printed; correct it"
+                )
         try:
             row.text.encode()
         except UnicodeEncodeError:
-            raise row.error("text holds half a character (a lone surrogate); correct it") from None
+            raise row.error("text contains half a character (a lone surrogate); correct it") from None
         for column in ("audio", "label"):
             if not getattr(row, column):
                 raise row.error(f"{column} is empty; fill it in or delete the line")
@@ -180,7 +184,7 @@ def _rows(path: Path, split: str) -> Iterator[_Row]:
 def _table(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, str]]]:
     header = text.split("\n", 1)[0]
     try:
-        # The delimiter that makes most of the header known: a guess from the text would trip over its commas.
+        # Choose the delimiter with the most known columns in the header. The texts contain commas and would mislead.
         delimiter = max(_DELIMITERS, key=lambda d: len(_known(_cells(header, d))))
     except csv.Error as error:
         raise InputError(
@@ -197,11 +201,11 @@ def _table(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, str]]]:
             if len(cells) != len(columns):
                 raise InputError(
                     f"{path} line {reader.line_num}: {len(cells)} values for {len(columns)} columns; "
-                    f"put a text that holds {delimiter!r} in double quotes"
+                    f"put a text that contains {delimiter!r} in double quotes"
                 )
             yield reader.line_num, {column: cells[i] for i, column in known.items()}
     except csv.Error as error:
-        raise InputError(f"{path} line {reader.line_num}: cannot be read as CSV ({error}); mend the quotes") from None
+        raise InputError(f"{path} line {reader.line_num}: cannot be read as CSV ({error}); fix the quotes") from None
 
 
 def _json_lines(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, str]]]:
@@ -211,16 +215,18 @@ def _json_lines(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, str]]
         try:
             entry = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise InputError(f"{path} line {number}: not JSON ({error}); write one object a line") from None
+            raise InputError(f"{path} line {number}: not JSON ({error}); write one object per line") from None
         if not isinstance(entry, dict):
-            raise InputError(f'{path} line {number}: {line[:40]!r} is no object; write {{"audio": …}}, one a line')
+            raise InputError(
+                f'{path} line {number}: {line[:40]!r} is not an object; write {{"audio": …}}, one per line'
+            )
         keys = list(entry)
         known = _known(keys)
         _check_columns(path, known.values(), keys, line=f" line {number}")
         values = {column: entry[keys[i]] for i, column in known.items()}
         for column, value in values.items():
             if isinstance(value, bool) or not isinstance(value, str | int | None):
-                raise InputError(f"{path} line {number}: {column} is {value!r}; it must be a string or a whole number")
+                raise InputError(f"{path} line {number}: {column} is {value!r}; it must be a string or an integer")
         yield number, {column: "" if value is None else str(value) for column, value in values.items()}
 
 
@@ -229,7 +235,7 @@ def _cells(line: str, delimiter: str) -> list[str]:
 
 
 def _known(columns: Sequence[str]) -> dict[int, str]:
-    """Where the columns are that count, by our names; our own name goes before an alias."""
+    """Return the known columns by position, under our names. Our own name takes precedence over an alias."""
     known: dict[str, int] = {}
     for i, column in enumerate(columns):
         name = column.strip().lower()
@@ -244,8 +250,8 @@ def _check_columns(path: Path, known: Collection[str], columns: Sequence[str], l
     if missing := [column for column in _REQUIRED if column not in known]:
         there = ", ".join(map(repr, columns[:12])) or "nothing"
         raise InputError(
-            f"{path}{line}: no column {missing[0]!r}; it has {there}, needed are {', '.join(_REQUIRED)}, optional are "
-            f"{', '.join(_OPTIONAL)}"
+            f"{path}{line}: no column {missing[0]!r}; it has {there}; required are {', '.join(_REQUIRED)}, optional "
+            f"are {', '.join(_OPTIONAL)}"
         )
 
 
@@ -255,12 +261,12 @@ def _check_ids(rows: Sequence[_Row]) -> None:
         other = first.setdefault(row.name, row)
         if other is not row:
             where = f"line {other.line}" + (f" of {other.file}" if other.file != row.file else "")
-            remedy = "give each its own" if row.id and other.id else "add a column id that tells them apart"
-            raise row.error(f"id {row.name!r} stands in {where} already; {remedy}")
+            remedy = "give each its own id" if row.id and other.id else "add a column id with distinct values"
+            raise row.error(f"id {row.name!r} already occurs in {where}; {remedy}")
 
 
 def _classes(rows: Sequence[_Row], class_names: Sequence[str] | None) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Return the class behind each label as the manifest writes it, and all classes."""
+    """Return the class of each label in the manifest, and all classes."""
     first: dict[str, _Row] = {}
     for row in rows:
         first.setdefault(row.label, row)
@@ -271,17 +277,17 @@ def _classes(rows: Sequence[_Row], class_names: Sequence[str] | None) -> tuple[d
             classes = {label: f"class_{int(label)}" for label in first}
             return classes, tuple(sorted(set(classes.values()), key=_numeric))
         folded: dict[str, str] = {}
-        often = [name for name in first if times[name] >= _USUAL]
+        frequent = [name for name in first if times[name] >= _FREQUENT]
         for label, row in first.items():
             if (other := folded.setdefault(label.casefold(), label)) != label:
                 raise row.error(
-                    f"label {label!r} and {other!r} (line {first[other].line}) differ in case alone; write one of them"
+                    f"label {label!r} and {other!r} (line {first[other].line}) differ only in case; use one of them"
                 )
             if times[label] > 1:
                 continue
-            if meant := _like(label, [name for name in often if _letters(name) != _letters(label)]):
+            if meant := _like(label, [name for name in frequent if _letters(name) != _letters(label)]):
                 raise row.error(
-                    f"label {label!r} stands here alone and is like {meant!r}, which stands {times[meant]} times; "
+                    f"label {label!r} occurs only here and is similar to {meant!r}, which occurs {times[meant]} times; "
                     "correct it, or delete the line (a class needs utterances in every split)"
                 )
         return {label: label for label in first}, tuple(sorted(first))
@@ -294,28 +300,29 @@ def _classes(rows: Sequence[_Row], class_names: Sequence[str] | None) -> tuple[d
             known = ", ".join(f"{i} {name}" for i, name in enumerate(names)) if numbers else ", ".join(names)
             meant = _like(label, names)
             raise row.error(
-                f"label {label!r} is none of this data set's ({known}){f'; did you mean {meant!r}?' if meant else ''}; "
-                "correct it, delete the line, or give the manifest a data set name of its own"
+                f"label {label!r} is not a class of this data set ({known})"
+                f"{f'; did you mean {meant!r}?' if meant else ''}; correct it, delete the line, or give the manifest "
+                "another --dataset name"
             )
         classes[label] = by_name[key]
     return classes, names
 
 
 def _like(label: str, names: Iterable[str]) -> str:
-    """Return the name that a label is most like; an empty string if there is none."""
+    """Return the name that is most similar to a label, or an empty string if none is similar."""
     folded = {name.casefold(): name for name in names}
-    return next((folded[name] for name in difflib.get_close_matches(label.casefold(), folded, 1, _LIKE)), "")
+    return next((folded[name] for name in difflib.get_close_matches(label.casefold(), folded, 1, _SIMILARITY)), "")
 
 
 def _letters(label: str) -> str:
-    """Return a label without its digits: ``class_1`` and ``class_2`` are no typing errors."""
+    """Return a label without digits, because ``class_1`` and ``class_2`` are not typing errors."""
     return re.sub(r"[0-9]+", "", label.casefold())
 
 
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # a name too long for any file: a text, perhaps
+    except OSError:  # a name too long for a file, for example a text
         return False
 
 

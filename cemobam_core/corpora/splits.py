@@ -1,4 +1,4 @@
-"""Who goes into train, val and test: the split protocols, for raw corpora and for features that come in one file."""
+"""Split protocols: which utterances go into train, val and test, for raw corpora and for single feature files."""
 
 from __future__ import annotations
 
@@ -30,34 +30,35 @@ def load_folds(
     protocol: str | None = None,
     split_seed: int | None = None,
 ) -> tuple[Fold, ...]:
-    """Read features and say who goes where.
+    """Read features and split them.
 
     Args:
-        path: a folder that holds ``train``, ``val`` and ``test`` (``.safetensors``, or the authors' ``.pkl``, also as
-            ``<CORPUS>_BERT_WAV2VEC_<split>.pkl``), one such folder per fold (``fold_0`` and so on), or one file, which
-            is split here.
-        corpus: chooses among the files of several corpora in one folder.
-        class_names: the emotions, for files that do not say.
-        protocol: how to split one file; None: ``random:80/10/10``. A folder is split already.
-        split_seed: varies the protocols that draw lots; None: 0.
+        path: A folder with ``train``, ``val`` and ``test`` (``.safetensors``, or the authors' ``.pkl``, also as
+            ``<CORPUS>_BERT_WAV2VEC_<split>.pkl``), a folder with one such folder per fold (``fold_0`` and so on), or
+            one file, which is split here.
+        corpus: Name of the corpus, which selects the files if the folder contains several corpora.
+        class_names: Names of the classes for files that do not store them.
+        protocol: Split protocol for one file. ``None`` for ``random:80/10/10``. Not allowed for a folder, which is
+            already split.
+        split_seed: Seed of the random protocols. ``None`` for 0.
 
     Returns:
-        One fold, or five for leave-one-session-out over five sessions.
+        One fold, or five for leave-one-session-out with five sessions.
 
     Raises:
-        InputError: files that are missing or invalid, a protocol that they do not allow.
+        InputError: A file is missing or invalid, or does not allow the protocol.
     """
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; give the features with --features DIR or FILE")
     if path.is_file():
         features = FeatureSet.load(path, class_names)
         if protocol == "session" and split_seed is not None:
-            raise InputError("--split-seed: the protocol session draws no lots; leave the option out")
+            raise InputError("--split-seed: the protocol session is not random; leave the option out")
         return split(features, protocol or DEFAULT_PROTOCOL, split_seed or 0)
     for option, value in (("--split-protocol", protocol), ("--split-seed", split_seed)):
         if value is not None:
             raise InputError(
-                f"{option} {value}: {path} is a folder of files split already; "
+                f"{option} {value}: {path} is a folder of files that are already split; "
                 "leave the option out, or give one file for the tool to split"
             )
     return tuple(
@@ -67,19 +68,19 @@ def load_folds(
 
 
 def split(features: FeatureSet, protocol: str = DEFAULT_PROTOCOL, seed: int = 0) -> tuple[Fold, ...]:
-    """Split one feature set, by a protocol of :func:`assign`.
+    """Split one feature set by a protocol of ``assign``.
 
     Args:
-        features: all utterances.
+        features: Features of all utterances.
         protocol: ``random:TRAIN/VAL/TEST``, ``speaker`` or ``session``.
-        seed: varies ``random`` and ``speaker``.
+        seed: Seed of ``random`` and ``speaker``.
 
     Raises:
-        InputError: an unknown protocol, or features that do not allow it.
+        InputError: The protocol is unknown, or the features do not allow it.
     """
     if protocol == "manifest":
         raise InputError(
-            f"--split-protocol manifest: {features.source} is one file of features, which does not say its splits; "
+            f"--split-protocol manifest: {features.source} is one feature file, which does not store splits; "
             f"use {DEFAULT_PROTOCOL}, or give a folder of train, val and test"
         )
     folds = assign(
@@ -104,7 +105,13 @@ def split(features: FeatureSet, protocol: str = DEFAULT_PROTOCOL, seed: int = 0)
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """One assignment of a corpus's utterances to train, val and test: a fold before its features are made."""
+    """One assignment of a raw corpus's utterances to train, val and test: a fold without features.
+
+    Attributes:
+        train: Utterances of the train split.
+        val: Utterances of the validation split.
+        test: Utterances of the test split.
+    """
 
     train: tuple[Utterance, ...]
     val: tuple[Utterance, ...]
@@ -112,29 +119,29 @@ class Assignment:
 
     @property
     def splits(self) -> dict[str, tuple[Utterance, ...]]:
-        """The three splits by their names."""
+        """The three splits by name."""
         return {"train": self.train, "val": self.val, "test": self.test}
 
     def without(self, ids: Collection[str]) -> Assignment:
-        """Return the same without some utterances."""
+        """Return the assignment without the utterances with these ids."""
         return Assignment(
             **{name: tuple(u for u in utterances if u.id not in ids) for name, utterances in self.splits.items()}
         )
 
 
 def split_utterances(corpus: RawCorpus, protocol: str = DEFAULT_PROTOCOL, seed: int = 0) -> tuple[Assignment, ...]:
-    """Split a raw corpus, by a protocol of :func:`assign`.
+    """Split a raw corpus by a protocol of ``assign``.
 
     Args:
-        corpus: all utterances.
+        corpus: Corpus with all utterances.
         protocol: ``random:TRAIN/VAL/TEST``, ``speaker``, ``session`` or ``manifest``.
-        seed: varies ``random`` and ``speaker``.
+        seed: Seed of ``random`` and ``speaker``.
 
     Returns:
-        One assignment, or one a session; utterances in the corpus's order.
+        One assignment, or one per session. Utterances keep the order of the corpus.
 
     Raises:
-        InputError: an unknown protocol, a corpus that does not allow it, a class missing from a split.
+        InputError: The protocol is unknown, the corpus does not allow it, or a split lacks a class.
     """
     utterances = corpus.utterances
     number = {name: c for c, name in enumerate(corpus.class_names)}
@@ -155,8 +162,8 @@ def split_utterances(corpus: RawCorpus, protocol: str = DEFAULT_PROTOCOL, seed: 
             for c in np.flatnonzero(np.bincount(labels[rows], minlength=len(number)) == 0)[:1]:
                 raise InputError(
                     f"{corpus.root}: --split-protocol {protocol} leaves no utterance of class "
-                    f"{corpus.class_names[c]!r} in the {name} split ({len(rows)} utterances); every class must be in "
-                    "every split, use another protocol"
+                    f"{corpus.class_names[c]!r} in the {name} split ({len(rows)} utterances); every split needs every "
+                    "class, so use another protocol"
                 )
     return tuple(
         Assignment(**{name: tuple(utterances[i] for i in rows) for name, rows in zip(SPLITS, fold, strict=True)})
@@ -176,28 +183,28 @@ def assign(
     splits: Sequence[str | None] | None = None,
     ids: Sequence[str] | None = None,
 ) -> list[tuple[Rows, Rows, Rows]]:
-    """Say which rows are train, val and test, per fold.
+    """Assign rows to train, val and test, for each fold.
 
-    Protocols: ``random:TRAIN/VAL/TEST`` in percent, stratified by class (the paper's way); ``speaker``, no speaker in
-    two splits, about 80/10/10; ``session``, leave-one-session-out: each session is the test split of one fold, the
-    next one its validation split; ``manifest``, as the corpus itself says.
+    The protocols are: ``random:TRAIN/VAL/TEST`` in percent, stratified by class (as in the paper); ``speaker``, about
+    80/10/10 without a speaker in two splits; ``session``, leave-one-session-out, in which each session is the test
+    split of one fold and the next session is its validation split; and ``manifest``, the splits of the corpus itself.
 
     Args:
-        labels: (N,) class indices.
-        class_names: the C emotions.
-        protocol: one of the above.
-        seed: varies ``random`` and ``speaker``.
-        source: what errors call the utterances, usually their file.
-        speakers: N, where known.
-        sessions: likewise.
-        splits: train, val or test, N, where known.
-        ids: what errors call each utterance.
+        labels: (N,), class indices.
+        class_names: Names of the C classes.
+        protocol: One of the protocols above.
+        seed: Seed of ``random`` and ``speaker``.
+        source: Name of the utterances in error messages, usually their file.
+        speakers: Speakers of the N utterances, if known.
+        sessions: Sessions of the N utterances, if known.
+        splits: Splits (train, val or test) of the N utterances, if known.
+        ids: Names of the N utterances in error messages.
 
     Returns:
-        Per fold the sorted rows of train, val and test: each row in exactly one of them.
+        For each fold, the sorted rows of train, val and test. Each row is in exactly one of them.
 
     Raises:
-        InputError: an unknown protocol, or utterances that do not allow it.
+        InputError: The protocol is unknown, or the utterances do not allow it.
     """
     given = _Given(
         labels=labels,
@@ -210,14 +217,14 @@ def assign(
     if shares:
         percents = [int(share) for share in shares.groups()]
         if sum(percents) != 100 or 0 in percents:
-            raise InputError(f"--split-protocol {protocol}: three shares above 0 that sum to 100 are needed")
+            raise InputError(f"--split-protocol {protocol}: give three shares above 0 that sum to 100")
         folds = [_random(given, percents, seed)]
     elif protocol == "speaker":
         folds = [_by_speaker(given, seed)]
     elif protocol == "session":
         folds = _by_session(given)
     elif protocol == "manifest":
-        folds = [_as_said(given)]
+        folds = [_by_manifest(given)]
     else:
         raise InputError(
             f"--split-protocol {protocol}: unknown; choose random:80/10/10 (any shares), speaker, session or manifest"
@@ -227,7 +234,7 @@ def assign(
 
 @dataclass(frozen=True, kw_only=True)
 class _Given:
-    """What the protocols split by."""
+    """The data that the protocols use."""
 
     labels: Rows
     class_names: Sequence[str]
@@ -236,35 +243,35 @@ class _Given:
     columns: dict[str, Sequence[str | None] | None]
 
     def named(self, column: str, protocol: str) -> npt.NDArray[Any]:
-        """Return the speakers, sessions or splits; raise an error if they are not known of every utterance."""
+        """Return the speakers, sessions or splits, and raise an error if any of them is unknown."""
         values = self.columns[column]
         unnamed = [] if values is None else [i for i, value in enumerate(values) if value is None]
         if values is None or len(unnamed) == len(values):
             where = (
-                f"a manifest has the column {column.removesuffix('s')} for them"
+                f"add a column {column.removesuffix('s')} to the manifest"
                 if self.ids
                 else "add them to the file's metadata"
             )
             raise InputError(
-                f"{self.source}: does not say its {column}, which --split-protocol {protocol} needs; "
-                f"{where} or use {DEFAULT_PROTOCOL}"
+                f"{self.source}: does not contain its {column}, which --split-protocol {protocol} needs; "
+                f"{where}, or use {DEFAULT_PROTOCOL}"
             )
         if unnamed:
             which = repr(self.ids[unnamed[0]]) if self.ids else f"row {unnamed[0]}"
             raise InputError(
                 f"{self.source}: {len(unnamed)} of {len(values)} utterances have no {column.removesuffix('s')} (first "
-                f"{which}), which --split-protocol {protocol} needs; fill it in or use {DEFAULT_PROTOCOL}"
+                f"{which}), which --split-protocol {protocol} needs; fill it in, or use {DEFAULT_PROTOCOL}"
             )
         return np.array(values, dtype=np.str_)
 
     def fewest_of_a_class(self) -> int:
-        """How many utterances the rarest class has: enough for one in every split, or it is an error."""
+        """Return the size of the smallest class, and raise an error if it is too small for three splits."""
         counts = np.bincount(self.labels, minlength=len(self.class_names))
         rarest = int(counts.argmin())
         if counts[rarest] < 3:
             raise InputError(
-                f"{self.source}: {int(counts[rarest])} utterances of class {self.class_names[rarest]!r}; three are "
-                "needed to have one in every split"
+                f"{self.source}: {int(counts[rarest])} utterances of class {self.class_names[rarest]!r}; give at least "
+                "three, so that every split has one"
             )
         return int(counts[rarest])
 
@@ -279,7 +286,7 @@ def _random(given: _Given, percents: Sequence[int], seed: int) -> tuple[Rows, Ro
         train, val = _stratified(rest, labels, n_val, seed)
     except ValueError as error:
         raise InputError(
-            f"{given.source}: {len(labels)} utterances are too few to split "
+            f"{given.source}: {len(labels)} utterances are too few for --split-protocol random:"
             f"{'/'.join(map(str, percents))} by class ({str(error).rstrip('.')})"
         ) from None
     return train, val, test
@@ -297,8 +304,8 @@ def _by_speaker(given: _Given, seed: int) -> tuple[Rows, Rows, Rows]:
     speakers = given.named("speakers", "speaker")
     distinct = len(set(speakers))
     if distinct < 3:
-        raise InputError(f"{given.source}: {distinct} speakers; --split-protocol speaker needs three at least")
-    # Ten parts without a speaker in common, alike in their classes: one to test, one to validate, eight to train.
+        raise InputError(f"{given.source}: {distinct} speakers; --split-protocol speaker needs at least three")
+    # Ten parts with different speakers and similar class frequencies: one for test, one for val, eight for train.
     fewest = given.fewest_of_a_class()
     from sklearn.model_selection import StratifiedGroupKFold  # noqa: PLC0415
 
@@ -311,7 +318,7 @@ def _by_session(given: _Given) -> list[tuple[Rows, Rows, Rows]]:
     sessions = given.named("sessions", "session")
     distinct = sorted(set(sessions))
     if len(distinct) < 3:
-        raise InputError(f"{given.source}: {len(distinct)} sessions; --split-protocol session needs three at least")
+        raise InputError(f"{given.source}: {len(distinct)} sessions; --split-protocol session needs at least three")
     folds = []
     for i, test in enumerate(distinct):
         val = distinct[(i + 1) % len(distinct)]
@@ -320,20 +327,20 @@ def _by_session(given: _Given) -> list[tuple[Rows, Rows, Rows]]:
     return folds
 
 
-def _as_said(given: _Given) -> tuple[Rows, Rows, Rows]:
+def _by_manifest(given: _Given) -> tuple[Rows, Rows, Rows]:
     splits = given.named("splits", "manifest")
     train, val, test = (np.flatnonzero(splits == name) for name in SPLITS)
     for name, rows in zip(SPLITS, (train, val, test), strict=True):
         if not len(rows):
             raise InputError(
-                f"{given.source}: no utterance is of the split {name}; --split-protocol manifest needs some in each of "
+                f"{given.source}: no utterance is in the split {name}; --split-protocol manifest needs some in each of "
                 f"{', '.join(SPLITS)}"
             )
     return train, val, test
 
 
 def _fold_folders(path: Path) -> list[Path]:
-    """``fold_0``, ``fold_1`` and so on, where a folder has them; else itself."""
+    """Return the folders ``fold_0``, ``fold_1`` and so on if they exist, and the folder itself otherwise."""
     folders = list(itertools.takewhile(Path.is_dir, (path / f"fold_{i}" for i in itertools.count())))
     return folders or [path]
 
@@ -347,8 +354,8 @@ def _split_file(folder: Path, split_name: str, corpus: str) -> Path:
         found = ours or found
     if not found:
         raise InputError(
-            f"{folder}: no {split_name}.safetensors, {split_name}.pkl or <CORPUS>_BERT_WAV2VEC_{split_name}.pkl in it; "
-            "a folder of features holds train, val and test (one file alone: --features FILE)"
+            f"{folder}: no {split_name}.safetensors, {split_name}.pkl or <CORPUS>_BERT_WAV2VEC_{split_name}.pkl; a "
+            "folder of features needs train, val and test (for a single file, give --features FILE)"
         )
     if len(found) > 1:
         raise InputError(

@@ -1,4 +1,4 @@
-"""A raw corpus as read from disk: its utterances, and what was missing or odd."""
+"""A raw corpus as read from disk: its utterances, and what is missing or unusual."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ _SPLIT_NAMES = {
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Utterance:
-    """One audio clip with its transcript, label, speaker and session, as the corpus has it.
+    """One audio clip with its transcript, label, speaker and session, as in the corpus.
 
     Attributes:
-        id: its name, distinct in the corpus.
-        audio: the file; it existed when the corpus was read and has not been opened.
-        text: the transcript, white space folded, never empty.
-        label: one of the corpus's class names.
-        speaker: who speaks, where known.
-        session: in which recording session, where known.
-        split: train, val or test, where the corpus itself says so.
-        scenario: ``improvised`` or ``scripted``, where known.
-        start: in seconds, in the dialogue that the clip was cut from.
-        end: likewise.
-        valence: the mean over the raters, where the corpus has it.
-        activation: likewise.
-        dominance: likewise.
+        id: Name of the utterance, distinct in the corpus.
+        audio: Audio file. It existed when the corpus was read, but was not opened.
+        text: Transcript with single spaces, never empty.
+        label: Name of the class.
+        speaker: Speaker, if known.
+        session: Recording session, if known.
+        split: ``train``, ``val`` or ``test``, if the corpus defines splits.
+        scenario: ``improvised`` or ``scripted``, if known.
+        start: Start of the clip in its dialogue, in seconds, if known.
+        end: End of the clip in its dialogue, in seconds, if known.
+        valence: Mean valence over the raters, if known.
+        activation: Mean activation over the raters, if known.
+        dominance: Mean dominance over the raters, if known.
     """
 
     id: str
@@ -63,11 +63,11 @@ class Utterance:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BadUtterance:
-    """Something that should have been an utterance and cannot be used.
+    """An utterance that cannot be used.
 
     Attributes:
-        id: the utterance, or the file and line where there is no telling.
-        reason: what is wrong with it, for the user.
+        id: Name of the utterance, or the file and line if the name is unknown.
+        reason: Description of the problem for the user.
     """
 
     id: str
@@ -76,16 +76,16 @@ class BadUtterance:
 
 @dataclass(frozen=True, kw_only=True)
 class RawCorpus:
-    """A corpus on disk, parsed: who said what, where; no audio has been opened.
+    """A parsed corpus on disk. No audio file has been opened.
 
     Attributes:
-        name: as ``--dataset`` takes it.
-        title: as tables and figures show it.
-        root: its folder, or a manifest's file.
-        class_names: the emotions, in the order of the labels' numbers.
-        utterances: those that can be used, sorted by id.
-        notes: how many there are, and what is missing or odd: a line each, for the user.
-        bad: what should have been an utterance and cannot be used, sorted by id.
+        name: Name for ``--dataset``.
+        title: Name in tables and figures.
+        root: Folder of the corpus, or manifest file.
+        class_names: Names of the classes, in the order of their indices.
+        utterances: Utterances that can be used, sorted by id.
+        notes: Lines for the user: the number of utterances, and what is missing or unusual.
+        bad: Utterances that cannot be used, sorted by id.
     """
 
     name: str
@@ -98,37 +98,37 @@ class RawCorpus:
 
     @property
     def folder(self) -> Path:
-        """What relative paths are relative to: the corpus's folder, or the manifest's."""
+        """The folder that relative paths start from: the corpus's folder, or the manifest's."""
         return self.root if self.root.is_dir() else self.root.parent
 
     def fingerprint(self) -> str:
-        """16 hexadecimal digits that stand for these utterances: what the files say, their names and their sizes.
+        """Return 16 hexadecimal digits that identify these utterances: content of the tables, audio names and sizes.
 
-        No audio is read, so audio that was replaced by other audio of just the same size goes unnoticed; where the
-        root lies does not matter.
+        No audio file is read, so audio that is replaced by other audio of the same size is not noticed. The location of
+        the root does not matter.
         """
         digest = hashlib.sha256(json.dumps(self.class_names).encode())
         for u in self.utterances:
             try:
                 size = u.audio.stat().st_size
             except OSError:
-                size = -1  # it went away since; who opens it will say so
+                size = -1  # deleted in the meantime; opening it will raise an error
             path = Path(os.path.relpath(u.audio, self.folder)).as_posix()
             digest.update(json.dumps([u.id, u.text, u.label, u.speaker, u.session, u.split, path, size]).encode())
         return digest.hexdigest()[:16]
 
 
 def find_root(root: Path, *, holds: Callable[[Path], bool], title: str, tree: str) -> Path:
-    """Return the folder that is the corpus: ``root`` itself, or one within it, at most two levels down.
+    """Return the folder of the corpus: ``root`` itself, or a folder at most two levels below it.
 
     Args:
-        root: what the user gave.
-        holds: whether a folder is the corpus's.
-        title: of the corpus.
-        tree: what is expected, in one line.
+        root: Folder that the user gave.
+        holds: Function that returns whether a folder is the corpus.
+        title: Title of the corpus.
+        tree: Expected files in one line.
 
     Raises:
-        InputError: no such folder, or several; the message shows the tree that was expected.
+        InputError: There is no such folder, or several. The message shows the expected files.
     """
     if not root.is_dir():
         what = "is a file, not a folder" if root.exists() else "no such folder"
@@ -139,14 +139,14 @@ def find_root(root: Path, *, holds: Callable[[Path], bool], title: str, tree: st
             if len({folder.resolve() for folder in found}) > 1:
                 raise InputError(f"{root}: both {found[0]} and {found[1]} look like {title}; give one of them")
             return found[0]
-        # A disk's lost+found is not for reading.
+        # Skip folders that cannot be read, such as a disk's lost+found.
         level = [c for folder in level for c in visible(folder) if os.access(c, os.R_OK | os.X_OK) and c.is_dir()]
     there = [child.name + "/" * child.is_dir() for child in visible(root)]
-    raise InputError(f"{root}: not {title}; it holds {examples(there) or 'nothing'}, expected is {tree}")
+    raise InputError(f"{root}: not {title}; it contains {examples(there) or 'nothing'}, expected: {tree}")
 
 
 def visible(folder: Path) -> list[Path]:
-    """List what a folder holds, sorted, without hidden files such as macOS's ``._*``; nothing if there is no folder."""
+    """Return the sorted content of a folder without hidden files such as macOS's ``._*``; empty if no such folder."""
     try:
         return sorted(child for child in folder.iterdir() if not child.name.startswith("."))
     except (FileNotFoundError, NotADirectoryError):
@@ -154,15 +154,16 @@ def visible(folder: Path) -> list[Path]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Return the lines of an English text file in whichever encoding it came, white space at their ends stripped.
+    """Return the lines of an English text file, detecting its encoding and stripping white space at both ends.
 
-    UTF-16 and UTF-8 are told by their byte order marks or their validity. Of the others, each line is taken as GBK
-    unless that gives Chinese characters, which are Windows-1252 misread: 0x92 0x73 is an apostrophe and an s.
+    UTF-16 and UTF-8 are recognised by their byte order marks or because they are valid. Otherwise each line is decoded
+    as GBK, unless the result contains Chinese characters. These would be misread Windows-1252: 0x92 0x73 is an
+    apostrophe and an s.
     """
     raw = path.read_bytes()
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         lines = raw.decode("utf-16", errors="replace").split("\n")
-    elif raw.count(0) > len(raw) / 4:  # UTF-16 without its mark: most of English has zeros for high bytes
+    elif raw.count(0) > len(raw) / 4:  # UTF-16 without a mark: for English text most high bytes are zero
         big = raw[0::2].count(0) > raw[1::2].count(0)
         lines = raw.decode("utf-16-be" if big else "utf-16-le", errors="replace").split("\n")
     else:
@@ -189,17 +190,17 @@ def counted(utterances: Iterable[Utterance], class_names: Sequence[str]) -> dict
 
 
 def listed(counts: dict[str, int]) -> str:
-    """Write counts for a reader: ``1103 anger, 1636 happiness``."""
+    """Format counts for the user: ``1103 anger, 1636 happiness``."""
     return ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
 def examples(names: Iterable[str], most: int = 3) -> str:
-    """Write the first few names, and how many more there are."""
+    """Format the first ``most`` names and the number of the others."""
     everyone = list(names)
     more = len(everyone) - most
     return ", ".join(islice(everyone, most)) + (f" and {more} more" if more > 0 else "")
 
 
 def split_named(name: str) -> str | None:
-    """Return the split that corpora call by this name; None if they call none so."""
+    """Return the split that corpora call by this name, or ``None`` if it is not the name of a split."""
     return _SPLIT_NAMES.get(name.strip().lower())

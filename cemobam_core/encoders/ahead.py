@@ -1,4 +1,4 @@
-"""Reading from disk while the device computes."""
+"""Loading of data in a thread while the device computes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ Loaded = TypeVar("Loaded")
 
 
 def ahead(items: Iterable[Item], load: Callable[[Item], Loaded]) -> Iterator[tuple[Item, Loaded]]:
-    """Each item with what ``load`` makes of it, in order; the next one is loaded in a thread meanwhile.
+    """Yield each item with the result of ``load``, in order, while a thread loads the next item.
 
-    No more than two items' worth is held, so memory does not grow with their number.
+    At most two results are held in memory.
     """
     with ThreadPoolExecutor(max_workers=1) as pool:
         waiting: tuple[Item, Future[Loaded]] | None = None

@@ -1,4 +1,4 @@
-"""The audio side: sound files to waveforms, and wav2vec 2.0 (Baevski et al., 2020) to frames."""
+"""Audio: from sound files to waveforms, and from waveforms to frames with wav2vec 2.0 (Baevski et al., 2020)."""
 
 from __future__ import annotations
 
@@ -21,28 +21,31 @@ from cemobam_core.errors import InputError
 from cemobam_core.operators.pooling import masked_mean
 
 SAMPLE_RATE = 16_000
-"""Hertz: what wav2vec 2.0 was trained on."""
+"""Sampling rate in Hz on which wav2vec 2.0 was trained."""
 
 _RATES = (1_000, 768_000)
-"""Hertz. What a header says beyond is damage, and resampling it would ask for any amount of memory."""
+"""Accepted sampling rates in Hz. A header with another rate is damaged, and resampling could need any memory."""
 _LONGEST = 7_200
-"""Seconds."""
+"""Longest accepted clip in seconds."""
 
 _BUILDS = ("wav2vec2", "hubert", "wavlm", "unispeech", "unispeech-sat")
-"""Models whose convolutional front end and transformer can be run apart; measured to be padding-free that way."""
+"""Model types whose convolutional front end and transformer can be run separately, without influence of padding."""
 
 _FEWEST_SAMPLES = 400
-"""The receptive field of wav2vec 2.0's first frame, 25 ms; shorter clips are padded with silence up to it."""
+"""Receptive field of wav2vec 2.0's first frame: 25 ms. Shorter clips are padded with silence to this length."""
 
 
 def read_audio(path: Path) -> npt.NDArray[np.float32]:
     """Read a sound file as mono samples at 16 kHz.
 
-    Any format, rate and bit depth that libsndfile reads (WAV and FLAC among them); channels are averaged, other rates
-    resampled by soxr at its high quality.
+    libsndfile reads the file in any of its formats (WAV and FLAC among them), rates and bit depths. Channels are
+    averaged. Other sampling rates are resampled by soxr in high quality.
+
+    Args:
+        path: The sound file.
 
     Raises:
-        InputError: a file that is missing, empty, cut short, unreadable, hours long, silent, or holds NaN.
+        InputError: The file is missing, empty, truncated, unreadable, hours long or silent, or contains NaN.
     """
     samples, rate = _decode(path)
     if rate != SAMPLE_RATE:
@@ -53,10 +56,13 @@ def read_audio(path: Path) -> npt.NDArray[np.float32]:
 
 
 def seconds_of(path: Path) -> float:
-    """Return how long a sound file lasts, having read and checked all of it.
+    """Return the duration of a sound file in seconds. The whole file is read and checked.
+
+    Args:
+        path: The sound file.
 
     Raises:
-        InputError: as :func:`read_audio`.
+        InputError: As for ``read_audio``.
     """
     samples, rate = _decode(path)
     return len(samples) / rate
@@ -67,7 +73,7 @@ def _decode(path: Path) -> tuple[npt.NDArray[np.float32], int]:
         if path.stat().st_size == 0:
             raise InputError(f"{path}: the file is empty")
         _refuse_truncated_wav(path)
-        # given open, because libsndfile's binding takes no name that is not UTF-8
+        # Pass an open file, because the binding of libsndfile accepts only UTF-8 names.
         with path.open("rb") as raw, soundfile.SoundFile(raw) as file:
             expected, rate = file.frames, file.samplerate
             if not _RATES[0] <= rate <= _RATES[1]:
@@ -91,7 +97,7 @@ def _decode(path: Path) -> tuple[npt.NDArray[np.float32], int]:
 
 
 def _refuse_truncated_wav(path: Path) -> None:
-    """Check that a WAV is as long as it says: libsndfile quietly takes what is there."""
+    """Raise InputError if a WAV is shorter than its header says: libsndfile does not report this."""
     size = path.stat().st_size
     with path.open("rb") as file:
         if file.read(12)[:4] != b"RIFF":
@@ -100,7 +106,7 @@ def _refuse_truncated_wav(path: Path) -> None:
             promised = int.from_bytes(head[4:], "little")
             if head[:4] == b"data":
                 there = size - file.tell()
-                # A writer to a pipe cannot know the length; it writes 0 or the largest number there is.
+                # A program that writes to a pipe does not know the length. It writes 0 or the largest number.
                 if there < promised < 0xFFFF_F000:
                     raise InputError(f"{path}: is cut short: {there} of {promised} bytes of sound are there")
                 return
@@ -114,20 +120,21 @@ def _reason(error: Exception) -> str:
 
 
 class AudioEncoder(nn.Module):
-    """A pretrained wav2vec 2.0, or another model of its build (HuBERT, WavLM).
+    """A pretrained wav2vec 2.0, or a model with the same architecture (HuBERT, WavLM).
 
-    A clip gives the same frames alone as in a batch: the convolutional front end sees each window by itself, because
-    the group norm of wav2vec2-base takes its statistics over time and would count padding; the transformer runs on the
-    batch with an attention mask.
+    A clip has the same frames alone and in a batch. The convolutional front end runs on each window separately, because
+    the group norm of wav2vec2-base computes its statistics over time and would include padding. The transformer runs
+    on the batch with an attention mask.
 
     Args:
-        pretrained: what to load.
-        max_seconds: longer clips are cut into the fewest windows of equal length that are no longer than this.
-        steps: of a sequence at most.
-        batch_seconds: how much audio, padding included, goes through the transformer at once.
+        pretrained: Encoder to load.
+        max_seconds: Maximum length of a window in seconds. Longer clips are cut into windows of equal length, as few as
+            possible.
+        steps: Largest number of steps of a sequence.
+        batch_seconds: Seconds of audio, including padding, in one batch of the transformer.
 
     Raises:
-        InputError: files that cannot be loaded, a model of another build.
+        InputError: Files cannot be loaded, or the model has another architecture.
     """
 
     def __init__(self, pretrained: Pretrained, *, max_seconds: float, steps: int, batch_seconds: float = 60.0) -> None:
@@ -148,17 +155,21 @@ class AudioEncoder(nn.Module):
 
     @property
     def layers(self) -> nn.ModuleList:
-        """The transformer layers, the lowest first."""
+        """The transformer layers, from the lowest to the highest."""
         layers: nn.ModuleList = self.model.encoder.layers
         return layers
 
     @property
     def on_top(self) -> list[nn.Module]:
-        """What comes after the last layer and is tuned with it: the last layer norm, where the model has it there."""
+        """The modules after the last layer, which are tuned with it: the final layer norm, if the model has one."""
         return [self.model.encoder.layer_norm] if getattr(self.model.config, "do_stable_layer_norm", False) else []
 
     def forward(self, windows: Sequence[Float[Tensor, " _"]]) -> tuple[Float[Tensor, "B T E"], Bool[Tensor, "B T"]]:
-        """Frames of some windows, each no longer than ``max_seconds``, padded at the end; and which are valid."""
+        """Return the frames of windows, padded at the end, and a mask of the valid ones.
+
+        Args:
+            windows: Windows that are not longer than ``max_seconds``.
+        """
         fronts = [
             self.model.feature_extractor(_at_least_a_frame(window)[None])[0].T for window in windows
         ]  # (T_i, 512)
@@ -170,34 +181,34 @@ class AudioEncoder(nn.Module):
         return self.model.encoder(x, attention_mask=mask).last_hidden_state, mask
 
     def pool(self, frames: Float[Tensor, "B T E"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B E"]:
-        """Return the mean over valid frames."""
+        """Return the mean over the valid frames."""
         return masked_mean(frames, mask)
 
     @staticmethod
     def read(path: Path) -> npt.NDArray[np.float32]:
-        """Return the clip in a sound file, see :func:`read_audio`."""
+        """Read the clip of a sound file, see ``read_audio``."""
         return read_audio(path)
 
     def prepare(self, clip: npt.NDArray[np.float32]) -> Float[Tensor, " samples"]:
-        """Return a clip as the model takes it: normalised to zero mean and unit variance where it was trained so."""
+        """Return a clip as input of the model: with zero mean and unit variance, if the model was trained so."""
         samples = torch.from_numpy(clip).to(next(self.parameters()).device)
         if self.normalise:
             samples = (samples - samples.mean()) / (samples.var(correction=0) + 1e-7).sqrt()
         return samples
 
     def windows(self, clip: Float[Tensor, " samples"]) -> list[Float[Tensor, " _"]]:
-        """Cut a clip into the fewest windows of equal length (to one sample) that are at most ``max_seconds`` long."""
+        """Cut a clip into windows of equal length (to one sample), as few as ``max_seconds`` allows."""
         return list(clip.tensor_split(math.ceil(len(clip) / self.max_samples)))
 
     def embed(self, clips: Sequence[npt.NDArray[np.float32]], *, sequence: bool) -> list[Float[Tensor, "_ E"]]:
-        """Embeddings of whole clips: the mean over frames (T = 1), or a sequence of at most ``steps``."""
+        """Return embeddings of whole clips: the mean over frames (T = 1), or a sequence of at most ``steps``."""
         return [averaged_down(frames, self.steps if sequence else 1) for frames in self.encode(clips)]
 
     @torch.no_grad()
     def encode(self, clips: Sequence[npt.NDArray[np.float32]]) -> list[Float[Tensor, "_ E"]]:
-        """Frames of whole clips, of any length, on the CPU: the frames of a clip's windows, one after the other.
+        """Return the frames of whole clips of any length, on the CPU. The windows of a clip follow each other.
 
-        Their plain mean is thus the mean over windows, each by its length.
+        The mean over these frames is the mean over the windows, weighted by their lengths.
         """
         windows = [(i, window) for i, clip in enumerate(clips) for window in self.windows(self.prepare(clip))]
         frames: list[list[Tensor]] = [[] for _ in clips]
@@ -208,14 +219,14 @@ class AudioEncoder(nn.Module):
         return [torch.cat(parts) for parts in frames]
 
     def save(self, folder: Path) -> None:
-        """Write the model as transformers does, with its preprocessor's configuration."""
+        """Write the model and the configuration of its preprocessor in the format of transformers."""
         from transformers import Wav2Vec2FeatureExtractor
 
         self.model.save_pretrained(folder)
         Wav2Vec2FeatureExtractor(do_normalize=self.normalise).save_pretrained(folder)
 
     def _batches(self, windows: list[tuple[int, Tensor]]) -> list[list[tuple[int, Tensor]]]:
-        """In order, as many at a time as fit into ``batch_seconds``, padding counted."""
+        """Group windows in order. A batch holds at most ``batch_seconds``, including padding."""
         batches: list[list[tuple[int, Tensor]]] = []
         longest = 0
         for window in windows:
@@ -232,21 +243,21 @@ def _at_least_a_frame(window: Tensor) -> Tensor:
 
 
 def averaged_down(frames: Float[Tensor, "T E"], steps: int) -> Float[Tensor, "S E"]:
-    """Return the means of ``steps`` stretches of nearly equal length; fewer frames than that stay as they are."""
+    """Return the means of ``steps`` segments of nearly equal length. A shorter sequence is returned unchanged."""
     if len(frames) <= steps:
         return frames
     return torch.stack([stretch.mean(dim=0) for stretch in frames.tensor_split(steps)])
 
 
 def _normalises(pretrained: Pretrained) -> bool:
-    """Return whether the model wants normalised audio, as its own files say."""
+    """Return whether the model needs normalised audio, according to its own files."""
     from transformers import AutoFeatureExtractor
 
     if not any((pretrained.folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
-        return True  # transformers' own default
+        return True  # the default of transformers
     try:
         extractor = AutoFeatureExtractor.from_pretrained(pretrained.folder, **NO_CODE)
-    except Exception as error:  # broken files surface as anything
+    except Exception as error:  # broken files can raise any exception
         raise InputError(
             f"--audio-encoder {pretrained.name}: its preprocessor_config.json cannot be read ({type(error).__name__}); "
             "bring it as it was published"

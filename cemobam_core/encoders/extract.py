@@ -1,4 +1,4 @@
-"""From a raw corpus to features: check the audio, tune the encoders, encode, write the splits."""
+"""From a raw corpus to features: check the audio, tune the encoders, encode and write the splits."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ from cemobam_core.files import told_of_a_full_disk, written_atomically
 from cemobam_core.progress import progress_bar
 
 FEATURES_JSON = "features.json"
-"""What a folder of features is and how it was made; written last, so that its presence says that all is there."""
+"""Description of a folder of features. It is written last, so a folder that contains it is complete."""
 
 _PARTS, _ENCODERS = ".parts", "encoders"
 _PART_SECONDS = 300.0
-"""Audio in one part of the store: what an interruption can lose."""
+"""Seconds of audio in one part of the store. An interruption loses at most one part."""
 _PART_LETTERS = 20_000.0
 _BAD_SHOWN = 20
 
@@ -50,20 +50,21 @@ def make_features(
     max_bad: float = 0.01,
     say: Callable[[str], None] = print,
 ) -> None:
-    """Make the features of a corpus, unless ``out`` has them already; go on where an earlier call was stopped.
+    """Make the features of a corpus, unless ``out`` already has them. An interrupted call is resumed.
 
-    ``out`` gets ``train``, ``val`` and ``test.safetensors`` (for a protocol of several folds, in ``fold_0`` and so on),
-    ``utterances.csv``, ``features.json`` with all that they were made from, and under ``encoders/`` what was tuned.
+    ``out`` receives ``train.safetensors``, ``val.safetensors`` and ``test.safetensors`` (for a protocol with several
+    folds, in ``fold_0`` and so on), ``utterances.csv``, ``features.json`` with everything the features were made from,
+    and tuned encoders under ``encoders/``.
 
     Args:
-        recipe: the corpus, the encoders, and how.
-        out: the folder.
+        recipe: The corpus, the encoders and the settings.
+        out: Folder of the features.
         device: ``cpu`` or ``cuda``.
-        max_bad: the share of utterances that may turn out to be unusable; they are left out and reported.
-        say: takes what there is to tell, line by line.
+        max_bad: Largest share of utterances that may be unusable. They are left out and reported.
+        say: Function that receives each line of output.
 
     Raises:
-        InputError: encoders that cannot be loaded, too many bad utterances, a folder that holds other features.
+        InputError: An encoder cannot be loaded, too many utterances are bad, or the folder contains other features.
     """
     for modality in MODALITIES:
         pretrained: Pretrained = getattr(recipe, modality)
@@ -91,10 +92,10 @@ def make_features(
 
 
 def made_before(recipe: Recipe, out: Path) -> dict[str, Any] | None:
-    """Return what ``features.json`` says of a folder that holds all features of a recipe; None if it does not.
+    """Return the content of ``features.json`` if a folder contains all features of a recipe, and ``None`` otherwise.
 
     Raises:
-        InputError: it holds others.
+        InputError: The folder contains other features.
     """
     path = out / FEATURES_JSON
     if not path.exists():
@@ -122,7 +123,7 @@ def made_before(recipe: Recipe, out: Path) -> dict[str, Any] | None:
 
 @dataclass
 class _Extraction:
-    """One run of :func:`make_features`."""
+    """One run of ``make_features``."""
 
     recipe: Recipe
     out: Path
@@ -133,7 +134,7 @@ class _Extraction:
     def __post_init__(self) -> None:
         self.bad: dict[str, str] = {}
         self.seconds: dict[str, float] = {}
-        # What two devices or two versions made differs in its last bits, and is not mixed.
+        # Results of two devices or two versions differ in their last bits and are not mixed.
         made_by = hashlib.sha256(json.dumps([self.device, _versions()]).encode()).hexdigest()[:8]
         self.parts_folder = self.out / _PARTS / f"{self.recipe.signature}-{made_by}"
 
@@ -143,7 +144,7 @@ class _Extraction:
             self.say(line)
         folds = split_utterances(corpus, settings.protocol, settings.split_seed)
         self.say(f"split by {settings.protocol}: {split_sizes(folds)}")
-        for modality in MODALITIES:  # a wrong encoder is known in seconds; reading all audio takes minutes
+        for modality in MODALITIES:  # finds a wrong encoder in seconds, before minutes of reading audio
             self._load(modality, getattr(self.recipe, modality))
         self._check_audio()
         self._refuse_too_many_bad()
@@ -154,7 +155,7 @@ class _Extraction:
         for i, fold in enumerate(folds):
             parts = {}
             for modality, layers in zip(MODALITIES, self.recipe.tuned, strict=True):
-                # An encoder as it came is the same in every fold, and so are its embeddings.
+                # An encoder that is not tuned is the same in every fold, and so are its embeddings.
                 where = _fold_name(i, folds) if layers else ""
                 name = f"{modality} {where}".strip()
                 parts[modality] = Parts(self.parts_folder / where / modality)
@@ -175,10 +176,10 @@ class _Extraction:
     # -- audio -------------------------------------------------------------------------------------------------------
 
     def _check_audio(self) -> None:
-        """Read all of every file once, so that what is broken is known before hours are spent."""
+        """Read every file completely, so that broken files are known before hours of work."""
         utterances = self.recipe.corpus.utterances
         with (
-            ThreadPoolExecutor(max_workers=os.cpu_count()) as pool,  # each holds a file
+            ThreadPoolExecutor(max_workers=os.cpu_count()) as pool,  # each thread holds one file
             progress_bar(total=len(utterances), desc="checking audio", unit="file") as bar,
         ):
             measured = pool.map(lambda u: _or_error(seconds_of, u.audio), utterances)
@@ -203,7 +204,7 @@ class _Extraction:
             )
 
     def _refuse_missing_classes(self, folds: Sequence[Assignment]) -> None:
-        """Check that no split has lost the last of a class to bad files: it could not be studied."""
+        """Raise InputError if a split has lost all utterances of a class to bad files."""
         for fold in folds:
             for name, utterances in fold.without(self.bad).splits.items():
                 there = {u.label for u in utterances}
@@ -218,7 +219,7 @@ class _Extraction:
     # -- encoders ----------------------------------------------------------------------------------------------------
 
     def _encoder(self, modality: str, where: str) -> Encoder:
-        """Return the encoder of a modality: the one that was tuned for a fold, or as it came."""
+        """Return the encoder of a modality: the one tuned for a fold, or the original one."""
         tuned = self._tuned_folder(modality, where)
         if self.recipe.tuned[MODALITIES.index(modality)] and tuned.is_dir():
             pretrained = Pretrained(name=str(tuned), folder=tuned, revision="")
@@ -236,13 +237,13 @@ class _Extraction:
         return self.out / _ENCODERS / where / modality
 
     def _tune(self, modality: str, where: str, fold: Assignment, name: str) -> dict[str, Any]:
-        """Tune the encoder of a modality on a fold's train split, unless that is done; says how it went."""
+        """Tune the encoder of a modality on a fold's train split, unless this is done, and return a report."""
         settings, folder = self.recipe.settings, self._tuned_folder(modality, where)
         record, checkpoint = (self.parts_folder / where / f"tuned_{modality}{suffix}" for suffix in (".json", ".pt"))
         if record.exists() and folder.is_dir():
             done: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
             return done
-        shutil.rmtree(folder, ignore_errors=True)  # of an attempt with other settings
+        shutil.rmtree(folder, ignore_errors=True)  # from an attempt with other settings
         encoder = self._encoder(modality, where)
         tuned = tune(
             encoder,
@@ -268,7 +269,7 @@ class _Extraction:
         folder.parent.mkdir(parents=True, exist_ok=True)
         saving.rename(folder)
         write_json(record, asdict(tuned))
-        checkpoint.unlink(missing_ok=True)  # four times what it learns, and of no more use
+        checkpoint.unlink(missing_ok=True)  # four times the size of the tuned layers, and no longer needed
         return asdict(tuned)
 
     def _tuning_data(self, utterances: Sequence[Utterance], modality: str) -> TuningData:
@@ -282,9 +283,9 @@ class _Extraction:
     # -- embeddings --------------------------------------------------------------------------------------------------
 
     def _missing(self, modality: str, parts: Parts) -> dict[int, list[Utterance]]:
-        """Return the parts that are still to be made, by number: utterances of like length, so that little is padding.
+        """Return the missing parts by number. A part has utterances of similar length, so there is little padding.
 
-        The longest come first: what does not fit into memory is known at once.
+        The longest utterances come first, so memory runs out at once or never.
         """
         size, limit = self._size(modality), _PART_SECONDS if modality == "audio" else _PART_LETTERS
         usable = [u for u in self.recipe.corpus.utterances if u.id in self.seconds]
@@ -343,7 +344,7 @@ class _Extraction:
         write_splits(splits, parts, sequences=self.recipe.settings.level == "sequence", scratch=self.parts_folder)
 
     def _provenance(self) -> dict[str, str]:
-        """Return what every feature file says of how it was made."""
+        """Return the description of their origin that is stored in every feature file."""
         facts = {key: json.dumps(value) for key, value in self.recipe.facts.items() if key != "class_names"}
         for modality in MODALITIES:
             facts[f"{modality}_encoder"] = getattr(self.recipe, modality).name
@@ -357,7 +358,7 @@ class _Extraction:
         _write_csv(self.out / "bad.csv", [asdict(bad) for bad in self._all_bad()])
 
     def _finish(self, folds: Sequence[Assignment], tuning: Mapping[str, Any]) -> None:
-        """Say what came of it, and write it down; the last file written declares the features whole."""
+        """Report the result and write it to disk. The last file marks the features as complete."""
         corpus, bad = self.recipe.corpus, self._all_bad()
         rows = [
             self._row(u, i, name)
@@ -367,7 +368,7 @@ class _Extraction:
         ]
         _write_csv(self.out / "utterances.csv", rows)
         leaking = [str(leak) for leak in leaks(*folds)]
-        (self.out / "bad.csv").unlink(missing_ok=True)  # of an attempt before
+        (self.out / "bad.csv").unlink(missing_ok=True)  # from an earlier attempt
         if bad:
             self._write_bad()
             self.say(f"{len(bad)} utterances could not be used and are left out (also in {self.out / 'bad.csv'}):")
@@ -409,18 +410,18 @@ class _Extraction:
 
 
 def split_sizes(folds: Sequence[Assignment]) -> str:
-    """Write in words how many utterances are where."""
+    """Describe the number of utterances in each split."""
     sizes = ", ".join(f"{name} {len(utterances)}" for name, utterances in folds[0].splits.items())
     return f"{sizes} utterances" + (f" in the first of {len(folds)} folds" if len(folds) > 1 else "")
 
 
 def _fold_name(i: int, folds: Sequence[Assignment]) -> str:
-    """Return the folder of a fold: it has none of its own if there is only one fold."""
+    """Return the folder of a fold, or an empty string if there is only one fold."""
     return f"fold_{i}" if len(folds) > 1 else ""
 
 
 def _batches(utterances: Sequence[Utterance], size: Mapping[str, float], limit: float) -> list[list[Utterance]]:
-    """In order, as many at a time as stay within a limit of their sizes' sum, and one at least."""
+    """Group utterances in order. The sizes of a batch sum to at most ``limit``, unless it has only one utterance."""
     batches: list[list[Utterance]] = []
     room = 0.0
     for utterance in utterances:
@@ -433,7 +434,7 @@ def _batches(utterances: Sequence[Utterance], size: Mapping[str, float], limit: 
 
 
 def _or_error(function: Callable[[Any], Any], argument: Any) -> Any:
-    """Return what a function returns, or the InputError that it raises."""
+    """Return the result of a function, or the InputError that it raises."""
     try:
         return function(argument)
     except InputError as error:
@@ -451,5 +452,5 @@ def _versions() -> dict[str, str]:
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     with written_atomically(path) as temporary:
-        # a file's name may be no UTF-8
+        # The name of a file may not be valid UTF-8.
         pd.DataFrame(rows).to_csv(temporary, index=False, errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""Partial fine-tuning of an encoder on the train split: its upper layers learn, the rest stays as it came."""
+"""Partial fine-tuning of an encoder on the train split: its upper layers are trained, the others are frozen."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ Encoder = AudioEncoder | TextEncoder
 TEMPERATURE = 0.07
 WORD_DROPOUT = 0.15
 CROP_SECONDS = 1.0
-"""Of the contrastive objective, as the authors' code has them."""
+"""Settings of the contrastive objective, as in the authors' code."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TuningConfig:
-    """How an encoder is tuned.
+    """Settings of how an encoder is tuned.
 
-    The paper says that the upper layers are fine-tuned, and no more; the rate for the contrastive objective, its
-    temperature and views are the authors' code's, the rest is common practice with BERT (Devlin et al., 2019).
+    The paper only says that the upper layers are fine-tuned. The learning rate, the temperature and the views of the
+    contrastive objective are those of the authors' code. The rest is common practice with BERT (Devlin et al., 2019).
 
     Attributes:
-        layers: how many of the upper transformer layers learn.
-        objective: ``supervised``: cross entropy of a linear head on the pooled embedding. ``contrastive``: NT-Xent
-            (Chen et al., 2020) between two views of each utterance, labels unused; the views are two random seconds of
-            the audio, or two copies of the text with 15% of the words dropped.
-        epochs: at most; fewer when validation stops improving.
-        lr: the highest rate; warmed up over the first tenth of the steps, then falling to 0, both linearly.
-        batch_size: utterances.
-        weight_decay: AdamW's.
-        patience: epochs without a better validation loss after which tuning stops.
-        clip_norm: the largest norm of a gradient.
-        seed: of batches, views, dropout and the head.
+        layers: Number of upper transformer layers to train.
+        objective: ``supervised`` is the cross entropy of a linear head on the pooled embedding. ``contrastive`` is
+            NT-Xent (Chen et al., 2020) between two views of each utterance, without labels. The views are two random
+            seconds of the audio, or two copies of the text without 15% of the words.
+        epochs: Largest number of epochs. Tuning stops earlier if validation does not improve.
+        lr: Highest learning rate. It rises linearly over the first tenth of the steps, then falls linearly to 0.
+        batch_size: Number of utterances per batch.
+        weight_decay: Weight decay of AdamW.
+        patience: Number of epochs without a better validation loss after which tuning stops.
+        clip_norm: Largest norm of a gradient.
+        seed: Seed of batches, views, dropout and the head.
     """
 
     layers: int
@@ -64,11 +64,11 @@ class TuningConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TuningData:
-    """The utterances of one split: what goes into the encoder, and the labels.
+    """The utterances of one split: inputs of the encoder, and labels.
 
     Attributes:
-        items: sound files for an audio encoder, transcripts for a text encoder.
-        labels: (N,) class indices.
+        items: Sound files for an audio encoder, transcripts for a text encoder.
+        labels: (N,), class indices.
     """
 
     items: Sequence[Any]
@@ -77,14 +77,19 @@ class TuningData:
 
 @dataclass(frozen=True, kw_only=True)
 class Tuned:
-    """What came of it: validation losses by epoch, and the epoch (from 1) whose weights were kept."""
+    """The result of tuning.
+
+    Attributes:
+        val_losses: Validation loss of each epoch.
+        best_epoch: Epoch, from 1, whose weights were kept.
+    """
 
     val_losses: tuple[float, ...]
     best_epoch: int
 
 
 def choose_parameters(encoder: Encoder, layers: int) -> str:
-    """Freeze all of an encoder but its ``layers`` upper layers, and say in one line what learns."""
+    """Freeze an encoder except its ``layers`` upper layers, and return a line that describes the trained ones."""
     assert 0 < layers <= len(encoder.layers), f"{layers} of {len(encoder.layers)} layers"
     encoder.requires_grad_(requires_grad=False)
     for module in _learning(encoder, layers):
@@ -112,24 +117,24 @@ def tune(
     name: str,
     say: Callable[[str], None] = print,
 ) -> Tuned:
-    """Tune an encoder in place; it ends with the weights of the epoch that validates best.
+    """Tune an encoder in place. It ends with the weights of the epoch with the lowest validation loss.
 
-    After each epoch the state is written to ``checkpoint``; a call that finds one there goes on from it, and on a CPU
-    ends with the same weights as one that was never interrupted. On a GPU, forward passes run in mixed precision
-    (bfloat16, or float16 with loss scaling where that is missing).
+    After each epoch the state is written to ``checkpoint``. If this file exists, the call resumes from it. On a CPU, a
+    resumed call ends with the same weights as an uninterrupted one. On a GPU, forward passes use mixed precision
+    (bfloat16, or float16 with loss scaling if bfloat16 is not supported).
 
     Args:
-        encoder: on the device to compute on.
-        train: what it learns from; no other utterance's label or sound is used.
-        val: what decides when to stop.
-        num_classes: of the supervised head.
-        config: how.
-        checkpoint: the file for it; read by ``torch.load(weights_only=True)``, which runs no code.
-        name: for the progress bar and what is said.
-        say: takes what there is to tell, line by line.
+        encoder: Encoder on the device to compute on.
+        train: Utterances to learn from. No other utterance's label or sound is used.
+        val: Utterances that decide when to stop.
+        num_classes: Number of classes of the supervised head.
+        config: Settings of tuning.
+        checkpoint: Checkpoint file. It is read by ``torch.load(weights_only=True)``, which runs no code.
+        name: Name for the progress bar and the output.
+        say: Function that receives each line of output.
 
     Raises:
-        InputError: a loss that is no longer finite, a checkpoint that cannot be read.
+        InputError: The loss is no longer finite, or the checkpoint cannot be read.
     """
     say(f"{name}: {choose_parameters(encoder, config.layers)}")
     device = next(encoder.parameters()).device
@@ -146,7 +151,7 @@ class _Supervised(nn.Module):
 
     def __init__(self, encoder: Encoder, num_classes: int) -> None:
         super().__init__()
-        self.encoder = [encoder]  # in a list, so that its parameters are not this module's
+        self.encoder = [encoder]  # in a list, so that its parameters do not belong to this module
         self.head = nn.Sequential(nn.Dropout(0.1), nn.Linear(encoder.model.config.hidden_size, num_classes))
 
     def forward(self, items: Sequence[Any], labels: Tensor, draws: np.random.Generator) -> Tensor:
@@ -179,7 +184,7 @@ def nt_xent(
 ) -> Float[Tensor, ""]:
     """Return the normalised temperature-scaled cross entropy of SimCLR (Chen et al., 2020, Eq. 1).
 
-    Each of the 2B views is to find the other view of its utterance among all others, by cosine similarity.
+    Each of the 2B views must find the other view of its utterance among all views, by cosine similarity.
     """
     views = nn.functional.normalize(torch.cat([first, second]).float(), dim=1)  # (2B, E)
     similarity = views @ views.T / temperature  # (2B, 2B)
@@ -189,7 +194,7 @@ def nt_xent(
 
 
 def _whole(encoder: Encoder, item: Any, draws: np.random.Generator) -> Any:
-    """Return a text as it is; a clip, or one of its windows at random if it is over-long."""
+    """Return a text unchanged, or a clip, of which one random window is taken if it is too long."""
     if isinstance(encoder, TextEncoder):
         return item
     windows = encoder.windows(encoder.prepare(item))
@@ -197,7 +202,7 @@ def _whole(encoder: Encoder, item: Any, draws: np.random.Generator) -> Any:
 
 
 def _view(encoder: Encoder, item: Any, draws: np.random.Generator) -> Any:
-    """Return a text with some words dropped; one second of a clip."""
+    """Return a text without some random words, or one random second of a clip."""
     if isinstance(encoder, TextEncoder):
         words = item.split()
         kept = [word for word in words if draws.random() >= WORD_DROPOUT]
@@ -208,7 +213,7 @@ def _view(encoder: Encoder, item: Any, draws: np.random.Generator) -> Any:
 
 
 class _Tuning:
-    """One run of :func:`tune`."""
+    """One run of ``tune``."""
 
     def __init__(
         self,
@@ -240,7 +245,7 @@ class _Tuning:
 
     def run(self, what: str) -> Tuned:
         self._resume()
-        # Frozen layers compute as they do when features are made: without dropout or dropped layers.
+        # Frozen layers compute as in feature extraction: without dropout or layer drop.
         self.encoder.eval()
         per_epoch = len(self.train_data.items) + len(self.val_data.items)
         with progress_bar(
@@ -292,7 +297,7 @@ class _Tuning:
         return sum(float(loss) * n for loss, n in self._losses(self.val_data, everyone, draws)) / len(everyone)
 
     def _losses(self, data: TuningData, order: list[int], draws: np.random.Generator) -> Iterator[tuple[Tensor, int]]:
-        """Batch after batch, the mean loss over its utterances, and how many they are."""
+        """Yield the mean loss and the number of utterances of each batch."""
         size = self.config.batch_size
         batches = [order[start : start + size] for start in range(0, len(order), size)]
         for rows, items in ahead(batches, lambda rows: [self.encoder.read(data.items[i]) for i in rows]):
@@ -325,7 +330,7 @@ class _Tuning:
             for part in ("learning", "optimizer", "schedule", "scaler"):
                 getattr(self, part).load_state_dict(state[part])
             self.val_losses, self.best = list(state["val_losses"]), state["best"]
-        except Exception as error:  # a damaged file surfaces as anything
+        except Exception as error:  # a damaged file can raise any exception
             raise InputError(
                 f"{self.checkpoint}: cannot be gone on from ({type(error).__name__}); remove it to tune anew"
             ) from None

@@ -1,4 +1,4 @@
-"""Finding a pretrained encoder, by hub id or local folder, and loading it without running code of its own."""
+"""Pretrained encoders: find them by hub id or local folder, and load them without running code of their own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from cemobam_core.errors import InputError
 
 NO_CODE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-"""How everything is loaded from an encoder's folder: a folder can bring code of its own, which is not run."""
+"""Arguments of every ``from_pretrained`` call. A folder can contain code of its own, and these do not run it."""
 
 _FILES = (
     *("config.json", "preprocessor_config.json", "processor_config.json", "model.safetensors.index.json"),
@@ -24,13 +24,12 @@ _SAFETENSORS, _PICKLED = ("model*.safetensors",), ("pytorch_model*.bin",)
 
 @dataclass(frozen=True, kw_only=True)
 class Pretrained:
-    """An encoder at hand.
+    """A pretrained encoder on disk.
 
     Attributes:
-        name: the hub id or folder, as the user gave it.
-        folder: where its files are.
-        revision: the hub's commit, or ``sha256:`` and a hash of the local files; the same revision means the same
-            weights.
+        name: Hub id or folder, as the user gave it.
+        folder: Folder of its files.
+        revision: Commit of the hub, or ``sha256:`` and a hash of the local files. Equal revisions have equal weights.
     """
 
     name: str
@@ -39,10 +38,10 @@ class Pretrained:
 
     @property
     def config(self) -> dict[str, Any]:
-        """``config.json`` as it stands.
+        """The content of ``config.json``.
 
         Raises:
-            InputError: it is not there or is no JSON object.
+            InputError: The file does not exist or is not a JSON object.
         """
         path = self.folder / "config.json"
         try:
@@ -55,7 +54,7 @@ class Pretrained:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Transformer layers and E, the size of an embedding."""
+        """The number of transformer layers, and E, the size of an embedding."""
         config = self.config
         try:
             size = int(config["num_hidden_layers"]), int(config["hidden_size"])
@@ -70,14 +69,14 @@ class Pretrained:
 
 
 def find_pretrained(name: str, option: str) -> Pretrained:
-    """Locate an encoder: a folder, the hub's cache on this machine, or else the hub.
+    """Find an encoder in a folder, in the hub's cache on this machine or, if necessary, on the hub.
 
     Args:
-        name: a local folder, or a hub id such as ``facebook/wav2vec2-base-960h``.
-        option: the command line's name for it, for errors.
+        name: Local folder, or hub id such as ``facebook/wav2vec2-base-960h``.
+        option: Name of the command-line option, for error messages.
 
     Raises:
-        InputError: neither a folder with an encoder nor to be had from the hub.
+        InputError: The name is not a folder with an encoder, and the hub does not provide it.
     """
     folder = Path(name).expanduser()
     if folder.is_dir():
@@ -95,7 +94,7 @@ def _from_hub(name: str, option: str) -> Pretrained:
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     def snapshot(*, weights: tuple[str, ...], offline: bool) -> Path | None:
-        """Return the folder of the snapshot, if it has the weights."""
+        """Return the folder of the snapshot if it contains the weights."""
         folder = Path(snapshot_download(name, allow_patterns=[*_FILES, *weights], local_files_only=offline))
         return folder if any(found for pattern in weights for found in folder.glob(pattern)) else None
 
@@ -105,7 +104,7 @@ def _from_hub(name: str, option: str) -> Pretrained:
     )
     try:
         for offline in (True, False):
-            # What is cached is used as it is: a study must not change because the hub has moved on.
+            # A cached version is used unchanged, because a study must not change when the hub changes.
             for weights in (_SAFETENSORS, _PICKLED):
                 try:
                     folder = snapshot(weights=weights, offline=offline)
@@ -120,7 +119,7 @@ def _from_hub(name: str, option: str) -> Pretrained:
             f"{option} {name}: no such folder, and not a hub id (as facebook/wav2vec2-base-960h); give one of them"
         ) from None
     except Exception as error:
-        # The hub's client lets through whatever its transport raises; all of it means: not to be had from here.
+        # The hub's client raises any exception of its transport. They all mean that the encoder is not available.
         raise InputError(
             f"{option} {name}: not a folder, not in the hub's cache on this machine, and the hub cannot be reached or "
             f"has no such encoder ({type(error).__name__}); {bring}"
@@ -129,7 +128,7 @@ def _from_hub(name: str, option: str) -> Pretrained:
 
 
 def _hash_of(folder: Path) -> str:
-    """Hash the files that make the encoder what it is."""
+    """Return a hash of the files that define the encoder."""
     digest = hashlib.sha256()
     files = {path for pattern in (*_FILES, *_SAFETENSORS, *_PICKLED) for path in folder.glob(pattern)}
     for path in sorted(files):
@@ -143,11 +142,11 @@ def load_model(pretrained: Pretrained, *, spare: tuple[str, ...] = ()) -> Any:
     """Load the bare model with its weights, in evaluation mode, on the CPU.
 
     Args:
-        pretrained: what to load.
-        spare: prefixes of weights that the file may lack because they are not used.
+        pretrained: Encoder to load.
+        spare: Prefixes of weights that are not used, so the file may lack them.
 
     Raises:
-        InputError: files that cannot be read, or that lack weights which would then be random.
+        InputError: Files cannot be read, or weights are missing and would be random.
     """
     from transformers import AutoModel
     from transformers.utils import logging
@@ -157,7 +156,7 @@ def load_model(pretrained: Pretrained, *, spare: tuple[str, ...] = ()) -> Any:
     try:
         model, info = AutoModel.from_pretrained(pretrained.folder, output_loading_info=True, **NO_CODE)
     except Exception as error:
-        # Broken files surface as anything from KeyError to SafetensorError, according to what is broken.
+        # Broken files raise any exception from KeyError to SafetensorError.
         raise InputError(
             f"{pretrained.folder}: cannot be loaded as an encoder ({type(error).__name__}: {_first_line(error)})"
         ) from None

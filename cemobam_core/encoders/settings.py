@@ -1,4 +1,4 @@
-"""Every choice in making features, and the signature that tells when they must be made again."""
+"""Settings of feature extraction, and the signature that shows when features must be made again."""
 
 from __future__ import annotations
 
@@ -15,34 +15,35 @@ from cemobam_core.errors import InputError
 
 Level = Literal["utterance", "sequence"]
 TextPool = Literal["cls", "pooler", "mean"]
-"""How token embeddings become one: the first, BERT's pooler over it (its dense layer and tanh), or their mean."""
+"""How token embeddings become one: the first token, BERT's pooler on it (a dense layer and tanh), or the mean."""
 Objective = Literal["supervised", "contrastive"]
 
 EXTRACTION_VERSION = 1
-"""Raised by a change that changes the features made from the same settings."""
+"""Version of the extraction. Increase it with every change that alters the features made from the same settings."""
 
 _DEFAULT_TUNED = 4
-"""Layers, of the twelve of wav2vec2-base and BERT-base."""
+"""Default number of tuned layers, of the twelve layers of wav2vec2-base and BERT-base."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureSettings:
-    """How features are made of a corpus.
+    """Settings of how features are made from a corpus.
 
     Attributes:
-        audio_encoder: a hub id or a folder.
-        text_encoder: likewise.
-        level: ``utterance``: one embedding each; ``sequence``: text tokens, and audio frames averaged down.
-        audio_steps: of a sequence, at most.
-        max_seconds: longer clips are cut into windows.
-        max_tokens: longer transcripts are cut.
-        text_pool: how the tokens of a transcript become one embedding.
-        tune_layers: the upper layers of either encoder that are tuned on the train split; None: 4, or all there are.
-        objective: what they are tuned for.
-        tune_epochs: at most.
-        tune_lr: the highest learning rate.
-        protocol: who goes into train, val and test.
-        split_seed: varies the protocols that draw lots.
+        audio_encoder: Hub id or folder of the audio encoder.
+        text_encoder: Hub id or folder of the text encoder.
+        level: ``utterance`` for one embedding per utterance; ``sequence`` for text tokens and averaged audio frames.
+        audio_steps: Largest number of audio steps in a sequence.
+        max_seconds: Longest audio window in seconds. Longer clips are cut into windows.
+        max_tokens: Largest number of tokens. Longer transcripts are cut.
+        text_pool: How the tokens of a transcript become one embedding.
+        tune_layers: Number of upper layers of each encoder to tune on the train split. ``None`` for 4, or all layers if
+            there are fewer.
+        objective: Objective of tuning.
+        tune_epochs: Largest number of epochs of tuning.
+        tune_lr: Highest learning rate of tuning.
+        protocol: Split protocol.
+        split_seed: Seed of the random split protocols.
     """
 
     audio_encoder: str = "facebook/wav2vec2-base-960h"
@@ -62,13 +63,14 @@ class FeatureSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Settings with the corpus and the encoders that they mean: all that decides what the features are.
+    """Settings together with their corpus and encoders: everything that determines the features.
 
     Attributes:
-        corpus: the utterances.
-        settings: how.
-        audio, text: the encoders at hand.
-        tuned: how many upper layers of each are tuned, audio first.
+        corpus: Corpus with its utterances.
+        settings: Settings of extraction.
+        audio: Audio encoder on disk.
+        text: Text encoder on disk.
+        tuned: Number of tuned upper layers of the audio and the text encoder.
     """
 
     corpus: RawCorpus
@@ -79,10 +81,10 @@ class Recipe:
 
     @classmethod
     def of(cls, corpus: RawCorpus, settings: FeatureSettings) -> Recipe:
-        """Find the encoders.
+        """Find the encoders of the settings.
 
         Raises:
-            InputError: an encoder that is not to be had; more layers to tune than it has.
+            InputError: An encoder is not available, or has fewer layers than are to be tuned.
         """
         audio = find_pretrained(settings.audio_encoder, "--audio-encoder")
         text = find_pretrained(settings.text_encoder, "--text-encoder")
@@ -96,7 +98,7 @@ class Recipe:
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """All of it as plain values; what has no effect is left out."""
+        """The recipe as plain values, without settings that have no effect."""
         facts = {
             "version": EXTRACTION_VERSION,
             "corpus_fingerprint": self.corpus.fingerprint(),
@@ -110,7 +112,7 @@ class Recipe:
         if isinstance(positions, int):
             facts["max_tokens"] = min(self.settings.max_tokens, positions)
         for name in ("audio_encoder", "text_encoder"):
-            del facts[name]  # the revision says which; a folder may be moved
+            del facts[name]  # the revision identifies the encoder, even if its folder is moved
         idle = ["text_pool"] if self.settings.level == "sequence" and not self.tuned[1] else []
         idle += ["audio_steps"] if self.settings.level == "utterance" else []
         idle += [] if any(self.tuned) else ["objective", "tune_epochs", "tune_lr"]
@@ -119,9 +121,9 @@ class Recipe:
 
     @property
     def signature(self) -> str:
-        """16 hexadecimal digits that stand for :attr:`facts`: the same ones, the same features but for rounding.
+        """16 hexadecimal digits that identify ``facts``. Equal signatures mean equal features up to rounding.
 
-        The last bits are also the device's and the libraries'; ``features.json`` names both.
+        The last bits of the features also depend on the device and the libraries. ``features.json`` names both.
         """
         return hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()[:16]
 

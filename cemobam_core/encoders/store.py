@@ -1,4 +1,4 @@
-"""Features on disk: parts while they are being made, files by split when they are whole."""
+"""Features on disk: parts during the extraction, and one file per split at the end."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from cemobam_core.files import written_atomically
 
 
 class Parts:
-    """What one encoder has made so far of the utterances of a corpus: a folder of small files, each written whole.
+    """The embeddings of one encoder so far: a folder of small files, each of which is written atomically.
 
-    So an extraction that is stopped goes on where it was, and no more of it is held in memory than a part. Which
-    utterances are a part together does not depend on where it was stopped, so neither do the embeddings' last bits.
+    An interrupted extraction can be resumed, and at most one part is held in memory. The division into parts does not
+    depend on interruptions, so the last bits of the embeddings do not depend on them either.
 
     Args:
-        folder: made when the first part is added.
+        folder: Folder of the parts. It is created with the first part.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._steps: dict[Path, dict[str, int]] = {}
         self.bad: dict[str, str] = {}
-        """Why there is no embedding of an utterance that was tried, by utterance id."""
+        """The reason why an utterance has no embedding, by utterance id."""
 
     @property
     def steps(self) -> dict[str, int]:
-        """How many steps the embedding of each utterance has, by utterance id."""
+        """The number of steps of each utterance's embedding, by utterance id."""
         return {key: steps for part in self._steps.values() for key, steps in part.items()}
 
     def find(self, number: int, ids: Sequence[str]) -> bool:
-        """Whether a part is there, whole, and of these utterances; if so it counts from now on."""
+        """Return whether a part exists, is complete and has these utterances. If so, add it to the result."""
         path = self._path(number)
         try:
             with safe_open(path, framework="pt") as file:
@@ -55,12 +55,12 @@ class Parts:
         return True
 
     def add(self, number: int, embeddings: Mapping[str, Tensor], bad: Mapping[str, str]) -> None:
-        """Keep a part.
+        """Write a part.
 
         Args:
-            number: of the part.
-            embeddings: (T, E) each, by utterance id.
-            bad: why there is none, by utterance id.
+            number: Number of the part.
+            embeddings: Embeddings (T, E) by utterance id.
+            bad: Reasons why an utterance has no embedding, by utterance id.
         """
         path = self._path(number)
         steps = {key: len(rows) for key, rows in embeddings.items()}
@@ -72,7 +72,7 @@ class Parts:
         self.bad |= bad
 
     def embeddings(self) -> Iterator[tuple[str, Tensor]]:
-        """All of them, by utterance id, a part at a time in memory."""
+        """Yield all embeddings with their utterance ids, with one part at a time in memory."""
         for path, steps in self._steps.items():
             if steps:
                 yield from zip(steps, torch.split(load_file(path)["rows"], list(steps.values())), strict=True)
@@ -83,14 +83,17 @@ class Parts:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitRows:
-    """The utterances of one split, in order, and what is known of them.
+    """The utterances of one split, in order, with their metadata.
 
     Attributes:
-        path: the file to write.
-        ids: of the utterances.
-        labels: indices into ``class_names``.
-        speakers, sessions: where all are known.
-        seconds: how long the clips are.
+        path: File to write.
+        ids: Ids of the utterances.
+        labels: Labels, as indices into ``class_names``.
+        class_names: Names of the classes.
+        speakers: Speakers, if all are known.
+        sessions: Sessions, if all are known.
+        seconds: Durations of the clips in seconds.
+        provenance: Description of how the features were made.
     """
 
     path: Path
@@ -104,18 +107,18 @@ class SplitRows:
 
 
 def write_splits(splits: Sequence[SplitRows], parts: Mapping[str, Parts], *, sequences: bool, scratch: Path) -> None:
-    """Gather the parts of both modalities into one feature file per split.
+    """Write the parts of both modalities to one feature file per split.
 
-    Embeddings are laid into files mapped into memory, so that memory does not grow with the corpus.
+    Embeddings are collected in memory-mapped files, so the use of memory does not grow with the corpus.
 
     Args:
-        splits: what to write.
-        parts: by modality; every utterance of the splits is in both.
-        sequences: whether embeddings are (N, T, E) with masks, or (N, E).
-        scratch: a folder for temporary files, as large as the feature files.
+        splits: Splits to write.
+        parts: Parts by modality. Both must contain every utterance of the splits.
+        sequences: Whether embeddings are (N, T, E) with masks. If not, they are (N, E).
+        scratch: Folder for temporary files, which are as large as the feature files.
 
     Raises:
-        OSError: no room.
+        OSError: The disk is full.
     """
     scratch.mkdir(parents=True, exist_ok=True)
     tensors: list[dict[str, Tensor]] = [{} for _ in splits]
@@ -159,10 +162,10 @@ def write_splits(splits: Sequence[SplitRows], parts: Mapping[str, Parts], *, seq
 
 
 def _mapped(path: Path, *shape: int) -> Tensor:
-    """Return a float32 tensor of zeros that lives in a file."""
+    """Return a float32 tensor of zeros that is stored in a file."""
     numbers = torch.Size(shape).numel()
     with path.open("wb") as file:
-        # A full disk is an error here; met through the mapping, it would kill the process.
+        # Reserve the space here: a full disk is an error now, but would kill the process through the mapping.
         if hasattr(os, "posix_fallocate"):
             os.posix_fallocate(file.fileno(), 0, 4 * numbers)
         else:
@@ -175,4 +178,4 @@ def write_json(path: Path, value: Any) -> None:
     """Write a JSON file that people can read."""
     with written_atomically(path) as temporary:
         text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # a file's name may be no UTF-8
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # a file name may not be valid UTF-8

@@ -1,4 +1,4 @@
-"""The text side: transcripts to tokens, and BERT (Devlin et al., 2019) to their embeddings."""
+"""Text: from transcripts to tokens, and from tokens to embeddings with BERT (Devlin et al., 2019)."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from cemobam_core.errors import InputError
 from cemobam_core.operators.pooling import masked_mean
 
 _BATCH = 64
-"""Texts at once."""
+"""Number of texts per batch."""
 
 _VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 
 
 class TextEncoder(nn.Module):
-    """A pretrained BERT, or another encoder with a tokenizer that frames a text as [CLS] … [SEP].
+    """A pretrained BERT, or another encoder whose tokenizer frames a text as [CLS] … [SEP].
 
     Args:
-        pretrained: what to load.
-        pool: how token embeddings become one.
-        max_tokens: longer texts are cut to this, or to what the encoder takes at most, [CLS] and [SEP] kept. Shorter
-            ones are padded and masked, so that a text gives the same embedding whatever the length it is padded to.
+        pretrained: Encoder to load.
+        pool: How token embeddings become one.
+        max_tokens: Largest number of tokens. Longer texts are cut to this number, or to the encoder's own limit, and
+            keep [CLS] and [SEP]. Shorter texts are padded and masked, so padding does not change their embeddings.
 
     Raises:
-        InputError: files that cannot be loaded, no tokenizer, no pooler where it is asked for.
+        InputError: Files cannot be loaded, there is no tokenizer, or ``pooler`` is chosen and there is no pooler.
     """
 
     def __init__(self, pretrained: Pretrained, *, pool: TextPool, max_tokens: int) -> None:
@@ -59,29 +59,29 @@ class TextEncoder(nn.Module):
 
     @property
     def layers(self) -> nn.ModuleList:
-        """The transformer layers, the lowest first."""
+        """The transformer layers, from the lowest to the highest."""
         layers: nn.ModuleList = self.model.encoder.layer
         return layers
 
     @property
     def on_top(self) -> list[nn.Module]:
-        """What comes after the last layer and is tuned with it: the pooler, where it is used."""
+        """The modules after the last layer, which are tuned with it: the pooler, if it is used."""
         return [self.model.pooler] if self.pooling == "pooler" else []
 
     @staticmethod
     def read(text: str) -> str:
-        """Return the text itself: there is nothing to read from disk."""
+        """Return the text itself, because nothing is read from disk."""
         return text
 
     def forward(self, texts: Sequence[str]) -> tuple[Float[Tensor, "B T E"], Bool[Tensor, "B T"]]:
-        """Embeddings of the tokens of some texts, padded to the longest of them; and which are valid."""
+        """Return the token embeddings of texts, padded to the longest one, and a mask of the valid ones."""
         tokens = self.tokenizer(
             list(texts), padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
         ).to(next(self.parameters()).device)
         return self.model(**tokens).last_hidden_state, tokens["attention_mask"].bool()
 
     def pool(self, hidden: Float[Tensor, "B T E"], mask: Bool[Tensor, "B T"]) -> Float[Tensor, "B E"]:
-        """One embedding per text, as ``pool`` says."""
+        """Return one embedding per text, pooled as the constructor's ``pool`` says."""
         if self.pooling == "mean":
             return masked_mean(hidden, mask)
         if self.pooling == "pooler":
@@ -91,7 +91,7 @@ class TextEncoder(nn.Module):
 
     @torch.no_grad()
     def embed(self, texts: Sequence[str], *, sequence: bool) -> list[Float[Tensor, "_ E"]]:
-        """Embeddings of texts, on the CPU: pooled (T = 1), or of every token, [CLS] and [SEP] included."""
+        """Return embeddings of texts on the CPU: pooled (T = 1), or of every token, including [CLS] and [SEP]."""
         embeddings: list[Tensor] = []
         for start in range(0, len(texts), _BATCH):
             hidden, mask = self(texts[start : start + _BATCH])
@@ -111,7 +111,7 @@ def _tokenizer(pretrained: Pretrained) -> Any:
     from transformers import AutoTokenizer
 
     if not any(found for pattern in _VOCABULARIES for found in pretrained.folder.glob(pattern)):
-        # transformers would make one that knows no word.
+        # Without vocabulary, transformers would create a tokenizer that knows no words.
         raise InputError(
             f"--text-encoder {pretrained.name}: no tokenizer in {pretrained.folder}; "
             "bring tokenizer.json or vocab.txt along"
@@ -119,7 +119,7 @@ def _tokenizer(pretrained: Pretrained) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(pretrained.folder, **NO_CODE)
         framed = tokenizer("a")["input_ids"]
-    except Exception as error:  # broken files surface as anything
+    except Exception as error:  # broken files can raise any exception
         raise InputError(
             f"--text-encoder {pretrained.name}: its tokenizer cannot be loaded from {pretrained.folder} "
             f"({type(error).__name__}); bring tokenizer.json or vocab.txt as it was published"

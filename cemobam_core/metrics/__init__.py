@@ -1,4 +1,4 @@
-"""Metrics of a labelling, one a file: a file here is found by its name, and shown in every table and figure."""
+"""Metrics, one per file. The tool finds every file in this folder and shows its metric in all tables and figures."""
 
 from __future__ import annotations
 
@@ -17,4 +17,4 @@ def _found() -> dict[str, Metric]:
 
 
 METRICS: dict[str, Metric] = _found()
-"""By the name that columns have, ``test_wa``, in the order in which they are shown."""
+"""All metrics by name (as in the column ``test_wa``), in display order."""

@@ -1,4 +1,4 @@
-"""Macro F1: the mean of each class's F1, as the authors' released code and EmoBox report it."""
+"""Macro F1: the mean F1 over classes, as the authors' released code and EmoBox report it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def macro_f1(counts: Counts) -> Tensor:
-    """Return the mean F1 over classes that have an utterance or are chosen, as scikit-learn does."""
+    """Return the mean F1 over the classes that occur as a label or as a prediction, as scikit-learn does."""
     present = counts.support + counts.chosen > 0
     return counts.f1[present].mean()
 

@@ -1,4 +1,4 @@
-"""What a metric is. It does not import torch: names and labels are needed where nothing is computed."""
+"""The interface of a metric. This module does not import torch, because tables need only names and labels."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Counts:
-    """What a confusion matrix says of each of C classes, in float64.
+    """Counts of utterances per class, taken from a confusion matrix of C classes, in float64.
 
     Attributes:
-        right: (C,), utterances of the class that were taken for it.
+        right: (C,), utterances of the class that are predicted correctly.
         support: (C,), utterances of the class.
-        chosen: (C,), utterances that were taken for it.
+        chosen: (C,), utterances that are predicted as the class.
     """
 
     right: Tensor
@@ -26,25 +26,25 @@ class Counts:
 
     @classmethod
     def of(cls, confusion: Tensor) -> Counts:
-        """Return the counts of a (C, C) matrix: row the label, column the prediction."""
+        """Return the counts of a (C, C) matrix. The row is the label, the column is the prediction."""
         matrix = confusion.double()
         return cls(right=matrix.diagonal(), support=matrix.sum(dim=1), chosen=matrix.sum(dim=0))
 
     @property
     def f1(self) -> Tensor:
-        """(C,), the F1 of each class: 2 TP / (2 TP + FP + FN), 0 where the class is neither there nor chosen."""
+        """The F1 of each class, (C,): 2 TP / (2 TP + FP + FN), or 0 if the class is neither a label nor predicted."""
         return 2 * self.right / (self.support + self.chosen).clamp(min=1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A share of 0 to 1 that says how well utterances are labelled; more is better.
+    """A measure of labelling quality between 0 and 1. Higher is better.
 
     Attributes:
-        label: as tables and figures show it.
-        about: what it is, in words.
-        place: where it stands among the others, from the left.
-        of: computes it.
+        label: Name in tables and figures.
+        about: Short description.
+        place: Position among the metrics, from the left.
+        of: Function that computes the metric from counts.
     """
 
     label: str

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def unweighted_accuracy(counts: Counts) -> Tensor:
-    """Return the mean over classes of each class's recall; classes without an utterance do not count."""
+    """Return the mean recall over the classes that have an utterance."""
     present = counts.support > 0
     return (counts.right[present] / counts.support[present]).mean()
 

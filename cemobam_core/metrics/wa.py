@@ -1,4 +1,4 @@
-"""Weighted accuracy: plain accuracy, in which each class weighs as many utterances as it has."""
+"""Weighted accuracy: plain accuracy, in which each class is weighted by its number of utterances."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def weighted_accuracy(counts: Counts) -> Tensor:
-    """Return the share of utterances that are right."""
+    """Return the share of utterances that are labelled correctly."""
     return counts.right.sum() / counts.support.sum()
 
 

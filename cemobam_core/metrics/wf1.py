@@ -1,4 +1,4 @@
-"""Weighted F1: the mean of each class's F1, weighted by the class's number of utterances."""
+"""Weighted F1: the mean F1 over classes, weighted by the number of utterances of each class."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def weighted_f1(counts: Counts) -> Tensor:
-    """Return F1 weighted by support."""
+    """Return the mean F1 over classes, weighted by support."""
     return (counts.f1 * counts.support).sum() / counts.support.sum()
 
 

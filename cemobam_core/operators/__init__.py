@@ -1,1 +1,1 @@
-"""The model's operators, one a file, each with its formula; an operator is fast by itself."""
+"""The operators of the models, one per file, each with its formula and its own optimisations."""

@@ -1,7 +1,7 @@
-"""Products of one model, or of R models at once: then weights have a trial axis in front, (R, ...).
+"""Products for one model or for R models at once. Weights of R models have a trial axis in front, (R, ...).
 
-Operators call these where they use a weight by itself. The modules that they call are exchanged by
-:class:`cemobam_core.training.stacks.Stack`.
+Operators call these functions for weights that they use directly. Modules inside operators are replaced by the class
+``Stack`` of ``cemobam_core.training.stacks``.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 Generators = Sequence[torch.Generator]
-"""One for each trial, from which its random numbers come."""
+"""One random generator per trial."""
 
 
 def linear(x: Float[Tensor, "*r_n e"], weight: Float[Tensor, "*r out e"], bias: Tensor | None) -> Tensor:
     """Return x Wᵀ + b.
 
     Args:
-        x: (..., E); of R models (R, ..., E), or (N, E) that all of them share.
-        weight: (out, E); of R models (R, out, E).
-        bias: (out,); of R models (R, 1, out).
+        x: (..., E). For R models, (R, ..., E), or (N, E) if all models share it.
+        weight: (out, E). For R models, (R, out, E).
+        bias: (out,). For R models, (R, 1, out).
     """
     if weight.ndim == 2:
         return torch.nn.functional.linear(x, weight, bias)
@@ -35,19 +35,19 @@ def linear(x: Float[Tensor, "*r_n e"], weight: Float[Tensor, "*r out e"], bias: 
 
 
 def for_each(x: Float[Tensor, "*shape"], weight: Tensor) -> Float[Tensor, "*r shape"]:
-    """Return what all models share with their axis in front, (R, ...), if ``weight`` is of R models; else as it is.
+    """Add a trial axis to shared inputs, (R, ...), if ``weight`` belongs to R models. Otherwise return ``x``.
 
-    A layer that draws random numbers needs it before the first layer that has weights: each model draws its own.
+    Call it before a layer that draws random numbers if no layer with weights precedes it: each model must draw its own.
 
     Args:
-        x: inputs.
-        weight: the matrix of a layer that will see them, (out, E); of R models (R, out, E).
+        x: Inputs that all models share.
+        weight: Weight of a layer that will receive the inputs: (out, E), or (R, out, E) for R models.
     """
     return x.expand(len(weight), *x.shape) if weight.ndim == 3 else x
 
 
 def convolve(x: Float[Tensor, "*r n planes l"], weight: Float[Tensor, "*r 1 planes k"]) -> Float[Tensor, "*r n 1 l"]:
-    """Return the convolution along the last axis, padded with zeros so that it keeps its length."""
+    """Return the convolution along the last axis. Padding with zeros keeps the length."""
     padding = weight.shape[-1] // 2
     if weight.ndim == 3:
         return torch.conv1d(x, weight, padding=padding)
@@ -57,12 +57,12 @@ def convolve(x: Float[Tensor, "*r n planes l"], weight: Float[Tensor, "*r 1 plan
 
 
 def drop(x: Float[Tensor, "*shape"], p: float, generators: Generators | None = None) -> Float[Tensor, "*shape"]:
-    """Return ``x`` after dropout with probability ``p``; of R models each trial's from its own generator."""
+    """Apply dropout with probability ``p``. For R models, each trial draws from its own generator."""
     if generators is None:
         return torch.nn.functional.dropout(x, p)
     if not p:
         return x
     kept = torch.empty_like(x, memory_format=torch.contiguous_format)
-    for mine, generator in zip(kept, generators, strict=True):
-        mine.bernoulli_(1 - p, generator=generator)
+    for own, generator in zip(kept, generators, strict=True):
+        own.bernoulli_(1 - p, generator=generator)
     return x * kept.div_(1 - p)

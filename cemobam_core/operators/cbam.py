@@ -1,4 +1,4 @@
-"""1D-CBAM: channel, then spatial attention (Eqs. 3, 4; after Woo et al., 2018, "CBAM", for one dimension)."""
+"""1D-CBAM: channel attention, then spatial attention (Eqs. 3, 4; Woo et al., 2018, "CBAM", in one dimension)."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ SpatialAxis = Literal["time", "channels"]
 
 
 class ChannelAttention(nn.Module):
-    r"""A gate for each channel from its average and its maximum over time (Eq. 3).
+    r"""A gate per channel, computed from its average and its maximum over time (Eq. 3).
 
     .. math:: M_c(F) = \sigma(\mathrm{MLP}(\mathrm{AvgPool}(F)) + \mathrm{MLP}(\mathrm{MaxPool}(F)))
 
     Args:
         channels: d.
-        reduction: the shared MLP's hidden layer has ``channels // reduction`` units, at least one.
-        gate: ``sigmoid_of_sum`` is Eq. 3; ``sum_of_sigmoids`` takes each pooling's sigmoid, then adds.
+        reduction: The hidden layer of the shared MLP has ``channels // reduction`` units, but at least one.
+        gate: ``sigmoid_of_sum`` is Eq. 3. ``sum_of_sigmoids`` adds the sigmoids of both poolings.
 
     Shapes:
-        x (N, T, d), mask (N, T) → gate (N, 1, d), between 0 and 1 (and 2 for the sum of sigmoids)
+        x (N, T, d), mask (N, T) → gate (N, 1, d), between 0 and 1 (and 2 for the sum of sigmoids).
     """
 
     def __init__(self, *, channels: int, reduction: int, gate: ChannelGate = "sigmoid_of_sum") -> None:
@@ -40,7 +40,7 @@ class ChannelAttention(nn.Module):
         )
 
     def forward(self, x: Float[Tensor, "*r n t d"], mask: Bool[Tensor, "n t"]) -> Float[Tensor, "*r n 1 d"]:
-        """Return the gate; over a single step average and maximum are that step, and the MLP is evaluated once."""
+        """Return the gate. For T = 1, average and maximum equal the step, so the MLP is evaluated only once."""
         if mask.shape[1] == 1:
             pooled = self.mlp(x)  # (N, 1, d)
             gate = torch.sigmoid(2 * pooled) if self.gate == "sigmoid_of_sum" else 2 * torch.sigmoid(pooled)
@@ -52,19 +52,19 @@ class ChannelAttention(nn.Module):
 
 
 class SpatialAttention(nn.Module):
-    r"""A gate for each step from its average and its maximum over the channels (Eq. 4).
+    r"""A gate per step, computed from its average and its maximum over the channels (Eq. 4).
 
     .. math:: M_s(F) = \sigma(\mathrm{Conv1d}_k([\mathrm{AvgPool}(F); \mathrm{MaxPool}(F)]))
 
-    Along the channels the same is done with the axes exchanged: a gate for each channel from its average and maximum
-    over time.
+    With ``axis="channels"`` the axes are exchanged: there is a gate per channel, computed from its average and its
+    maximum over time.
 
     Args:
-        kernel: k, odd; the convolution is padded with zeros.
-        axis: ``time``, which is Eq. 4, or ``channels``.
+        kernel: k, an odd number. The convolution is padded with zeros.
+        axis: ``time`` is Eq. 4. The other choice is ``channels``.
 
     Shapes:
-        x (N, T, d), mask (N, T) → gate (N, T, 1), along the channels (N, 1, d), between 0 and 1
+        x (N, T, d), mask (N, T) → gate (N, T, 1), or (N, 1, d) for ``channels``, between 0 and 1.
     """
 
     def __init__(self, *, kernel: int, axis: SpatialAxis = "time") -> None:
@@ -81,13 +81,13 @@ class SpatialAttention(nn.Module):
             along_channels: Tensor = torch.sigmoid(self.conv(planes))  # (N, 1, d)
             return along_channels
         planes = torch.stack([x.mean(dim=-1), x.amax(dim=-1)], dim=-2)  # (N, 2, T)
-        # Padded steps are zeros, as the convolution's own padding is: a longer padding changes nothing.
+        # Padded steps become zeros, like the padding of the convolution, so longer padding changes nothing.
         planes = planes * mask.unsqueeze(-2)
         gate: Tensor = torch.sigmoid(self.conv(planes))  # (N, 1, T)
         return gate.transpose(-1, -2)
 
     def _over_one_step(self, x: Float[Tensor, "*r n 1 d"]) -> Float[Tensor, "*r n 1 d_or_1"]:
-        """Return what the convolution gives where T = 1: both poolings are the step, or its middle tap is all."""
+        """Compute the convolution for T = 1: both poolings equal the step, or only the middle tap counts."""
         kernel = self.conv.weight  # (1, 2, k)
         if self.axis == "channels":
             return convolve(x, kernel.sum(dim=-2, keepdim=True))
@@ -98,17 +98,17 @@ class SpatialAttention(nn.Module):
 
 
 class CBAM1d(nn.Module):
-    r"""Channel attention, then spatial attention: F' = M_c(F) ⊗ F, F'' = M_s(F') ⊗ F'.
+    r"""Channel attention followed by spatial attention: F' = M_c(F) ⊗ F, F'' = M_s(F') ⊗ F'.
 
     Args:
         channels: d.
-        reduction: see :class:`ChannelAttention`.
-        kernel: see :class:`SpatialAttention`.
-        gate: see :class:`ChannelAttention`.
-        axis: see :class:`SpatialAttention`.
+        reduction: See ``ChannelAttention``.
+        kernel: See ``SpatialAttention``.
+        gate: See ``ChannelAttention``.
+        axis: See ``SpatialAttention``.
 
     Shapes:
-        x (N, T, d), mask (N, T) → (N, T, d)
+        x (N, T, d), mask (N, T) → (N, T, d).
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The cross-modal transformer: one modality asks, the other answers (Tsai et al., 2019, in the paper's form)."""
+"""Cross-modal attention: one modality is the query, the other is key and value (Tsai et al., 2019, as in the paper)."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ def ask(
 ) -> Float[Tensor, "*r n tq_or_1 d"]:
     r"""Return :math:`\mathrm{MultiHead}(Q = \mathrm{query}, K = V = \mathrm{key})` over the valid steps of the key.
 
-    Over a single key the softmax is 1, whatever is asked: the answer is that key's value, and neither the query's nor
-    the key's projection is computed. Their weights then have a gradient of zero, as they would have anyway. Without
-    dropout all queries have that one answer, and it is given once.
+    With a single key the softmax is 1 for every query. The output is then the value of that key, and the projections of
+    query and key are not computed. Their weights get a gradient of zero, which is also the exact result. Without
+    dropout the output is the same for all queries and is returned once, with T_q = 1.
 
     Args:
-        attention: a :class:`torch.nn.MultiheadAttention` with ``batch_first``, or a stack of them.
-        query: one modality.
-        key: the other.
-        key_mask: true where a step of it is valid.
+        attention: A ``torch.nn.MultiheadAttention`` with ``batch_first``, or a stack of them.
+        query: (N, T_q, d), one modality.
+        key: (N, T_k, d), the other modality.
+        key_mask: (N, T_k), true for valid steps of the key.
     """
     if key.shape[-2] == 1:
         return _value(attention, key, query.shape[-2])
@@ -34,13 +34,13 @@ def ask(
     return answer
 
 
-def _value(attention: Any, key: Float[Tensor, "*r n 1 d"], asked: int) -> Float[Tensor, "*r n tq_or_1 d"]:
-    """Return what attention over a single key answers to so many queries."""
+def _value(attention: Any, key: Float[Tensor, "*r n 1 d"], queries: int) -> Float[Tensor, "*r n tq_or_1 d"]:
+    """Return the output of attention over a single key, for a number of queries."""
     d = key.shape[-1]
     w_value, b_value = attention.in_proj_weight[..., 2 * d :, :], attention.in_proj_bias[..., 2 * d :]
     value = linear(key, w_value, b_value)  # (N, 1, d)
     if attention.dropout and attention.training:
-        weight = value.new_ones(*value.shape[:-2], attention.num_heads, asked, 1)
+        weight = value.new_ones(*value.shape[:-2], attention.num_heads, queries, 1)
         weight = drop(weight, attention.dropout, getattr(attention, "generators", None))
         value = value.unflatten(-1, (attention.num_heads, -1)).transpose(-2, -3)  # (N, H, 1, d / H)
         value = (weight * value).transpose(-2, -3).flatten(-2)  # (N, T_q, d)
@@ -49,18 +49,18 @@ def _value(attention: Any, key: Float[Tensor, "*r n 1 d"], asked: int) -> Float[
 
 
 class CrossModalAttention(nn.Module):
-    r"""Multi-head attention from one modality to the other, residual to the query, LayerNorm.
+    r"""Multi-head attention from one modality to the other, with a residual to the query and LayerNorm.
 
     .. math:: F_{A \to T} = \mathrm{LayerNorm}(F_A + \mathrm{MultiHead}(Q = F_A, K = F_T, V = F_T))
 
     Args:
         dim: d, a multiple of ``heads``.
-        heads: attention heads.
-        dropout: probability of dropout on the attention weights.
-        linear_and_dropout: whether a Linear stands between the attention and the residual, and dropout after LayerNorm.
+        heads: Number of attention heads.
+        dropout: Dropout probability of the attention weights.
+        linear_and_dropout: Whether to add a Linear between attention and residual, and dropout after LayerNorm.
 
     Shapes:
-        query (N, T_q, d), key (N, T_k, d), key_mask (N, T_k) → (N, T_q, d)
+        query (N, T_q, d), key (N, T_k, d), key_mask (N, T_k) → (N, T_q, d).
     """
 
     def __init__(self, *, dim: int, heads: int, dropout: float, linear_and_dropout: bool = False) -> None:
@@ -76,7 +76,7 @@ class CrossModalAttention(nn.Module):
         key: Float[Tensor, "*r n tk d"],
         key_mask: Bool[Tensor, "n tk"],
     ) -> Float[Tensor, "*r n tq d"]:
-        """Return the query, informed by the valid steps of the key."""
+        """Return the query after attention to the valid steps of the key."""
         answer = ask(self.attention, query, key, key_mask)
-        informed: Tensor = self.dropout(self.norm(query + self.linear(answer)))
-        return informed
+        output: Tensor = self.dropout(self.norm(query + self.linear(answer)))
+        return output

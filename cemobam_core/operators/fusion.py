@@ -1,4 +1,4 @@
-"""The fusion of streams over time into one vector."""
+"""Fusion of the steps of several streams into one vector."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ FUSIONS: tuple[Fusion, ...] = get_args(Fusion)
 
 
 def fuse(streams: Float[Tensor, "*r n t d"], mask: Bool[Tensor, "n t"], fusion: Fusion) -> Float[Tensor, "*r n d"]:
-    """Return one vector from the streams laid end to end in time.
+    """Fuse streams, concatenated along time, into one vector per utterance.
 
-    ``cls`` takes the first step; ``min``, ``max`` and ``mean`` work element-wise over the valid steps.
+    ``cls`` takes the first step. ``min``, ``max`` and ``mean`` are element-wise over the valid steps.
     """
     if fusion == "cls":
         return streams[..., 0, :]

@@ -1,4 +1,4 @@
-"""The gated multimodal unit: a gate says, number by number, how much of each modality is taken."""
+"""The gated multimodal unit: a gate weighs the two modalities, number by number."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from torch import Tensor, nn
 
 
 class GatedMultimodalUnit(nn.Module):
-    r"""Fuse two vectors of an utterance with a gate (Arevalo et al., 2017, "Gated Multimodal Units").
+    r"""Fusion of two vectors of an utterance with a gate (Arevalo et al., 2017, "Gated Multimodal Units").
 
     .. math:: h = z \odot \tanh(W_A x_A + b_A) + (1 - z) \odot \tanh(W_T x_T + b_T), \quad
               z = \sigma(W_z [x_T \| x_A] + b_z)
 
     Args:
-        dim: d, the size of each vector and of the fused one.
+        dim: d, the size of each input vector and of the fused vector.
 
     Shapes:
-        audio (N, d), text (N, d) → (N, d)
+        audio (N, d), text (N, d) → (N, d).
     """
 
     def __init__(self, dim: int) -> None:

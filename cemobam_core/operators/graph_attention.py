@@ -13,24 +13,24 @@ from cemobam_core.operators.sparse_attention import adjacency_of, attend
 
 
 class GraphAttention(nn.Module):
-    r"""One graph attention layer: torch-geometric's ``GATConv`` over a graph that brings its own self-loops (Eq. 2).
+    r"""One graph attention layer: torch-geometric's ``GATConv`` over a graph with its own self-loops (Eq. 2).
 
-    In each head, node i gathers from its neighbours j (itself among them)
+    In each head, node i gathers from its neighbours j, including itself:
 
     .. math:: h_i' = \sum_j \alpha_{ij} W h_j, \quad
               \alpha_{ij} = \mathrm{softmax}_j \, \mathrm{LeakyReLU}_{0.2}(a^T [W h_i \| W h_j])
 
-    It is computed as products with a sparse matrix (:mod:`.sparse_attention`). For the same seed the weights are those
-    of ``GATConv``, under the same names.
+    The layer computes products with a sparse matrix (see ``sparse_attention``). For the same seed, its weights have the
+    same values and names as those of ``GATConv``.
 
     Args:
-        in_dim: size of a node's features.
-        dim: size of one head's output.
-        heads: attention heads.
-        concat: whether heads are concatenated; else they are averaged.
+        in_dim: Size of a node's features.
+        dim: Size of the output of one head.
+        heads: Number of attention heads.
+        concat: Whether to concatenate the heads. If false, they are averaged.
 
     Shapes:
-        nodes (N, in_dim), edge_index (2, E) → (N, heads · dim), or (N, dim) averaged
+        nodes (N, in_dim), edge_index (2, E) → (N, heads · dim), or (N, dim) if averaged.
     """
 
     negative_slope = 0.2
@@ -41,7 +41,7 @@ class GraphAttention(nn.Module):
         self.att_src = nn.Parameter(torch.empty(1, heads, dim))
         self.att_dst = nn.Parameter(torch.empty(1, heads, dim))
         self.bias = nn.Parameter(torch.zeros(heads * dim if concat else dim))
-        # GATConv draws its projection twice and keeps the second; the first is drawn here by nn.Linear.
+        # GATConv draws its projection twice and keeps the second draw. Here nn.Linear makes the first draw.
         self.lin = nn.Linear(in_dim, heads * dim, bias=False)
         for weight in (self.lin.weight, self.att_src, self.att_dst):
             bound = math.sqrt(6.0 / (weight.shape[-2] + weight.shape[-1]))  # Glorot and Bengio, 2010
@@ -52,7 +52,7 @@ class GraphAttention(nn.Module):
     ) -> Float[Tensor, "*r n width"]:
         """Return the nodes after the layer."""
         h = self.lin(nodes).unflatten(-1, (self.heads, -1))  # (N, heads, dim)
-        rows = h.flatten(0, -3)  # of several trials, one graph's nodes after another's
+        rows = h.flatten(0, -3)  # nodes of several trials follow each other, graph by graph
         adjacency = adjacency_of(edge_index, len(rows), self.heads)
         gathered = attend(rows, self.att_src, self.att_dst, adjacency, self.negative_slope).view(h.shape)
         heads: Tensor = gathered.flatten(-2) if self.concat else gathered.mean(dim=-2)
@@ -60,23 +60,23 @@ class GraphAttention(nn.Module):
 
 
 class CHGAT(nn.Module):
-    """A stack of graph attention layers.
+    """Several graph attention layers in sequence.
 
-    Hidden layers concatenate their heads and are followed by batch norm, LeakyReLU and dropout. The middle layers, that
-    is the hidden ones but the first, then add the residual. The last layer averages its heads and nothing follows it.
+    Hidden layers concatenate their heads and are followed by batch norm, LeakyReLU and dropout. Then every hidden layer
+    except the first adds its residual. The last layer averages its heads, and nothing follows it.
 
     Args:
-        in_dim: size of a node's features, 2d for [text ‖ audio] (Eq. 1).
-        hidden_dim: d, the size of one head's output.
-        heads: attention heads.
-        layers: layers in all, the last one included.
-        dropout: probability of dropout after the hidden layers.
-        last_heads: heads of the last layer, which it averages; None: as many as the others.
-        shared_norm: whether the hidden layers share one batch norm instead of having one each.
-        first_dropout: whether dropout follows the first hidden layer too.
+        in_dim: Size of a node's features: 2d for [text ‖ audio] (Eq. 1).
+        hidden_dim: d, the size of the output of one head.
+        heads: Number of attention heads.
+        layers: Number of layers, including the last one.
+        dropout: Dropout probability after the hidden layers.
+        last_heads: Number of heads of the last layer. ``None`` for the same number as in the other layers.
+        shared_norm: Whether all hidden layers share one batch norm. If false, each has its own.
+        first_dropout: Whether dropout also follows the first hidden layer.
 
     Shapes:
-        nodes (N, in_dim), edge_index (2, E) → (N, hidden_dim)
+        nodes (N, in_dim), edge_index (2, E) → (N, hidden_dim).
     """
 
     def __init__(

@@ -1,7 +1,8 @@
-"""The sparse products of graph attention on a GPU, in Triton: a program a row, no atomics, so always the same sums.
+"""Triton kernels for the sparse products of graph attention on a GPU.
 
-On the CPU the same products are torch's (:mod:`cemobam_core.operators.sparse_attention`). With ``TRITON_INTERPRET=1``
-Triton runs these on the CPU too, slowly: that is how the tests see them.
+One program computes one row, without atomic operations, so results are reproducible. On the CPU the same products are
+computed by torch (see ``sparse_attention``). With ``TRITON_INTERPRET=1`` Triton also runs these kernels on the CPU,
+slowly. The tests use that.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import triton.language as tl
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-_WIDEST = 1024
-"""Numbers of a row that one program holds at once."""
+_MAX_WIDTH = 1024
+"""Largest number of elements of a row that one program holds at once."""
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -50,7 +51,7 @@ def product(
     values: Float[Tensor, " e"],
     x: Float[Tensor, "m d"],
 ) -> Float[Tensor, "m d"]:
-    """Return the sparse matrix (CSR) times ``x``."""
+    """Return the product of a sparse matrix (CSR) and ``x``."""
     m, d = x.shape
     width = _width(d)
     out = torch.empty_like(x)
@@ -64,7 +65,7 @@ def sampled_product(
     a: Float[Tensor, "m d"],
     b: Float[Tensor, "m d"],
 ) -> Float[Tensor, " e"]:
-    """Return the entries of ``a @ b.T`` where the sparse matrix has some."""
+    """Return the elements of ``a @ b.T`` at the entries of the sparse matrix."""
     m, d = a.shape
     out = a.new_empty(len(columns))
     _launch(_sampled_kernel, (m,), offsets, columns, a.contiguous(), b.contiguous(), out, d, width=_width(d))
@@ -72,9 +73,9 @@ def sampled_product(
 
 
 def _width(d: int) -> int:
-    return min(_WIDEST, int(triton.next_power_of_2(d)))
+    return min(_MAX_WIDTH, int(triton.next_power_of_2(d)))
 
 
 def _launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, width: int) -> None:
-    # Fusing a multiplication and an addition is set explicitly: Triton's default changes with its version.
+    # enable_fp_fusion is set explicitly because Triton's default changes between versions.
     kernel[grid](*arguments, width=width, num_warps=max(1, min(8, width // 128)), enable_fp_fusion=True)

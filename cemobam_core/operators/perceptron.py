@@ -1,4 +1,4 @@
-"""Fully connected layers on one vector an utterance."""
+"""Fully connected layers on one vector per utterance."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from cemobam_core.operators.batched import for_each
 
 
 def hidden_layers(in_dim: int, hidden_dim: int, *, layers: int = 1, dropout: float) -> nn.Sequential:
-    """Return hidden layers: each Linear, BatchNorm, ReLU, Dropout.
+    """Return a sequence of hidden layers, each with Linear, BatchNorm, ReLU and Dropout.
 
     Args:
-        in_dim: size of the input.
-        hidden_dim: units of each layer.
-        layers: how many.
-        dropout: probability of dropout after each of them.
+        in_dim: Size of the input.
+        hidden_dim: Number of units per layer.
+        layers: Number of layers.
+        dropout: Dropout probability after each layer.
 
     Shapes:
-        (N, in_dim) → (N, hidden_dim)
+        (N, in_dim) → (N, hidden_dim).
     """
     made: list[nn.Module] = []
     for i in range(layers):
@@ -28,18 +28,18 @@ def hidden_layers(in_dim: int, hidden_dim: int, *, layers: int = 1, dropout: flo
 
 
 class UnimodalEncoder(nn.Module):
-    """The subnetwork of one modality in tensor fusion: dropout, then three layers, each Linear and ReLU.
+    """The subnetwork of one modality in tensor fusion: dropout, then three layers of Linear and ReLU.
 
-    Zadeh et al., 2017, "Tensor Fusion Network for Multimodal Sentiment Analysis", section 4.1, as MERBench's toolkit
-    has it.
+    Zadeh et al., 2017, "Tensor Fusion Network for Multimodal Sentiment Analysis", section 4.1, as in MERBench's
+    toolkit.
 
     Args:
-        in_dim: size of the pooled embedding.
-        hidden_dim: units of each layer.
-        dropout: probability of dropout on the embedding.
+        in_dim: Size of the pooled embedding.
+        hidden_dim: Number of units per layer.
+        dropout: Dropout probability of the embedding.
 
     Shapes:
-        (N, in_dim) → (N, hidden_dim)
+        (N, in_dim) → (N, hidden_dim).
     """
 
     def __init__(self, *, in_dim: int, hidden_dim: int, dropout: float) -> None:

@@ -1,4 +1,4 @@
-"""Reductions over time that see the valid steps alone, so that padding cannot change a result."""
+"""Reductions over time that use only valid steps, so padding cannot change a result."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def masked_mean(x: Float[Tensor, "*r n t d"], mask: Bool[Tensor, "n t"]) -> Float[Tensor, "*r n d"]:
-    """Return the mean over the valid steps of each utterance; every utterance has at least one."""
+    """Return the mean over the valid steps of each utterance. Every utterance must have at least one."""
     if mask.shape[1] == 1:
         return x[..., 0, :]
     weight = mask.unsqueeze(-1).to(x.dtype)

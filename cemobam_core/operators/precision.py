@@ -1,4 +1,4 @@
-"""Numbers of less than 32 bits, and what is not computed in them."""
+"""Conversion of low-precision numbers before sums and losses are computed."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from torch import Tensor
 
 
 def at_least_fp32(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Return a bfloat16 product in float32, in which sums and losses are taken; anything else as it is."""
+    """Convert numbers below 32 bits, such as bfloat16, to float32 for sums and losses. Others are unchanged."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,4 +1,4 @@
-"""The projection of an encoder's embeddings to the size of the model."""
+"""Projection of the encoders' embeddings to the hidden size of the model."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from cemobam_core.inputs import Steps
 
 
 class Projection(nn.Module):
-    """Project embeddings: Linear, BatchNorm, ReLU, Dropout on every valid step.
+    """Linear, BatchNorm, ReLU and Dropout on every valid step.
 
-    Only valid steps enter, so that neither the batch statistics nor the dropout mask depends on the padding.
+    Padding is left out, so neither the batch statistics nor the dropout mask depends on it.
 
     Args:
-        in_dim: size of an embedding.
-        out_dim: d, the size after it.
-        dropout: probability of dropout.
+        in_dim: Size of an embedding.
+        out_dim: d, the size after the projection.
+        dropout: Dropout probability.
 
     Shapes:
-        steps (N, T, in_dim) → (N, T, out_dim), zeros where padded
+        steps (N, T, in_dim) → (N, T, out_dim), with zeros for padding.
     """
 
     def __init__(self, *, in_dim: int, out_dim: int, dropout: float) -> None:

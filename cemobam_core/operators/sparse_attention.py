@@ -1,14 +1,14 @@
-"""Graph attention as products with a sparse matrix: no message per edge is ever written.
+"""Graph attention as products with a sparse matrix, without storing a message per edge.
 
-torch-geometric forms one message an edge and head, E × H × d numbers that are written and read several times in each
-direction. Here the attention is a sparse matrix A over the nodes, a row a target, and
+torch-geometric stores one message per edge and head: E × H × d numbers that are written and read several times in the
+forward and in the backward pass. Here the attention is a sparse matrix A over the nodes, with one row per target:
 
-    forward            out = A h                     sparse × dense
-    for the nodes      ∂h  = Aᵀ ∂out                 sparse × dense
-    for the attention  ∂A_ij = ⟨∂out_i, h_j⟩         a product sampled where A has entries
+    forward                    out = A h                  sparse × dense
+    gradient of the nodes      ∂h  = Aᵀ ∂out              sparse × dense
+    gradient of the attention  ∂A_ij = ⟨∂out_i, h_j⟩      a product sampled at the entries of A
 
-H heads over N nodes are one head over N · H nodes: head a of node i is row i · H + a of one (N · H, d) matrix, which
-is what the projection gives, so nothing is copied and the three products are one call each.
+H heads over N nodes are treated as one head over N · H nodes: head a of node i is row i · H + a of one (N · H, d)
+matrix. The projection already returns this layout, so nothing is copied, and each of the three products is one call.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from cemobam_core.errors import InputError
 from cemobam_core.operators.precision import at_least_fp32
 
 HAS_TRITON = find_spec("triton") is not None
-"""Whether the products on a GPU are ours (:mod:`.kernels`); else they are cuSPARSE's."""
+"""Whether Triton is installed. If so, our kernels compute the products on a GPU. Otherwise cuSPARSE does."""
 
 
 @dataclass(frozen=True, eq=False)
 class Adjacency:
-    """The entries of the sparse attention matrix of all heads, and of its transpose; made once for a graph.
+    """The entries of the sparse attention matrix of all heads and of its transpose. It is built once per graph.
 
-    M = N · H rows and columns, E' = E · H entries, row by row (CSR).
+    The matrix has M = N · H rows and columns and E' = E · H entries, stored row by row (CSR).
 
     Attributes:
-        offsets: where each row's entries begin, and the last one's end.
-        targets: each entry's row.
-        sources: each entry's column.
-        transposed_offsets: the same of the transpose.
-        transposed_sources: its entries' columns, which are targets.
-        transposed_order: which entry of the matrix each of the transpose's is.
+        offsets: (M + 1,), start of each row's entries, and the end of the last row.
+        targets: (E',), row of each entry.
+        sources: (E',), column of each entry.
+        transposed_offsets: (M + 1,), offsets of the transpose.
+        transposed_sources: (E',), columns of the transpose's entries, which are targets.
+        transposed_order: (E',), index in the matrix of each entry of the transpose.
     """
 
     offsets: Int64[Tensor, " m_plus_1"]
@@ -56,27 +56,27 @@ class Adjacency:
 
     @classmethod
     def from_edges(cls, edge_index: Tensor, n: int, heads: int) -> Adjacency:
-        """Return the matrix of a graph.
+        """Build the matrix of a graph.
 
         Args:
-            edge_index: (2, E) int64, the edges in any order: row 0 the source, row 1 the target that gathers from it.
-            n: how many nodes there are.
-            heads: attention heads.
+            edge_index: (2, E) int64, edges in any order. Row 0 is the source, row 1 the target that gathers from it.
+            n: Number of nodes.
+            heads: Number of attention heads.
 
         Raises:
-            InputError: edges of another type or shape, or to a node that is not there.
+            InputError: The edges have a wrong type or shape, or refer to a node that does not exist.
         """
         if edge_index.dtype != torch.int64 or edge_index.ndim != 2 or len(edge_index) != 2:
             kind = f"{str(edge_index.dtype).removeprefix('torch.')} {tuple(edge_index.shape)}"
             raise InputError(f"edge_index is {kind}; it must be int64 (2, E): row 0 the sources, row 1 the targets")
         if edge_index.numel() and not 0 <= int(edge_index.min()) <= int(edge_index.max()) < n:
             raise InputError(
-                f"edge_index names utterances {int(edge_index.min())} to {int(edge_index.max())}, but there are {n}: "
-                "make the graph from the same features"
+                f"edge_index refers to utterances {int(edge_index.min())} to {int(edge_index.max())}, but there are "
+                f"{n}: build the graph from the same features"
             )
         head = torch.arange(heads, device=edge_index.device)
         sources, targets = (edge_index.unsqueeze(-1) * heads + head).flatten(1)  # (E * heads,) each
-        # By target, then source: neighbours' rows are then read in the order in which they lie.
+        # Sort by target, then by source, so that the rows of neighbours are read in memory order.
         order = (targets * (n * heads) + sources).argsort()
         sources, targets = sources[order], targets[order]
         transposed = sources.argsort(stable=True)
@@ -90,18 +90,18 @@ class Adjacency:
         )
 
     def product(self, values: Float[Tensor, " e"], x: Float[Tensor, "m d"]) -> Float[Tensor, "m d"]:
-        """Return the matrix with these entries times ``x``."""
+        """Return the product of the matrix with these entries and ``x``."""
         return _product(self.offsets, self.sources, values, x)
 
     def transposed_product(self, values: Float[Tensor, " e"], x: Float[Tensor, "m d"]) -> Float[Tensor, "m d"]:
-        """Return the transpose of the matrix with these entries times ``x``."""
+        """Return the product of the transposed matrix with these entries and ``x``."""
         values = values.index_select(0, self.transposed_order)
         return _product(self.transposed_offsets, self.transposed_sources, values, x)
 
     def sampled_product(self, a: Float[Tensor, "m d"], b: Float[Tensor, "m d"]) -> Float[Tensor, " e"]:
-        """Return the entries of ``a @ b.T`` where the matrix has some."""
+        """Return the elements of ``a @ b.T`` at the entries of the matrix."""
         if a.is_cuda and HAS_TRITON:
-            from cemobam_core.operators import kernels  # noqa: PLC0415  (needs Triton, which comes with torch for CUDA)
+            from cemobam_core.operators import kernels  # noqa: PLC0415  (Triton comes with torch for CUDA only)
 
             return kernels.sampled_product(self.offsets, self.sources, a, b)
         pattern = _csr(self.offsets, self.sources, a.new_zeros(len(self.sources)))
@@ -109,39 +109,39 @@ class Adjacency:
         return sampled
 
     def row_sums(self, values: Float[Tensor, " e"]) -> Float[Tensor, " m"]:
-        """Return the sum of each row's entries."""
+        """Return the sum of the entries of each row."""
         return torch.segment_reduce(values, "sum", offsets=self.offsets)
 
     def column_sums(self, values: Float[Tensor, " e"]) -> Float[Tensor, " m"]:
-        """Return the sum of each column's entries."""
+        """Return the sum of the entries of each column."""
         values = values.index_select(0, self.transposed_order)
         return torch.segment_reduce(values, "sum", offsets=self.transposed_offsets)
 
     def row_maxima(self, values: Float[Tensor, " e"]) -> Float[Tensor, " m"]:
-        """Return the largest of each row's entries."""
+        """Return the largest entry of each row."""
         return torch.segment_reduce(values, "max", offsets=self.offsets)
 
     def to_entries(self, rows: Float[Tensor, " m"]) -> Float[Tensor, " e"]:
-        """Return one number a row, repeated for each of the row's entries."""
+        """Repeat one number per row for each entry of the row."""
         return rows.index_select(0, self.targets)
 
 
-_KNOWN: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
-"""By graph, and for as long as it lives, its matrices by number of nodes and of heads."""
+_CACHE: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+"""Cached matrices of each graph, by number of nodes and of heads. They are freed together with the graph."""
 
 
 def adjacency_of(edge_index: Tensor, n: int, heads: int) -> Adjacency:
-    """Return the matrix of a graph; it is made once for a tensor of edges, and again if the tensor is changed.
+    """Return the matrix of a graph. It is built once per tensor of edges, and again if the tensor changes.
 
     Args:
-        edge_index: (2, E), as :class:`torch_geometric.nn.GATConv` takes it.
-        n: how many nodes there are.
-        heads: attention heads.
+        edge_index: (2, E), as for ``torch_geometric.nn.GATConv``.
+        n: Number of nodes.
+        heads: Number of attention heads.
 
     Raises:
-        InputError: edges of another type or shape, or to a node that is not there.
+        InputError: The edges have a wrong type or shape, or refer to a node that does not exist.
     """
-    known = _KNOWN.setdefault(edge_index, {})
+    known = _CACHE.setdefault(edge_index, {})
     version = None if edge_index.is_inference() else edge_index._version
     if (n, heads, version) not in known:
         known[n, heads, version] = Adjacency.from_edges(edge_index, n, heads)
@@ -172,22 +172,22 @@ def attend(
     adjacency: Adjacency,
     negative_slope: float = 0.2,
 ) -> Float[Tensor, "n heads d"]:
-    r"""Return what graph attention gathers for every node and head; differentiable in every argument that is float.
+    r"""Compute what graph attention gathers for every node and head. Every float argument gets a gradient.
 
     .. math:: \sum_j \alpha_{ij} h_j, \quad \alpha_{ij} = \mathrm{softmax}_j \, \mathrm{LeakyReLU}(
               a_\mathrm{src} \cdot h_j + a_\mathrm{dst} \cdot h_i)
 
-    Veličković et al., 2018, "Graph Attention Networks"; :class:`torch_geometric.nn.GATConv` after its projection and
-    before its bias. A node without neighbours gathers zeros. Under autocast it works in float32.
+    Veličković et al., 2018, "Graph Attention Networks". This is ``torch_geometric.nn.GATConv`` after its projection and
+    before its bias. A node without neighbours gathers zeros. Under autocast the computation is in float32.
 
     Args:
-        h: projected nodes; of several graphs with as many nodes each, one graph's after another's.
-        att_src: a_src of each graph, the weights of the node that is gathered.
-        att_dst: a_dst of each graph, the weights of the node that gathers.
-        adjacency: who gathers from whom, for as many heads.
-        negative_slope: of the LeakyReLU.
+        h: (N, H, d), projected nodes. Several graphs with the same number of nodes follow each other.
+        att_src: (G, H, d), a_src of each of the G graphs: weights of the node that is gathered.
+        att_dst: (G, H, d), a_dst of each graph: weights of the node that gathers.
+        adjacency: Attention matrix with the same number of heads.
+        negative_slope: Negative slope of the LeakyReLU.
     """
-    # A bfloat16 product's numbers are summed in float32, as are autocast's own sums and softmax.
+    # The elements of a bfloat16 product are summed in float32, like autocast's own sums and softmax.
     out: Tensor = _Attend.apply(  # type: ignore[no-untyped-call]
         at_least_fp32(h).contiguous(), att_src, att_dst, adjacency, negative_slope
     )
@@ -236,6 +236,6 @@ def _csr(offsets: Tensor, columns: Tensor, values: Tensor) -> Tensor:
 
 
 with warnings.catch_warnings():
-    # Said once per process: "Sparse CSR tensor support is in beta state". The products used here are tested.
+    # torch warns once per process: "Sparse CSR tensor support is in beta state". The products used here are tested.
     warnings.filterwarnings("ignore", message="Sparse CSR tensor support", category=UserWarning)
     _csr(torch.tensor([0, 1]), torch.tensor([0]), torch.ones(1))

@@ -1,6 +1,6 @@
-"""Systems: ways to label utterances, one a file. A file here is found by its name; nothing else lists it.
+"""Systems, one per file: ways to label utterances. The tool finds every file in this folder, so nothing lists them.
 
-A system of a user's own is a class in a file anywhere else, ``FILE.py:NAME`` (:mod:`.files`).
+A user's own system is a class in any other file, ``FILE.py:NAME`` (see ``cemobam_core.systems.files``).
 """
 
 from __future__ import annotations
@@ -25,34 +25,35 @@ __all__ = [
 ]
 
 GROUPS = ("all", "paper", "baselines", "graphs")
-"""The groups of systems that ``--systems`` takes as one name; ``all`` is every system."""
+"""Groups of systems that ``--systems`` accepts as one name. ``all`` contains every system."""
 
 _NO_SYSTEMS = {"convolutions", "files", "prescribed", "propagation", "search", "system", "tryout", "unimodal"}
-"""The modules here that define no system."""
+"""Modules of this folder that define no system."""
 
 
 def names() -> list[str]:
-    """Return the names of the systems that the tool has, without importing them."""
+    """Return the names of all built-in systems, without importing them."""
     return sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in _NO_SYSTEMS)
 
 
 def group(name: str) -> list[str]:
-    """Return the names of the systems of a group, CemoBAM first, which the others are compared with.
+    """Return the names of the systems of a group. CemoBAM comes first, because the others are compared with it.
 
     Args:
-        name: of the group, one of :data:`GROUPS`.
+        name: Name of the group, one of ``GROUPS``.
     """
     return ["cemobam", *(one for one in names() if one != "cemobam" and name in ("all", system_class(one).group))]
 
 
 def system_class(name: str) -> type[System]:
-    """Return the system of a name: a built-in one, or the class that ``FILE.py:NAME`` names.
+    """Return the class of a built-in system or of ``FILE.py:NAME``.
 
-    To load a user's file runs it. Call :func:`.tryout.try_system` first: there it can do no harm.
+    Loading a user's file runs it. Call ``try_system`` of ``cemobam_core.systems.tryout`` first, which tests the file in
+    a separate process.
 
     Raises:
-        InputError: there is no system of this name (lists those that there are), or the file cannot be loaded, or the
-            class in it is not a system.
+        InputError: No system has this name (the message lists all names), the file cannot be loaded, or the class in it
+            is not a system.
     """
     if is_in_file(name):
         return class_in_file(name)
@@ -71,17 +72,17 @@ def system_class(name: str) -> type[System]:
 
 
 def name_of(system: System | type[System]) -> str:
-    """Return the name of a system: as ``--system`` takes it, or of a user's file its last part, ``mine.py:MyModel``."""
+    """Return the name that ``--system`` accepts. For a user's file, it is without the folder: ``mine.py:MyModel``."""
     kind = system if isinstance(system, type) else type(system)
     file = file_of(kind)
     return f"{file.name}:{kind.__name__}" if file else kind.__module__.rpartition(".")[2]
 
 
 def version_of(system: System | type[System]) -> str:
-    """Return what a trial's signature must say of the system's code, beside its name.
+    """Return the version of the system's code, which is part of every trial's signature.
 
-    It is the ``version`` of a built-in system; of a user's file, 16 hexadecimal digits of the sha256 of its content,
-    and the version that it has from a built-in system if that is not the first.
+    For a built-in system it is ``version``. For a user's file it is the first 16 hexadecimal digits of the SHA-256 of
+    its content. If the class inherits a ``version`` other than 1 from a built-in system, that follows after a dot.
     """
     kind = system if isinstance(system, type) else type(system)
     file = file_of(kind)

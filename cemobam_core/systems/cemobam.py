@@ -1,4 +1,4 @@
-"""CemoBAM: graph attention over the utterances beside cross-modal attention within each of them."""
+"""CemoBAM: graph attention over the utterances, combined with cross-modal attention within each utterance."""
 
 from __future__ import annotations
 
@@ -28,30 +28,30 @@ MODULES: tuple[Modules, ...] = get_args(Modules)
 
 @dataclass(frozen=True, kw_only=True)
 class CemoBAM(NeuralSystem):
-    """Graph attention over the utterances beside cross-modal attention within each of them.
+    """Graph attention over the utterances, combined with cross-modal attention within each utterance.
 
     "CemoBAM: Advancing Multimodal Emotion Recognition through Heterogeneous Graph Networks and Cross-Modal Attention
-    Mechanisms", 2025. The defaults are what the paper's text says.
+    Mechanisms", 2025. The defaults follow the text of the paper.
 
     Args:
         hidden_dim: d, the size of the projected features.
         heads: H, attention heads in the GAT layers and in the cross-modal transformer.
-        gat_layers: GAT layers; the last averages its heads, the others concatenate them.
-        dropout: probability used wherever the model has dropout.
-        fusion: how the two cross-modal streams become one vector.
-        modules: ``full``, or the ablation without xCBAM or without CH-GAT.
-        cbam_kernel: kernel of 1D-CBAM's spatial convolution (Eq. 4), odd.
-        cbam_reduction: reduction of 1D-CBAM's channel MLP (Eq. 3).
-        gat_last: the last GAT layer's heads are ``averaged``, or it has a ``single`` one.
-        gat_norm: each hidden GAT layer has its ``own`` batch norm, or all have one ``shared``.
-        gat_first_dropout: whether dropout follows the first GAT layer, as it does the other hidden ones.
-        stream_output: what makes a stream of an attention's answer: the ``residual`` and LayerNorm, or a
-            ``linear_residual_dropout``: Linear, residual and LayerNorm, dropout.
-        channel_gate: Eq. 3's gate is the ``sigmoid_of_sum``, or the ``sum_of_sigmoids`` (between 0 and 2).
-        spatial_axis: Eq. 4's convolution runs along ``time``, or along the ``channels``.
+        gat_layers: GAT layers. The last one averages its heads, the others concatenate them.
+        dropout: Dropout probability in all parts of the model.
+        fusion: How the two cross-modal streams become one vector.
+        modules: ``full``, or an ablation: ``no_xcbam`` without xCBAM, ``no_chgat`` without CH-GAT.
+        cbam_kernel: Kernel size of 1D-CBAM's spatial convolution (Eq. 4), an odd number.
+        cbam_reduction: Reduction of 1D-CBAM's channel MLP (Eq. 3).
+        gat_last: ``averaged`` if the last GAT layer averages its heads, ``single`` if it has only one head.
+        gat_norm: ``own`` if each hidden GAT layer has its own batch norm, ``shared`` if all share one.
+        gat_first_dropout: Whether dropout follows the first GAT layer, as it follows the other hidden ones.
+        stream_output: How an attention's output becomes a stream: ``residual`` is the residual and LayerNorm,
+            ``linear_residual_dropout`` is Linear, the residual, LayerNorm and dropout.
+        channel_gate: ``sigmoid_of_sum`` as in Eq. 3, or ``sum_of_sigmoids`` (between 0 and 2).
+        spatial_axis: The axis of Eq. 4's convolution: ``time`` or ``channels``.
 
     Raises:
-        InputError: a value out of range.
+        InputError: A value is out of range.
     """
 
     group: ClassVar[str] = "paper"
@@ -59,7 +59,7 @@ class CemoBAM(NeuralSystem):
         **TRAINING,
         **GRAPH,
         "dropout": DROPOUT,
-        "hidden_dim": OneOf(128, 256, 512),  # multiples of heads
+        "hidden_dim": OneOf(128, 256, 512),  # must be multiples of heads
         "fusion": OneOf(*FUSIONS),
     }
 
@@ -83,24 +83,24 @@ class CemoBAM(NeuralSystem):
         check_multiple(self, "hidden_dim", "heads")
         check_below_one(self, "dropout")
         if self.gat_norm == "shared" and self.gat_layers < 2:
-            raise InputError("gat_norm='shared' needs hidden layers: gat_layers of at least 2")
+            raise InputError(f"gat_norm='shared' needs gat_layers of at least 2, not {self.gat_layers}")
         if self.cbam_kernel % 2 == 0:
-            raise InputError(f"cbam_kernel={self.cbam_kernel} must be odd, so that a step keeps its place")
+            raise InputError(f"cbam_kernel={self.cbam_kernel} must be odd, so that every step keeps its position")
 
     def build(self, sizes: Sizes) -> CemoBAMNetwork:
-        """Return the network, its weights drawn from torch's random state."""
+        """Build the network with weights drawn from torch's random state."""
         return CemoBAMNetwork(self, sizes)
 
 
 class CemoBAMNetwork(nn.Module):
-    """The whole model: projections, CH-GAT over the graph beside xCBAM within the utterance, classifier.
+    """The complete model: projections, CH-GAT over the graph, xCBAM within each utterance, classifier.
 
-    With ``modules="no_xcbam"`` or ``"no_chgat"`` the classifier sees the branch that is left, and the other has no
-    weights.
+    With ``modules="no_xcbam"`` or ``"no_chgat"`` the classifier receives only the remaining branch, and the other
+    branch has no weights.
 
     Args:
-        system: its choices.
-        sizes: of the features.
+        system: System with its configuration.
+        sizes: Sizes of the features.
     """
 
     def __init__(self, system: CemoBAM, sizes: Sizes) -> None:
@@ -124,22 +124,22 @@ class CemoBAMNetwork(nn.Module):
         """Return the class logits of each utterance, (N, C).
 
         Raises:
-            InputError: embeddings whose size is not that of the model's.
+            InputError: The size of an embedding differs from that of the model.
         """
         logits: Tensor = self.classifier(self.embedding(inputs))
         return logits
 
     def embedding(self, inputs: Inputs) -> Float[Tensor, "*r n width"]:
-        """Return what the classifier sees: [CH-GAT ‖ fused], (N, 2d); (N, d) where a module is left out."""
+        """Return the input of the classifier: [CH-GAT ‖ fused], (N, 2d), or (N, d) without one of the modules."""
         audio, text = inputs.audio, inputs.text
         for name, x, size in (("audio", audio, self.sizes.audio_dim), ("text", text, self.sizes.text_dim)):
             if x.shape[-1] != size:
-                raise InputError(f"{name} embeddings have {x.shape[-1]} numbers, the model expects {size}")
+                raise InputError(f"{name} embeddings have {x.shape[-1]} numbers, but the model needs {size}")
         f_audio = self.audio_projection(audio)  # (N, T_a, d)
         f_text = self.text_projection(text)  # (N, T_t, d)
         branches = []
         if self.chgat is not None:
-            # Eq. 1: V = [text ‖ audio], one node an utterance
+            # Eq. 1: V = [text ‖ audio], one node per utterance
             nodes = torch.cat([masked_mean(f_text, text.mask), masked_mean(f_audio, audio.mask)], dim=-1)
             branches.append(self.chgat(nodes, inputs.edge_index))  # (N, d)
         if self.xcbam is not None:
@@ -148,17 +148,17 @@ class CemoBAMNetwork(nn.Module):
 
 
 class XCBAM(nn.Module):
-    """Cross-modal attention both ways, a 1D-CBAM on each stream, and their fusion.
+    """Cross-modal attention in both directions, a 1D-CBAM on each stream, and the fusion of the streams.
 
     Args:
-        audio_to_text: the stream whose query is audio.
-        text_to_audio: the stream whose query is text.
-        audio_cbam: for the first stream.
-        text_cbam: for the second.
-        fusion: see :func:`.fuse`.
+        audio_to_text: The stream whose query is audio.
+        text_to_audio: The stream whose query is text.
+        audio_cbam: 1D-CBAM of the first stream.
+        text_cbam: 1D-CBAM of the second stream.
+        fusion: See ``fuse``.
 
     Shapes:
-        audio (N, T_a, d), text (N, T_t, d) and their masks → (N, d)
+        audio (N, T_a, d), text (N, T_t, d) and their masks → (N, d).
     """
 
     def __init__(

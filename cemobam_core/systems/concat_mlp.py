@@ -1,4 +1,4 @@
-"""A multilayer perceptron on both embeddings: what a graph and attention must beat."""
+"""A multilayer perceptron on both embeddings: the baseline that graphs and attention must beat."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from cemobam_core.systems.system import NeuralSystem
 
 @dataclass(frozen=True, kw_only=True)
 class ConcatMLP(NeuralSystem):
-    """Both pooled embeddings, concatenated, through hidden layers (early fusion).
+    """A multilayer perceptron on both pooled embeddings, concatenated (early fusion).
 
     Args:
-        hidden_dim: units of a hidden layer.
-        layers: hidden layers.
-        dropout: probability of dropout after each of them.
+        hidden_dim: Units of a hidden layer.
+        layers: Number of hidden layers.
+        dropout: Dropout probability after each hidden layer.
 
     Raises:
-        InputError: a value out of range.
+        InputError: A value is out of range.
     """
 
     uses_graph: ClassVar[bool] = False
@@ -42,7 +42,7 @@ class ConcatMLP(NeuralSystem):
         check_below_one(self, "dropout")
 
     def build(self, sizes: Sizes) -> nn.Module:
-        """Return the perceptron."""
+        """Build the perceptron."""
         return _ConcatMLPNetwork(self, sizes)
 
 

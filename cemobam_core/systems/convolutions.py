@@ -1,4 +1,4 @@
-"""What the networks of graph convolutions share: the nodes, what follows a convolution, and the classifier."""
+"""Shared base of the graph convolution systems: nodes, layers and classifier."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from cemobam_core.systems.search import DROPOUT, GRAPH, TRAINING, WIDTH, OneOf, 
 from cemobam_core.systems.system import NeuralSystem
 
 CONVOLUTIONS: Space = {**TRAINING, **GRAPH, "dropout": DROPOUT, "hidden_dim": WIDTH, "layers": OneOf(1, 2, 3)}
-"""What they search."""
+"""Search space of graph convolution systems."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConvolutionSystem(NeuralSystem):
-    """A network of graph convolutions over both pooled embeddings, concatenated.
+    """A network of graph convolutions on both pooled embeddings, concatenated.
 
     Args:
-        hidden_dim: size of a node after a convolution.
-        layers: convolutions, each followed by batch norm, ReLU and dropout.
-        dropout: probability of dropout.
+        hidden_dim: Size of a node after a convolution.
+        layers: Number of convolutions. Each is followed by batch norm, ReLU and dropout.
+        dropout: Dropout probability.
 
     Raises:
-        InputError: a value out of range.
+        InputError: A value is out of range.
     """
 
     group: ClassVar[str] = "graphs"
@@ -47,16 +47,16 @@ class ConvolutionSystem(NeuralSystem):
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionSystem(ConvolutionSystem):
-    """A network of graph convolutions with attention, whose heads are concatenated.
+    """A network of graph convolutions with attention whose heads are concatenated.
 
     Args:
-        hidden_dim: size of a node after a convolution: of all its heads, concatenated.
-        layers: convolutions, each followed by batch norm, ReLU and dropout.
-        dropout: probability of dropout.
-        heads: of the attention.
+        hidden_dim: Size of a node after a convolution, with all heads concatenated.
+        layers: Number of convolutions. Each is followed by batch norm, ReLU and dropout.
+        dropout: Dropout probability.
+        heads: Number of attention heads.
 
     Raises:
-        InputError: a value out of range.
+        InputError: A value is out of range.
     """
 
     search: ClassVar[Space] = {**CONVOLUTIONS, "heads": OneOf(1, 2, 4, 8)}
@@ -72,13 +72,13 @@ class ConvolutionNetwork(nn.Module):
     """Graph convolutions, each followed by batch norm, ReLU and dropout, and a linear classifier.
 
     Args:
-        convolution: makes a layer, given the sizes of a node before and after it; it is called with nodes (N, size)
-            and ``edge_index``.
-        system: its choices.
-        sizes: of the features.
+        convolution: Function that builds a layer from the sizes of a node before and after it. The layer is called with
+            nodes (N, size) and ``edge_index``.
+        system: System with its configuration.
+        sizes: Sizes of the features.
 
     Shapes:
-        inputs of N utterances → (N, C)
+        inputs of N utterances → (N, C).
     """
 
     def __init__(self, convolution: Callable[[int, int], nn.Module], system: ConvolutionSystem, sizes: Sizes) -> None:
@@ -95,7 +95,7 @@ class ConvolutionNetwork(nn.Module):
         return logits
 
     def embedding(self, inputs: Inputs) -> Float[Tensor, "n hidden"]:
-        """Return what the classifier sees, (N, hidden)."""
+        """Return the input of the classifier, (N, hidden)."""
         nodes = torch.cat([inputs.audio.pooled, inputs.text.pooled], dim=-1)
         for convolution, norm in zip(self.convolutions, self.norms, strict=True):
             nodes = self.dropout(norm(convolution(nodes, inputs.edge_index)).relu())

@@ -1,4 +1,4 @@
-"""Correct and Smooth: a classifier without a graph, whose errors and predictions are propagated along it."""
+"""Correct and Smooth: propagate the errors and the predictions of a classifier along the graph."""
 
 from __future__ import annotations
 
@@ -17,26 +17,29 @@ from cemobam_core.systems.search import GRAPH, Between, OneOf, Space
 
 @dataclass(frozen=True, kw_only=True)
 class CorrectAndSmooth(PropagationSystem):
-    """Logistic regression, corrected and smoothed along the graph (Huang et al., 2021): torch-geometric's.
+    """Logistic regression, corrected and smoothed along the graph (Huang et al., 2021), from torch-geometric.
 
-    The errors of the logistic regression on training utterances are propagated and subtracted from the predictions of
-    their neighbours (correct), then the predictions themselves are propagated, with the known labels in the place of
-    training utterances' predictions (smooth). Both propagate as ``label_propagation`` does, on the symmetric graph
-    without self-loops. It is transductive: the evaluation graph is ``joint``. To measure the train split, a fifth of
-    its labels is hidden from the graph at a time; the logistic regression has seen them. Every seed gives the same.
+    The first step (correct) propagates the errors of the logistic regression on training utterances along the graph and
+    corrects the predictions of their neighbours. The second step (smooth) propagates the predictions themselves, with
+    the known labels in place of the predictions of training utterances. Both propagate like ``label_propagation``, on
+    the symmetric graph without self-loops.
+
+    The system is transductive: the evaluation graph is ``joint``. To measure the train split, the system hides a fifth
+    of its labels from the graph at a time, but the logistic regression has seen all of them. Every seed gives the same
+    result.
 
     Args:
-        c: the inverse strength of the L2 penalty of the logistic regression.
-        correct_layers: steps of the errors.
-        correct_alpha: the share of the neighbours in each of them; at most 1.
-        smooth_layers: steps of the predictions.
-        smooth_alpha: the share of the neighbours in each of them; at most 1.
-        autoscale: whether propagated errors get the mean size of the known ones; if not, they are taken times ``scale``
-            and the known ones stay as they are in each step.
-        scale: see ``autoscale``.
+        c: Inverse strength of the L2 penalty of the logistic regression.
+        correct_layers: Number of propagation steps of the errors.
+        correct_alpha: Weight of the neighbours in each step of the errors, at most 1.
+        smooth_layers: Number of propagation steps of the predictions.
+        smooth_alpha: Weight of the neighbours in each step of the predictions, at most 1.
+        autoscale: Whether to scale the propagated errors to the mean size of the known ones. If false, they are
+            multiplied by ``scale``, and the known errors are kept fixed in each step.
+        scale: See ``autoscale``.
 
     Raises:
-        InputError: a value out of range.
+        InputError: A value is out of range.
     """
 
     search: ClassVar[Space] = {
@@ -58,13 +61,13 @@ class CorrectAndSmooth(PropagationSystem):
 
     def __post_init__(self) -> None:  # noqa: D105
         super().__post_init__()
-        Logistic(c=self.c)  # raises for a c that it does not take
+        Logistic(c=self.c)  # raises an error if c is out of range
         for name in ("correct_alpha", "smooth_alpha"):
             if getattr(self, name) > 1:
                 raise InputError(f"{name}={getattr(self, name)} must be at most 1")
 
     def base(self, inputs: Inputs, labels: Tensor, sizes: Sizes, seed: int) -> Callable[[Inputs], Tensor]:
-        """Return the logistic regression, fitted."""
+        """Fit the logistic regression."""
         return Logistic(c=self.c).fit(inputs, labels, sizes, seed)
 
     def propagated(self, edges: Tensor, labels: Tensor, known: Tensor, base: Tensor) -> Tensor:  # noqa: D102

@@ -1,8 +1,8 @@
-"""Systems of a user's own: a class in a file outside the project, ``mine.py:MyModel``.
+"""Users' own systems: a class in a file outside the project, ``mine.py:MyModel``.
 
-A file is read once in a process. The text that was read is the text that runs, that a trial's signature covers and that
-travels to workers: a pickled system holds it, so another process needs no file. The signature covers the file itself
-alone, not the modules that it imports.
+A process reads a file once. The text that it read is the text that runs, that a trial's signature covers and that is
+sent to workers: a pickled system contains the text, so another process does not need the file. The signature covers the
+file only, not the modules that it imports.
 """
 
 from __future__ import annotations
@@ -33,31 +33,31 @@ from cemobam_core.systems.system import EstimatorSystem, NeuralSystem, System, S
 _BASES = "cemobam_core.NeuralSystem or cemobam_core.EstimatorSystem"
 
 _TYPES = (int, float, bool, str)
-"""What the value of a field can be: it is checked, typed on a command line and written to a table."""
+"""Types of a field's value. These can be checked, typed on a command line and written to a table."""
 
-_TRIAL = {
+_TRIAL_COLUMNS = {
     *("system", "profile", "fold", "seed", "dataset", "status", "seconds", "device", "reason", "log"),
     *(f"{split}_{metric}" for split in ("train", "val", "test") for metric in ("loss", *METRICS)),
 }
-"""The names that a trial has for itself, beside its settings: the other columns of ``trials.csv``."""
+"""Columns of ``trials.csv`` that are not settings. A field of a system cannot have these names."""
 
 _ATTRIBUTES = {
     *("version", "uses_graph", "group", "prescribed", "search"),
     *("build", "fit", "matrix", "probabilities", "check_graph"),
 }
-"""What every system has and is no field."""
+"""Attributes that every system has in addition to its fields."""
 
-_LONGEST = 300
-"""Characters of an exception's message that are told."""
+_MAX_MESSAGE = 300
+"""Largest number of characters of an exception's message that is shown."""
 
 
 @dataclass(frozen=True)
 class SystemFile:
-    """A user's file, as it was read.
+    """A user's file with the content that was read.
 
     Attributes:
-        path: where it was read, absolute; on another machine it may not be there.
-        content: all of it.
+        path: Absolute path of the file. On another machine it may not exist.
+        content: Content of the file.
     """
 
     path: str
@@ -65,49 +65,49 @@ class SystemFile:
 
     @property
     def name(self) -> str:
-        """Its last part, ``mine.py``."""
+        """The name of the file, for example ``mine.py``."""
         return Path(self.path).name
 
     @cached_property
     def version(self) -> str:
-        """16 hexadecimal digits that stand for its content."""
+        """16 hexadecimal digits that identify the content."""
         return hashlib.sha256(self.content).hexdigest()[:16]
 
     @cached_property
     def module(self) -> str:
-        """The name of its module in this process: the same for the same name and content, wherever it was read."""
+        """The name of the module in this process. It depends only on the name and content of the file."""
         return f"cemobam_file_{hashlib.sha256(self.name.encode() + bytes(1) + self.content).hexdigest()[:24]}"
 
 
 _LOADED: dict[str, SystemFile] = {}
-"""By the name of the module, the files that this process has loaded."""
+"""Files that this process has loaded, by the name of the module."""
 
 _LOCK = RLock()
 
 
 def is_in_file(name: str) -> bool:
-    """Return whether the name of a system is meant as ``FILE.py:NAME``."""
+    """Return whether a name of a system has the form ``FILE.py:NAME``."""
     return ":" in name or "/" in name or os.sep in name or name.endswith(".py")
 
 
 def file_of(kind: type[System]) -> SystemFile | None:
-    """Return the user's file that defines a system's class; None: it is not of a user's file."""
+    """Return the user's file that defines the class of a system, or ``None`` for any other class."""
     return _LOADED.get(kind.__module__)
 
 
 def path_of(name: str) -> str:
-    """Return the absolute path of the file that ``FILE.py:NAME`` names."""
-    return os.path.abspath(Path(_parts(name)[0]).expanduser())  # noqa: PTH100  (keeps links, by which neighbours lie)
+    """Return the absolute path of the file in ``FILE.py:NAME``."""
+    return os.path.abspath(Path(_parts(name)[0]).expanduser())  # noqa: PTH100  (keeps links, to find neighbours)
 
 
 def class_in_file(name: str) -> type[System]:
-    """Return the class that ``FILE.py:NAME`` names. The same content is loaded once in a process.
+    """Return the class that ``FILE.py:NAME`` names. A process loads the same content only once.
 
-    The file's folder is on ``sys.path`` while the file is imported, so it may import its neighbours.
+    The file's folder is on ``sys.path`` while the file is imported, so the file may import modules beside it.
 
     Raises:
-        InputError: no such file, an error while it is imported, or a class that is not a system: the message is one
-            line that says where, why and what to do.
+        InputError: The file does not exist or cannot be imported, or the class is not a system. The message is one line
+            with the place, the cause and the remedy.
     """
     given, class_name = _parts(name)
     file = _read(given, path_of(name))
@@ -117,14 +117,14 @@ def class_in_file(name: str) -> type[System]:
 
 
 def check_class(kind: type[System], shown: str) -> None:
-    """Check that the class of a user's file is a system whose settings can be typed, checked and told apart.
+    """Check that the class of a user's file is a system whose settings can be typed, checked and compared.
 
     Args:
-        kind: the class, of a file that is loaded.
-        shown: what messages call it.
+        kind: Class of a file that is loaded.
+        shown: Name of the class in messages.
 
     Raises:
-        InputError: it is not.
+        InputError: The class is not such a system.
     """
 
     def refuse(why: str, field: str = "") -> NoReturn:
@@ -133,14 +133,14 @@ def check_class(kind: type[System], shown: str) -> None:
     if "__dataclass_params__" not in vars(kind):
         refuse("it is not a dataclass; write @dataclass(frozen=True) above the class")
     if not vars(kind)["__dataclass_params__"].eq:
-        refuse("it is a dataclass with eq=False, so that two configurations cannot be compared; leave eq out")
+        refuse("it is a dataclass with eq=False, so two configurations cannot be compared; remove eq=False")
     try:
         hints = get_type_hints(kind)
-    except Exception as error:  # a hint is any expression
+    except Exception as error:  # a hint can be any expression
         refuse(f"the type of a field cannot be read: {told(error)}")
     for name, hint in hints.items():
         if isinstance(hint, InitVar):
-            refuse(f"{name} is an InitVar, which no configuration holds; make it a field or leave it out", name)
+            refuse(f"{name} is an InitVar, which a configuration cannot store; make it a field or remove it", name)
     for field in fields(kind):
         if why := _wrong_name(field.name) or _wrong_type(field, hints[field.name]):
             refuse(why, field.name)
@@ -148,7 +148,7 @@ def check_class(kind: type[System], shown: str) -> None:
         if field.name not in vars(owner).get("__annotations__", {}):
             value = vars(owner)[field.name]
             hint = getattr(hints[field.name], "__name__", hints[field.name])
-            refuse(f"{field.name} is a field of a base; to change its default write {field.name}: {hint} = {value!r}")
+            refuse(f"{field.name} is a field of a base; to change its default, write {field.name}: {hint} = {value!r}")
     if missing := sorted(kind.__abstractmethods__):
         refuse(f"it does not define {' and '.join(missing)}; {_signature(kind)}")
     try:
@@ -156,40 +156,38 @@ def check_class(kind: type[System], shown: str) -> None:
     except Exception as error:
         file = _LOADED[kind.__module__]
         line = line_in(error, file.path) or _line_of(kind)
-        raise InputError(f"{place(shown, line)}: its defaults are refused: {told(error, file.path)}") from error
+        raise InputError(f"{place(shown, line)}: it rejects its defaults: {told(error, file.path)}") from error
 
 
 def place(shown: str, line: int | None) -> str:
-    """Return where something is, in words."""
+    """Return a place in a file as text."""
     return f"{shown}, line {line}" if line else shown
 
 
 def line_in(error: BaseException, path: str) -> int | None:
-    """Return the line of a file where an exception happened: of the deepest frame in it, if there is any."""
+    """Return the line of a file where an exception occurred, in the deepest frame of that file, or ``None``."""
     lines = [line for frame, line in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == path]
     return lines[-1] if lines else None
 
 
 def told(error: BaseException, path: str = "") -> str:
-    """Return what an exception says, in one line, and where in a neighbour of the file it happened, with the remedy.
+    """Describe an exception in one line, with its place in a module beside the user's file and with a remedy.
 
     Args:
-        error: any exception.
-        path: of the user's file.
+        error: Any exception.
+        path: Path of the user's file.
     """
     try:
         message = " ".join(str(error).split())
     except Exception:
         message = ""
-    message = message if len(message) <= _LONGEST else f"{message[:_LONGEST]}…"
+    message = message if len(message) <= _MAX_MESSAGE else f"{message[:_MAX_MESSAGE]}…"
     match error:
         case ModuleNotFoundError(name=str(name)):
             top = name.partition(".")[0]
-            what = (
-                f"module {name} is missing: install it here, or put {top}.py beside the file and import it at the top"
-            )
+            what = f"module {name} is missing: install it, or put {top}.py beside the file and import it at the top"
         case SystemExit():
-            what = 'it ends the program; what runs as a script belongs under if __name__ == "__main__"'
+            what = 'it ends the program; put code that runs as a script under if __name__ == "__main__"'
         case InputError() if message:
             what = message
         case _:
@@ -208,48 +206,48 @@ def told(error: BaseException, path: str = "") -> str:
 _REMEDIES = {
     "cannot inherit non-frozen dataclass": "write @dataclass(frozen=True)",
     "non-default argument": "give every field a default",
-    "mutable default": f"a field is {', '.join(kind.__name__ for kind in _TYPES)} or a Literal of such values",
-    "failed to un-serialize": "leave n_jobs out: other processes do not know the classes of the file",
-    "attempted relative import": "import a neighbour by its name alone, as from helpers import …",
+    "mutable default": f"a field must be {', '.join(kind.__name__ for kind in _TYPES)} or a Literal of such values",
+    "failed to un-serialize": "remove n_jobs: other processes do not know the classes of the file",
+    "attempted relative import": "import a module beside the file by its name, as in: from helpers import …",
 }
-"""By a part of a message, what to do."""
+"""Remedies, by a part of the exception's message."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return a question that offers the nearest of the known names; empty where none is near."""
+    """Return a question with the most similar known name, or an empty string if none is similar."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {near[0]}?" if near else ""
 
 
 def _parts(name: str) -> tuple[str, str]:
-    """Return the file and the class of ``FILE.py:NAME``; the class is empty where none is given."""
+    """Split ``FILE.py:NAME`` into the file and the class. The class is empty if it is missing."""
     file, colon, class_name = name.rpartition(":")
     return (file, class_name) if colon and not class_name.endswith(".py") else (name, "")
 
 
 def _read(given: str, path: str) -> SystemFile:
-    """Return a file.
+    """Read a file.
 
     Args:
-        given: as the user typed it, for messages.
-        path: absolute.
+        given: Path as the user typed it, for messages.
+        path: Absolute path.
     """
     if not given.endswith(".py"):
-        raise InputError(f"{given}: not a Python file, whose name ends in .py; give FILE.py:NAME")
+        raise InputError(f"{given}: not a Python file (its name does not end in .py); give FILE.py:NAME")
     at = Path(path)
     try:
         if at.exists() and not at.is_file():
             raise InputError(f"{given}: not a file; give FILE.py:NAME")
         content = at.read_bytes()
     except FileNotFoundError:
-        raise InputError(f"{given}: there is no such file; looked for {path}") from None
+        raise InputError(f"{given}: no such file ({path}); give FILE.py:NAME") from None
     except OSError as error:
         raise InputError(f"{given}: cannot be read ({error.strerror or error})") from None
     return SystemFile(path, content)
 
 
 def _module(file: SystemFile, given: str) -> ModuleType:
-    """Return the module of a file; runs the file, if this process has not done so."""
+    """Return the module of a file. Run the file if this process has not done so."""
     with _LOCK:
         if file.module not in _LOADED:
             _run(file, given)
@@ -268,23 +266,23 @@ def _run(file: SystemFile, given: str) -> None:
     except SyntaxError as error:
         what = f"syntax error: {error.msg}" + (f", in: {error.text.strip()}" if error.text else "")
         raise InputError(f"{place(given, error.lineno)}: {what}") from None
-    except (ValueError, RecursionError, MemoryError) as error:  # a null byte; nested too deep
+    except (ValueError, RecursionError, MemoryError) as error:  # a null byte, or too much nesting
         raise InputError(f"{given}: cannot be compiled: {told(error)}") from None
     folder = os.path.dirname(file.path)  # noqa: PTH120
-    # Tracebacks and inspect.getsource show the text that runs, whatever becomes of the file.
+    # Tracebacks and inspect.getsource show the text that runs, even if the file changes.
     linecache.cache[file.path] = (len(text), None, text.splitlines(keepends=True), file.path)
     module = ModuleType(file.module)
     module.__file__, module.__package__ = file.path, ""
     sys.modules[file.module] = module
-    importlib.invalidate_caches()  # a neighbour may be new
-    sys.path.append(folder)  # last: a neighbour called json.py must not stand in for Python's in other modules
+    importlib.invalidate_caches()  # a module beside the file may be new
+    sys.path.append(folder)  # at the end: a module beside the file called json.py must not replace Python's json
     try:
         _check_neighbours(tree, folder, given)
         exec(code, vars(module))
     except BaseException as error:
         del sys.modules[file.module]
         where = line_in(error, file.path)
-        if isinstance(error, KeyboardInterrupt) or (isinstance(error, InputError) and not where):  # of the neighbours
+        if isinstance(error, KeyboardInterrupt) or (isinstance(error, InputError) and not where):  # _check_neighbours
             raise
         raise InputError(f"{place(given, where)}: {told(error, file.path)}") from error
     finally:
@@ -294,7 +292,7 @@ def _run(file: SystemFile, given: str) -> None:
 
 
 def _check_neighbours(tree: ast.Module, folder: str, given: str) -> None:
-    """Refuse an import that would give another module than the neighbour of this name: Python has one of a name."""
+    """Raise InputError if an import would load another module than the one of this name beside the file."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             imported = {alias.name for alias in node.names}
@@ -306,13 +304,13 @@ def _check_neighbours(tree: ast.Module, folder: str, given: str) -> None:
             beside = [path for path in (Path(folder, top, "__init__.py"), Path(folder, f"{top}.py")) if path.is_file()]
             if beside and not _is_at(top, beside[0]):
                 raise InputError(
-                    f"{place(given, node.lineno)}: imports {top}, which is {beside[0]} or another module of this name, "
-                    "of Python, of a package or of another system; rename the file"
+                    f"{place(given, node.lineno)}: imports {top}, but {beside[0]} and another module (of Python, a "
+                    "package or another system) have this name; rename the file"
                 )
 
 
 def _is_at(name: str, path: Path) -> bool:
-    """Return whether to import ``name`` gives the module at a path."""
+    """Return whether ``import name`` loads the module at a path."""
     if name in sys.modules:
         origin = getattr(sys.modules[name], "__file__", None)
     else:
@@ -322,29 +320,29 @@ def _is_at(name: str, path: Path) -> bool:
 
 
 def _named(module: ModuleType, name: str, given: str) -> type[System]:
-    """Return the system of a name in a module."""
+    """Return the system of this name in a module."""
     systems = [key for key, value in vars(module).items() if _is_system(value) and value.__module__ == module.__name__]
     if name not in vars(module):
         if not systems:
             raise InputError(f"{given}: defines no system; derive a frozen dataclass from {_BASES}")
         there = f"its system{'s are' if systems[1:] else ' is'} {', '.join(systems)}"
-        missing = f"{name!r} is not in it" if name else f"name the system, as {given}:{systems[0]}"
+        missing = f"it has no system {name!r}" if name else f"name the system, as in {given}:{systems[0]}"
         raise InputError(f"{given}: {missing}; {there}{did_you_mean(name, systems)}")
     kind, shown = vars(module)[name], f"{given}:{name}"
     if not isinstance(kind, type):
         what = "a function" if inspect.isroutine(kind) else f"of type {type(kind).__name__}"
         raise InputError(f"{shown}: it is {what}, not a class; a system is a frozen dataclass derived from {_BASES}")
     if kind in (System, NeuralSystem, EstimatorSystem):
-        raise InputError(f"{shown}: the base class itself; derive a frozen dataclass from it, and name that")
+        raise InputError(f"{shown}: this is a base class; derive a frozen dataclass from it and give its name")
     if not _is_system(kind):
         module_like = any(base.__module__.startswith("torch.nn") for base in kind.__mro__)
-        hint = "; a network is what a system's build returns" if module_like else ""
+        hint = "; a network is the return value of a system's build" if module_like else ""
         raise InputError(f"{place(shown, _line_of(kind))}: not a system; derive it from {_BASES}{hint}")
     if kind.__module__ != module.__name__:
-        raise InputError(f"{shown}: {kind.__name__} is imported from {kind.__module__}; name the file that defines it")
+        raise InputError(f"{shown}: {kind.__name__} is imported from {kind.__module__}; give the file that defines it")
     same: object = vars(module).get(kind.__qualname__)
     if same is not kind:
-        raise InputError(f"{place(shown, _line_of(kind))}: its class is called {kind.__qualname__}; use one name")
+        raise InputError(f"{place(shown, _line_of(kind))}: its class has the name {kind.__qualname__}; use one name")
     return kind
 
 
@@ -354,33 +352,33 @@ def _is_system(value: object) -> bool:
 
 
 def _wrong_name(name: str) -> str:
-    """Return why a field cannot have a name; empty: it can."""
+    """Return the reason why a field cannot have a name, or an empty string if it can."""
     from cemobam_core.graph import GraphConfig  # noqa: PLC0415  (slow to import)
     from cemobam_core.training.config import TrainingConfig  # noqa: PLC0415
 
     if name in _ATTRIBUTES:
-        return f"{name} is not for a field: every system has it; write {name}: ClassVar[…] = …, or rename the field"
-    of = {"a setting of the training": TrainingConfig, "a setting of the graph": GraphConfig}
-    taken = {field.name: what for what, config in of.items() for field in fields(config)}
-    taken |= dict.fromkeys(_TRIAL, "what a trial has")
+        return f"{name} cannot be a field, as every system has it; write {name}: ClassVar[…] = …, or rename the field"
+    configs = {"a setting of the training": TrainingConfig, "a setting of the graph": GraphConfig}
+    taken = {field.name: what for what, config in configs.items() for field in fields(config)}
+    taken |= dict.fromkeys(_TRIAL_COLUMNS, "a column of trials.csv")
     return (
         f"the field {name} has the name of {taken[name]}; rename it, for example to own_{name}" if name in taken else ""
     )
 
 
 def _wrong_type(field: Field[Any], hint: object) -> str:
-    """Return why a field's values cannot be checked; empty: they can."""
+    """Return the reason why a field's values cannot be checked, or an empty string if they can."""
     names = ", ".join(kind.__name__ for kind in _TYPES)
     choices = get_args(hint) if get_origin(hint) is Literal else ()
     if hint not in _TYPES and not (choices and all(isinstance(choice, _TYPES) for choice in choices)):
         given = hint.__name__ if isinstance(hint, type) and not get_args(hint) else str(hint).replace("typing.", "")
         return f"the field {field.name} is of type {given}; it must be {names}, or a Literal of such values"
     if not field.init:
-        return f"the field {field.name} has init=False, so nobody can set it; leave init out, or use a property"
+        return f"the field {field.name} has init=False, so it cannot be set; remove init=False, or use a property"
     if field.default is MISSING and field.default_factory is MISSING:
         return f"the field {field.name} has no default; give it one"
     if hint is str and field.default is not MISSING and not isinstance(field.default, str):
-        return f"the field {field.name} is a str, but its default is {field.default!r}; give it text"
+        return f"the field {field.name} is a str, but its default is {field.default!r}; give it a string"
     return ""
 
 
@@ -390,7 +388,7 @@ def _signature(kind: type[System]) -> str:
 
 
 def _line_of(kind: type, field: str = "") -> int | None:
-    """Return the line of a class in a user's file, or of a field of it where that stands in it."""
+    """Return the line of a class in a user's file, or the line of one of its fields if it is defined there."""
     if (file := _LOADED.get(kind.__module__)) is None:
         return None
     body = ast.parse(file.content.decode("utf-8-sig")).body
@@ -406,14 +404,14 @@ def _line_of(kind: type, field: str = "") -> int | None:
 
 
 def _restored(path: str, content: bytes, name: str) -> type[System]:
-    """Return the class of a pickle; runs the file's text, if this process has not done so."""
+    """Return the class of a pickle. Run the text of the file if this process has not done so."""
     file = SystemFile(path, content)
     kind: type[System] = vars(_module(file, file.name))[name]
     return kind
 
 
 def _reduced(kind: type[System]) -> str | tuple[Callable[..., type[System]], tuple[str, bytes, str]]:
-    """Pickle a class: of a user's file with the file, any other by name. An instance is its class and its values."""
+    """Pickle a class: with its file if a user's file defines it, and by name otherwise."""
     file = _LOADED.get(kind.__module__)
     if file is None or vars(sys.modules[file.module]).get(kind.__name__) is not kind:
         return kind.__qualname__

@@ -1,4 +1,4 @@
-"""Graph attention that ranks neighbours anew for each node, of torch-geometric's own layers."""
+"""GATv2: graph attention whose ranking of neighbours depends on the node, with layers of torch-geometric."""
 
 from __future__ import annotations
 
@@ -12,26 +12,27 @@ from cemobam_core.systems.convolutions import AttentionSystem, ConvolutionNetwor
 
 @dataclass(frozen=True, kw_only=True)
 class GATv2(AttentionSystem):
-    """Graph attention (Brody, Alon and Yahav, 2022) over both pooled embeddings: torch-geometric's GATv2Conv.
+    """Graph attention with GATv2Conv of torch-geometric (Brody, Alon and Yahav, 2022) on both pooled embeddings.
 
-    In GAT (Veličković et al., 2018) every node ranks its neighbours alike; here the ranking depends on the node.
+    In GAT (Veličković et al., 2018) all nodes rank their neighbours in the same order. Here the ranking depends on the
+    node.
 
     Args:
-        hidden_dim: size of a node after a convolution: of all its heads, concatenated.
-        layers: convolutions, each followed by batch norm, ReLU and dropout.
-        dropout: probability of dropout.
-        heads: of the attention.
+        hidden_dim: Size of a node after a convolution, with all heads concatenated.
+        layers: Number of convolutions. Each is followed by batch norm, ReLU and dropout.
+        dropout: Dropout probability.
+        heads: Number of attention heads.
 
     Raises:
-        InputError: a value out of range.
+        InputError: A value is out of range.
     """
 
     def build(self, sizes: Sizes) -> nn.Module:
-        """Return the network."""
+        """Build the network."""
         from torch_geometric.nn import GATv2Conv  # noqa: PLC0415  (slow to import)
 
         def convolution(before: int, after: int) -> nn.Module:
-            # The graph brings its own self-loops.
+            # The graph already contains self-loops.
             made: nn.Module = GATv2Conv(before, after // self.heads, self.heads, add_self_loops=False)
             return made
 

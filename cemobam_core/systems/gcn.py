@@ -1,4 +1,4 @@
-"""A graph convolutional network over the utterances, of torch-geometric's own layers."""
+"""A graph convolutional network over the utterances, with layers of torch-geometric."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from cemobam_core.systems.convolutions import ConvolutionNetwork, ConvolutionSys
 
 @dataclass(frozen=True, kw_only=True)
 class GCN(ConvolutionSystem):
-    """Graph convolutions (Kipf and Welling, 2017) over both pooled embeddings, concatenated: torch-geometric's GCNConv.
+    """Graph convolutions with GCNConv of torch-geometric (Kipf and Welling, 2017) on both pooled embeddings.
+
+    The embeddings of an utterance are concatenated.
 
     Args:
-        hidden_dim: size of a node after a convolution.
-        layers: convolutions, each followed by batch norm, ReLU and dropout.
-        dropout: probability of dropout.
+        hidden_dim: Size of a node after a convolution.
+        layers: Number of convolutions. Each is followed by batch norm, ReLU and dropout.
+        dropout: Dropout probability.
 
     Raises:
-        InputError: a value out of range.
+        InputError: A value is out of range.
     """
 
     def build(self, sizes: Sizes) -> nn.Module:
-        """Return the network."""
+        """Build the network."""
         from torch_geometric.nn import GCNConv  # noqa: PLC0415  (slow to import)
 
-        # The graph brings its own self-loops.
+        # The graph already contains self-loops.
         return ConvolutionNetwork(lambda before, after: GCNConv(before, after, add_self_loops=False), self, sizes)

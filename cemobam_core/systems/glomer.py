@@ -1,4 +1,4 @@
-"""GloMER: cross-modal attention both ways and a gated multimodal unit."""
+"""GloMER: cross-modal attention in both directions and a gated multimodal unit."""
 
 from __future__ import annotations
 
@@ -20,33 +20,38 @@ from cemobam_core.systems.system import NeuralSystem
 
 @dataclass(frozen=True, kw_only=True)
 class GloMER(NeuralSystem):
-    r"""Cross-modal attention with a residual that both modalities share, then a gate between them.
+    r"""Cross-modal attention with a linear residual that both modalities share, then a gate between them.
 
     Nguyen, Phan and Dang, 2025, "GloMER: Towards Robust Multimodal Emotion Recognition via Gated Fusion and Contrastive
-    Learning", MEDES, later work of CemoBAM's first author; the public code, nhut-ngnn/GloMER, is what is followed.
+    Learning", MEDES, later work of CemoBAM's first author. This system follows the public code, nhut-ngnn/GloMER.
 
-    Each modality is projected (Linear, ReLU, LayerNorm, dropout: F) and asks the other one:
+    Each modality is projected (Linear, ReLU, LayerNorm, dropout) to F, which is the query of an attention to the other
+    modality:
 
     .. math:: G_T = W F_T + b + \mathrm{MultiHead}(Q = F_T, K = V = F_A)
 
-    and :math:`G_A` likewise, with attention weights of its own but the same W and b. No LayerNorm follows. The means
-    over the steps are fused by a gated multimodal unit (Arevalo et al., 2017). The classifier is twice Linear, ReLU,
-    LayerNorm, dropout, then Linear.
+    :math:`G_A` is defined in the same way, with its own attention weights but the same W and b. No LayerNorm follows. A
+    gated multimodal unit (Arevalo et al., 2017) fuses the means over the steps. The classifier is twice Linear, ReLU,
+    LayerNorm and dropout, then Linear.
 
-    What is not rebuilt: the code adds three losses to the cross entropy (NT-Xent between projections of the two pooled
-    streams, and two on their distance), and trains with AdamW. Here the loss is the cross entropy alone, as for every
-    system, and the projection head that serves NT-Xent is left out: it is the paper's network, and not its contrastive
-    learning. AdamW's decay of 1e-2 takes a millionth of a weight in a step, so Adam without decay stands for it. The
-    code keeps the epoch of the best balanced accuracy on validation (its "WA"); here it is that of the best WA.
+    Differences from the code:
+
+    - The code adds three losses to the cross entropy: NT-Xent between projections of the two pooled streams, and two
+      losses of their distance. Here the loss is the cross entropy only, as for every system, and the projection head
+      for NT-Xent is left out. This is the paper's network without its contrastive learning.
+    - The code trains with AdamW. Its decay of 1e-2 reduces a weight by one millionth per step, so Adam without decay is
+      used here.
+    - The code keeps the epoch with the best balanced accuracy on validation (its "WA"). Here it is the epoch with the
+      best WA.
 
     Args:
-        hidden_dim: size of the projected features, of the fused vector and of the classifier's first layer.
-        heads: attention heads.
-        classifier_dim: units of the classifier's second layer.
-        dropout: probability used wherever the model has dropout.
+        hidden_dim: Size of the projected features, of the fused vector and of the classifier's first layer.
+        heads: Number of attention heads.
+        classifier_dim: Units of the classifier's second layer.
+        dropout: Dropout probability in all parts of the model.
 
     Raises:
-        InputError: a value out of range.
+        InputError: A value is out of range.
     """
 
     uses_graph: ClassVar[bool] = False
@@ -73,7 +78,7 @@ class GloMER(NeuralSystem):
         check_below_one(self, "dropout")
 
     def build(self, sizes: Sizes) -> nn.Module:
-        """Return the network."""
+        """Build the network."""
         return _GloMERNetwork(self, sizes)
 
 

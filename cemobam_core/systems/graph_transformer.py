@@ -1,4 +1,4 @@
-"""A transformer whose attention follows the graph of the utterances, of torch-geometric's own layers."""
+"""A transformer whose attention follows the graph of the utterances, with layers of torch-geometric."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from cemobam_core.systems.convolutions import AttentionSystem, ConvolutionNetwor
 
 @dataclass(frozen=True, kw_only=True)
 class GraphTransformer(AttentionSystem):
-    """Dot-product attention along the edges (Shi et al., 2021, UniMP): torch-geometric's TransformerConv.
+    """Dot-product attention along the edges with TransformerConv of torch-geometric (Shi et al., 2021, UniMP).
 
-    The nodes are both pooled embeddings, concatenated. A node has weights for itself beside the attention, in which it
-    takes part by its self-loop. The labels of training utterances are no input here, as they are in UniMP.
+    The nodes are both pooled embeddings, concatenated. Each node has separate weights for itself in addition to the
+    attention, in which it also takes part through its self-loop. In UniMP the labels of training utterances are inputs.
+    Here they are not.
 
     Args:
-        hidden_dim: size of a node after a convolution: of all its heads, concatenated.
-        layers: convolutions, each followed by batch norm, ReLU and dropout.
-        dropout: probability of dropout.
-        heads: of the attention.
+        hidden_dim: Size of a node after a convolution, with all heads concatenated.
+        layers: Number of convolutions. Each is followed by batch norm, ReLU and dropout.
+        dropout: Dropout probability.
+        heads: Number of attention heads.
 
     Raises:
-        InputError: a value out of range.
+        InputError: A value is out of range.
     """
 
     def build(self, sizes: Sizes) -> nn.Module:
-        """Return the network."""
+        """Build the network."""
         from torch_geometric.nn import TransformerConv  # noqa: PLC0415  (slow to import)
 
         return ConvolutionNetwork(

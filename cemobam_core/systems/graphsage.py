@@ -1,4 +1,4 @@
-"""GraphSAGE over the utterances, of torch-geometric's own layers."""
+"""GraphSAGE over the utterances, with layers of torch-geometric."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from cemobam_core.systems.search import OneOf, Space
 
 @dataclass(frozen=True, kw_only=True)
 class GraphSAGE(ConvolutionSystem):
-    """GraphSAGE (Hamilton, Ying and Leskovec, 2017) over both pooled embeddings: torch-geometric's SAGEConv.
+    """GraphSAGE with SAGEConv of torch-geometric (Hamilton, Ying and Leskovec, 2017) on both pooled embeddings.
 
-    A node has weights for itself and others for what its neighbours come to; by its self-loop it is one of them. All
-    neighbours count, none is sampled.
+    A node has one set of weights for itself and another for the aggregate of its neighbours, which include itself
+    because of the self-loop. All neighbours are used. None are sampled.
 
     Args:
-        hidden_dim: size of a node after a convolution.
-        layers: convolutions, each followed by batch norm, ReLU and dropout.
-        dropout: probability of dropout.
-        aggregation: what the neighbours come to: their ``mean``, or the ``max`` of each number.
+        hidden_dim: Size of a node after a convolution.
+        layers: Number of convolutions. Each is followed by batch norm, ReLU and dropout.
+        dropout: Dropout probability.
+        aggregation: How neighbours are aggregated: their ``mean``, or the element-wise ``max``.
 
     Raises:
-        InputError: a value out of range.
+        InputError: A value is out of range.
     """
 
     search: ClassVar[Space] = {**CONVOLUTIONS, "aggregation": OneOf("mean", "max")}
@@ -34,7 +34,7 @@ class GraphSAGE(ConvolutionSystem):
     aggregation: Literal["mean", "max"] = "mean"
 
     def build(self, sizes: Sizes) -> nn.Module:
-        """Return the network."""
+        """Build the network."""
         from torch_geometric.nn import SAGEConv  # noqa: PLC0415  (slow to import)
 
         return ConvolutionNetwork(lambda before, after: SAGEConv(before, after, aggr=self.aggregation), self, sizes)

@@ -1,4 +1,4 @@
-"""HemoGAT: graph attention beside cross-modal attention, without 1D-CBAM."""
+"""HemoGAT: graph attention combined with cross-modal attention, without 1D-CBAM."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ from cemobam_core.systems.system import NeuralSystem
 
 @dataclass(frozen=True, kw_only=True)
 class HemoGAT(NeuralSystem):
-    """CemoBAM's forerunner: the same projections, graph and attentions, no 1D-CBAM, and no fusion of the streams.
+    """CemoBAM's predecessor: the same projections, graph and attentions, without 1D-CBAM and stream fusion.
 
     Nguyen et al., 2025, "HemoGAT: Heterogeneous Multi-Modal Emotion Recognition with Cross-Modal Transformer and Graph
-    Attention Network"; the authors' code, nhut-ngnn/HemoGAT, is what is followed. The classifier sees
+    Attention Network". This system follows the authors' code, nhut-ngnn/HemoGAT. The classifier receives
 
         [graph attention ‖ stream whose query is audio ‖ stream whose query is text]
 
-    that is 3d numbers, and is Linear, LayerNorm, ReLU, dropout, Linear. A stream is Linear, residual, LayerNorm and
-    dropout after the attention. All hidden graph layers share one batch norm, no dropout follows the first of them, and
-    the last has a single head.
+    which has 3d numbers. It consists of Linear, LayerNorm, ReLU, dropout and Linear. A stream applies Linear, the
+    residual, LayerNorm and dropout to the output of its attention. All hidden graph layers share one batch norm, no
+    dropout follows the first one, and the last one has a single head.
 
-    Of the code:
+    Notes on the code:
 
-    - a node gathers from the utterances that chose it (``gather_from=choosers``), as in the released CemoBAM;
-    - its model is in training mode in the first epoch alone and its batch norm keeps running averages. Both are those
-      of the profile here: ``--profile released`` trains as the code does;
-    - its features are one embedding an utterance. Of sequences, every step is projected and attends; nodes and streams
-      are then the means over the valid steps.
+    - A node gathers from the utterances that chose it (``gather_from=choosers``), as in the released CemoBAM.
+    - The code keeps the model in training mode only in the first epoch, and its batch norm uses running averages. Here
+      the profile decides both: ``--profile released`` trains as the code does.
+    - The code uses one embedding per utterance. Here, every step of a sequence is projected and attends. Nodes and
+      streams are then means over the valid steps.
 
     Args:
         hidden_dim: d, the size of the projected features.
-        heads: attention heads, in the graph layers and in the cross-modal attention.
-        gat_layers: graph attention layers, at least 2.
-        dropout: probability used wherever the model has dropout.
+        heads: Attention heads in the graph layers and in the cross-modal attention.
+        gat_layers: Graph attention layers, at least 2.
+        dropout: Dropout probability in all parts of the model.
 
     Raises:
-        InputError: a value out of range.
+        InputError: A value is out of range.
     """
 
     group: ClassVar[str] = "paper"
@@ -77,7 +77,7 @@ class HemoGAT(NeuralSystem):
             raise InputError(f"gat_layers={self.gat_layers} must be at least 2: a hidden layer and the last one")
 
     def build(self, sizes: Sizes) -> nn.Module:
-        """Return the network."""
+        """Build the network."""
         return _HemoGATNetwork(self, sizes)
 
 

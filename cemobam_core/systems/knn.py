@@ -1,4 +1,4 @@
-"""Nearest neighbours of both embeddings: what a graph of neighbours knows without learning."""
+"""Nearest neighbours by both embeddings: the baseline that uses neighbours without learning."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 class KNN(EstimatorSystem):
     """The labels of the nearest training utterances (Cover and Hart, 1967) by both pooled embeddings.
 
-    The embeddings are standardised on train and concatenated; scikit-learn finds the neighbours. The probability of a
-    class is its share of them. An utterance of the train split is its own nearest neighbour, so figures on train are
-    too good. Every seed gives the same.
+    The embeddings are standardised on train and concatenated, and scikit-learn finds the neighbours. The probability of
+    a class is its share of the neighbours. An utterance of the train split is its own nearest neighbour, so the results
+    on train are too good. Every seed gives the same result.
 
     Args:
-        neighbours: k, how many utterances are looked at; all, if there are fewer.
-        metric: what is near: the ``cosine`` similarity, or the ``euclidean`` distance.
-        weights: the neighbours count alike (``uniform``), or by the inverse of their ``distance``.
+        neighbours: k, the number of neighbours. If there are fewer training utterances, all are used.
+        metric: Distance measure: ``cosine`` or ``euclidean``.
+        weights: Weights of the neighbours: ``uniform``, or by the inverse of their ``distance``.
 
     Raises:
-        InputError: a value out of range.
+        InputError: A value is out of range.
     """
 
     group: ClassVar[str] = "baselines"
@@ -43,7 +43,7 @@ class KNN(EstimatorSystem):
     weights: Literal["uniform", "distance"] = "uniform"
 
     def build(self, sizes: Sizes, seed: int) -> Any:
-        """Return the pipeline."""
+        """Build the scikit-learn pipeline."""
         from sklearn.neighbors import KNeighborsClassifier  # noqa: PLC0415
         from sklearn.pipeline import make_pipeline  # noqa: PLC0415
         from sklearn.preprocessing import StandardScaler  # noqa: PLC0415

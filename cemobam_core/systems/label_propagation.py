@@ -1,4 +1,4 @@
-"""Label propagation: what the graph knows without features and without learning."""
+"""Label propagation: the baseline that uses the graph without features and without learning."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from cemobam_core.systems.search import GRAPH, Between, OneOf, Space
 
 @dataclass(frozen=True, kw_only=True)
 class LabelPropagation(PropagationSystem):
-    """Labels of training utterances, propagated along the graph: torch-geometric's LabelPropagation.
+    """Labels of training utterances, propagated along the graph by LabelPropagation of torch-geometric.
 
-    The idea is that of Zhu and Ghahramani (2002), in the form of Zhou et al. (2004): from the known labels Y as ones
-    and zeros, each step is F ← α D^(-1/2) A D^(-1/2) F + (1 - α) Y, where A is the symmetric graph without self-loops.
-    It is transductive: the evaluation graph is ``joint``. To measure the train split, a fifth of its labels is hidden
-    at a time. An utterance that no label reaches gets the frequencies of the classes. Every seed gives the same.
+    The idea is from Zhu and Ghahramani (2002), in the form of Zhou et al. (2004). Starting from the one-hot known
+    labels Y, each step is F ← α D^(-1/2) A D^(-1/2) F + (1 - α) Y, where A is the symmetric graph without self-loops.
+    The system is transductive: the evaluation graph is ``joint``. To measure the train split, a fifth of its labels is
+    hidden at a time. An utterance that no label reaches gets the class frequencies. Every seed gives the same result.
 
     Args:
-        layers: steps.
-        alpha: α, the share of what the neighbours say; at most 1.
+        layers: Number of steps.
+        alpha: α, the weight of the neighbours, at most 1.
 
     Raises:
-        InputError: a value out of range.
+        InputError: A value is out of range.
     """
 
     search: ClassVar[Space] = {**GRAPH, "layers": OneOf(1, 2, 3, 5, 10, 20, 50), "alpha": Between(0.1, 0.99)}

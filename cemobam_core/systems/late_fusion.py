@@ -1,4 +1,4 @@
-"""Late fusion: each modality decides, and the decisions are averaged."""
+"""Late fusion: each modality makes a decision, and the decisions are averaged."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ from cemobam_core.systems.system import NeuralSystem
 
 @dataclass(frozen=True, kw_only=True)
 class LateFusion(NeuralSystem):
-    r"""Two perceptrons, one a modality, and the mean of their probabilities.
+    r"""Two perceptrons, one per modality, and the mean of their probabilities.
 
     .. math:: p = \tfrac12 \left(\mathrm{softmax}(f_A(x_A)) + \mathrm{softmax}(f_T(x_T))\right)
 
-    The logits are :math:`\log p`. The networks are those of ``audio_mlp`` and ``text_mlp`` and share no weight.
+    The logits are :math:`\log p`. The networks are those of ``audio_mlp`` and ``text_mlp``. They share no weights.
 
-    In the classical form each network is trained alone. Here both are trained at once, on the cross entropy of p, as
-    the shared loop has one cross entropy: p is a mixture with equal weights, and its likelihood is what is maximised.
-    The gradient that a network gets is that of its own cross entropy, multiplied for each utterance by its share of
-    the probability of the right class: a network learns less from what the other one already knows.
+    In the classical form each network is trained separately. Here both are trained together on the cross entropy of p,
+    because the shared training loop has one cross entropy. This maximises the likelihood of p, a mixture with equal
+    weights. The gradient of a network is that of its own cross entropy, multiplied for each utterance by the network's
+    share of the probability of the correct class. A network therefore learns less where the other network is already
+    right.
 
     Args:
-        hidden_dim: units of each network's hidden layer.
-        dropout: probability of dropout after it.
+        hidden_dim: Units of the hidden layer of each network.
+        dropout: Dropout probability after the hidden layer.
 
     Raises:
-        InputError: a value out of range.
+        InputError: A value is out of range.
     """
 
     uses_graph: ClassVar[bool] = False
@@ -50,7 +51,7 @@ class LateFusion(NeuralSystem):
         check_below_one(self, "dropout")
 
     def build(self, sizes: Sizes) -> nn.Module:
-        """Return both networks as one module."""
+        """Build both networks as one module."""
         return _LateFusionNetwork(self, sizes)
 
 
@@ -70,7 +71,7 @@ class _LateFusionNetwork(nn.Module):
 
 
 class _MeanOfDecisions(nn.Module):
-    """The logarithm of the mean of two classifiers' probabilities, each of one half of the input."""
+    """The logarithm of the mean probability of two classifiers, each on one half of the input."""
 
     def __init__(self, dim: int, num_classes: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Low-rank fusion: tensor fusion whose weights are a sum of few products of vectors."""
+"""Low-rank fusion: tensor fusion with a weight tensor of low rank."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from cemobam_core.systems.system import NeuralSystem
 
 @dataclass(frozen=True, kw_only=True)
 class LMF(NeuralSystem):
-    r"""Low-rank multimodal fusion: a linear layer on the outer product that ``tfn`` forms, never formed.
+    r"""Low-rank multimodal fusion: a linear layer on the outer product of ``tfn``, without computing the product.
 
     Liu et al., 2018, "Efficient Low-rank Multimodal Fusion with Modality-Specific Factors", in the form of MERBench's
     toolkit (Lian et al., 2024), here with two modalities. With a weight tensor of rank r,
 
     .. math:: f = \sum_{i=1}^{r} w_i \, (W_A^{(i)} [1; h_A]) \odot (W_T^{(i)} [1; h_T])
 
-    where h is dropout and three layers (Linear, ReLU) on a pooled embedding, and f has h / 2 numbers. A linear layer
-    on f gives the logits. The factor of the 1 is written as the bias of a layer. The toolkit adds a bias to f, which
-    the bias of the layer that follows makes redundant: left out.
+    where h is the output of dropout and three layers (Linear, ReLU) on a pooled embedding, and f has h / 2 numbers. A
+    linear layer on f gives the logits. The factor of the 1 is the bias of a layer. The toolkit adds a bias to f. It is
+    left out here, because the bias of the next layer makes it redundant.
 
-    The toolkit encodes sequences with an LSTM; here a sequence is pooled first, as for the other baselines. It keeps
-    the epoch that is best on validation, and draws the rate, the size, the rank and the dropout of each run from a
-    short list: ``--budget`` does that here.
+    The toolkit encodes sequences with an LSTM. Here a sequence is pooled first, as for the other baselines. The toolkit
+    keeps the epoch that is best on validation. For each run it draws the learning rate, the size, the rank and the
+    dropout from a short list. Here ``--budget`` does that.
 
     Args:
         hidden_dim: h, the size of an encoded modality, an even number.
-        rank: r, how many products the weight tensor is a sum of.
-        dropout: probability of dropout on the embeddings.
+        rank: r, the rank of the weight tensor.
+        dropout: Dropout probability of the embeddings.
 
     Raises:
-        InputError: a value out of range.
+        InputError: A value is out of range.
     """
 
     uses_graph: ClassVar[bool] = False
@@ -58,10 +58,10 @@ class LMF(NeuralSystem):
         super().__post_init__()
         check_below_one(self, "dropout")
         if self.hidden_dim % 2:
-            raise InputError(f"hidden_dim={self.hidden_dim} must be even: the fused vector has half of it")
+            raise InputError(f"hidden_dim={self.hidden_dim} must be even, because the fused vector has half this size")
 
     def build(self, sizes: Sizes) -> nn.Module:
-        """Return the network."""
+        """Build the network."""
         return _LMFNetwork(self, sizes)
 
 
@@ -90,9 +90,9 @@ class _LMFNetwork(nn.Module):
 
 
 def _factors(h: int, rank: int) -> nn.Linear:
-    """Return the factors of one modality; those of the 1 are its bias. Drawn as the toolkit draws them."""
+    """Build the factors of one modality, initialised as in the toolkit. The factors of the 1 are the bias."""
     made = nn.Linear(h, h // 2 * rank)
     for weight in (made.weight, made.bias):
-        # Xavier's, of a tensor (rank, h + 1, h / 2): torch takes its last axis for a receptive field
+        # Xavier initialisation of a tensor (rank, h + 1, h / 2): torch treats its last axis as a receptive field.
         nn.init.normal_(weight, std=math.sqrt(2 / (h // 2 * (h + 1 + rank))))
     return made

@@ -1,4 +1,4 @@
-"""Logistic regression on both embeddings: the least that a model must beat."""
+"""Logistic regression on both embeddings: the simplest baseline that a model must beat."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 class Logistic(EstimatorSystem):
     """Logistic regression on both pooled embeddings, standardised and concatenated.
 
-    It is multinomial, with an L2 penalty: the minimum is that of scikit-learn's ``LogisticRegression``, found in fewer
-    steps (:mod:`cemobam_core.training.linear`). It is convex: every seed finds the same weights, so its figures do
-    not vary over seeds.
+    It is multinomial, with an L2 penalty. It finds the minimum of scikit-learn's ``LogisticRegression`` in fewer steps
+    (see ``cemobam_core.training.linear``). The problem is convex, so every seed finds the same weights, and the results
+    do not vary between seeds.
 
     Args:
-        c: the inverse strength of the L2 penalty (scikit-learn's ``C``).
-        max_iter: steps of L-BFGS at most.
+        c: Inverse strength of the L2 penalty (``C`` in scikit-learn).
+        max_iter: Largest number of L-BFGS steps.
 
     Raises:
-        InputError: a value out of range.
+        InputError: A value is out of range.
     """
 
     version: ClassVar[int] = 2
@@ -48,19 +48,19 @@ class Logistic(EstimatorSystem):
             raise InputError(f"c={self.c} must be above 0")
 
     def build(self, sizes: Sizes, seed: int) -> Any:
-        """Return scikit-learn's estimator, which holds the weights."""
+        """Build the scikit-learn estimator that will hold the weights."""
         from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
 
         return LogisticRegression(C=self.c, max_iter=self.max_iter, random_state=seed)
 
     def fit(self, inputs: Inputs, labels: Tensor, sizes: Sizes, seed: int) -> FittedEstimator:
-        """Find the weights. Those that the estimator holds are for embeddings that are not standardised."""
+        """Fit the weights. The estimator holds weights for the original embeddings, which are not standardised."""
         from cemobam_core.training import linear  # noqa: PLC0415
         from cemobam_core.training.estimators import FittedEstimator  # noqa: PLC0415
 
         x, estimator = torch.from_numpy(self.matrix(inputs)), self.build(sizes, seed)
         classes, known = labels.cpu().unique(return_inverse=True)
-        # scikit-learn holds two classes as one row of weights, the difference, which alone is penalised.
+        # For two classes scikit-learn holds one row of weights: the difference, on which the penalty acts.
         c = self.c / 2 if len(classes) == 2 else self.c
         weights, bias, steps = linear.fit(x, known, len(classes), loss="cross_entropy", c=c, max_iter=self.max_iter)
         if len(classes) == 2:

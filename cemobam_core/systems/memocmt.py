@@ -1,4 +1,4 @@
-"""MemoCMT: cross-modal attention both ways, without the graph."""
+"""MemoCMT: cross-modal attention in both directions, without a graph."""
 
 from __future__ import annotations
 
@@ -22,37 +22,39 @@ from cemobam_core.systems.system import NeuralSystem
 
 @dataclass(frozen=True, kw_only=True)
 class MemoCMT(NeuralSystem):
-    r"""Multi-head attention from each modality to the other, both answers fused over time.
+    r"""Multi-head attention from each modality to the other, with both outputs fused over time.
 
     Khan et al., 2025, "MemoCMT: multimodal emotion recognition using cross-modal transformer-based feature fusion",
-    Scientific Reports; the authors' code, tpnam0901/MemoCMT, is what is followed.
+    Scientific Reports. This system follows the authors' code, tpnam0901/MemoCMT.
 
     .. math:: S_{A \to T} = \mathrm{LayerNorm}(W \, \mathrm{MultiHead}(Q = X_A, K = V = X_T) + b)
 
-    and :math:`S_{T \to A}` likewise, with weights of its own. No residual follows the attention. Both streams, the one
-    that audio asks for first, are laid end to end in time and fused into one vector; then Linear, LeakyReLU, Linear.
-    Dropout stands after each LayerNorm, on both streams laid end to end, before and after the hidden layer.
+    :math:`S_{T \to A}` is defined in the same way, with its own weights. No residual follows the attention. Both
+    streams are concatenated along time, the one with audio as the query first, and fused into one vector. Linear,
+    LeakyReLU and Linear follow. Dropout is applied after each LayerNorm, to the concatenated streams, and before and
+    after the hidden layer.
 
-    Of the code:
+    Notes on the code:
 
-    - it fuses by ``cls`` unless told otherwise; the default here is ``min``, with which the paper has its best figures;
-    - its ``cls`` is the first step of the stream that audio asks for, so that the other stream learns nothing;
-    - it holds a third attention, with Linear and LayerNorm, that its forward pass does not use: not built here;
-    - it attends and fuses over padded steps too, which its batches of one utterance do not have: here they are masked;
-    - the epoch of the best validation accuracy is kept. Adam decays no weights.
+    - Its default fusion is ``cls``. The default here is ``min``, which has the best results in the paper.
+    - Its ``cls`` is the first step of the stream with audio as the query, so the other stream learns nothing.
+    - It contains a third attention, with Linear and LayerNorm, that its forward pass does not use. It is left out here.
+    - It also attends to padded steps and fuses them. Its batches of one utterance have none. Here they are masked.
+    - It keeps the epoch with the best validation accuracy. Adam has no weight decay.
 
-    The attentions work on the encoders' embeddings. Where the two sizes differ, or the heads do not divide them, a
-    Linear brings each modality to ``hidden_dim`` first; the encoders of the source both give 768 numbers.
+    The attentions work on the embeddings of the encoders. If the sizes of the two modalities differ, or are not
+    multiples of ``heads``, a Linear first brings each modality to ``hidden_dim``. Both encoders of the source give 768
+    numbers.
 
     Args:
-        hidden_dim: size of the streams.
-        heads: attention heads.
-        classifier_dim: units of the classifier's hidden layer.
-        dropout: probability used wherever the model has dropout.
-        fusion: how the streams become one vector.
+        hidden_dim: Size of the streams.
+        heads: Number of attention heads.
+        classifier_dim: Units of the classifier's hidden layer.
+        dropout: Dropout probability in all parts of the model.
+        fusion: How the streams become one vector.
 
     Raises:
-        InputError: a value out of range.
+        InputError: A value is out of range.
     """
 
     uses_graph: ClassVar[bool] = False
@@ -72,7 +74,7 @@ class MemoCMT(NeuralSystem):
         check_below_one(self, "dropout")
 
     def build(self, sizes: Sizes) -> nn.Module:
-        """Return the network."""
+        """Build the network."""
         return _MemoCMTNetwork(self, sizes)
 
 
@@ -108,14 +110,14 @@ class _MemoCMTNetwork(nn.Module):
         return fuse(streams, torch.cat([inputs.audio.mask, inputs.text.mask], dim=1), self.fusion)
 
     def _sized(self, steps: Steps, modality: str) -> Float[Tensor, "*r n t dim"]:
-        """Return the steps of a modality, of the size of the attentions."""
+        """Return the steps of a modality in the size of the attentions."""
         if self.same_size:
             return for_each(steps, self.audio_to_text.linear.weight)
         return steps.laid_out(self.get_submodule(f"{modality}_projection")(steps.valid))
 
 
 class _Stream(nn.Module):
-    """Attention, Linear, LayerNorm, dropout."""
+    """One stream: attention, Linear, LayerNorm and dropout."""
 
     def __init__(self, dim: int, hidden_dim: int, *, heads: int, dropout: float) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Settings of training that several sources prescribe alike."""
+"""Training settings that several sources prescribe."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ADAM_IN_STEPS: Mapping[str, Value] = {
     "lr_step": 30,
     "lr_gamma": 0.1,
 }
-"""Of MemoCMT, SER-Fuse and SERVER: Adam, and a tenth of the rate after every 30 epochs."""
+"""MemoCMT, SER-Fuse and SERVER: Adam, with the learning rate multiplied by 0.1 after every 30 epochs."""
 
 MERBENCH: Mapping[str, Value] = {
     "epochs": 100,
@@ -23,4 +23,4 @@ MERBENCH: Mapping[str, Value] = {
     "schedule": "step",
     "lr_gamma": 1.0,
 }
-"""Of MERBench's toolkit: Adam at one rate, of its two (1e-3 and 1e-4) the one that suits the few full-batch steps."""
+"""MERBench's toolkit: Adam at a constant rate. Of its two rates (1e-3 and 1e-4), 1e-3 suits few full-batch steps."""

@@ -1,4 +1,4 @@
-"""The frequencies of the classes: what a system gets right without listening or reading."""
+"""The class frequencies: the baseline that uses neither audio nor text."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from cemobam_core.systems.system import EstimatorSystem
 
 @dataclass(frozen=True, kw_only=True)
 class Prior(EstimatorSystem):
-    """Every utterance has the frequencies of the training labels (scikit-learn's ``DummyClassifier``).
+    """The class frequencies of the training labels for every utterance (scikit-learn's ``DummyClassifier``).
 
-    Its prediction is the most frequent class, and its loss the entropy of the labels, which a system must get below. It
-    has no settings, and every seed gives the same.
+    It predicts the most frequent class. Its loss is the entropy of the labels, and a useful system must have a lower
+    loss. It has no settings, and every seed gives the same result.
     """
 
     group: ClassVar[str] = "baselines"
 
     def build(self, sizes: Sizes, seed: int) -> Any:
-        """Return the estimator."""
+        """Build the estimator."""
         from sklearn.dummy import DummyClassifier  # noqa: PLC0415
 
         return DummyClassifier(strategy="prior")

@@ -1,4 +1,4 @@
-"""What systems that propagate labels share: the symmetric graph, and who may know whose label."""
+"""Shared base of systems that propagate labels: the symmetric graph, and which labels are known to whom."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     from cemobam_core.graph import GraphConfig
 
 HIDDEN = 5
-"""Parts of the train split whose labels are hidden in turn to measure it."""
+"""Number of parts of the train split. To measure it, the labels of one part at a time are hidden."""
 
-_LEAST = 1e-12
-"""The smallest probability whose logarithm is taken."""
+_MIN_PROBABILITY = 1e-12
+"""Lower limit of a probability before its logarithm is taken."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PropagationSystem(FittedSystem):
-    """Labels of training utterances, propagated to others along the graph.
+    """Labels of training utterances, propagated to other utterances along the graph.
 
-    An utterance knows training labels through the graph, so training utterances must be in it: the evaluation graph is
-    ``joint``, and the figures are transductive. Labels of validation and test utterances are never used: the fitted
-    function is given none. To measure the train split, the labels of a fifth of it are hidden at a time (rows i, i + 5,
-    …): the graph does not tell an utterance its own label.
+    Training labels reach an utterance through the graph, so the graph must contain the training utterances: the
+    evaluation graph is ``joint``, and the results are transductive. Labels of validation and test utterances are never
+    used, because the fitted function does not receive them. To measure the train split, the labels of a fifth of it
+    (rows i, i + 5, …) are hidden at a time, so the graph does not tell an utterance its own label.
 
-    The graph is made symmetric, as the propagation asks: two utterances are linked if one chose the other. It has no
+    Propagation needs a symmetric graph: two utterances are linked if one of them chose the other. There are no
     self-loops.
     """
 
@@ -50,53 +50,53 @@ class PropagationSystem(FittedSystem):
         known: Bool[Tensor, " n"],
         base: Float[Tensor, "n c"],
     ) -> Float[Tensor, "n c"]:
-        """Return a score of at least 0 for each utterance and class, zeros where the graph tells nothing.
+        """Return a score of at least 0 for each utterance and class, (N, C). Rows that no label reaches are zero.
 
         Args:
-            edges: the symmetric graph, without self-loops.
-            labels: of N utterances; 0 where they are not known.
-            known: whose labels are.
-            base: the logits of what :meth:`base` returned.
+            edges: (2, E), the symmetric graph without self-loops.
+            labels: (N,), labels of the utterances, or 0 if not known.
+            known: (N,), whether a label is known.
+            base: (N, C), logits of the function that the method ``base`` returned.
         """
 
     def base(self, inputs: Inputs, labels: Tensor, sizes: Sizes, seed: int) -> Callable[[Inputs], Tensor]:
-        """Fit what labels utterances before anything is propagated; here nothing, whose logits are zeros.
+        """Fit a base classifier that labels utterances before the propagation. By default its logits are zeros.
 
         Args:
-            inputs: of the training utterances.
-            labels: (N,), theirs.
-            sizes: of the features.
-            seed: for whatever is random.
+            inputs: Inputs of the training utterances.
+            labels: (N,), labels of the training utterances.
+            sizes: Sizes of the features.
+            seed: Seed of all random numbers.
         """
         return lambda inputs: inputs.audio.new_zeros(len(inputs), sizes.num_classes)
 
     def fit(self, inputs: Inputs, labels: Tensor, sizes: Sizes, seed: int) -> Callable[[Inputs], Tensor]:
-        """Return a function that propagates the labels of these utterances in the graph of the inputs it is given."""
+        """Return a function that propagates the training labels in the graph of the inputs that it receives."""
         return Propagation(self, inputs, labels, sizes.num_classes, self.base(inputs, labels, sizes, seed))
 
     def check_graph(self, graph: GraphConfig) -> None:
-        """Check that the training utterances are in the graph that validation and test are labelled in.
+        """Check that validation and test are labelled in a graph that contains the training utterances.
 
         Raises:
-            InputError: they are not, or not so that the graph can be made symmetric.
+            InputError: It does not contain them, or cannot be made symmetric.
         """
         if graph.evaluation_graph != "joint":
             raise InputError(
-                f"evaluation_graph={graph.evaluation_graph}: {type(self).__name__} propagates the labels of training "
-                "utterances both ways along the edges, so these must be ranked together; give evaluation_graph=joint"
+                f"evaluation_graph={graph.evaluation_graph}: {type(self).__name__} propagates training labels along "
+                "edges in both directions, so all utterances must be ranked together; give evaluation_graph=joint"
             )
 
 
 @dataclass(frozen=True, eq=False)
 class Propagation:
-    """A fitted :class:`PropagationSystem`.
+    """A fitted ``PropagationSystem``.
 
     Attributes:
-        system: with its choices.
-        train: the training utterances.
-        labels: (N_train,), theirs.
+        system: System with its configuration.
+        train: Inputs of the training utterances.
+        labels: (N_train,), labels of the training utterances.
         num_classes: C.
-        base: gives the logits of what is fitted before.
+        base: Function that returns the logits of the base classifier.
     """
 
     system: PropagationSystem
@@ -106,16 +106,16 @@ class Propagation:
     base: Callable[[Inputs], Tensor]
 
     def __call__(self, inputs: Inputs) -> Float[Tensor, "n c"]:
-        """Return logits of N utterances, of which the first are the training utterances.
+        """Return the logits of N utterances that start with the training utterances.
 
         Raises:
-            InputError: they are not.
+            InputError: The inputs do not start with the training utterances.
         """
         device, inputs = inputs.audio.device, inputs.to("cpu")
         n_train, n = len(self.labels), len(inputs)
         if not self._begins_with_train(inputs):
             raise InputError(
-                f"{type(self.system).__name__} labels utterances in a graph that begins with the {n_train} training "
+                f"{type(self.system).__name__} labels utterances in a graph that starts with the {n_train} training "
                 "utterances; give evaluation_graph=joint"
             )
         edges, base = symmetric(inputs.edge_index, n), self.base(inputs)
@@ -131,11 +131,11 @@ class Propagation:
                 scores[hidden] = self.system.propagated(edges, labels * ~hidden, ~hidden, base)[hidden]
         frequencies = torch.bincount(self.labels.cpu(), minlength=self.num_classes) / n_train
         total = scores.sum(dim=1, keepdim=True)
-        probabilities = torch.where(total > _LEAST, scores / total.clamp(min=_LEAST), frequencies)
-        return probabilities.clamp(min=_LEAST).log().to(device)
+        probabilities = torch.where(total > _MIN_PROBABILITY, scores / total.clamp(min=_MIN_PROBABILITY), frequencies)
+        return probabilities.clamp(min=_MIN_PROBABILITY).log().to(device)
 
     def _begins_with_train(self, inputs: Inputs) -> bool:
-        n_train = len(self.labels)  # padding to the longest may change the last bit of a mean
+        n_train = len(self.labels)  # the tolerance is needed because longer padding may change the last bits of a mean
         return len(inputs) >= n_train and all(
             torch.allclose(theirs.pooled[:n_train], ours.pooled.cpu(), rtol=1e-4, atol=1e-5)
             for theirs, ours in ((inputs.audio, self.train.audio), (inputs.text, self.train.text))
@@ -143,11 +143,11 @@ class Propagation:
 
 
 def symmetric(edge_index: Int64[Tensor, "2 e"], n: int) -> Int64[Tensor, "2 s"]:
-    """Return the edges of a graph both ways, each once, without self-loops.
+    """Return the edges of a graph in both directions, without duplicates and self-loops.
 
     Args:
-        edge_index: any edges.
-        n: how many nodes there are.
+        edge_index: (2, E), edges of any graph.
+        n: Number of nodes.
     """
     from torch_geometric.utils import remove_self_loops, to_undirected  # noqa: PLC0415  (slow to import)
 

@@ -1,4 +1,4 @@
-"""Search spaces: the values of a setting that tuning may try (``--budget``)."""
+"""Search spaces: the values of each setting that tuning may try (``--budget``)."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from cemobam_core.errors import InputError
 
 Value = int | float | bool | str
-"""What a setting may be."""
+"""Type of a setting's value."""
 
 
 @dataclass(frozen=True)
 class Between:
-    """Real numbers between two ends, both included.
+    """Real numbers between two limits, both included.
 
     Args:
-        low: the smallest.
-        high: the largest.
-        log: whether every decade is as likely as any other; if not, every number is.
+        low: Lower limit.
+        high: Upper limit.
+        log: Whether to search on a logarithmic scale, on which every decade is equally likely.
 
     Raises:
-        InputError: ends that are not finite or not in order; ``log`` with an end that is not above 0.
+        InputError: The limits are not finite or not in order, or ``log`` is set and a limit is not above 0.
     """
 
     low: float
@@ -34,18 +34,18 @@ class Between:
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
             raise InputError(f"{ends}: give two finite numbers, the smaller one first")
         if self.log and self.low <= 0:
-            raise InputError(f"{ends}: with log=True both ends must be above 0")
+            raise InputError(f"{ends}: with log=True both limits must be above 0")
 
 
 @dataclass(frozen=True, init=False)
 class OneOf:
-    """One of some values: numbers in ascending order, or names, or True and False.
+    """One of several values: numbers in ascending order, names, or True and False.
 
     Args:
-        values: at least two, all different.
+        values: At least two values, all different.
 
     Raises:
-        InputError: fewer than two values, or one twice.
+        InputError: There are fewer than two values, or a value is repeated.
     """
 
     values: tuple[Value, ...]
@@ -57,19 +57,19 @@ class OneOf:
 
 
 Space = Mapping[str, Between | OneOf]
-"""By the name of a setting of the system, its training or its graph, the values that are tried."""
+"""Values to try, by the name of a setting of the system, its training or its graph."""
 
 LEARNING_RATE = Between(1e-5, 1e-2, log=True)
-"""What neural systems search, unless they say otherwise: full-batch steps are few, so large rates are among them."""
+"""Default learning rates to search. Full-batch steps are few, so large rates are included."""
 
 WEIGHT_DECAY = Between(1e-6, 1e-2, log=True)
 DROPOUT = Between(0.0, 0.6)
 WIDTH = OneOf(64, 128, 256, 512)
 NEIGHBOURS = OneOf(1, 2, 3, 4, 5, 6, 7, 8, 9, 10)
-"""K, as in the paper's grid."""
+"""K as in the paper's grid."""
 
 TRAINING: Space = {"lr": LEARNING_RATE, "weight_decay": WEIGHT_DECAY}
 GRAPH: Space = {"k_audio": NEIGHBOURS, "k_text": NEIGHBOURS}
 
 NETWORK: Space = {**TRAINING, "hidden_dim": WIDTH, "dropout": DROPOUT}
-"""What a network with one width and one dropout searches."""
+"""Search space of a network with one width and one dropout."""

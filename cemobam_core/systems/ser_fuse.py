@@ -20,22 +20,23 @@ from cemobam_core.systems.system import NeuralSystem
 
 @dataclass(frozen=True, kw_only=True)
 class SERFuse(NeuralSystem):
-    """Both pooled embeddings, concatenated: dropout, then three linear layers with nothing between them.
+    """Both pooled embeddings, concatenated: dropout, then three linear layers without activations.
 
     Pham et al., 2023, "SER-Fuse: An Emotion Recognition Application Utilizing Multi-Modal, Multi-Lingual, and
-    Multi-Feature Fusion"; the authors' code, nhattruongpham/SER-Fuse, is what is followed. As nothing stands between
+    Multi-Feature Fusion". This system follows the authors' code, nhattruongpham/SER-Fuse. Without activations between
     the layers, the model is linear in the embeddings: a logistic regression whose weights are a product of matrices.
 
-    Of the code: it keeps an epoch where the training loss and the validation loss are both lower than ever; here it is
-    the epoch of the best validation WA. Its embeddings are ECAPA-TDNN's and BERT's; here they are those of the study.
+    Differences from the code: The code keeps an epoch if the training loss and the validation loss are both lower than
+    ever before. Here it is the epoch with the best validation WA. The code uses embeddings of ECAPA-TDNN and BERT. Here
+    they are those of the study.
 
     Args:
-        hidden_dim: size after the first layer.
-        classifier_dim: size after the second.
-        dropout: probability of dropout on the embeddings.
+        hidden_dim: Size after the first layer.
+        classifier_dim: Size after the second layer.
+        dropout: Dropout probability of the embeddings.
 
     Raises:
-        InputError: a value out of range.
+        InputError: A value is out of range.
     """
 
     uses_graph: ClassVar[bool] = False
@@ -52,7 +53,7 @@ class SERFuse(NeuralSystem):
         check_below_one(self, "dropout")
 
     def build(self, sizes: Sizes) -> nn.Module:
-        """Return the network."""
+        """Build the network."""
         return _SERFuseNetwork(self, sizes)
 
 

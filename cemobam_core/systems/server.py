@@ -1,4 +1,4 @@
-"""SERVER: both embeddings at one size, concatenated, through linear layers."""
+"""SERVER: both embeddings, projected to the same size and concatenated, through linear layers."""
 
 from __future__ import annotations
 
@@ -19,25 +19,26 @@ from cemobam_core.systems.system import NeuralSystem
 
 @dataclass(frozen=True, kw_only=True)
 class SERVER(NeuralSystem):
-    """Each pooled embedding to 128 numbers by a linear layer, concatenated, dropout, two more linear layers.
+    """A linear layer to 128 numbers per modality, concatenation, dropout, and two more linear layers.
 
     Pham et al., 2023, "SERVER: Multi-modal Speech Emotion Recognition using Transformer-based and Vision-based
-    Embeddings"; the authors' code, nhattruongpham/mmser, is what is followed. Nothing stands between the layers.
+    Embeddings". This system follows the authors' code, nhattruongpham/mmser. There are no activations between the
+    layers.
 
-    Of the code:
+    Differences from the code:
 
-    - its audio embedding is VGGish's, which has 128 numbers and is trained with the rest; here the encoder is the
-      study's, its embedding stays as it is, and a Linear brings it to that size as the text's is;
-    - the sum over an audio clip's segments is the mean over the valid steps here;
-    - it measures the weights of the last of its 101 epochs, and steps its schedule before an epoch, not after it.
+    - The audio embedding of the code is VGGish's. It has 128 numbers and is trained with the rest. Here the encoder is
+      the study's, its embedding is fixed, and a Linear brings it to the same size as the text's.
+    - The code sums over the segments of an audio clip. Here it is the mean over the valid steps.
+    - The code measures the weights of the last of its 101 epochs. It steps its schedule before an epoch, not after it.
 
     Args:
-        hidden_dim: size of each modality when they are concatenated.
-        classifier_dim: size after the next layer.
-        dropout: probability of dropout on both, concatenated.
+        hidden_dim: Size of each modality before the concatenation.
+        classifier_dim: Size after the next layer.
+        dropout: Dropout probability of the concatenated modalities.
 
     Raises:
-        InputError: a value out of range.
+        InputError: A value is out of range.
     """
 
     uses_graph: ClassVar[bool] = False
@@ -54,7 +55,7 @@ class SERVER(NeuralSystem):
         check_below_one(self, "dropout")
 
     def build(self, sizes: Sizes) -> nn.Module:
-        """Return the network."""
+        """Build the network."""
         return _SERVERNetwork(self, sizes)
 
 

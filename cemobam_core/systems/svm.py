@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 class SVM(EstimatorSystem):
     """A linear support vector machine (Cortes and Vapnik, 1995) on both pooled embeddings, standardised, concatenated.
 
-    One machine for each class against the others, with the squared hinge loss: the problem of scikit-learn's
-    ``LinearSVC``, but for its penalty on the bias, solved in a hundredth of the time
-    (:mod:`cemobam_core.training.linear`). A machine gives decision values, not probabilities; those here are the
-    softmax of the decision values. The predicted class is that of the largest value, as usual, but the loss says
-    little. Every seed gives the same.
+    There is one machine per class against all other classes, with the squared hinge loss. It solves the problem of
+    scikit-learn's ``LinearSVC``, except for the penalty on the bias, in a hundredth of the time (see
+    ``cemobam_core.training.linear``). A machine gives decision values instead of probabilities. The probabilities here
+    are the softmax of the decision values. The predicted class has the largest value, as usual, but the loss means
+    little. Every seed gives the same result.
 
     Args:
-        c: the inverse strength of the L2 penalty (scikit-learn's ``C``).
-        max_iter: steps of L-BFGS at most.
+        c: Inverse strength of the L2 penalty (``C`` in scikit-learn).
+        max_iter: Largest number of L-BFGS steps.
 
     Raises:
-        InputError: a value out of range.
+        InputError: A value is out of range.
     """
 
     group: ClassVar[str] = "baselines"
@@ -50,13 +50,13 @@ class SVM(EstimatorSystem):
             raise InputError(f"c={self.c} must be above 0")
 
     def build(self, sizes: Sizes, seed: int) -> Any:
-        """Return scikit-learn's estimator, which holds the weights."""
+        """Build the scikit-learn estimator that will hold the weights."""
         from sklearn.svm import LinearSVC  # noqa: PLC0415
 
         return LinearSVC(C=self.c, max_iter=self.max_iter, random_state=seed)
 
     def fit(self, inputs: Inputs, labels: Tensor, sizes: Sizes, seed: int) -> FittedEstimator:
-        """Find the weights, a row a class. Those of the estimator are for embeddings that are not standardised."""
+        """Fit the weights. The estimator holds weights for the original embeddings, which are not standardised."""
         from cemobam_core.training import linear  # noqa: PLC0415
         from cemobam_core.training.estimators import FittedEstimator  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""What a system is: a named way to label utterances, with all of its choices as fields."""
+"""The interface of a system: a named way to label utterances whose fields are its configuration."""
 
 from __future__ import annotations
 
@@ -20,61 +20,61 @@ if TYPE_CHECKING:
 
 
 class SystemType(ABCMeta):
-    """The type of the classes of systems: those of a user's file are pickled with the file (:mod:`.files`)."""
+    """The metaclass of all systems. A class from a user's file is pickled together with the file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class System(metaclass=SystemType):
-    """A way to label utterances. Its fields are its configuration, its docstring says where it comes from.
+    """A way to label utterances. Its fields are its configuration, and its docstring names its source.
 
-    Derive from :class:`NeuralSystem` or :class:`EstimatorSystem`, as a frozen dataclass whose fields all have defaults.
+    Derive from ``NeuralSystem`` or ``EstimatorSystem``, as a frozen dataclass whose fields all have defaults.
 
     Raises:
-        InputError: a value that its type hint excludes.
+        InputError: A value does not fit its type hint.
     """
 
     version: ClassVar[int] = 1
-    """Raise it whenever a change of the code changes the system's numbers: it is part of every trial's signature."""
+    """Version of the code. Increase it whenever a change alters the system's numbers: every signature includes it."""
 
     uses_graph: ClassVar[bool] = True
-    """Whether the graph matters to it; if not, it is trained once, and not again for every K."""
+    """Whether the system uses the graph. If not, it is trained once and not again for every K."""
 
     group: ClassVar[str] = ""
-    """The name under which ``--systems`` takes it together with others: ``paper``, ``baselines`` or ``graphs``."""
+    """Group of systems to which it belongs for ``--systems``: ``paper``, ``baselines`` or ``graphs``."""
 
     prescribed: ClassVar[Mapping[str, Value]] = {}
-    """Settings of training and graph that its source prescribes, by name; all others are those of the profile."""
+    """Settings of training and graph that the source prescribes. The profile decides all others."""
 
     search: ClassVar[Space] = {}
-    """What ``--budget`` tunes: by the name of a setting, the values that are tried; empty: it is not tuned."""
+    """Search space of ``--budget``: the values to try for each setting. An empty space means no tuning."""
 
     def __post_init__(self) -> None:  # noqa: D105
         check_fields(self)
 
     def check_graph(self, graph: GraphConfig) -> None:
-        """Check that it can be trained and measured in such a graph; any will do, unless a system says otherwise.
+        """Check that the system can be trained and measured with such a graph. By default every graph is accepted.
 
         Args:
-            graph: its choices.
+            graph: Settings of the graph.
 
         Raises:
-            InputError: it cannot.
+            InputError: The system cannot use this graph.
         """
 
 
 @dataclass(frozen=True, kw_only=True)
 class NeuralSystem(System):
-    """A system that learns by gradient descent: it builds a module, and the shared loop trains it."""
+    """A system that learns by gradient descent. It builds a module, and the shared loop trains the module."""
 
     @abstractmethod
     def build(self, sizes: Sizes) -> nn.Module:
-        """Return the untrained module; its ``forward(inputs)`` gives (N, C) logits of :class:`Inputs`.
+        """Build the untrained module. Its ``forward(inputs)`` takes ``Inputs`` and returns (N, C) logits.
 
-        The module may have a method ``embedding(inputs)``, which gives (N, width): what its classifier sees. It is kept
-        beside a kept model, for a map of the utterances.
+        The module may have a method ``embedding(inputs)`` that returns the input of its classifier, (N, width). The
+        tool stores it with a saved model, for a map of the utterances.
 
         Args:
-            sizes: of the features.
+            sizes: Sizes of the features.
         """
 
 
@@ -84,49 +84,49 @@ class FittedSystem(System):
 
     @abstractmethod
     def fit(self, inputs: Inputs, labels: Tensor, sizes: Sizes, seed: int) -> Callable[[Inputs], Tensor]:
-        """Fit it; return a function of the inputs of N utterances that gives their (N, C) logits.
+        """Fit the system and return a function from the inputs of N utterances to their (N, C) logits.
 
         Args:
-            inputs: of the training utterances, with their graph if the system uses one.
-            labels: (N,), theirs.
-            sizes: of the features.
-            seed: for whatever is random.
+            inputs: Inputs of the training utterances, with their graph if the system uses one.
+            labels: (N,), labels of the training utterances.
+            sizes: Sizes of the features.
+            seed: Seed of all random numbers.
         """
 
 
 @dataclass(frozen=True, kw_only=True)
 class EstimatorSystem(FittedSystem):
-    """A system that scikit-learn fits: it builds an estimator with ``fit`` and ``predict_proba``."""
+    """A system that is fitted by scikit-learn. It builds an estimator with ``fit`` and ``predict_proba``."""
 
     uses_graph: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, sizes: Sizes, seed: int) -> Any:
-        """Return the estimator, not fitted yet.
+        """Build the estimator without fitting it.
 
         Args:
-            sizes: of the features.
-            seed: for its ``random_state``, if it has one.
+            sizes: Sizes of the features.
+            seed: Seed for its ``random_state``, if it has one.
         """
 
     def fit(self, inputs: Inputs, labels: Tensor, sizes: Sizes, seed: int) -> Callable[[Inputs], Tensor]:
-        """Fit the estimator; return it as a function of inputs (:class:`.estimators.FittedEstimator`)."""
+        """Fit the estimator and return it as a ``FittedEstimator``, which is a function of inputs."""
         from cemobam_core.training.estimators import FittedEstimator  # noqa: PLC0415  (it imports this module)
 
         return FittedEstimator.fit(self, inputs, labels, sizes, seed)
 
     def matrix(self, inputs: Inputs) -> npt.NDArray[np.float32]:
-        """Return what it is fitted on: both pooled embeddings of each utterance, (N, E_audio + E_text)."""
+        """Return the input of the estimator: both pooled embeddings of each utterance, (N, E_audio + E_text)."""
         import numpy as np  # noqa: PLC0415
 
         pooled = (inputs.audio.pooled, inputs.text.pooled)
         return np.concatenate([one.detach().cpu().numpy() for one in pooled], axis=1)
 
     def probabilities(self, estimator: Any, matrix: npt.NDArray[np.float32]) -> Any:
-        """Return what a fitted estimator gives each of its ``classes_``, (N, classes): its ``predict_proba``.
+        """Return the probability of each of the estimator's ``classes_``, (N, classes), from its ``predict_proba``.
 
         Args:
-            estimator: that was fitted.
-            matrix: of N utterances, as :meth:`matrix` gives it.
+            estimator: The fitted estimator.
+            matrix: Input of N utterances, as returned by ``matrix``.
         """
         return estimator.predict_proba(matrix)

@@ -1,4 +1,4 @@
-"""A perceptron on the text alone: what the voice must add to."""
+"""A perceptron on the text only: the baseline that shows what the audio adds."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from cemobam_core.systems.unimodal import UnimodalMLP
 
 @dataclass(frozen=True, kw_only=True)
 class TextMLP(UnimodalMLP):
-    """The pooled text embedding through one hidden layer; the audio is not used.
+    """A perceptron with one hidden layer on the pooled text embedding. The audio is not used.
 
-    Linear, BatchNorm, ReLU, Dropout; Linear: ``concat_mlp`` on one modality.
+    Linear, BatchNorm, ReLU, Dropout, then Linear: ``concat_mlp`` on one modality.
 
     Args:
-        hidden_dim: units of the hidden layer.
-        dropout: probability of dropout after it.
+        hidden_dim: Units of the hidden layer.
+        dropout: Dropout probability after the hidden layer.
 
     Raises:
-        InputError: a value out of range.
+        InputError: A value is out of range.
     """
 
     modality: ClassVar[Literal["audio", "text"]] = "text"

@@ -1,4 +1,4 @@
-"""Tensor fusion: every product of a number of the audio with one of the text."""
+"""Tensor fusion: every product of one audio feature and one text feature."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from cemobam_core.systems.system import NeuralSystem
 
 @dataclass(frozen=True, kw_only=True)
 class TFN(NeuralSystem):
-    r"""The outer product of both encoded modalities, each with a 1 appended, through two hidden layers.
+    r"""The outer product of both encoded modalities, each with a 1 appended, followed by two hidden layers.
 
     Zadeh et al., 2017, "Tensor Fusion Network for Multimodal Sentiment Analysis", in the form of MERBench's toolkit
     (Lian et al., 2024), here with two modalities:
 
     .. math:: Z = [1; h_A] \otimes [1; h_T]
 
-    where h is dropout and three layers (Linear, ReLU) on a pooled embedding. Z has :math:`(h + 1)^2` numbers: the
-    products, and each modality alone. Then dropout, Linear, ReLU, Linear, ReLU, Linear.
+    where h is the output of dropout and three layers (Linear, ReLU) on a pooled embedding. Z has :math:`(h + 1)^2`
+    numbers: the products, and each modality by itself. Dropout, Linear, ReLU, Linear, ReLU and Linear follow.
 
-    The toolkit encodes sequences with an LSTM; here a sequence is pooled first, as for the other baselines. It keeps
-    the epoch that is best on validation, and draws the rate, the size and the dropout of each run from a short list:
-    ``--budget`` does that here.
+    The toolkit encodes sequences with an LSTM. Here a sequence is pooled first, as for the other baselines. The toolkit
+    keeps the epoch that is best on validation. For each run it draws the learning rate, the size and the dropout from a
+    short list. Here ``--budget`` does that.
 
     Args:
         hidden_dim: h, the size of an encoded modality and of the hidden layers.
-        dropout: probability of dropout, on the embeddings and on the outer product.
+        dropout: Dropout probability of the embeddings and of the outer product.
 
     Raises:
-        InputError: a value out of range.
+        InputError: A value is out of range.
     """
 
     uses_graph: ClassVar[bool] = False
@@ -55,7 +55,7 @@ class TFN(NeuralSystem):
         check_below_one(self, "dropout")
 
     def build(self, sizes: Sizes) -> nn.Module:
-        """Return the network."""
+        """Build the network."""
         return _TFNNetwork(self, sizes)
 
 

@@ -1,7 +1,7 @@
-"""Trying a system of a user's file before a study starts: in a process of its own, which may hang or crash.
+"""A test of a user's system before a study starts. It runs in a separate process, which may hang or crash.
 
-The process loads the file, builds the system and trains it for two epochs on made-up utterances. What it finds comes
-back in a file, so that what the user's code prints is not mistaken for it.
+The process loads the file, builds the system and trains it for two epochs on random utterances. It returns its findings
+in a file, so they cannot be confused with output of the user's code.
 """
 
 from __future__ import annotations
@@ -37,30 +37,32 @@ _log = logging.getLogger("cemobam_core")
 _REQUEST, _STAGE, _TRACES, _OUTPUT, _ANSWER = "request.json", "stage", "traces", "output", "answer.json"
 
 _START_S = 300.0
-"""How long the process may take until it loads the file: torch may come over a slow network."""
+"""Time limit in seconds until the process loads the file: torch may come over a slow network."""
 
 _UTTERANCES = 24
 _STEPS = {"audio": 7, "text": 5}
-_CLOSE = 1e-4
+_TOLERANCE = 1e-4
 
 
 def try_system(
     name: str, settings: Mapping[str, object] | None = None, *, sizes: Sizes, sequence: bool, patience_s: float = 60.0
 ) -> None:
-    """Load, build and train a system of a user's file, in a process of its own; of a built-in system do nothing.
+    """Load, build and train a system of a user's file in a separate process. For a built-in system, do nothing.
 
-    The process sees no GPU. Some findings do not make a run impossible; they are logged as warnings: logits that differ
-    in evaluation mode or with the padding, and weights that the seed does not decide.
+    The process sees no GPU. Some findings do not prevent a run. They are logged as warnings: logits that change between
+    calls in evaluation mode, logits that depend on the padding, and initial weights that do not depend on the seed
+    alone.
 
     Args:
-        name: of the system, ``FILE.py:NAME``.
-        settings: of its fields; the others have their defaults.
-        sizes: of the features of the study.
-        sequence: whether these are sequences; if not, every utterance has one step.
-        patience_s: how long it may take in all.
+        name: Name of the system, ``FILE.py:NAME``.
+        settings: Values of its fields. The other fields keep their defaults.
+        sizes: Sizes of the study's features.
+        sequence: Whether the study's features are sequences. If not, every utterance has one step.
+        patience_s: Time limit in seconds for the whole test.
 
     Raises:
-        InputError: it does not work: the message is one line that names the system, the line of the file and the cause.
+        InputError: The system does not work. The message is one line with the system, the line in the file and the
+            cause.
     """
     if not is_in_file(name):
         return
@@ -80,7 +82,7 @@ def try_system(
 
 @dataclass(frozen=True)
 class _Request:
-    """What the process is asked: the arguments of :func:`try_system`."""
+    """The arguments of ``try_system``, which are passed to the process."""
 
     name: str
     settings: dict[str, object]
@@ -90,7 +92,7 @@ class _Request:
 
 
 def _wait_for(folder: Path, patience_s: float) -> int | None:
-    """Run the process to its end and return its exit status; None: it had to be ended."""
+    """Run the process to its end and return its exit status, or ``None`` if it exceeded the time limit."""
     code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import answer; answer({str(folder)!r})"
     with (
         (folder / _OUTPUT).open("wb") as output,
@@ -99,7 +101,7 @@ def _wait_for(folder: Path, patience_s: float) -> int | None:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=output,
-            # Where there is a GPU, a file may put its tensors there, and the made-up utterances are on the CPU.
+            # A file may put its tensors on a GPU if there is one, but the random utterances are on the CPU.
             env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
             start_new_session=True,
         ) as process,
@@ -110,21 +112,21 @@ def _wait_for(folder: Path, patience_s: float) -> int | None:
             return None
         finally:
             try:
-                os.killpg(process.pid, signal.SIGKILL)  # and whatever it has started
-            except (ProcessLookupError, PermissionError):  # macOS: a group of which only the ended process is left
+                os.killpg(process.pid, signal.SIGKILL)  # end its child processes too
+            except (ProcessLookupError, PermissionError):  # macOS: only the ended process is left in the group
                 process.kill()
 
 
 def _no_answer(folder: Path, name: str, status: int | None, patience_s: float) -> str:
-    """Return in words why the process ended without an answer."""
+    """Describe why the process ended without an answer."""
     stage = (folder / _STAGE).read_text() if (folder / _STAGE).exists() else "Python started"
     traces = (folder / _TRACES).read_text(errors="replace") if (folder / _TRACES).exists() else ""
-    path = path_of(name).encode("ascii", "backslashreplace").decode()  # as faulthandler writes it
+    path = path_of(name).encode("ascii", "backslashreplace").decode()  # in the form that faulthandler writes
     lines = re.findall(rf'^  File "{re.escape(path)}", line (\d+) in ', traces, flags=re.MULTILINE)
     where = place(name, int(lines[0]) if lines else None)
     if status is None or traces.startswith("Timeout"):
         return (
-            f"{where}: did not answer within {patience_s:g} s, while {stage}: does its import, build or forward wait "
+            f"{where}: did not answer within {patience_s:g} s, while {stage}; does its import, build or forward wait "
             "for something?"
         )
     said = (folder / _OUTPUT).read_text(errors="replace").split("\n")
@@ -132,7 +134,7 @@ def _no_answer(folder: Path, name: str, status: int | None, patience_s: float) -
     ended = f"ended Python with exit status {status} (os._exit?)"
     if status < 0:
         ended = f"crashed Python ({_signal_name(-status)}{', out of memory?' if status == -signal.SIGKILL else ''})"
-    return f"{where}: {ended}, while {stage}" + (f"; its last words: {last[-200:]}" if last else "")
+    return f"{where}: {ended}, while {stage}" + (f"; its last output: {last[-200:]}" if last else "")
 
 
 def _signal_name(number: int) -> str:
@@ -143,13 +145,13 @@ def _signal_name(number: int) -> str:
 
 
 def answer(folder: str) -> None:
-    """Try the system that the request in ``folder`` names, write the answer there and end the process."""
+    """Test the system of the request in ``folder``, write the answer there and end the process."""
     at = Path(folder)
     request = _Request(**json.loads((at / _REQUEST).read_text()))
     with (at / _TRACES).open("w") as traces:
-        faulthandler.enable(traces)  # a crash names its line
+        faulthandler.enable(traces)  # a crash reports its line
         _leave_no_core()
-        import cemobam_core.training.loop  # noqa: F401, PLC0415  (takes as long as it takes)
+        import cemobam_core.training.loop  # noqa: F401, PLC0415  (before the time limit starts)
 
         faulthandler.dump_traceback_later(request.patience_s, exit=True, file=traces)
         tryout = _Tryout(request, at / _STAGE)
@@ -161,7 +163,7 @@ def answer(folder: str) -> None:
         written = at / f"{_ANSWER}.part"
         written.write_text(json.dumps({"error": error, "notes": tryout.notes}))
         written.rename(at / _ANSWER)
-        os._exit(0)  # without waiting for what the file may have started
+        os._exit(0)  # do not wait for anything that the file has started
 
 
 def _leave_no_core() -> None:
@@ -174,12 +176,12 @@ def _leave_no_core() -> None:
 
 @dataclass(eq=False)
 class _Tryout:
-    """What is done in the process, step by step; each step raises InputError.
+    """The steps of the test in the process. Each step raises InputError if it fails.
 
     Attributes:
-        request: what to try.
-        stage: the file that says what is being done, for the case that it never ends.
-        notes: what the user should know, though the system works.
+        request: The system to test.
+        stage: File with the current step, which is read if the process does not answer.
+        notes: Findings that the user should know although the system works.
     """
 
     request: _Request
@@ -187,7 +189,7 @@ class _Tryout:
     notes: list[str] = field(default_factory=list)
 
     def run(self) -> None:
-        """Do all of it."""
+        """Run all steps."""
         from cemobam_core.inputs import Sizes  # noqa: PLC0415
 
         with self._while("it is imported"):
@@ -195,7 +197,7 @@ class _Tryout:
         with self._while("it is given its settings"):
             system = self._configured(kind)
         sizes = Sizes(**self.request.sizes)
-        batches = _made_up(sizes, sequence=self.request.sequence)
+        batches = _random_batches(sizes, sequence=self.request.sequence)
         if isinstance(system, NeuralSystem):
             self._try_neural(system, sizes, batches)
         else:
@@ -209,7 +211,7 @@ class _Tryout:
                 there = f"its fields are {', '.join(known)}" if known else "it has no fields"
                 raise InputError(f"it has no field {given}; {there}{did_you_mean(given, known)}")
         system = kind(**self.request.settings)
-        check_fields(system)  # its own __post_init__ may not do so
+        check_fields(system)  # its own __post_init__ may not call this
         return system
 
     def _try_neural(self, system: NeuralSystem, sizes: Sizes, batches: dict[str, Batch]) -> None:
@@ -232,7 +234,7 @@ class _Tryout:
             if logits.requires_grad:
                 cross_entropy(logits, batch.labels).backward()
             if all(weight.grad is None for weight in module.parameters()):
-                raise InputError("no weight of it learns: its logits do not depend on any (detach, no_grad, argmax?)")
+                raise InputError("none of its weights can learn: its logits depend on none (detach, no_grad, argmax?)")
         with self._while(f"it is trained on {audio} and {text}"):
             model: Any = train(system, batches, training=TrainingConfig(epochs=2)).model
         self._check_untouched(batches, before)
@@ -241,50 +243,50 @@ class _Tryout:
                 first, second = (_checked(model(each.inputs), each) for _ in range(2))
             if not _close(first, second):
                 self._note(
-                    "in evaluation mode it gives other logits each time, so a result depends on chance; a functional "
-                    "dropout needs training=self.training"
+                    "in evaluation mode its logits change with every call, so results are random; a functional dropout "
+                    "needs training=self.training"
                 )
             elif not _close(first, model(_with_other_padding(each.inputs))):
                 self._note(
-                    "its logits change with the padding, so a result depends on the longest utterance; leave the steps "
-                    "out where inputs.audio.mask and inputs.text.mask are false"
+                    "its logits change with the padding, so a result depends on the longest utterance; ignore the "
+                    "steps where inputs.audio.mask and inputs.text.mask are false"
                 )
             alone = Inputs(each.inputs.audio, each.inputs.text, each.inputs.edge_index[:, :0])
             if not system.uses_graph and not _close(first, model(alone)):
-                raise InputError("it uses inputs.edge_index, but says uses_graph = False; leave that line out")
+                raise InputError("it uses inputs.edge_index, but declares uses_graph = False; remove that line")
 
     def _check_untouched(self, batches: dict[str, Batch], before: list[Tensor]) -> None:
-        """Raise InputError if a system has changed what all systems are given."""
+        """Raise InputError if the system has changed its inputs, which all systems share."""
         import torch  # noqa: PLC0415
 
         if not all(map(torch.equal, before, _copied(batches))):
             raise InputError(
-                f"{self.request.name}: it changes its inputs in place, and other systems are given the same; write "
-                "x = x / y and not x /= y, and leave out methods such as relu_"
+                f"{self.request.name}: it changes its inputs in place, but other systems get the same inputs; write "
+                "x = x / y instead of x /= y, and avoid methods such as relu_"
             )
 
     def _check_weights(self, module: object, again: object, other: object) -> None:
-        """Check three models, the first two of the same seed."""
+        """Check three models. The first two have the same seed."""
         import torch  # noqa: PLC0415
         from torch import nn  # noqa: PLC0415
 
         if not isinstance(module, nn.Module):
-            hint = "; is its return missing?" if module is None else ""
-            raise InputError(f"build gives a {type(module).__name__}; it must return a torch.nn.Module{hint}")
+            hint = "; is a return statement missing?" if module is None else ""
+            raise InputError(f"build returns a {type(module).__name__}; it must return a torch.nn.Module{hint}")
         assert isinstance(again, nn.Module)
         assert isinstance(other, nn.Module)
         if not list(module.parameters()):
-            raise InputError("its module has no weights, so there is nothing to learn; keep layers as its attributes")
+            raise InputError("its module has no weights, so nothing can be learnt; store layers as attributes of it")
         if any(a is b for a in module.parameters() for b in other.parameters()):
-            raise InputError("build gives models that share a weight; make every layer within build")
+            raise InputError("build returns models that share a weight; create every layer inside build")
         ours, same, others = (
             [weight for weight in one.parameters() if not nn.parameter.is_lazy(weight)]
             for one in (module, again, other)
         )
         if not all(map(torch.equal, ours, same)):
-            self._note("one seed gives other weights each time; draw them from torch's random numbers alone")
+            self._note("the same seed gives different weights; use only torch's random numbers to draw them")
         elif ours and all(map(torch.equal, ours, others)):
-            self._note("every seed begins with the same weights; do not set a seed in it")
+            self._note("every seed starts with the same weights; do not set a seed in the system")
 
     def _try_estimator(self, system: EstimatorSystem, sizes: Sizes, batches: dict[str, Batch]) -> None:
         from cemobam_core.training.loop import train  # noqa: PLC0415
@@ -294,19 +296,19 @@ class _Tryout:
             estimator = system.build(sizes, 0)
             for method in ("fit", "predict_proba"):
                 if not callable(getattr(estimator, method, None)):
-                    hint = "; is its return missing?" if estimator is None else ""
+                    hint = "; is a return statement missing?" if estimator is None else ""
                     if hasattr(type(estimator), method):
-                        hint = "; its settings decide whether it has one (of an SVC, probability=True)"
+                        hint = "; its settings decide whether it has one (for an SVC, set probability=True)"
                     raise InputError(
-                        f"build gives a {type(estimator).__name__}, which has no {method}; it must return an estimator "
-                        f"with fit and predict_proba{hint}"
+                        f"build returns a {type(estimator).__name__}, which has no {method}; it must return an "
+                        f"estimator with fit and predict_proba{hint}"
                     )
         with self._while(f"it is fitted to {len(batches['train'].labels)} utterances and asked for probabilities"):
             model = train(system, batches).model
             for batch in batches.values():
                 first, second = (_checked(model(batch.inputs), batch) for _ in range(2))
             if not _close(first, second):
-                self._note("predict_proba gives other probabilities each time, so a result depends on chance")
+                self._note("predict_proba returns different probabilities with every call, so results are random")
         self._check_untouched(batches, before)
 
     def _note(self, what: str) -> None:
@@ -314,7 +316,7 @@ class _Tryout:
 
     @contextmanager
     def _while(self, what: str) -> Iterator[None]:
-        """Make whatever goes wrong an InputError that says where in the user's file, and while what was done."""
+        """Turn every error into an InputError that names the line in the user's file and the current step."""
         import torch  # noqa: PLC0415
 
         from cemobam_core.training.loop import TrainingDiverged  # noqa: PLC0415
@@ -324,21 +326,21 @@ class _Tryout:
         try:
             yield
         except InputError as error:
-            if what == "it is imported":  # tells where already
+            if what == "it is imported":  # the message already names the line
                 raise
             raise InputError(f"{place(name, line_in(error, path))}: {error}") from error
         except TrainingDiverged as error:
-            raise InputError(f"{name}: {error}, while {what}, which are random numbers") from error
+            raise InputError(f"{name}: {error}, while {what}, with random numbers as features") from error
         except BaseException as error:
             raise InputError(f"{place(name, line_in(error, path))}: {told(error, path)}, while {what}") from error
         if torch.get_default_dtype() != torch.float32 or torch.get_default_device().type != "cpu":
             raise InputError(
-                f"{name}: it changes torch's default dtype or device, for every other system too, while {what}; say "
-                "which where a tensor is made"
+                f"{name}: it changes torch's default dtype or device for every other system, while {what}; set dtype "
+                "and device where you create a tensor instead"
             )
 
 
-def _made_up(sizes: Sizes, *, sequence: bool) -> dict[str, Batch]:
+def _random_batches(sizes: Sizes, *, sequence: bool) -> dict[str, Batch]:
     """Return random utterances of every class, with a graph of two neighbours by each modality."""
     import torch  # noqa: PLC0415
 
@@ -349,7 +351,7 @@ def _made_up(sizes: Sizes, *, sequence: bool) -> dict[str, Batch]:
     generator = torch.Generator().manual_seed(0)
     most = max(_UTTERANCES, 2 * sizes.num_classes)
     batches = {}
-    for split, n in (("train", most), ("val", most - 3)):  # forward must not count on their number
+    for split, n in (("train", most), ("val", most - 3)):  # forward must not depend on the number of utterances
         made: dict[str, Tensor] = {}
         for modality, dim in (("audio", sizes.audio_dim), ("text", sizes.text_dim)):
             steps = _STEPS[modality] if sequence else 1
@@ -366,20 +368,20 @@ def _made_up(sizes: Sizes, *, sequence: bool) -> dict[str, Batch]:
 
 
 def _copied(batches: dict[str, Batch]) -> list[Tensor]:
-    """Return a copy of every tensor that a system is given."""
+    """Return a copy of every tensor that a system receives."""
     import torch  # noqa: PLC0415
 
-    of = [
+    tensors = [
         x.as_subclass(torch.Tensor)
         for batch in batches.values()
         for steps in (batch.inputs.audio, batch.inputs.text)
         for x in (steps, steps.pooled, steps.mask, batch.inputs.edge_index, batch.labels)
     ]
-    return [x.detach().clone() for x in of]
+    return [x.detach().clone() for x in tensors]
 
 
 def _with_other_padding(inputs: Inputs) -> Inputs:
-    """Return the same utterances, with two steps of padding more and numbers in all of it."""
+    """Return the same utterances with two more steps of padding, and with ones in all of the padding."""
     import torch  # noqa: PLC0415
 
     from cemobam_core.inputs import Inputs  # noqa: PLC0415
@@ -402,21 +404,22 @@ def _built(system: NeuralSystem, sizes: Sizes, seed: int) -> nn.Module:
 
 
 def _checked(logits: object, batch: Batch) -> Tensor:
-    """Return logits if they are ones."""
+    """Return the logits if they are valid, and raise InputError if not."""
     import torch  # noqa: PLC0415
 
     wanted = (len(batch.labels), batch.num_classes)
     if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != wanted or not logits.is_floating_point():
         given = f"{logits.dtype} {tuple(logits.shape)}" if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise InputError(
-            f"forward gives {given}; it must give logits, floats {wanted}: of each utterance, for each class"
+            f"forward returns {given}; it must return floating-point logits {wanted}: a row per utterance, a column "
+            "per class"
         )
     if not bool(torch.isfinite(logits).all()):
-        raise InputError("forward gives logits that are NaN or infinite, for utterances of random numbers around 0")
+        raise InputError("forward returns NaN or infinite logits for utterances of random numbers around 0")
     return logits
 
 
 def _close(ours: Tensor, theirs: Tensor) -> bool:
     import torch  # noqa: PLC0415
 
-    return torch.allclose(ours, theirs, rtol=_CLOSE, atol=_CLOSE)
+    return torch.allclose(ours, theirs, rtol=_TOLERANCE, atol=_TOLERANCE)

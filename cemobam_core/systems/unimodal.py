@@ -1,4 +1,4 @@
-"""What the systems of one modality alone share."""
+"""Shared base of the systems that use one modality only."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ from cemobam_core.systems.system import NeuralSystem
 
 @dataclass(frozen=True, kw_only=True)
 class UnimodalMLP(NeuralSystem):
-    """One modality's pooled embedding through one hidden layer: Linear, BatchNorm, ReLU, Dropout; Linear.
+    """A perceptron with one hidden layer on the pooled embedding of one modality.
+
+    Linear, BatchNorm, ReLU, Dropout, then Linear.
 
     Args:
-        hidden_dim: units of the hidden layer.
-        dropout: probability of dropout after it.
+        hidden_dim: Units of the hidden layer.
+        dropout: Dropout probability after the hidden layer.
 
     Raises:
-        InputError: a value out of range.
+        InputError: A value is out of range.
     """
 
     uses_graph: ClassVar[bool] = False
@@ -40,7 +42,7 @@ class UnimodalMLP(NeuralSystem):
         check_below_one(self, "dropout")
 
     def build(self, sizes: Sizes) -> nn.Module:
-        """Return the perceptron."""
+        """Build the perceptron."""
         return _UnimodalNetwork(self, sizes)
 
 

@@ -1,1 +1,1 @@
-"""Training and evaluation: the loop, stacks of models, CUDA graphs, metrics."""
+"""Training and evaluation: the training loop, stacks of models, CUDA graphs and metrics."""

@@ -1,4 +1,4 @@
-"""One split as a system is trained and measured on it."""
+"""The utterances of one split, in the form in which systems are trained and measured."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Batch:
     """One split, ready for a system.
 
     Attributes:
-        inputs: of its N utterances, after those of the context.
-        labels: (N,).
+        inputs: Inputs of the context, if any, followed by those of the split's N utterances.
+        labels: (N,), labels of the split.
         num_classes: C.
-        context: how many utterances come first that are in the graph and are not labelled or measured.
+        context: Number of utterances at the start that are in the graph but are neither labelled nor measured.
     """
 
     inputs: Inputs
@@ -30,7 +30,7 @@ class Batch:
 
     @classmethod
     def from_features(cls, features: FeatureSet, edge_index: Tensor | None = None) -> Batch:
-        """Return the batch of a feature set with its (2, E) graph; without one for a system that uses none."""
+        """Create a batch from a feature set and its (2, E) graph. A system that uses no graph needs none."""
         inputs = Inputs.from_features(
             features.audio, features.text, edge_index, features.audio_mask, features.text_mask
         )
@@ -38,7 +38,7 @@ class Batch:
 
     @classmethod
     def in_context(cls, train: FeatureSet, features: FeatureSet, edge_index: Tensor) -> Batch:
-        """Return the batch of a feature set in a graph that has training utterances too, which come first."""
+        """Create a batch from a feature set in a graph that starts with the training utterances."""
         inputs = [
             Inputs.from_features(one.audio, one.text, None, one.audio_mask, one.text_mask) for one in (train, features)
         ]
@@ -46,26 +46,26 @@ class Batch:
         return cls(both, features.labels, features.num_classes, context=len(inputs[0]))
 
     def measured(self, rows: Tensor) -> Tensor:
-        """Return, of what a model gives for each utterance, (..., N, width), that of the utterances to be measured."""
+        """Return the rows of the utterances to measure, without the context, from (..., N, width)."""
         return rows[..., self.context :, :]
 
     @classmethod
     def together(cls, batches: Sequence[Batch]) -> Batch:
-        """Return one batch of several trials', which have the same utterances and each its own graph."""
+        """Combine the batches of several trials that have the same utterances but different graphs."""
         return replace(batches[0], inputs=Inputs.together([batch.inputs for batch in batches]))
 
     @property
     def sizes(self) -> Sizes:
-        """What a system needs to know of it."""
+        """The sizes that a system needs to build a model."""
         audio_dim, text_dim = self.inputs.audio.shape[-1], self.inputs.text.shape[-1]
         return Sizes(audio_dim=audio_dim, text_dim=text_dim, num_classes=self.num_classes)
 
     def to(self, device: torch.device | str) -> Batch:
-        """Return the same on another device; tensors that are there already are not copied."""
+        """Return the batch on another device. Tensors that are already there are not copied."""
         return replace(self, inputs=self.inputs.to(device), labels=self.labels.to(device))
 
     def few(self, n: int) -> Batch:
-        """Return the first utterances on the CPU, with a graph that has as many edges a node as this one."""
+        """Return the first ``n`` utterances on the CPU, with an artificial graph of the same mean degree."""
         n = min(n, len(self.labels))
         degree = round(self.inputs.edge_index.shape[1] / len(self.inputs))
         target = torch.arange(n).repeat_interleave(degree)

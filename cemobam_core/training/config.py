@@ -1,4 +1,4 @@
-"""How a system is trained: every number of it."""
+"""Settings of training."""
 
 from __future__ import annotations
 
@@ -12,35 +12,38 @@ Precision = Literal["fp32", "tf32", "bf16"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 METHOD_VERSION = 3
-"""Part of every trial's signature: raised whenever a change of the shared code changes trials' numbers."""
+"""Version of the shared training code, part of every trial's signature.
+
+Increase it with every change of the shared code that changes the numbers of trials.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """How one model is trained; the defaults are the profile ``paper``.
+    """Settings of how a model is trained. The defaults are those of the profile ``paper``.
 
-    Full batch: one step of Adam on the cross entropy of all training utterances is one epoch.
+    Training is full batch: one epoch is one step of Adam on the cross entropy of all training utterances.
 
     Args:
-        epochs: steps in all.
-        weights: which are measured in the end: those after the ``last_epoch``, or those of the ``best_epoch`` by
-            validation WA, of equals that with the lower loss, then the earlier one. For the latter validation is
-            measured after every epoch.
-        lr: Adam's initial learning rate.
-        weight_decay: Adam's L2 penalty.
-        schedule: the rate is multiplied by ``lr_gamma`` in ``step``s, every ``lr_step`` epochs, or at a ``plateau``,
-            when the validation loss has not fallen for ``lr_patience`` epochs.
-        lr_step: see ``schedule``.
-        lr_gamma: see ``schedule``.
-        lr_patience: see ``schedule``.
-        train_mode: the model is in training mode (dropout, batch statistics) in ``every_epoch``, or in the
-            ``first_epoch`` alone: from the second on it learns in evaluation mode.
-        batch_norm: what evaluation normalises with: statistics ``settled`` on the train split under the weights as
-            they are, or the ``running`` averages that training left.
-        precision: ``fp32``; ``tf32``, matrix products in TF32 (CUDA alone); ``bf16``, autocast to bfloat16.
+        epochs: Number of steps.
+        weights: Which weights are measured at the end: those of the ``last_epoch``, or those of the ``best_epoch`` by
+            validation WA. Among epochs with equal WA, the one with the lowest loss is best, then the earliest. With
+            ``best_epoch``, validation is measured after every epoch.
+        lr: Initial learning rate of Adam.
+        weight_decay: L2 penalty of Adam.
+        schedule: When the learning rate is multiplied by ``lr_gamma``. ``step``: every ``lr_step`` epochs.
+            ``plateau``: when the validation loss has not fallen for ``lr_patience`` epochs.
+        lr_step: See ``schedule``.
+        lr_gamma: See ``schedule``.
+        lr_patience: See ``schedule``.
+        train_mode: When the model is in training mode (dropout, batch statistics): in ``every_epoch``, or in the
+            ``first_epoch`` only. In the second case it learns in evaluation mode from the second epoch on.
+        batch_norm: Statistics that evaluation normalises with: ``settled`` computes them on the train split under the
+            current weights, ``running`` uses the running averages of training.
+        precision: ``fp32``; ``tf32`` for matrix products in TF32 (CUDA only); ``bf16`` for autocast to bfloat16.
 
     Raises:
-        InputError: a value out of range.
+        InputError: A value is out of range.
     """
 
     epochs: int = 100

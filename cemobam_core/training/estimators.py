@@ -1,4 +1,4 @@
-"""Systems that scikit-learn fits: one call instead of a loop."""
+"""Systems that are fitted by scikit-learn, in one call instead of a training loop."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from cemobam_core.errors import InputError
 from cemobam_core.inputs import Inputs, Sizes
 from cemobam_core.systems.system import EstimatorSystem
 
-_LEAST = 1e-12
-"""The smallest probability whose logarithm is taken."""
+_MIN_PROBABILITY = 1e-12
+"""Lower limit of a probability before its logarithm is taken."""
 
 
 @dataclass(frozen=True, eq=False)
 class FittedEstimator:
-    """A fitted estimator, called as a trained module is.
+    """A fitted estimator, which is called like a trained module.
 
     Attributes:
-        system: what made it.
-        estimator: scikit-learn's.
+        system: System that built the estimator.
+        estimator: The scikit-learn estimator.
         num_classes: C.
     """
 
@@ -34,33 +34,33 @@ class FittedEstimator:
 
     @classmethod
     def fit(cls, system: EstimatorSystem, inputs: Inputs, labels: Tensor, sizes: Sizes, seed: int) -> FittedEstimator:
-        """Fit a system's estimator.
+        """Fit the estimator of a system.
 
         Args:
-            system: with its choices.
-            inputs: of N utterances.
-            labels: (N,), theirs.
-            sizes: of the features.
-            seed: for its random state.
+            system: System with its configuration.
+            inputs: Inputs of N utterances.
+            labels: (N,), labels of the utterances.
+            sizes: Sizes of the features.
+            seed: Seed of the estimator's random state.
         """
         estimator = system.build(sizes, seed)
         estimator.fit(system.matrix(inputs), labels.cpu().numpy())
         return cls(system, estimator, sizes.num_classes)
 
     def __call__(self, inputs: Inputs) -> Float[Tensor, "n c"]:
-        """Return the logarithm of each class's probability, (N, C); a softmax gives the probabilities back.
+        """Return the logarithm of each class's probability, (N, C). A softmax of it returns the probabilities.
 
         Raises:
-            InputError: an estimator that does not give a probability for every class that it has seen.
+            InputError: The estimator does not return a probability for every class that it has seen.
         """
         probabilities = np.asarray(self.system.probabilities(self.estimator, self.system.matrix(inputs)))
         classes = np.asarray(getattr(self.estimator, "classes_", ()), dtype=int)
         wanted = (len(inputs), len(classes))
         if probabilities.shape != wanted or not np.isfinite(probabilities).all():
             raise InputError(
-                f"{type(self.system).__name__}: predict_proba gave {probabilities.shape}, or a value that is no "
-                f"number; it must give {wanted}: a probability for each utterance and each of the estimator's classes_"
+                f"{type(self.system).__name__}: predict_proba returned {probabilities.shape}, or a value that is not "
+                f"finite; it must return {wanted}: a probability for each utterance and each class in classes_"
             )
-        logits = np.full((len(inputs), self.num_classes), np.log(_LEAST))
-        logits[:, classes] = np.log(np.maximum(probabilities, _LEAST))
+        logits = np.full((len(inputs), self.num_classes), np.log(_MIN_PROBABILITY))
+        logits[:, classes] = np.log(np.maximum(probabilities, _MIN_PROBABILITY))
         return torch.from_numpy(logits).float().to(inputs.audio.device)

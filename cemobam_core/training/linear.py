@@ -1,7 +1,8 @@
-"""Linear classifiers with an L2 penalty, fitted in the principal axes of the training utterances.
+"""Linear classifiers with an L2 penalty, fitted along the principal axes of the training utterances.
 
-On embeddings the problem is ill-conditioned: plain L-BFGS takes hundreds of passes over the data. In the principal axes
-the second derivatives at the origin are a diagonal. Scaled by it, L-BFGS takes ten to thirty passes.
+On embeddings the problem is ill-conditioned, and plain L-BFGS takes hundreds of passes over the data. Along the
+principal axes, the matrix of second derivatives at the origin is diagonal. With this scaling, L-BFGS takes ten to
+thirty passes.
 """
 
 from __future__ import annotations
@@ -20,27 +21,27 @@ from torch import Tensor
 from cemobam_core.errors import InputError
 
 TOLERANCE = 1e-5
-"""What a Newton step would still take off the objective, as a share of it, at which it stops.
+"""Default tolerance of the optimiser, which stops when a Newton step would improve the objective by a smaller share.
 
-The step is that with the second derivatives at the origin, so this is an estimate. On features like those of IEMOCAP at
-most one of 551 utterances has another label than at the minimum, and probabilities differ by 0.001 in the mean.
+The Newton step uses the second derivatives at the origin, so this is an estimate. On features like those of IEMOCAP at
+most one of 551 utterances has another label than at the exact minimum, and probabilities differ by 0.001 on average.
 """
 
-_MEMORY = 400_000_000
-"""Bytes of axes that a process keeps for its next trials; the last ones are kept in any case."""
+_CACHE_BYTES = 400_000_000
+"""Size in bytes of the axes that a process keeps for its next trials. It always keeps the most recent axes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Axes:
-    """Features, standardised and turned into their principal axes.
+    """Standardised features in the coordinates of their principal axes.
 
     Attributes:
-        x: (N, E), as they were given.
-        mean: (E,), of each feature.
-        scale: (E,), the standard deviation of each; 1 where a feature is constant.
-        rotation: (E, E), a column an axis.
-        variances: (E,), along the axes.
-        turned: (N, E), the standardised features along the axes.
+        x: (N, E), the original features.
+        mean: (E,), mean of each feature.
+        scale: (E,), standard deviation of each feature; 1 for a constant feature.
+        rotation: (E, E), with one axis per column.
+        variances: (E,), variances along the axes.
+        turned: (N, E), the standardised features in the coordinates of the axes.
     """
 
     x: Float[Tensor, "n e"]
@@ -52,15 +53,15 @@ class Axes:
 
     @classmethod
     def of(cls, x: Float[Tensor, "n e"]) -> Axes:
-        """Return the axes of features. Those of the last features are kept: the trials of a study share them."""
+        """Return the axes of features. Recent axes are cached, because the trials of a study share them."""
         with _LOCK:
-            for axes in _KEPT:
+            for axes in _CACHE:
                 if axes.x.dtype == x.dtype and np.array_equal(axes.x.numpy(), x.numpy()):
                     return axes
             made = cls._made(x)
-            _KEPT.insert(0, made)
-            while len(_KEPT) > 1 and sum(axes._bytes for axes in _KEPT) > _MEMORY:
-                _KEPT.pop()
+            _CACHE.insert(0, made)
+            while len(_CACHE) > 1 and sum(axes._bytes for axes in _CACHE) > _CACHE_BYTES:
+                _CACHE.pop()
             return made
 
     @classmethod
@@ -68,7 +69,7 @@ class Axes:
         mean = x.mean(dim=0)
         standard = x - mean
         scale = standard.square().mean(dim=0).sqrt()
-        scale[scale <= 10 * torch.finfo(x.dtype).eps * mean.abs()] = 1.0  # constant, but for rounding
+        scale[scale <= 10 * torch.finfo(x.dtype).eps * mean.abs()] = 1.0  # constant up to rounding
         standard /= scale
         variances, rotation = torch.linalg.eigh(standard.T @ standard / len(x))
         return cls(x.clone(), mean, scale, rotation, variances.clamp(min=0), standard @ rotation)
@@ -78,18 +79,19 @@ class Axes:
         return sum(one.nbytes for one in (self.x, self.turned, self.rotation))
 
 
-_KEPT: list[Axes] = []
+_CACHE: list[Axes] = []
 _LOCK = Lock()
 
 
 @dataclass(frozen=True)
 class Loss:
-    """A loss of the scores that a linear classifier gives each class.
+    """A loss of the class scores of a linear classifier.
 
     Attributes:
-        of: returns the sum over utterances and its derivatives, (C, N), given the scores (C, N) and the labels as ones
-            and zeros (C, N).
-        curvature: its second derivative by the score of a class at the origin, for a number of classes.
+        of: Function of the scores (C, N) and the one-hot labels (C, N). It returns the sum of the loss over utterances
+            and its derivatives (C, N).
+        curvature: Function of the number of classes. It returns the second derivative of the loss by one score at the
+            origin.
     """
 
     of: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -108,7 +110,7 @@ def _squared_hinge(scores: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
 
 
 LOSSES = {
-    # On scores that sum to zero over the classes, as those of the minimum do.
+    # This holds for scores that sum to zero over the classes, as those of the minimum do.
     "cross_entropy": Loss(_cross_entropy, lambda num_classes: 1 / num_classes),
     "squared_hinge": Loss(_squared_hinge, lambda _: 2.0),
 }
@@ -126,30 +128,30 @@ def fit(
 ) -> tuple[Float[Tensor, "c e"], Float[Tensor, " c"], int]:
     """Minimise loss / N + ‖W‖² / (2 c N) over the weights W of the standardised features and a bias.
 
-    With the loss ``cross_entropy`` that is multinomial logistic regression. With ``squared_hinge`` it is, for each
-    class, a support vector machine of this class against the others.
+    With the loss ``cross_entropy`` this is multinomial logistic regression. With ``squared_hinge`` it fits one support
+    vector machine per class against all other classes.
 
     Args:
-        x: features, not standardised.
-        labels: of the utterances, 0 to C - 1.
+        x: (N, E) features, not standardised.
+        labels: (N,) labels, 0 to C - 1.
         num_classes: C.
-        loss: summed over utterances.
-        c: the inverse strength of the penalty.
-        max_iter: steps of L-BFGS at most.
-        tolerance: what a Newton step would still take off the objective, as a share of it, at which it stops.
+        loss: Loss that is summed over utterances.
+        c: Inverse strength of the penalty.
+        max_iter: Largest number of L-BFGS steps.
+        tolerance: The optimiser stops when a Newton step would improve the objective by a smaller share than this.
 
     Returns:
-        Weights and bias for features as they are given, not standardised, and the steps that were taken.
+        Weights (C, E) and bias (C,) for the original features, and the number of steps.
 
     Raises:
-        InputError: features that are no finite numbers, or labels of one class alone.
+        InputError: A feature is not a finite number, or all labels are the same.
     """
     from scipy.optimize import minimize  # noqa: PLC0415  (slow to import)
 
     if not torch.isfinite(x.sum()):
         raise InputError("the features hold NaN or infinity; a linear classifier needs finite numbers")
     if num_classes < 2:
-        raise InputError("all training utterances have the same label; a linear classifier needs two classes")
+        raise InputError("all training utterances have the same label; a linear classifier needs at least two classes")
     axes, penalty, criterion = Axes.of(x), 1 / (c * len(x)), LOSSES[loss]
     unit = (axes.variances * criterion.curvature(num_classes) + penalty).rsqrt()
     wanted = torch.nn.functional.one_hot(labels, num_classes).T.to(x.dtype).contiguous()  # (C, N)
@@ -175,7 +177,7 @@ def fit(
             raise StopIteration
 
     start = np.zeros(num_classes * (len(unit) + 1))
-    # SciPy's first step has length 1. In these units that is Newton's step from the origin.
+    # The first step of SciPy has length 1. In these units that is the Newton step from the origin.
     step = max(float(np.linalg.norm(objective(start)[1])), 1e-12)
     options = {"maxiter": max_iter, "ftol": 0.0, "gtol": 0.0}
     found = minimize(objective, start, jac=True, method="L-BFGS-B", callback=stop, options=options)

@@ -1,4 +1,4 @@
-"""Train and evaluate a system: full batch, Adam, a schedule, metrics in the end."""
+"""Training and evaluation of a system: full batch, Adam, a learning-rate schedule, and metrics at the end."""
 
 from __future__ import annotations
 
@@ -27,37 +27,38 @@ from cemobam_core.training.metrics import Metrics, metrics_from_logits
 from cemobam_core.training.stacks import Stack, why_alone
 
 Classifier = Callable[[Inputs], Tensor]
-"""What a training gives: called with the inputs of N utterances it gives their (N, C) logits."""
+"""A trained model: a function from the inputs of N utterances to their (N, C) logits."""
 
 _log = logging.getLogger("cemobam_core")
 
 CURVE_POINTS = 10
-"""How often a training looks at the validation split; more would cost time and say little more."""
+"""Number of epochs at which validation is measured. More would cost time and add little information."""
 
-_SAMPLE = 64
-"""Utterances whose forward pass :func:`bytes_of_training` measures."""
+_MEMORY_SAMPLE = 64
+"""Number of utterances in the forward pass that ``bytes_of_training`` measures."""
 
-_TRIED = 16
-"""Utterances on which :func:`stackable` tries a system."""
+_STACK_SAMPLE = 16
+"""Number of utterances on which ``stackable`` tests a system."""
 
-_PEAK = 1.5
-"""What a training holds at its peak, by what its forward pass keeps: gradients and temporaries come on top."""
+_PEAK_FACTOR = 1.5
+"""Peak memory of training relative to the memory that the forward pass keeps: gradients and temporaries are added."""
 
 
 class TrainingDiverged(ArithmeticError):
-    """The loss is no longer a finite number."""
+    """The training loss is no longer a finite number."""
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingResult:
-    """What one training gives.
+    """The result of one training.
 
     Attributes:
-        model: with the weights of the last or the best epoch, in evaluation mode: called with :class:`Inputs` it gives
-            (N, C) logits.
-        metrics: by split, of that model.
-        curve: validation WA by epoch, at ten epochs evenly over the training.
-        parameters: how many numbers were learnt by gradient descent; None: the system is fitted in another way.
+        model: Trained model in evaluation mode, with the weights of the last or the best epoch. Call it with ``Inputs``
+            to get (N, C) logits.
+        metrics: Metrics of the model by split.
+        curve: Validation WA by epoch, at ten epochs that are evenly spaced over the training.
+        parameters: Number of parameters learnt by gradient descent. ``None`` if the system is not trained by gradient
+            descent.
     """
 
     model: Classifier
@@ -76,20 +77,20 @@ def train(
 ) -> TrainingResult:
     """Train one system on the train split and measure it on every split.
 
-    The seed fixes the initial weights and the dropout, and the caller's own random state is left as it was: on one
-    CPU, with the same number of threads, the same arguments give the same numbers bit for bit.
+    The seed sets the initial weights and dropout. The random state of the caller does not change. On one CPU, with the
+    same number of threads, the same arguments give bit-identical results.
 
     Args:
-        system: with its choices.
-        batches: ``train``, ``val`` and any others to measure, each with its own graph; they may have training
-            utterances as their context, but ``train`` has none.
-        training: how a neural system is trained; None: as the profile ``paper`` does.
-        seed: initialises weights and dropout.
-        device: where to compute.
+        system: System to train, with its configuration.
+        batches: Batches by split: ``train``, ``val`` and any other splits to measure, each with its own graph. All but
+            ``train`` may have training utterances as their context.
+        training: Settings of training for a neural system. ``None`` for those of the profile ``paper``.
+        seed: Seed of the initial weights and of dropout.
+        device: Device to compute on.
 
     Raises:
-        InputError: a precision that the device does not have, a system whose module does not give (N, C) logits.
-        TrainingDiverged: the loss became NaN or infinite.
+        InputError: The device does not support the precision, or the module does not return (N, C) logits.
+        TrainingDiverged: The loss became NaN or infinite.
     """
     (result,) = train_together(system, [batches], training=training, seeds=[seed], device=device)
     if isinstance(result, TrainingDiverged):
@@ -105,44 +106,45 @@ def train_together(
     seeds: Sequence[int],
     device: torch.device | str = "cpu",
 ) -> list[TrainingResult | TrainingDiverged]:
-    """Train several models of one system on the same utterances, as one :class:`Stack` where that can be.
+    """Train several models of one system on the same utterances, as one ``Stack`` if possible.
 
-    Each has its own graph, and its own seed for its weights and its dropout: what a trial computes does not depend on
-    its companions, but for the order in which a batched product adds. On the CPU one model alone is no stack, and its
-    numbers are those of :func:`train` to the bit.
+    Each model has its own graph and its own seed. The numbers of a trial do not depend on the trials that are trained
+    with it, except for the order of additions in a batched product. A single model on the CPU is not stacked, and its
+    numbers equal those of ``train`` bit for bit.
 
     Args:
-        system: with its choices.
-        batches: of each trial, as for :func:`train`.
-        training: how to train; learning rates that depend on a trial's own loss are for one trial alone.
-        seeds: of each trial.
-        device: where to compute.
+        system: System to train, with its configuration.
+        batches: Batches of each trial, as for ``train``.
+        training: Settings of training. The schedule ``plateau`` depends on a trial's own loss, so it allows one trial
+            only.
+        seeds: Seed of each trial.
+        device: Device to compute on.
 
     Returns:
-        For each trial its result, or that it diverged.
+        The result of each trial, or ``TrainingDiverged`` if its loss became NaN or infinite.
 
     Raises:
-        InputError: as :func:`train`.
+        InputError: As for ``train``.
     """
     if isinstance(system, FittedSystem):
-        return [_fitted(system, alone, seed) for seed, alone in zip(seeds, batches, strict=True)]
+        return [_fit(system, own, seed) for seed, own in zip(seeds, batches, strict=True)]
     assert isinstance(system, NeuralSystem)
     training, device = training or TrainingConfig(), torch.device(device)
     if training.schedule == "plateau" and len(seeds) > 1:
-        raise ValueError("with the schedule plateau each trial has a learning rate of its own")
+        raise ValueError("schedule plateau: each trial has its own learning rate; train one trial at a time")
     sizes = batches[0]["train"].sizes
     if not (device.type == "cuda" or len(seeds) > 1) or not stackable(system, batches[0].values()):
         results = []
-        for seed, alone in zip(seeds, batches, strict=True):
+        for seed, own in zip(seeds, batches, strict=True):
             with _seeded(seed, device):
-                results += _trained(system.build(sizes).to(device), alone, training, device)
+                results += _train(system.build(sizes).to(device), own, training, device)
         return results
     models, generators = [], []
     for seed in seeds:
         with _seeded(seed, device):
             models.append(system.build(sizes))
             generator = torch.Generator(device)
-            if device.type == "cpu":  # goes on where the weights ended, as a trial alone does
+            if device.type == "cpu":  # continue after the draws of the weights, as a single trial does
                 generator.set_state(torch.get_rng_state())
             else:
                 generator.manual_seed(seed)
@@ -150,19 +152,19 @@ def train_together(
     model = Stack(models, generators).to(device)
     del models
     together = {name: Batch.together([trial[name] for trial in batches]) for name in batches[0]}
-    return _trained(model, together, training, device, generators=generators, template=lambda: system.build(sizes))
+    return _train(model, together, training, device, generators=generators, template=lambda: system.build(sizes))
 
 
 _STACKABLE: dict[tuple[object, ...], bool] = {}
-"""By system, sizes and what the steps are like: a trial takes a second, and is not repeated."""
+"""Cached results of ``stackable``, by system, sizes and kind of steps: a test takes a second."""
 
 
 def stackable(system: NeuralSystem, batches: Iterable[Batch]) -> bool:
-    """Return whether models of a system can be trained as one stack. If they cannot, the log says why, once.
+    """Return whether models of a system can be trained as one stack. If not, log the reason once.
 
     Args:
-        system: with its choices.
-        batches: of all splits: a model may treat padded steps, or a single one, in another way.
+        system: System with its configuration.
+        batches: Batches of all splits, because a model may treat padded steps, or a single step, differently.
     """
     return all(_stackable(system, batch) for batch in batches)
 
@@ -171,35 +173,35 @@ def _stackable(system: NeuralSystem, batch: Batch) -> bool:
     steps = (batch.inputs.audio, batch.inputs.text)
     key = (system, batch.sizes, *((one.padded, one.shape[1] == 1) for one in steps))
     if key not in _STACKABLE:
-        why = why_alone(lambda: system.build(batch.sizes), batch.few(_TRIED).inputs)
+        why = why_alone(lambda: system.build(batch.sizes), batch.few(_STACK_SAMPLE).inputs)
         if why:
-            _tell_once(f"{type(system).__name__} is trained one model at a time, not as a stack: {why}")
+            _warn_once(f"{type(system).__name__} is trained one model at a time, not as a stack: {why}")
         _STACKABLE[key] = not why
     return _STACKABLE[key]
 
 
 @cache
-def _tell_once(reason: str) -> None:
+def _warn_once(reason: str) -> None:
     _log.warning(reason)
 
 
-def _fitted(system: FittedSystem, batches: Mapping[str, Batch], seed: int) -> TrainingResult:
-    """Fit a system and measure it."""
-    from threadpoolctl import threadpool_limits  # noqa: PLC0415  (scikit-learn brings it)
+def _fit(system: FittedSystem, batches: Mapping[str, Batch], seed: int) -> TrainingResult:
+    """Fit a system that is not trained by gradient descent, and measure it."""
+    from threadpoolctl import threadpool_limits  # noqa: PLC0415  (a dependency of scikit-learn)
 
     train_batch = batches["train"]
-    with threadpool_limits(torch.get_num_threads()):  # NumPy's threads too: workers share a machine
+    with threadpool_limits(torch.get_num_threads()):  # limits NumPy's threads too, because workers share a machine
         model = system.fit(train_batch.inputs, train_batch.labels, train_batch.sizes, seed)
         return TrainingResult(model, {name: measure(model, batch)[0] for name, batch in batches.items()}, {})
 
 
-class _Course:
-    """What is seen of R trials while they train.
+class _Progress:
+    """The progress of R trials during training.
 
     Attributes:
-        measured: by split, each trial's metrics as they were last measured.
-        curves: of each trial, validation WA by epoch.
-        diverged: by trial, for those whose loss is no longer finite.
+        measured: Latest metrics of every trial by split.
+        curves: Validation WA by epoch, for each trial.
+        diverged: Errors of the trials whose loss is no longer finite, by trial.
     """
 
     def __init__(self, trials: int) -> None:
@@ -208,14 +210,14 @@ class _Course:
         self.diverged: dict[int, TrainingDiverged] = {}
 
     def is_over(self, losses: Tensor, epoch: int) -> bool:
-        """Note who has diverged by the losses of an epoch, and return whether all have."""
+        """Record which trials have diverged at an epoch, and return whether all have."""
         for trial, loss in enumerate(losses.view(-1).tolist()):
             if not math.isfinite(loss):
                 self.diverged.setdefault(trial, TrainingDiverged(f"the training loss is {loss} at epoch {epoch}"))
         return len(self.diverged) == len(self.curves)
 
     def outcome(self, trial: int, epochs: int) -> dict[str, Metrics] | TrainingDiverged:
-        """Return a trial's metrics by split, or that it diverged."""
+        """Return the metrics of a trial by split, or ``TrainingDiverged``."""
         if trial in self.diverged:
             return self.diverged[trial]
         metrics = {name: of_trials[trial] for name, of_trials in self.measured.items()}
@@ -225,7 +227,7 @@ class _Course:
         return metrics
 
 
-def _trained(
+def _train(
     model: nn.Module,
     batches: Mapping[str, Batch],
     training: TrainingConfig,
@@ -234,31 +236,33 @@ def _trained(
     generators: Sequence[torch.Generator] = (),
     template: Callable[[], nn.Module] | None = None,
 ) -> list[TrainingResult | TrainingDiverged]:
-    """Train a model, or a stack, and measure it; return one result a trial.
+    """Train and measure a model or a stack, and return one result per trial.
 
     Args:
-        model: where it is to be trained.
-        batches: by split.
-        training: how.
-        device: where the model is.
-        generators: of a stack, those of its trials.
-        template: of a stack, returns a model of the same configuration.
+        model: Model or stack, already on ``device``.
+        batches: Batches by split.
+        training: Settings of training.
+        device: Device of the model.
+        generators: Generators of a stack's trials.
+        template: For a stack, a function that returns a new model of the same configuration.
     """
     with _matmul_precision(training.precision, device), _current(device):
-        course = _run(model, {name: batch.to(device) for name, batch in batches.items()}, training, device, generators)
+        progress = _run(
+            model, {name: batch.to(device) for name, batch in batches.items()}, training, device, generators
+        )
     results: list[TrainingResult | TrainingDiverged] = []
-    parameters = sum(weight.numel() for weight in model.parameters()) // len(course.curves)
-    for trial, curve in enumerate(course.curves):
-        outcome = course.outcome(trial, training.epochs)
+    parameters = sum(weight.numel() for weight in model.parameters()) // len(progress.curves)
+    for trial, curve in enumerate(progress.curves):
+        outcome = progress.outcome(trial, training.epochs)
         if isinstance(outcome, TrainingDiverged):
             results.append(outcome)
             continue
-        alone = model
+        own = model
         if isinstance(model, Stack):
             assert template
             with torch.random.fork_rng(devices=[]):
-                alone = model.unstack(trial, template())
-        results.append(TrainingResult(alone, {name: outcome[name] for name in batches}, curve, parameters))
+                own = model.unstack(trial, template())
+        results.append(TrainingResult(own, {name: outcome[name] for name in batches}, curve, parameters))
     return results
 
 
@@ -268,10 +272,10 @@ def _run(
     training: TrainingConfig,
     device: torch.device,
     generators: Sequence[torch.Generator],
-) -> _Course:
-    """Run the epochs, until the last or until all trials have diverged."""
-    course = _Course(model.trials if isinstance(model, Stack) else 1)
-    # A learning rate that a recorded epoch reads is a tensor.
+) -> _Progress:
+    """Run all epochs, or stop early if every trial has diverged."""
+    progress = _Progress(model.trials if isinstance(model, Stack) else 1)
+    # A recorded epoch reads the learning rate from a tensor.
     lr = torch.tensor(training.lr, device=device) if device.type == "cuda" else training.lr
     optimizer = torch.optim.Adam(
         model.parameters(), lr=lr, weight_decay=training.weight_decay, fused=True, capturable=device.type == "cuda"
@@ -286,32 +290,32 @@ def _run(
         _set_mode(model, epoch == 1 or training.train_mode == "every_epoch")
         losses = step()
         if training.schedule == "plateau" or best or epoch in curve_at:
-            if course.is_over(losses, epoch):
-                return course
+            if progress.is_over(losses, epoch):
+                return progress
             if training.batch_norm == "settled":
                 settle_batch_norm(model, batches["train"], training.precision)
-            course.measured["val"] = measure(model, batches["val"], precision=training.precision)
+            progress.measured["val"] = measure(model, batches["val"], precision=training.precision)
             if best:
-                best.note(course.measured["val"])
+                best.update(progress.measured["val"])
             if epoch in curve_at:
-                for curve, metrics in zip(course.curves, course.measured["val"], strict=True):
+                for curve, metrics in zip(progress.curves, progress.measured["val"], strict=True):
                     curve[epoch] = metrics.wa
-        decay(course.measured["val"][0].loss if training.schedule == "plateau" else math.nan)
+        decay(progress.measured["val"][0].loss if training.schedule == "plateau" else math.nan)
     if best:
         best.restore()
-        course.measured.clear()
-    # The last epoch is a point of the curve: validation was measured there.
+        progress.measured.clear()
+    # Validation was already measured after the last epoch, which is a point of the curve.
     for name, batch in batches.items():
-        if name not in course.measured:
-            course.measured[name] = measure(model, batch, precision=training.precision)
-    return course
+        if name not in progress.measured:
+            progress.measured[name] = measure(model, batch, precision=training.precision)
+    return progress
 
 
 class _Best:
-    """The weights and statistics of the best epoch so far, of each trial of a model or a stack.
+    """The weights and statistics of the best epoch so far, for each trial of a model or a stack.
 
     Args:
-        model: that is trained; its state is copied at the best epochs.
+        model: Model in training. Its state is copied at the best epochs.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -319,8 +323,8 @@ class _Best:
         self._score: dict[int, tuple[float, float]] = {}
         self._state = {name: value.clone() for name, value in model.state_dict().items()}
 
-    def note(self, measured: Sequence[Metrics]) -> None:
-        """Keep the state of the trials that are better than ever on validation."""
+    def update(self, measured: Sequence[Metrics]) -> None:
+        """Copy the state of the trials that have reached a new best on validation."""
         scores = {trial: (metrics.wa, -metrics.loss) for trial, metrics in enumerate(measured)}
         better = [t for t, new in scores.items() if math.isfinite(new[1]) and new > self._score.get(t, (-1.0, 0.0))]
         if not better:
@@ -334,7 +338,7 @@ class _Best:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Give the model the kept state; a trial that was never measured keeps what it has."""
+        """Load the copied state into the model. A trial that was never measured keeps its current state."""
         if self._score:
             for name, value in self._model.state_dict().items():
                 if not isinstance(self._model, Stack) or not value.ndim:
@@ -345,16 +349,16 @@ class _Best:
 
 
 def bytes_of_training(system: NeuralSystem, batch: Batch) -> int:
-    """Return the memory that one trial of a stack takes while it trains, roughly, in bytes.
+    """Estimate the memory in bytes that one trial of a stack takes during training.
 
-    What the forward pass keeps for the backward pass is measured on some utterances, on the CPU; it grows with their
-    number. Weights come with a gradient and two moments.
+    The tensors that the forward pass keeps for the backward pass are measured on a few utterances on the CPU. Their
+    size grows with the number of utterances. Each weight also has a gradient and two moments.
 
     Args:
-        system: with its choices.
-        batch: the train split.
+        system: System with its configuration.
+        batch: Batch of the train split.
     """
-    sample, kept = batch.few(_SAMPLE), dict[int, int]()
+    sample, kept = batch.few(_MEMORY_SAMPLE), dict[int, int]()
 
     def keep(x: Tensor) -> Tensor:
         storage = x.untyped_storage()
@@ -366,17 +370,17 @@ def bytes_of_training(system: NeuralSystem, batch: Batch) -> int:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
             model(sample.inputs)
     weights = {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in model.parameters()}
-    passed = sum(size for pointer, size in kept.items() if pointer not in weights)
-    return round(_PEAK * passed * len(batch.labels) / len(sample.labels)) + 4 * sum(weights.values())
+    activations = sum(size for pointer, size in kept.items() if pointer not in weights)
+    return round(_PEAK_FACTOR * activations * len(batch.labels) / len(sample.labels)) + 4 * sum(weights.values())
 
 
 def train_epoch(
     model: nn.Module, batch: Batch, optimizer: torch.optim.Optimizer, precision: Precision = "fp32"
 ) -> Tensor:
-    """Train for one epoch, which is one full-batch step in the mode that the model is in.
+    """Train for one epoch: one full-batch step in the current mode of the model.
 
     Returns:
-        The loss before the step, still on the device; of a stack each trial's, (R,).
+        The loss before the step, on the device; (R,) for a stack of R trials.
     """
     optimizer.zero_grad(set_to_none=True)
     with _autocast(precision, batch.labels.device):
@@ -392,10 +396,10 @@ def train_epoch(
 
 
 def _checked(logits: object, batch: Batch, model: Classifier) -> Tensor:
-    """Return the logits that a module gave, of the utterances to be measured.
+    """Return the logits of the utterances to measure.
 
     Raises:
-        InputError: they are not one for every utterance and class.
+        InputError: The module did not return one logit for every utterance and class.
     """
     wanted = (len(batch.inputs), batch.num_classes)
     if (
@@ -406,12 +410,12 @@ def _checked(logits: object, batch: Batch, model: Classifier) -> Tensor:
         return batch.measured(logits)
     given = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
     raise InputError(
-        f"{type(model).__name__}: forward gave {given}; it must give logits {wanted}, one for each utterance and class"
+        f"{type(model).__name__}: forward returned {given}; return logits {wanted}, one for each utterance and class"
     )
 
 
 def _schedule(optimizer: torch.optim.Optimizer, training: TrainingConfig) -> Callable[[float], None]:
-    """Return a function to call after each epoch with the validation loss; it sets the next learning rate."""
+    """Return a function that takes the validation loss after each epoch and sets the next learning rate."""
     schedulers = torch.optim.lr_scheduler
     if training.schedule == "plateau":
         plateau = schedulers.ReduceLROnPlateau(optimizer, factor=training.lr_gamma, patience=training.lr_patience)
@@ -422,13 +426,13 @@ def _schedule(optimizer: torch.optim.Optimizer, training: TrainingConfig) -> Cal
 
 @torch.no_grad()
 def settle_batch_norm(model: nn.Module, batch: Batch, precision: Precision = "fp32") -> None:
-    """Set the statistics of every batch norm to those of ``batch`` under the weights as they are now.
+    """Set the statistics of every batch norm to those of ``batch`` under the current weights.
 
-    A full-batch epoch is one update of the running statistics, so with PyTorch's momentum of 0.1 they lag some ten
-    epochs behind the weights, and an evaluation would measure a model that never was. The batch is all of the train
-    split, so its statistics can be had exactly, with one forward pass (Wu and Johnson, 2021, "Rethinking 'Batch' in
-    BatchNorm", section 3; here without dropout, as the evaluation that follows is). Leaves the model in evaluation
-    mode and draws no random numbers.
+    A full-batch epoch updates the running statistics once. With PyTorch's momentum of 0.1 they therefore lag about ten
+    epochs behind the weights, and an evaluation would measure a model that never existed. Here the batch is the whole
+    train split, so one forward pass gives the exact statistics (Wu and Johnson, 2021, "Rethinking 'Batch' in
+    BatchNorm", section 3; here without dropout, like the evaluation that follows). The model is left in evaluation
+    mode, and no random numbers are drawn.
     """
     _set_mode(model, False)
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
@@ -437,7 +441,7 @@ def settle_batch_norm(model: nn.Module, batch: Batch, precision: Precision = "fp
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # a plain average, here over the one pass
+        norm.momentum = None  # a plain average over this one pass
         norm.train()
     try:
         with _autocast(precision, batch.labels.device):
@@ -449,15 +453,15 @@ def settle_batch_norm(model: nn.Module, batch: Batch, precision: Precision = "fp
 
 
 class _Passed(Exception):
-    """The last batch norm of a forward pass has seen its input."""
+    """The last batch norm of a forward pass has received its input."""
 
 
 _NORM_CALLS: WeakKeyDictionary[nn.Module, dict[tuple[torch.Size, ...], int]] = WeakKeyDictionary()
-"""By model and shapes of its inputs, how often a forward pass calls its batch norms."""
+"""Number of batch norm calls in a forward pass, by model and shapes of the inputs."""
 
 
 def _pass_norms(model: nn.Module, inputs: Inputs, norms: Sequence[nn.Module]) -> None:
-    """Run the forward pass up to the last call of a batch norm; the first time all of it, to count the calls."""
+    """Run the forward pass up to the last batch norm call. The first pass runs completely, to count the calls."""
     known, shapes = _NORM_CALLS.setdefault(model, {}), (inputs.audio.shape, inputs.text.shape)
     calls, last = 0, known.get(shapes)
 
@@ -479,16 +483,16 @@ def _pass_norms(model: nn.Module, inputs: Inputs, norms: Sequence[nn.Module]) ->
 
 
 def evaluate(model: Classifier, batch: Batch, *, precision: Precision = "fp32") -> Metrics:
-    """Measure a model on one split, in evaluation mode, which the model keeps."""
+    """Measure a model on one split. The model is set to evaluation mode and stays in it."""
     if isinstance(model, nn.Module):
-        model.eval()  # whatever a caller did to parts of it
+        model.eval()  # the caller may have changed the mode of some submodules
     (measured,) = measure(model, batch, precision=precision)
     return measured
 
 
 @torch.no_grad()
 def measure(model: Classifier, batch: Batch, *, precision: Precision = "fp32") -> list[Metrics]:
-    """Measure each trial of a stack on one split; of a model that is no stack, return a list of one."""
+    """Measure each trial of a stack on one split. For a single model, return a list of one."""
     if isinstance(model, nn.Module):
         _set_mode(model, False)
     with _autocast(precision, batch.labels.device):
@@ -497,7 +501,7 @@ def measure(model: Classifier, batch: Batch, *, precision: Precision = "fp32") -
 
 
 def _set_mode(model: nn.Module, training: bool) -> None:
-    """Call ``model.train(training)`` if the mode changes: it visits every module and costs as much as a layer."""
+    """Call ``model.train(training)`` if the mode changes. The call visits every module and costs as much as a layer."""
     if model.training != training:
         model.train(training)
 
@@ -517,7 +521,7 @@ def _current(device: torch.device) -> AbstractContextManager[None]:
 @contextmanager
 def _matmul_precision(precision: Precision, device: torch.device) -> Iterator[None]:
     if precision == "tf32" and device.type != "cuda":
-        raise InputError("precision tf32 is a mode of CUDA devices; on this device use fp32 or bf16")
+        raise InputError("precision tf32 needs a CUDA device; on this device use fp32 or bf16")
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     try:

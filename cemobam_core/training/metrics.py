@@ -1,4 +1,4 @@
-"""What is measured on one split: the loss, and every metric of the confusion matrix."""
+"""The measurements on one split: the loss, and every metric of the confusion matrix."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from cemobam_core.metrics.metric import Counts
 from cemobam_core.operators.precision import at_least_fp32
 
 LABELS_IN_A_BYTE = 255
-"""Classes at most whose index is kept in a byte."""
+"""Largest number of classes for which the index of a class fits into one byte."""
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """What is measured on one split. Every metric of :data:`METRICS` is an attribute too: ``metrics.wa``.
+    """The measurements on one split. Every metric of ``METRICS`` is also an attribute, for example ``metrics.wa``.
 
     Attributes:
-        loss: mean cross entropy, in nats.
-        scores: by name, as in :data:`METRICS`.
-        confusion: C rows of C counts of utterances: row the label, column the prediction.
-        predicted: the index of the predicted class of each utterance, a byte each; empty with more than
-            :data:`LABELS_IN_A_BYTE` classes.
-        logits: (N, C), of which all this was measured.
+        loss: Mean cross entropy, in nats.
+        scores: Metrics by name, as in ``METRICS``.
+        confusion: C rows of C numbers of utterances. The row is the label, the column is the prediction.
+        predicted: Index of the predicted class of each utterance, one byte each. Empty if there are more than
+            ``LABELS_IN_A_BYTE`` classes.
+        logits: (N, C), the logits from which everything else was computed.
     """
 
     loss: float
@@ -40,11 +40,11 @@ class Metrics:
         """Return a metric by its name.
 
         Raises:
-            AttributeError: there is no such metric.
+            AttributeError: There is no metric of this name.
         """
         scores = self.__dict__.get("scores", {})
         if name not in scores:
-            raise AttributeError(f"no metric is called {name!r}; there are {', '.join(scores)}")
+            raise AttributeError(f"no metric is called {name!r}; choose from {', '.join(scores)}")
         score: float = scores[name]
         return score
 
@@ -52,13 +52,13 @@ class Metrics:
 def confusion_matrix(
     labels: Int64[Tensor, " n"], predicted: Int64[Tensor, " n"], num_classes: int
 ) -> Int64[Tensor, "c c"]:
-    """Return counts of utterances: row the label, column the prediction."""
+    """Return the (C, C) numbers of utterances. The row is the label, the column is the prediction."""
     counts = torch.bincount(labels * num_classes + predicted, minlength=num_classes**2)
     return counts.reshape(num_classes, num_classes)
 
 
 def metrics_from_logits(logits: Float[Tensor, "n c"], labels: Int64[Tensor, " n"]) -> Metrics:
-    """Return all metrics of one split."""
+    """Compute all metrics of one split from its (N, C) logits and (N,) labels."""
     predicted = logits.argmax(dim=1)
     confusion = confusion_matrix(labels, predicted, logits.shape[1])
     counts = Counts.of(confusion)

@@ -1,4 +1,4 @@
-"""The graphs that validation and test are measured in, and the order of ties."""
+"""The graphs in which validation and test are measured, and the order of ties."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ENDS: tuple[Ends, ...] = ("chosen", "choosers")
 
 
 def pairs(edges: torch.Tensor) -> set[tuple[int, int]]:
-    """Edges as (source, target)."""
+    """Return edges as (source, target) pairs."""
     made = list(map(tuple, edges.T.tolist()))
     assert len(set(made)) == len(made)
     assert made == sorted(made)
@@ -35,7 +35,7 @@ def pairs(edges: torch.Tensor) -> set[tuple[int, int]]:
 
 
 def angles(*degrees: float) -> torch.Tensor:
-    """Embeddings in a plane, by their angle."""
+    """Return embeddings in a plane with the given angles."""
     radians = torch.deg2rad(torch.tensor(degrees))
     return torch.stack([radians.cos(), radians.sin()], dim=1)
 
@@ -48,7 +48,7 @@ def loops(n: int) -> set[tuple[int, int]]:
     return {(i, i) for i in range(n)}
 
 
-# By hand: four training utterances at 0°, 10°, 30° and 90°. Their nearest are 1, 0, 1 and 2.
+# By hand: four training utterances at 0°, 10°, 30° and 90°. Their nearest neighbours are 1, 0, 1 and 2.
 TRAIN = angles(0, 10, 30, 90)
 
 
@@ -63,7 +63,7 @@ def test_an_anchored_utterance_gathers_from_its_nearest_training_utterances() ->
 def test_an_anchored_utterance_gathers_from_those_that_would_choose_it() -> None:
     graph = Ranking.of(both(TRAIN), 2).anchored(both(angles(12, 80, 200)), "choosers")
     own = {(0, 1), (1, 0), (2, 1), (3, 2)}  # each chooser is the source
-    # 12° is nearer to 10° and to 30° than their nearest are, and 80° to 90°; nobody would choose 200°.
+    # 12° is nearer to 10° and to 30° than their nearest are, and 80° is to 90°. None would choose 200°.
     assert pairs(graph.edge_index(1, 1)) == loops(7) | own | {(1, 4), (2, 4), (3, 5)}
     with_two = pairs(graph.edge_index(2, 2))
     assert {edge for edge in with_two if edge[1] == 4} == {(4, 4), (0, 4), (1, 4), (2, 4), (3, 4)}
@@ -72,13 +72,13 @@ def test_an_anchored_utterance_gathers_from_those_that_would_choose_it() -> None
 
 def test_a_new_utterance_that_is_as_near_as_one_of_the_nearest_comes_after_it() -> None:
     twins = angles(0, 10, 10, 90)
-    new = both(angles(10))  # as near to 0° as its nearest, 1 and 2, are
+    new = both(angles(10))  # as near to 0° as its nearest neighbours, 1 and 2
     assert {s for s, t in pairs(Ranking.of(both(twins), 2).anchored(new, "choosers").edge_index(2, 2)) if t == 4} == {
         4,
-        1,  # whose second nearest, at 0°, is further away
+        1,  # its second nearest, at 0°, is further away
         2,
     }
-    # with all that tie, 0° would choose it too, and 90° as well: both twins and the new one are its nearest
+    # with ties "all", 0° and 90° also choose it: both twins and the new one are their nearest
     every = Ranking.of(both(twins), 2, ties="all").anchored(new, "choosers")
     assert {s for s, t in pairs(every.edge_index(2, 2)) if t == 4} == {4, 0, 1, 2, 3}
 
@@ -87,7 +87,7 @@ def test_joint_ranks_both_splits_together() -> None:
     together = Ranking.of(Pooled.joined([both(TRAIN), both(angles(12, 80))]), 1).graph("chosen")
     expected = TopKGraph.from_features(angles(0, 10, 30, 90, 12, 80), angles(0, 10, 30, 90, 12, 80), 1)
     assert torch.equal(together.edge_index(1, 1), expected.edge_index(1, 1))
-    assert (4, 1) in pairs(together.edge_index(1, 1))  # a training utterance gathers from one that is measured
+    assert (4, 1) in pairs(together.edge_index(1, 1))  # a training utterance gathers from a measured one
 
 
 def test_parts_do_not_see_one_another() -> None:
@@ -116,7 +116,7 @@ def test_a_split_that_is_not_large_enough_for_two_parts_is_whole(size: int) -> N
 
 
 def repeated(n: int, sentences: int, seed: int) -> torch.Tensor:
-    """Embeddings of which each stands several times, in no order."""
+    """Return repeated embeddings in random order."""
     generator = torch.Generator().manual_seed(seed)
     base = torch.randn(sentences, 6, generator=generator)
     return base[torch.randint(sentences, (n,), generator=generator)]
@@ -129,7 +129,7 @@ def test_one_by_one_is_all_at_once(seed: int, ties: Ties, ends: Ends, k: tuple[i
     edges = ranking.anchored(new, ends).edge_index(*k)
     among_train = edges[:, (edges < 20).all(dim=0)]
     assert torch.equal(among_train, ranking.graph(ends).edge_index(*k))  # as it was in training
-    assert pairs(edges[:, edges[0] >= 20]) == {(i, i) for i in range(20, 28)}  # nobody gathers from a new one
+    assert pairs(edges[:, edges[0] >= 20]) == {(i, i) for i in range(20, 28)}  # none gathers from a new one
     for i in range(8):
         alone = ranking.anchored(new.select(torch.tensor([i])), ends).edge_index(*k)
         mine = alone[0, alone[1] == 20]
@@ -166,7 +166,7 @@ def test_all_that_tie_with_the_kth_nearest_are_linked() -> None:
         *((s, t) for s in (1, 2, 3) for t in (1, 2, 3)),
         *((s, 4) for s in (1, 2, 3)),
     }
-    # 10° has two twins, so K = 2 links no more; 0° and 90° have three that tie for the first two places
+    # 10° has two twins, so K = 2 links no more; for 0° and 90° three neighbours tie for two places
     assert torch.equal(graph.edge_index(2, 2), graph.edge_index(1, 1))
 
 
@@ -188,8 +188,8 @@ def test_random_ties_are_those_of_the_seed() -> None:
     assert not torch.equal(edges(1), edges(2))
     without = both(torch.randn(60, 6, generator=torch.Generator().manual_seed(0)))
     one, other = (Ranking.of(without, 3, ties="random", seed=seed).graph("chosen").edge_index(3, 3) for seed in (1, 2))
-    assert torch.equal(one, other)  # where nothing ties
-    # each of those that tie is as good as any other: over many seeds all are chosen
+    assert torch.equal(one, other)  # without ties
+    # all tied neighbours are equally good: over many seeds each is chosen
     x0 = angles(0, 9, 9, 9)
     firsts = [Neighbours.among(x0, 1, ties="random", seed=seed).links.chosen[0] for seed in range(60)]
     assert set(map(int, firsts)) == {1, 2, 3}
@@ -211,7 +211,7 @@ def test_more_ties_than_a_graph_can_hold_are_refused(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(module, "MOST_LINKS", 100)
     x = both(repeated(40, 2, 0))
     with pytest.raises(
-        InputError, match=r"--ties all: so many utterances are equally similar that K=3 would link more"
+        InputError, match=r"--ties all: too many utterances are equally similar, so K=3 would link more"
     ):
         Ranking.of(x, 3, ties="all")
     assert Ranking.of(x, 3).graph("chosen").edge_index(3, 3).shape[1] > 40
@@ -220,10 +220,10 @@ def test_more_ties_than_a_graph_can_hold_are_refused(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"evaluation_size": 5}, "evaluation_size=5 is too small for K 5,5: it must be 6 at least"),
+        ({"evaluation_size": 5}, "evaluation_size=5 is too small for K 5,5: it must be at least 6"),
         ({"evaluation_size": -1}, "evaluation_size=-1 must be a whole number of at least 0"),
-        ({"evaluation_size": 20, "evaluation_graph": "joint"}, "leave it out with evaluation_graph=joint"),
-        ({"evaluation_size": 20, "evaluation_graph": "anchored"}, "leave it out with evaluation_graph=anchored"),
+        ({"evaluation_size": 20, "evaluation_graph": "joint"}, "with evaluation_graph=joint, leave it out"),
+        ({"evaluation_size": 20, "evaluation_graph": "anchored"}, "with evaluation_graph=anchored, leave it out"),
     ],
 )
 def test_choices_that_make_no_graph_are_refused(settings: dict[str, object], message: str) -> None:

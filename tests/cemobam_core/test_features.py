@@ -68,7 +68,7 @@ def test_labels_may_be_whole_numbers_of_any_width(make_features: Make, tmp_path:
     "kind", ["float64", "float32", "float16", "big-endian", "read-only", "backwards", "lists", "tensors in a list"]
 )
 def test_arrays_and_lists_are_taken_as_they_come(make_features: Make, tmp_path: Path, kind: str) -> None:
-    """Of whole sixteenths, so that no width loses any."""
+    """Return multiples of 1/16, which every floating-point width stores exactly."""
     features = make_features(steps=3)
     exact = {
         name: (16 * value).round() / 16 if value.is_floating_point() else value
@@ -113,7 +113,7 @@ def test_an_array_that_changes_later_changes_nothing(make_features: Make) -> Non
     [
         ("audio", np.ones((24, 12), dtype=np.int32), r"audio is int32 (24, 12); it must be (N, E) or (N, T, E) float"),
         ("audio", [[1, 2]] * 24, "audio is a list of int64 (24, 2); it must be (N, E) or (N, T, E) floating-point"),
-        ("audio", [[1.0, 2.0], [1.0]], "audio is a list that is no array"),
+        ("audio", [[1.0, 2.0], [1.0]], "audio is a list that is not an array"),
         ("audio", [torch.ones(2), torch.ones(3)], "audio is a list of tensors of different shapes; it must be"),
         ("text", np.array([["a"] * 12] * 24), "text is str (24, 12); it must be"),
         ("text", None, "text is of type NoneType; it must be"),
@@ -135,7 +135,7 @@ def test_an_array_that_changes_later_changes_nothing(make_features: Make) -> Non
             "text_mask is a list of int64 (24, 3); it must be (N, T) truth values: ",
         ),
         ("utterance_ids", iter(range(24)), "utterance_ids hold '0', which is of type int; they must be strings: "),
-        ("class_names", "abcd", "class_names are 'abcd'; they must be a list of strings"),
+        ("class_names", "abcd", "class_names are 'abcd'; give a list of strings"),
     ],
 )
 def test_what_is_no_array_of_the_kind_is_refused_in_words(
@@ -170,7 +170,7 @@ def label_out_of_range(features: FeatureSet) -> dict[str, object]:
         (lambda f: {"audio": f.audio[:, :0]}, r"audio is float32 \(24, 0\)"),
         (lambda f: {"labels": f.labels.float()}, r"labels are float32 \(24,\)"),
         (lambda f: {"labels": f.labels[:0], "audio": f.audio[:0], "text": f.text[:0]}, "holds no utterances"),
-        (lambda f: {"utterance_ids": ("same",) * 24}, "'same' stands 24 times"),
+        (lambda f: {"utterance_ids": ("same",) * 24}, "'same' occurs 24 times"),
         (lambda f: {"utterance_ids": f.utterance_ids[1:]}, "23 utterance_ids for 24 utterances"),
         (lambda f: {"seconds": [1.0]}, "1 seconds for 24 utterances"),
         (lambda f: {"seconds": [1.0] * 23 + [-0.1]}, "seconds are .* finite numbers, 0 or more"),

@@ -51,7 +51,7 @@ def test_values_that_fit_pass(values: dict[str, Any]) -> None:
         ("rate", float("nan"), "rate=nan must be a finite number"),
         ("rate", "0.1", "rate='0.1' must be a finite number"),
         ("bias", float("nan"), "bias=nan must be a finite number$"),
-        ("name", 3, "name=3 must be a text"),
+        ("name", 3, "name=3 must be a string"),
         ("loud", 1, "loud=1 must be true or false"),
         ("kind", "z", "kind='z' is not one of x, y, 3"),
     ],

@@ -14,7 +14,7 @@ from cemobam_core import neighbours as graph_module
 
 
 def brute_force(x: torch.Tensor, k: int) -> list[list[int]]:
-    """Each row's neighbours one by one, as a reader of Eq. 2 would."""
+    """Find the neighbours of each row one by one, as in Eq. 2."""
     rows = x.double().numpy()
     unit = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
     nearest = []
@@ -51,14 +51,14 @@ def test_edges_are_in_the_form_that_torch_geometric_gives() -> None:
         edges = graph.edge_index(k_audio, k_text)
         assert torch.equal(edges, coalesce(edges))
         assert contains_self_loops(edges)
-        # row 1 is the target that chose: each has itself and at most K of each modality, at least the larger K
+        # row 1 is the target that chose: each has itself, and between the larger K and the sum of both
         degree = edges[1].bincount()
         assert degree.min() >= 1 + max(k_audio, k_text)
         assert degree.max() <= 1 + k_audio + k_text
 
 
 def test_equal_embeddings_are_ranked_by_index_wherever_they_stand() -> None:
-    # Read sentences have the same text for every speaker and emotion: exact ties by the dozen.
+    # Read sentences have the same text for every speaker and emotion, so there are many exact ties.
     base = torch.randn(7, 768, generator=torch.Generator().manual_seed(0))
     text = base.repeat(30, 1)
     nearest = TopKGraph.from_features(text, text, 12).by_text
@@ -84,7 +84,7 @@ def test_sequences_are_averaged_over_their_valid_steps() -> None:
     x = torch.randn(12, 6, 8, generator=generator)
     mask = torch.arange(6) < torch.randint(1, 7, (12, 1), generator=generator)
     pooled = torch.stack([x[i, mask[i]].mean(dim=0) for i in range(12)])
-    x[~mask] = 1e6  # whatever stands in the padding
+    x[~mask] = 1e6  # any content of the padding
     graph = TopKGraph.from_features(x, pooled, 5, audio_mask=mask)
     assert torch.equal(graph.by_audio, graph.by_text)
 
@@ -99,7 +99,7 @@ def test_a_zero_embedding_is_similar_to_none_and_breaks_nothing() -> None:
 @pytest.mark.parametrize(("n", "k"), [(10, 10), (10, 0), (11, 600), (1, 1)])
 def test_k_out_of_range_is_refused(n: int, k: int) -> None:
     x = torch.randn(n, 4)
-    with pytest.raises(InputError, match=f"K={k} neighbours were asked of {n} utterances"):
+    with pytest.raises(InputError, match=f"K={k} with {n} utterances"):
         TopKGraph.from_features(x, x, k)
 
 

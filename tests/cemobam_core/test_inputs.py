@@ -84,14 +84,14 @@ def test_to_copies_nothing_that_need_not_be() -> None:
 
 
 def sent(inputs: Inputs) -> Inputs:
-    """Through a process and back."""
+    """Send inputs to a process and back."""
     context = torch.multiprocessing.get_context("fork")
     there, back = context.SimpleQueue(), context.SimpleQueue()
     process = context.Process(target=lambda: back.put(there.get()) or there.get())
     process.start()
     there.put(inputs)
     returned: Inputs = back.get()
-    copied = copy.deepcopy(returned)  # what is shared lives as long as the process does
+    copied = copy.deepcopy(returned)  # shared memory exists only as long as the process
     there.put(None)
     process.join()
     return copied

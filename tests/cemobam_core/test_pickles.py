@@ -1,4 +1,4 @@
-"""A user's pickle must not be able to run code, fill the memory, or end in a traceback."""
+"""A user's pickle must not run code, fill the memory, or end in a traceback."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_real_features_are_read(real_pickle: Path) -> None:
 
 
 class Runs:
-    """Pickles as a call."""
+    """An object that is pickled as a function call."""
 
     def __init__(self, function: Any, *arguments: Any) -> None:
         self.call = (function, arguments)
@@ -86,13 +86,13 @@ def test_a_command_in_it_is_not_run(tmp_path: Path) -> None:
         Runs(np.fromfile, str(mark)),
     ):
         for content in ([call], utterances(label=call), {"a": call}):
-            with pytest.raises(InputError, match=r"refused, nothing in it was run: (it asks for|opcode)"):
+            with pytest.raises(InputError, match=r"refused, and nothing in it was run: (it asks for|opcode)"):
                 load(tmp_path, content)
     assert not mark.exists()
 
 
 def test_a_command_inside_a_tensors_storage_is_not_run(tmp_path: Path) -> None:
-    """The authors' tensors carry a second pickle inside; torch's own loader for it runs anything."""
+    """The authors' tensors contain a second pickle, for which torch's own loader runs any code."""
     mark = tmp_path / "ran"
     inner = io.BytesIO()
     torch.save(Runs(os.system, f"touch {mark}"), inner, _use_new_zipfile_serialization=False)
@@ -113,12 +113,12 @@ def test_the_old_way_to_name_a_function_is_refused_too(tmp_path: Path) -> None:
 
 
 def test_a_state_cannot_be_set(tmp_path: Path) -> None:
-    """BUILD would call a tensor's __setstate__ with any storage, offset and size the file likes."""
+    """BUILD would call a tensor's __setstate__ with any storage, offset and size."""
     small = torch.zeros(4)
     arguments = (small.untyped_storage(), 0, (4,), (1,), False, {})
     grown = Runs(torch._utils._rebuild_tensor_v2, *arguments)
     grown.call = (*grown.call, (small, 0, (2**28,), (1,)))  # type: ignore[assignment]
-    with pytest.raises(InputError, match="refused, nothing in it was run: opcode BUILD"):
+    with pytest.raises(InputError, match="refused, and nothing in it was run: opcode BUILD"):
         load(tmp_path, utterances(1, audio_embed=grown))
 
 
@@ -130,7 +130,7 @@ def test_a_label_is_one_whole_number(tmp_path: Path, label: object) -> None:
 
 @pytest.fixture
 def little_memory() -> Any:
-    """2 GiB beyond what is used now: a claim that is believed fails at once instead of filling the machine."""
+    """Limit memory to 2 GiB above current use, so that a trusted false size fails at once."""
     before = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + 2**31, before[1]))
@@ -193,8 +193,8 @@ def test_spoilt_bytes_give_features_or_our_error_and_nothing_else(tmp_path: Path
     [
         ([{"audio_embed": 1}], r"utterance 0 holds \['audio_embed'\]; each must be a dict with"),
         ([*utterances(1), {"audio_embed": 1, "text_embed": 2}], "utterance 1 holds"),
-        ({"audio": 1}, "holds dict, not a list of utterances"),
-        ([], "holds list, not a list of utterances"),
+        ({"audio": 1}, "contains dict, but must contain a list of utterances"),
+        ([], "contains list, but must contain a list of utterances"),
         ([7], "utterance 0 holds int"),
         (utterances(11) + utterances(1, text_embed=torch.zeros(9)), r"'text_embed' of utterance 11 is \(9,\)"),
         (utterances(text_embed=[1.0]), "'text_embed' of utterance 0 is list"),

@@ -1,4 +1,4 @@
-"""The profile ``released`` against values recorded from the authors' code, and against its text written out plainly."""
+"""The profile ``released``, compared with values recorded from the authors' code and with a plain rewrite of it."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_checkpoint_file_is_read_and_its_sizes_inferred(golden: dict[str, Any]
 
 
 class Theirs(nn.Module):
-    """The released model from its description, operation by operation, sharing no code with ours."""
+    """The released model, written from its description without any of our code."""
 
     def __init__(self, d: int, e: int, c: int, heads: int, middle: int, dropout: float = 0.0) -> None:
         super().__init__()
@@ -113,7 +113,7 @@ class Theirs(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Given(NeuralSystem):
-    """A system whose network somebody else makes."""
+    """A system with a given network."""
 
     make: Any
 
@@ -123,7 +123,7 @@ class Given(NeuralSystem):
 
 
 def embeddings(batch: Batch, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-    """As their model takes them: (N, E) of audio and of text."""
+    """Return the inputs of their model: (N, E) of audio and of text."""
     return batch.inputs.audio.pooled.to(dtype), batch.inputs.text.pooled.to(dtype)
 
 
@@ -151,13 +151,13 @@ def test_a_training_follows_theirs_for_30_epochs(
         loss.backward()
         optimizer.step()
         expected.append(loss.item())
-        theirs.eval()  # for the validation, and never undone
+        theirs.eval()  # for the validation, and never reset
         val = batches["val"]
         with torch.no_grad():
             logits = theirs(*embeddings(val, torch.float64), val.inputs.edge_index, fusion)
             plateau.step(F.cross_entropy(logits, val.labels).item())
         rates.append(optimizer.param_groups[0]["lr"])
-    assert rates[-1] < 0.05  # the schedule had something to do
+    assert rates[-1] < 0.05  # the schedule has changed the rate
 
     ours: list[float] = []
 
@@ -226,7 +226,7 @@ def test_with_dropout_the_losses_are_theirs_in_distribution(small_fold: Fold, mo
     for epoch in range(epochs):
         mine, reference = ([losses[epoch] for losses in side] for side in (ours, theirs))
         assert stats.ks_2samp(mine, reference).pvalue > 0.01
-        assert len(set(mine)) == runs  # dropout was there
+        assert len(set(mine)) == runs  # dropout was active
 
 
 def test_dropout_is_theirs_in_the_first_epoch_alone(small_fold: Fold, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,7 +257,7 @@ def test_a_checkpoint_of_two_heads_or_four_layers_gives_their_logits_and_gradien
     torch.manual_seed(heads + middle)
     theirs = Theirs(16, 12, 4, heads, middle)
     for _ in range(3):
-        theirs(*embeddings(batch), batch.inputs.edge_index, fusion)  # any statistics but the trivial
+        theirs(*embeddings(batch), batch.inputs.edge_index, fusion)  # random statistics
     torch.save(theirs.state_dict(), tmp_path / "best.pt")
     expected = theirs.eval()(*embeddings(batch), batch.inputs.edge_index, fusion)
     F.cross_entropy(expected, batch.labels).backward()
@@ -286,11 +286,11 @@ def test_a_checkpoint_that_is_something_else_is_named(tmp_path: Path) -> None:
             load_released_checkpoint(path, "min")
         assert str(path) in str(caught.value)
 
-    refused([1, 2], "holds no state dict")
+    refused([1, 2], "contains no state dict")
     refused({"a": torch.zeros(1)}, "'audio_projection.0.weight' is missing")
-    refused(spoilt(state, **{"mlp.0.bias": None}), "nothing in it gives 'classifier.0.bias'")
-    refused(spoilt(state, **{"decoder.weight": torch.zeros(1)}), "'decoder.weight' is no part of")
-    refused(spoilt(state, **{"mlp.0.bias": torch.zeros(3)}), r"'classifier.0.bias' is \(3,\), where the other")
+    refused(spoilt(state, **{"mlp.0.bias": None}), "no weight for 'classifier.0.bias'")
+    refused(spoilt(state, **{"decoder.weight": torch.zeros(1)}), "'decoder.weight' is not a part of")
+    refused(spoilt(state, **{"mlp.0.bias": torch.zeros(3)}), r"'classifier.0.bias' is \(3,\), but the other")
     path.write_bytes(b"not a checkpoint")
     with pytest.raises(InputError, match="cannot be read as a checkpoint"):
         load_released_checkpoint(path, "min")
@@ -307,6 +307,6 @@ class Runs:
 def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
     mark = tmp_path / "ran"
     torch.save({"model": Runs(f"touch {mark}")}, tmp_path / "best.pt")
-    with pytest.raises(InputError, match="cannot be read as a checkpoint of weights alone"):
+    with pytest.raises(InputError, match="cannot be read as a checkpoint of weights only"):
         load_released_checkpoint(tmp_path / "best.pt", "min")
     assert not mark.exists()

@@ -255,8 +255,8 @@ OWN = ('"gru.py:GRU", "nearest.py:Nearest"', '"gcn"')
             STUDY.replace("hidden_dim", "hiden_dim").replace(*OWN),
             "cemobam has no setting 'hiden_dim'; did you mean hidden_dim?",
         ),
-        (STUDY.replace(*OWN).replace("gcn", "gru.py:Gru"), "'Gru' is not in it; its system is GRU"),
-        (STUDY.replace(*OWN).replace("gcn", "nowhere.py:GRU"), "nowhere.py: there is no such file"),
+        (STUDY.replace(*OWN).replace("gcn", "gru.py:Gru"), "it has no system 'Gru'; its system is GRU"),
+        (STUDY.replace(*OWN).replace("gcn", "nowhere.py:GRU"), "nowhere.py: no such file"),
     ],
     ids=["syntax", "exception", "block", "no blocks", "exit", "setting", "class", "file"],
 )

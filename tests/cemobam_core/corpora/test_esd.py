@@ -85,7 +85,9 @@ def test_the_root_or_a_folder_above_it(tree: Path) -> None:
     nested.parent.mkdir()
     tree.rename(nested)
     assert said(read_esd(nested.parent.parent)) == said(whole)
-    with pytest.raises(InputError, match=r"not ESD \(English\); it holds nothing, expected is <speaker 0011\.\.0020>/"):
+    with pytest.raises(
+        InputError, match=r"not ESD \(English\); it contains nothing, expected: <speaker 0011\.\.0020>/"
+    ):
         (nested.parent / "empty").mkdir()
         read_esd(nested.parent / "empty")
 
@@ -110,14 +112,14 @@ def test_what_cannot_be_used_is_named(tree: Path) -> None:
     bad = [(b.id, b.reason) for b in corpus.bad]
     assert bad == sorted(bad)
     assert dict(bad) == {
-        "0011.txt line 8": "no transcript line: 'Not a line'",
+        "0011.txt line 8": "not a transcript line: 'Not a line'",
         "0011_000351": "a transcript without its WAV file",
-        "0011_000352": "Angry by its transcript, but in the folder happy",
-        "0011_000353": "lies in several folders: angry, happy",
+        "0011_000352": "its transcript says Angry, but it is in the folder happy",
+        "0011_000353": "it is in several folders: angry, happy",
         "0011_000701": "its transcript is empty",
-        "0011_000702": "a WAV file without its transcript",
-        "0011_000800": "a WAV file without its transcript",
-        "0012_000701": "lies in the folder of speaker 0011",
+        "0011_000702": "a WAV file without a transcript",
+        "0011_000800": "a WAV file without a transcript",
+        "0012_000701": "it is in the folder of speaker 0011",
     }
     gone = dict(bad).keys() - {"0012_000701"}
     assert said(corpus) == {name: u for name, u in whole.items() if name not in gone}
@@ -146,9 +148,9 @@ def test_odd_lines_are_read_as_meant(tree: Path) -> None:
     assert texts["0011_000352"] == "Anna was angry."
     assert texts["0011_000353"] == esd_sentence(2)
     assert corpus.bad == ()
-    assert "0011: left out, as no emotions of ESD: Takes" in corpus.notes
+    assert "0011: left out, because they are not emotions of ESD: Takes" in corpus.notes
     assert "0011: 1 utterances have several transcripts, the first is used: 0011_000353" in corpus.notes
-    assert "0011.txt: emotions that are none of ESD's, the folders' count: 1 Angery" in corpus.notes
+    assert "0011.txt: emotions unknown to ESD; the folders decide instead: 1 Angery" in corpus.notes
 
 
 def test_both_layouts_unpacked_over_each_other_are_one(tmp_path: Path) -> None:
@@ -161,11 +163,11 @@ def test_both_layouts_unpacked_over_each_other_are_one(tmp_path: Path) -> None:
     assert [u.split for u in both.utterances] == [u.split for u in split.utterances]
     shutil.copy(tmp_path / "0011/Angry/train/0011_000353.wav", tmp_path / "0011/Angry/test/0011_000353.wav")
     (bad,) = read_esd(tmp_path).bad
-    assert (bad.id, bad.reason) == ("0011_000353", "lies in several folders: test, train")
+    assert (bad.id, bad.reason) == ("0011_000353", "it is in several folders: test, train")
 
 
 def test_no_transcripts_at_all_is_an_error(tree: Path) -> None:
     for speaker in THREE:
         (tree / speaker / f"{speaker}.txt").unlink()
-    with pytest.raises(InputError, match=r"no utterance of ESD that can be used \(0011_000001: a WAV file without"):
+    with pytest.raises(InputError, match=r"no utterance of ESD can be used \(0011_000001: a WAV file without"):
         read_esd(tree)

@@ -104,7 +104,7 @@ def test_the_whole_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     corpus = read_iemocap(tree)
     assert corpus.notes == (
         "73 of 73 utterances: 14 anger, 25 happiness, 18 neutral, 16 sadness; complete",
-        "left out, as of none of the four classes: 10 frustration, 10 without agreement",
+        "left out, because they are not in the four classes: 10 frustration, 10 without agreement",
     )
     assert corpus.bad == ()
     assert corpus.class_names == CORPORA["iemocap"].class_names
@@ -114,7 +114,7 @@ def test_the_whole_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert tuple(counts[name] for name in corpus.class_names) == expected
     for u in corpus.utterances:
         turn = u.id.rsplit("_", 1)[1][0]
-        assert u.speaker == f"Ses0{u.session}{turn}"  # of the turn, not of the dialogue
+        assert u.speaker == f"Ses0{u.session}{turn}"  # the speaker of the turn, not of the dialogue
         assert u.scenario == ("scripted" if "script" in u.id else "improvised")
         assert u.audio.is_file() and u.audio.stem == u.id
         assert u.text and "  " not in u.text and u.split is None
@@ -153,10 +153,10 @@ def test_a_missing_part_is_said(tree: Path, part: str) -> None:
 def test_a_wrong_root_shows_the_tree(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     write(tmp_path / "notes.txt", "")
-    tree = r"expected is IEMOCAP_full_release/Session\{1..5\}/ with dialog/EmoEvaluation/\*.txt, "
-    with pytest.raises(InputError, match=rf"not IEMOCAP; it holds notes.txt, photos/, {tree}"):
+    tree = r"expected: IEMOCAP_full_release/Session\{1..5\}/ with dialog/EmoEvaluation/\*.txt, "
+    with pytest.raises(InputError, match=rf"not IEMOCAP; it contains notes.txt, photos/, {tree}"):
         read_iemocap(tmp_path)
-    with pytest.raises(InputError, match="photos: not IEMOCAP; it holds nothing, expected is"):
+    with pytest.raises(InputError, match="photos: not IEMOCAP; it contains nothing, expected:"):
         read_iemocap(tmp_path / "photos")
     with pytest.raises(
         InputError, match=r"nowhere: no such folder; give the folder of IEMOCAP: IEMOCAP_full_release/S"
@@ -165,7 +165,7 @@ def test_a_wrong_root_shows_the_tree(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a file, not a folder"):
         read_iemocap(tmp_path / "notes.txt")
     (tmp_path / "photos/Session1").mkdir()
-    with pytest.raises(InputError, match="no utterance of IEMOCAP that can be used; expected is") as error:
+    with pytest.raises(InputError, match="no utterance of IEMOCAP can be used; expected:") as error:
         read_iemocap(tmp_path)
     assert "\n" not in str(error.value)
 
@@ -198,14 +198,14 @@ def test_what_cannot_be_used_is_named(tree: Path) -> None:
     reasons = {b.id: b.reason for b in corpus.bad}
     number = len(labels.read_bytes().split(b"\n")) - 3
     assert reasons == {
-        "Ses01F_impro01_F000": "labelled, but without its WAV file",
+        "Ses01F_impro01_F000": "it has a label, but no WAV file",
         "Ses01F_impro01_F001": "its transcript is empty",
-        "Ses01F_impro01_F002": "labelled twice, and not alike",
-        "Ses01F_impro01_M000": "labelled, but without its transcript",
+        "Ses01F_impro01_F002": "it has two different labels",
+        "Ses01F_impro01_M000": "it has a label, but no transcript",
         "Ses01F_impro01_M001": "unknown label 'bored'",
-        "Ses02F_impro01_F000": f"its name is of another session, but in {labels}",
+        "Ses02F_impro01_F000": f"its name has another session than the file {labels}",
         f"Session1/dialog/EmoEvaluation/{IMPRO}.txt line {number}": (
-            "no label line: '[1.0 - ]\\tSes01F_impro01_F077\\tneu'"
+            "not a label line: '[1.0 - ]\\tSes01F_impro01_F077\\tneu'"
         ),
     }
     left = {u.id: u for u in corpus.utterances}

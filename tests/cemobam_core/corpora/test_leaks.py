@@ -35,7 +35,7 @@ FOLD = Assignment(
 def test_speakers_and_sentences_are_counted() -> None:
     assert lines(FOLD) == [
         "2 of 3 test speakers are also in train (a, b)",
-        "3 of 4 test sentences are also in train (as “the nine the eggs”)",
+        "3 of 4 test sentences are also in train (for example “the nine the eggs”)",
         "0 of 1 val speakers are also in train",
         "0 of 2 val sentences are also in train",
     ]
@@ -46,7 +46,7 @@ def test_folds_are_summed() -> None:
     clean = Assignment(train=said(("x", "One")), val=said(("y", "Two")), test=said(("z", "Three")))
     assert lines(clean, FOLD)[:2] == [
         "2 of 4 test speakers are also in train (a, b)",
-        "3 of 5 test sentences are also in train (as “the nine the eggs”)",
+        "3 of 5 test sentences are also in train (for example “the nine the eggs”)",
     ]
 
 
@@ -55,7 +55,9 @@ def test_long_lists_and_sentences_are_cut_short() -> None:
     fold = Assignment(train=said(*people), val=said(*people), test=said(*people))
     first, second, *_ = lines(fold)
     assert first == "9 of 9 test speakers are also in train (s0, s1, s2 …)"
-    assert second.startswith("9 of 9 test sentences are also in train (as “word word") and second.endswith("word…”)")
+    assert second.startswith("9 of 9 test sentences are also in train (for example “word word") and second.endswith(
+        "word…”)"
+    )
     assert len(second) < 120
 
 

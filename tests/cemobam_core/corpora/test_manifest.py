@@ -54,7 +54,7 @@ def test_the_authors_metadata_is_read_as_it_is(tmp_path: Path) -> None:
     corpus = read_manifest(path, name="iemocap", class_names=CLASSES)
     assert corpus.class_names == CLASSES
     labels = {u.id: u.label for u in corpus.utterances}
-    # Numbers count the class names: what make_manifest calls sadness is their 2, which is neutral.
+    # Numbers are indices of the class names: make_manifest's sadness has the index 2, which is neutral.
     assert (labels["spk0_anger_00"], labels["spk0_sadness_00"]) == ("anger", "neutral")
     assert corpus.notes[1] == "labels: 0 is anger, 1 is happiness, 2 is neutral"
     assert read_manifest(path, name="mine").class_names == ("class_0", "class_1", "class_2")
@@ -91,13 +91,16 @@ def test_columns_may_stand_in_any_order_and_case_with_others_between(clips: Path
 def test_a_label_that_is_mistyped_names_its_line(clips: Path) -> None:
     rows = "".join(f"a.wav,A,{label},{i}\n" for i, label in enumerate(["happy", "sad"] * 4))
     with pytest.raises(
-        InputError, match=r"m.csv line 10: label 'hapy' stands here alone and is like 'happy', which stands 4 times"
+        InputError,
+        match=r"m.csv line 10: label 'hapy' occurs only here and is similar to 'happy', which occurs 4 times",
     ):
         read(clips, f"audio,text,label,id\n{rows}b.wav,B,hapy,x\n")
     assert read(clips, f"audio,text,label,id\n{rows}b.wav,B,fear,x\n").class_names == ("fear", "happy", "sad")
     numbered = rows.replace("happy", "class_10").replace("sad", "class_2")
     assert "class_1" in read(clips, f"audio,text,label,id\n{numbered}b.wav,B,class_1,x\n").class_names
-    with pytest.raises(InputError, match=r"line 2: label 'Sadnes' is none of .*; did you mean 'sadness'\?; correct it"):
+    with pytest.raises(
+        InputError, match=r"line 2: label 'Sadnes' is not a class of .*; did you mean 'sadness'\?; correct it"
+    ):
         read(clips, "audio,text,label\na.wav,A,Sadnes\n", class_names=CLASSES)
 
 
@@ -150,24 +153,36 @@ def test_one_bad_line_is_bad_alone(clips: Path) -> None:
 
 def test_one_audio_file_in_several_lines_is_noted(clips: Path) -> None:
     corpus = read(clips, "audio,text,label,id\na.wav,A,x,1\na.wav,A,y,2\n")
-    assert "1 audio files stand in several lines: a.wav" in corpus.notes
+    assert "1 audio files occur in several lines: a.wav" in corpus.notes
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"m.csv: no column 'audio'; it has nothing, needed are audio, text, label, optional are id, speaker"),
-        ("audio,text\na.wav,A\n", r"m.csv: no column 'label'; it has 'audio', 'text', needed are"),
-        ("audio,text,label\n", "m.csv: no utterances in it"),
-        ("audio,text,label\na.wav,A, b, c,x\n", "line 2: 5 values for 3 columns; put a text that holds ',' in double"),
+        ("", r"m.csv: no column 'audio'; it has nothing; required are audio, text, label, optional are id, speaker"),
+        ("audio,text\na.wav,A\n", r"m.csv: no column 'label'; it has 'audio', 'text'; required are"),
+        ("audio,text,label\n", "m.csv: no utterances; give one per line"),
+        (
+            "audio,text,label\na.wav,A, b, c,x\n",
+            "line 2: 5 values for 3 columns; put a text that contains ',' in double",
+        ),
         ("audio,text,label\na.wav,A\n", "line 2: 2 values for 3 columns"),
-        ('audio,text,label\na.wav,"A,x\nb.wav,B,y\n', r"line 3: cannot be read as CSV \(.*\); mend the quotes"),
+        ('audio,text,label\na.wav,"A,x\nb.wav,B,y\n', r"line 3: cannot be read as CSV \(.*\); fix the quotes"),
         ("audio,text,label\na.wav,A,\n", "line 2: label is empty; fill it in or delete the line"),
         ("audio,text,label\na.wav,A,x\n ,B,y\n", "line 3: audio is empty"),
-        ("audio,text,label\na.wav,A,x\nb.wav,B,x\n", "m.csv: every label is 'x'; utterances of two classes at least"),
-        ("audio,text,label\na.wav,A,Joy\nb.wav,B,joy\n", r"line 3: label 'joy' and 'Joy' \(line 2\) differ in case"),
-        ("audio,text,label,id\na.wav,A,x,1\nb.wav,B,y,1\n", "line 3: id '1' stands in line 2 already; give each its"),
-        ("audio,text,label\na.wav,A,x\nq/a.wav,B,y\n", "line 3: id 'a' stands in line 2 already; add a column id"),
+        (
+            "audio,text,label\na.wav,A,x\nb.wav,B,x\n",
+            "m.csv: every label is 'x'; give utterances of at least two classes",
+        ),
+        (
+            "audio,text,label\na.wav,A,Joy\nb.wav,B,joy\n",
+            r"line 3: label 'joy' and 'Joy' \(line 2\) differ only in case",
+        ),
+        (
+            "audio,text,label,id\na.wav,A,x,1\nb.wav,B,y,1\n",
+            "line 3: id '1' already occurs in line 2; give each its own id",
+        ),
+        ("audio,text,label\na.wav,A,x\nq/a.wav,B,y\n", "line 3: id 'a' already occurs in line 2; add a column id"),
         ("audio,text,label,split\na.wav,A,x,holdout\n", "line 2: split 'holdout' is unknown; write train, val or test"),
         (
             "audio,text,label\nu.wav,A,x\nv.wav,B,y\n",
@@ -186,7 +201,7 @@ def test_mistakes_are_told_by_line_and_value(clips: Path, text: str, message: st
     [
         ("[" * 100_000, "line 1: not JSON"),
         ('{"audio": ' + "1" * 5000 + "}", "line 1: not JSON"),
-        ("[1]\n", r"m.jsonl line 1: '\[1\]' is no object"),
+        ("[1]\n", r"m.jsonl line 1: '\[1\]' is not an object"),
         ('{"audio": "a.wav", "text": "A", "label": "x"}\n{"audio":\n', "line 2: not JSON"),
         ('{"audio": "a.wav", "label": "x"}\n', "line 1: no column 'text'"),
         ('{"audio": "a.wav", "text": "A", "label": true}\n', "line 1: label is True; it must be a string"),
@@ -200,10 +215,15 @@ def test_mistakes_in_jsonl(clips: Path, text: str, message: str) -> None:
 
 def test_labels_outside_the_data_sets_classes(clips: Path) -> None:
     text = "audio,text,label\na.wav,A,anger\nb.wav,B,fru\n"
-    with pytest.raises(InputError, match=r"line 3: label 'fru' is none of this data set's \(anger, happiness, .*own"):
+    with pytest.raises(
+        InputError,
+        match=r"line 3: label 'fru' is not a class of this data set \(anger, happiness, .*another --dataset name",
+    ):
         read(clips, text, class_names=CLASSES)
     text = "audio,text,label\na.wav,A,0\nb.wav,B,4\n"
-    with pytest.raises(InputError, match=r"label '4' is none of this data set's \(0 anger, 1 happiness, 2 neutral, 3 "):
+    with pytest.raises(
+        InputError, match=r"label '4' is not a class of this data set \(0 anger, 1 happiness, 2 neutral, 3 "
+    ):
         read(clips, text, class_names=CLASSES)
 
 

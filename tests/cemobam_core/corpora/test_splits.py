@@ -68,8 +68,8 @@ def test_by_session_each_is_the_test_once(make_features: Make) -> None:
         ("random:90/10/0", "above 0"),
         ("random", "unknown; choose random:80/10/10"),
         ("kfold", "unknown"),
-        ("speaker", "does not say its speakers, which --split-protocol speaker needs"),
-        ("session", "does not say its sessions"),
+        ("speaker", "does not contain its speakers, which --split-protocol speaker needs"),
+        ("session", "does not contain its sessions"),
     ],
 )
 def test_a_wrong_protocol_is_named(make_features: Make, protocol: str, message: str) -> None:
@@ -78,11 +78,11 @@ def test_a_wrong_protocol_is_named(make_features: Make, protocol: str, message: 
 
 
 def test_too_few_to_split_is_said(make_features: Make) -> None:
-    with pytest.raises(InputError, match="1 utterances of class 'sadness'; three are needed"):
+    with pytest.raises(InputError, match="1 utterances of class 'sadness'; give at least three"):
         split(make_features(7))
-    with pytest.raises(InputError, match="12 utterances are too few to split 80/10/10"):
+    with pytest.raises(InputError, match="12 utterances are too few for --split-protocol random:80/10/10"):
         split(make_features(12))
-    with pytest.raises(InputError, match="2 speakers; --split-protocol speaker needs three"):
+    with pytest.raises(InputError, match="2 speakers; --split-protocol speaker needs at least three"):
         split(make_features(24, speakers=("a", "b") * 12), "speaker")
     with pytest.raises(InputError, match="2 sessions"):
         split(make_features(24, sessions=("a", "b") * 12), "session")
@@ -90,7 +90,7 @@ def test_too_few_to_split_is_said(make_features: Make) -> None:
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_of_iemocaps_ten_speakers_one_tests_and_one_validates(seed: int) -> None:
-    # Who says how much differs by speaker: here the women of a session say less than the men, as 2 to 3.
+    # Speakers have different numbers of utterances: here women and men of a session have 2 to 3.
     turns = [
         (c, f"Ses0{session}{'FM'[i % 5 > 1]}")
         for session, counts in COUNTS.items()
@@ -151,7 +151,7 @@ def test_what_is_missing_is_said(make_features: Make, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no train\.safetensors"):
         load_folds(tmp_path)
     write(tmp_path, make_features, "{}.safetensors")
-    with pytest.raises(InputError, match="a folder of files split already"):
+    with pytest.raises(InputError, match="a folder of files that are already split"):
         load_folds(tmp_path, protocol="random:80/10/10")
     with pytest.raises(InputError, match="--split-seed 3"):
         load_folds(tmp_path, split_seed=3)
@@ -253,13 +253,13 @@ def test_manifest_does_as_the_corpus_says() -> None:
     [
         (
             [None] * 6,
-            "corpus: does not say its splits, which --split-protocol manifest needs; a manifest has the column",
+            "corpus: does not contain its splits, which --split-protocol manifest needs; add a column split",
         ),
         (["train", None, "val", "test", "val", None], r"2 of 6 utterances have no split \(first 'u0001'\), which"),
-        (["train", "test", "test"] * 2, "no utterance is of the split val; --split-protocol manifest needs some in"),
+        (["train", "test", "test"] * 2, "no utterance is in the split val; --split-protocol manifest needs some in"),
         (
             ["train", "test", "val", "train", "val", "train"],
-            r"leaves no utterance of class 'class_1' in the test split \(1 utterances\); every class must be in every",
+            r"leaves no utterance of class 'class_1' in the test split \(1 utterances\); every split needs every class",
         ),
     ],
 )
@@ -277,9 +277,7 @@ def test_speakers_unknown_of_some_are_named() -> None:
 
 
 def test_features_do_not_say_their_splits(make_features: Make) -> None:
-    with pytest.raises(
-        InputError, match="manifest: u is one file of features, which does not say its splits; use random"
-    ):
+    with pytest.raises(InputError, match="manifest: u is one feature file, which does not store splits; use random"):
         split(make_features(), "manifest")
 
 
@@ -306,7 +304,7 @@ def test_made_up_corpora_can_be_split_by_every_protocol(tmp_path: Path, protocol
     }
     for name, corpus in corpora.items():
         if (name, protocol) in {("iemocap", "manifest"), ("esd", "session")}:
-            with pytest.raises(InputError, match="does not say its"):
+            with pytest.raises(InputError, match="does not contain its"):
                 split_utterances(corpus, protocol)
         else:
             folds = split_utterances(corpus, protocol)

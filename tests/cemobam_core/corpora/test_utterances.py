@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cemobam_core.corpora.utterances import read_lines
 
-# What typewriters and typographers write in English.
+# Characters of typewritten and typeset English.
 _ENGLISH = st.text(st.sampled_from("abcXYZ ,.!?'-0189’“”"), min_size=1, max_size=30).map(str.strip)
 
 

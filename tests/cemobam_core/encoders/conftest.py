@@ -1,4 +1,4 @@
-"""Tiny encoders, made once."""
+"""Tiny encoders, created once."""
 
 from __future__ import annotations
 

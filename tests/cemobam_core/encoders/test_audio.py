@@ -38,7 +38,7 @@ def test_any_rate_and_depth_is_the_same_sound(tmp_path: Path, suffix: str, subty
     assert samples.dtype == np.float32
     assert len(samples) == pytest.approx(8_000, abs=2)
     assert loudest_hertz(samples) == pytest.approx(1000, abs=3)
-    # Away from the edges, which a resampler cannot know, it is the very sine.
+    # Away from the edges, where a resampler lacks samples, the sine is exact.
     np.testing.assert_allclose(samples[500:-500], tone(1000, 0.5, 16_000)[500 : len(samples) - 500], atol=0.01)
 
 

@@ -55,7 +55,7 @@ def quietly(_: str) -> None:
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """How many utterances each encoder has embedded from now on."""
+    """Count the utterances that each encoder embeds from now on."""
     counts = {"AudioEncoder": 0, "TextEncoder": 0}
     for kind in (AudioEncoder, TextEncoder):
         original = kind.embed
@@ -170,18 +170,18 @@ def test_features_made_otherwise_are_not_overwritten(recipe: Make, tmp_path: Pat
 
 def test_the_signature_forgets_what_has_no_effect(recipe: Make) -> None:
     plain = recipe().signature
-    assert recipe(max_tokens=500).signature == plain  # the encoder takes 64
-    assert recipe(audio_steps=8).signature == plain  # of sequences alone
+    assert recipe(max_tokens=500).signature == plain  # the encoder's limit is 64
+    assert recipe(audio_steps=8).signature == plain  # used for sequences only
     assert recipe(objective="contrastive", tune_epochs=3).signature == plain  # nothing is tuned
     assert recipe(protocol="session", split_seed=4).signature == recipe(protocol="session").signature
     assert recipe(level="sequence", audio_steps=8).signature != recipe(level="sequence").signature
     assert recipe(tune_layers=1, tune_epochs=3).signature != recipe(tune_layers=1).signature
-    assert recipe(tune_layers=None).signature == recipe(tune_layers=3).signature  # of three layers
+    assert recipe(tune_layers=None).signature == recipe(tune_layers=3).signature  # the encoder has three layers
 
 
 def test_a_changed_corpus_or_encoder_is_noticed(recipe: Make, own_copy: Path, tmp_path: Path) -> None:
     first = recipe(own_copy)
-    assert first.signature == recipe().signature  # where the corpus lies does not matter
+    assert first.signature == recipe().signature  # the location of the corpus does not matter
     write_wav(first.corpus.utterances[0].audio, 300, seconds=2.0)
     assert recipe(own_copy).signature != first.signature
     assert recipe(text_encoder=str(make_bert(tmp_path / "other", seed=9))).signature != recipe().signature
@@ -207,7 +207,7 @@ def test_an_extraction_that_was_stopped_goes_on_where_it_was(
 ) -> None:
     from cemobam_core.encoders import extract
 
-    monkeypatch.setattr(extract, "_PART_SECONDS", 4.0)  # some eight clips
+    monkeypatch.setattr(extract, "_PART_SECONDS", 4.0)  # about eight clips
     ours = recipe(tune_layers=tune_layers, tune_epochs=2)
     make_features(ours, tmp_path / "whole", say=quietly)
 
@@ -227,7 +227,7 @@ def test_an_extraction_that_was_stopped_goes_on_where_it_was(
     done = sum(calls[:3])
     parts = sorted((tmp_path / "stopped" / ".parts").rglob("audio/*.safetensors"))
     assert len(parts) == 3
-    os.truncate(parts[1], 100)  # a disk that lost a file's end
+    os.truncate(parts[1], 100)  # a truncated file
     counts = counted(monkeypatch)
     make_features(ours, tmp_path / "stopped", say=quietly)
     assert counts["AudioEncoder"] == 80 - (done - calls[1])
@@ -430,7 +430,7 @@ def test_a_class_that_loses_its_last_utterance_to_a_bad_file_is_named(
 @pytest.mark.parametrize("says_splits", [False, True])
 def test_the_table_of_utterances_says_where_they_are(recipe: Make, tmp_path: Path, says_splits: bool) -> None:
     manifest = make_manifest(tmp_path / "mine")
-    if says_splits:  # and is not asked
+    if says_splits:  # the default is not used
         frame = pd.read_csv(manifest)
         frame["split"] = "train"
         frame.to_csv(manifest, index=False)
@@ -491,7 +491,7 @@ def test_names_that_are_no_utf8(recipe: Make, tmp_path: Path) -> None:
 def test_a_full_disk_is_told_and_the_rest_is_kept(
     recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tune_layers: int, size: str
 ) -> None:
-    """On a file system of a few kB, where this machine lets us have one."""
+    """Use a file system of a few kB, if this machine allows one."""
     import subprocess
 
     small = tmp_path / "small"

@@ -75,7 +75,7 @@ def test_in_audio_the_upper_layers_learn_and_nothing_else(
     moved = changed(before, audio_encoder)
     assert moved
     assert all(name.startswith(("model.encoder.layers.1.", "model.encoder.layers.2.")) for name in moved)
-    # All of these layers learn: every matrix in them has moved.
+    # All of these layers are trained: every matrix in them has changed.
     matrices = {
         n for n in before if n.startswith(("model.encoder.layers.1.", "model.encoder.layers.2.")) and before[n].ndim > 1
     }
@@ -178,10 +178,10 @@ def test_one_that_was_stopped_ends_with_the_weights_of_one_that_was_not(
     monkeypatch.setattr(finetune._Tuning, "_validate", interrupted)
     with pytest.raises(_Stopped):
         run(fresh(), "stopped.pt")
-    torch.manual_seed(12345)  # what else has drawn in the meantime has no say
+    torch.manual_seed(12345)  # random numbers drawn in the meantime have no effect
     resumed = fresh()
     assert run(resumed, "stopped.pt") == expected
-    assert len(calls) == 3 + 2  # epochs 3 and 4, not 1 and 2 again
+    assert len(calls) == 3 + 2  # epochs 3 and 4 only
     assert not changed(state(whole), resumed)
 
 
@@ -231,7 +231,7 @@ def test_a_rate_that_is_too_high_is_told(text_encoder: TextEncoder, tmp_path: Pa
 
 def test_nt_xent_by_hand() -> None:
     first, second = torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.tensor([[3.0, 0.0], [0.0, 1.0]])
-    # Every view has its partner at cosine 1 and two others at cosine 0: -log(e^(1/t) / (e^(1/t) + 2)).
+    # Each view's partner has cosine 1 and the two others have cosine 0: -log(e^(1/t) / (e^(1/t) + 2)).
     t = 0.5
     expected = -math.log(math.exp(1 / t) / (math.exp(1 / t) + 2))
     assert float(nt_xent(first, second, t)) == pytest.approx(expected, rel=1e-6)

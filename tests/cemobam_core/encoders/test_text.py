@@ -123,7 +123,7 @@ def _pretrained_text_folder() -> Path:
 
 
 def _held_out_accuracy(encoder: TextEncoder) -> float:
-    """Of a linear classifier, leaving one pair of sentences out at a time."""
+    """Return the accuracy of a linear classifier, leaving out one pair of sentences at a time."""
     x = torch.cat(encoder.embed([*JOYFUL, *SAD], sequence=False)).numpy()
     right = 0
     for i in range(len(JOYFUL)):

@@ -53,7 +53,7 @@ def test_cbam_is_channel_then_spatial_and_blind_to_padding() -> None:
 def test_over_one_step_it_is_the_general_formula(
     channels: int, kernel: int, gate: ChannelGate, axis: SpatialAxis, dtype: torch.dtype
 ) -> None:
-    """In value and every gradient: the same step, with and without padding after it."""
+    """The same step with and without padding has the same value and the same gradients."""
     torch.manual_seed(channels)
     cbam = CBAM1d(channels=channels, reduction=4, kernel=kernel, gate=gate, axis=axis).to(dtype)
     step, weight = torch.randn(5, 1, channels, dtype=dtype), torch.randn(5, 1, channels, dtype=dtype)

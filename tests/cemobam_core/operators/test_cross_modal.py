@@ -53,7 +53,7 @@ def test_it_is_torchs_attention_in_value_gradients_and_random_numbers(
     seed: int,
     dtype: torch.dtype,
 ) -> None:
-    """Over a single key too, where ours takes a shortcut."""
+    """A single key is included, for which our code takes a shortcut."""
     torch.manual_seed(seed)
     d = d_of_head * heads
     module = CrossModalAttention(dim=d, heads=heads, dropout=dropout, linear_and_dropout=linear).to(dtype)

@@ -42,7 +42,7 @@ def test_a_layer_is_torch_geometrics_from_the_same_seed(
     seed: int,
     dtype: torch.dtype,
 ) -> None:
-    """Weights to the bit, then output and every gradient, that of the nodes included."""
+    """Compare weights bit for bit, then the output and every gradient, including that of the nodes."""
     torch.manual_seed(seed)
     theirs = GATConv(in_dim, dim, heads=heads, concat=concat, add_self_loops=False)
     drawn_next = torch.rand(1)
@@ -79,7 +79,7 @@ print("torch_geometric" in sys.modules)
 
 
 def layer_by_hand(x: torch.Tensor, edges: torch.Tensor, layer: torch.nn.Module, *, concat: bool) -> torch.Tensor:
-    """One GAT layer, node by node and head by head, from its formula."""
+    """Compute one GAT layer from its formula, node by node and head by head."""
     heads, d = layer.att_src.shape[1:]
     h = (x @ layer.lin.weight.T).view(len(x), heads, d)
     out = torch.zeros(len(x), heads, d, dtype=x.dtype)
@@ -96,7 +96,7 @@ def layer_by_hand(x: torch.Tensor, edges: torch.Tensor, layer: torch.nn.Module, 
 
 
 class Theirs(nn.Module):
-    """CH-GAT of torch-geometric's layers, from its description."""
+    """CH-GAT with layers of torch-geometric, from its description."""
 
     def __init__(
         self, in_dim: int, d: int, heads: int, layers: int, last_heads: int | None, *, shared: bool, first: bool
@@ -156,13 +156,13 @@ def test_the_whole_is_one_of_torch_geometrics_layers(
         torch.testing.assert_close(results[0][name], of, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype], msg=name)
 
 
-@pytest.mark.parametrize(("in_dim", "heads"), [(6, 3), (8, 2)])  # of the second the first layer keeps the shape
+@pytest.mark.parametrize(("in_dim", "heads"), [(6, 3), (8, 2)])  # in the second case the first layer keeps the shape
 def test_the_whole_is_its_formula(in_dim: int, heads: int) -> None:
     torch.manual_seed(0)
     x = torch.randn(9, in_dim, dtype=torch.float64)
     edges = TopKGraph.from_features(x, torch.randn(9, 6), 3).edge_index(3, 2)
     gat = CHGAT(in_dim=in_dim, hidden_dim=4, heads=heads, layers=3, dropout=0.0).double().eval()
-    for norm in gat.norms:  # any statistics but the trivial
+    for norm in gat.norms:  # random statistics
         norm.running_mean.normal_()
         norm.running_var.uniform_(0.5, 2)
     first = leaky_relu(gat.norms[0](layer_by_hand(x, edges, gat.hidden[0], concat=True)), 0.01)
@@ -190,8 +190,11 @@ def test_a_node_gathers_from_those_it_chose_and_from_no_other() -> None:
 @pytest.mark.parametrize(
     ("edges", "message"),
     [
-        (torch.tensor([[0, 3], [1, 1]]), "edge_index names utterances 0 to 3, but there are 3: make the graph from"),
-        (torch.tensor([[0, 1], [-1, 1]]), "edge_index names utterances -1 to 1, but there are 3"),
+        (
+            torch.tensor([[0, 3], [1, 1]]),
+            "edge_index refers to utterances 0 to 3, but there are 3: build the graph from",
+        ),
+        (torch.tensor([[0, 1], [-1, 1]]), "edge_index refers to utterances -1 to 1, but there are 3"),
         (torch.tensor([[0.0], [1.0]]), r"edge_index is float32 \(2, 1\); it must be int64 \(2, E\)"),
         (torch.tensor([[0, 1], [1, 2], [2, 0]]), r"edge_index is int64 \(3, 2\); it must be int64"),
         (torch.tensor([0, 1]), r"edge_index is int64 \(2,\); it must be int64"),
@@ -203,7 +206,7 @@ def test_edges_that_are_none_are_named(edges: torch.Tensor, message: str) -> Non
 
 
 def test_the_layer_refuses_edges_to_nobody() -> None:
-    with pytest.raises(InputError, match="edge_index names utterances 0 to 3, but there are 3"):
+    with pytest.raises(InputError, match="edge_index refers to utterances 0 to 3, but there are 3"):
         GraphAttention(4, 2, heads=2)(torch.randn(3, 4), torch.tensor([[0, 3], [1, 1]]))
 
 
@@ -216,7 +219,7 @@ def test_a_graphs_matrix_is_made_once_and_freed_with_it(monkeypatch: pytest.Monk
     for _ in range(3):
         gat(torch.randn(9, 6), edges)
     assert made == [(9, 2), (9, 1)]
-    gat(torch.randn(9, 6), equal)  # another tensor of the same edges
+    gat(torch.randn(9, 6), equal)  # another tensor with the same edges
     assert made == [(9, 2), (9, 1)] * 2
     kept = weakref.ref(adjacency_of(edges, 9, 2))
     assert kept() is adjacency_of(edges, 9, 2)

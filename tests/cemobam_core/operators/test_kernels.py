@@ -1,4 +1,4 @@
-"""The GPU's sparse products, in Triton: on a GPU where there is one, elsewhere in Triton's interpreter."""
+"""The sparse products in Triton, on a GPU if there is one and in Triton's interpreter otherwise."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_kernels_compile_for_a_gpu_that_need_not_be_there(dtype: str, width:
     assert done.returncode == 0, done.stderr
 
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # conftest.py has Triton interpret there
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"  # on the CPU conftest.py selects the interpreter
 
 
 @given(
@@ -81,7 +81,7 @@ def test_the_products_are_those_of_dense_matrices(
 
 
 def test_rows_wider_than_a_program_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "_WIDEST", 16)
+    monkeypatch.setattr(kernels, "_MAX_WIDTH", 16)
     test_the_products_are_those_of_dense_matrices.hypothesis.inner_test(  # type: ignore[attr-defined]
         n=6, density=3, heads=2, dim=40, seed=0, dtype=torch.float64
     )

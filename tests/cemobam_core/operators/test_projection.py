@@ -36,7 +36,7 @@ def test_it_is_linear_norm_relu_dropout_on_each_valid_step_and_zero_elsewhere(
     out = projection(Steps.of(x, mask))
     assert out.shape == (n, steps, out_dim)
     assert type(out) is torch.Tensor
-    # of few rows batch norm divides by variances near zero
+    # with few rows batch norm divides by variances near zero
     torch.testing.assert_close(out[mask], expected, rtol=TOLERANCE[dtype], atol=10 * TOLERANCE[dtype])
     assert not out[~mask].any()
 

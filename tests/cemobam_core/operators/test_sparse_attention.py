@@ -13,7 +13,7 @@ from cemobam_core.operators.sparse_attention import Adjacency, attend
 def both(
     layer: GATConv, x: torch.Tensor, edges: torch.Tensor, weight: torch.Tensor
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Output and every gradient of torch-geometric's layer, and of ours on its parameters."""
+    """Return output and gradients of torch-geometric's layer, and of ours with the same parameters."""
 
     def ours() -> torch.Tensor:
         h = layer.lin(x).view(len(x), layer.heads, -1)
@@ -75,7 +75,7 @@ def test_a_node_without_neighbours_gathers_zeros() -> None:
     adjacency = Adjacency.from_edges(torch.tensor([[0], [1]]), 3, 2)
     h = torch.randn(3, 2, 4)
     out = attend(h, torch.randn(1, 2, 4), torch.randn(1, 2, 4), adjacency)
-    assert torch.equal(out[1], h[0])  # one neighbour: all of it
+    assert torch.equal(out[1], h[0])  # a single neighbour has weight 1
     assert not out[[0, 2]].any()
 
 

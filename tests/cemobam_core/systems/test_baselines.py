@@ -1,4 +1,4 @@
-"""Prior, nearest neighbours and the support vector machine: by hand, and beside scikit-learn."""
+"""Prior, nearest neighbours and the support vector machine: examples by hand and scikit-learn's results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def batches_of(fold: Fold) -> dict[str, Batch]:
 
 def on_a_line(places: list[float]) -> Inputs:
     x = torch.tensor(places, dtype=torch.float32).unsqueeze(1)
-    return Inputs.from_features(x, torch.zeros(len(x), 1))  # text says nothing
+    return Inputs.from_features(x, torch.zeros(len(x), 1))  # the text carries no information
 
 
 def test_the_prior_is_the_frequencies_of_the_training_labels() -> None:
@@ -37,7 +37,7 @@ def test_the_prior_is_the_frequencies_of_the_training_labels() -> None:
 
 
 def test_neighbours_vote_by_their_distance() -> None:
-    """Of a point at 1.9 the nearest are 2 (class 1), then 1 (class 0): distances 0.1 and 0.9 before standardising."""
+    """The nearest neighbours of 1.9 are 2 (class 1) and 1 (class 0), at distances 0.1 and 0.9 before standardising."""
     places, labels = on_a_line([0, 1, 2, 9]), torch.tensor([0, 0, 1, 2])
     sizes = Sizes(audio_dim=1, text_dim=1, num_classes=3)
     for weights, expected in (("uniform", [0.5, 0.5, 0.0]), ("distance", [0.1, 0.9, 0.0])):
@@ -53,7 +53,7 @@ def test_more_neighbours_than_utterances_are_all_of_them() -> None:
 
 
 def test_cosine_neighbours_are_those_of_the_graph(small_fold: Fold) -> None:
-    """Standardised embeddings alone: each test utterance's label is its most similar training utterance's."""
+    """With standardised embeddings, each test utterance gets the label of its most similar training utterance."""
     x, y = (both(split).astype(np.float64) for split in (small_fold.train, small_fold.test))
     mean, scale = x.mean(axis=0), x.std(axis=0)
     x, y = ((z - mean) / scale for z in (x, y))
@@ -76,7 +76,7 @@ def test_the_machine_is_at_the_minimum_of_its_objective(small_fold: Fold, c: flo
 
     theirs = minimize(objective, np.zeros(x.shape[1] + 1), method="BFGS", options={"gtol": 1e-6})
     estimator = train(SVM(c=c), batches_of(small_fold)).model.estimator  # type: ignore[attr-defined]
-    ours = estimator.coef_[1] * scale  # of standardised embeddings
+    ours = estimator.coef_[1] * scale  # for standardised embeddings
     bias = estimator.intercept_[1] + estimator.coef_[1] @ mean
     assert objective(np.append(ours, bias)) == pytest.approx(theirs.fun, rel=1e-3)
     np.testing.assert_allclose(ours, theirs.x[:-1], atol=0.03 * np.abs(theirs.x).max())

@@ -1,4 +1,4 @@
-"""CemoBAM against its formulas written out with the libraries' modules (:class:`epoch.Plain`), and its properties."""
+"""CemoBAM, compared with its formulas built from library modules (``epoch.Plain``), and its properties."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SMALL = CemoBAM(hidden_dim=8, heads=2)
     heads=st.sampled_from([1, 2, 4]),
     layers=st.integers(2, 4),
     kernel=st.sampled_from([1, 3, 7]),
-    n=st.integers(12, 30),  # of fewer, batch norm divides by variances near zero
+    n=st.integers(12, 30),  # with fewer, batch norm divides by variances near zero
     k=st.tuples(st.integers(1, 3), st.integers(1, 3)),
     steps=st.sampled_from([(0, 0), (0, 0), (1, 0), (1, 1), (4, 0), (0, 3), (4, 3)]),
     training=st.booleans(),
@@ -80,7 +80,7 @@ def test_a_training_of_20_epochs_is_that_of_the_formulas(
 
     def trained(*, plain: bool) -> tuple[list[float], dict[str, torch.Tensor], torch.Tensor]:
         torch.manual_seed(0)
-        network = model_of(reading, modules=modules).to(dtype)  # with its dropout: both draw the same
+        network = model_of(reading, modules=modules).to(dtype)  # with dropout: both draw the same numbers
         for name, parameter in network.named_parameters():
             if dtype == torch.float32 and name.endswith(BEFORE_BATCH_NORM):
                 parameter.requires_grad_(False)
@@ -103,7 +103,7 @@ def test_a_training_of_20_epochs_is_that_of_the_formulas(
     for name, value in expected_state.items():
         if name.endswith((*BEFORE_BATCH_NORM, "running_mean")):
             continue
-        part = slice(-(len(value) // 3), None) if "in_proj" in name else ...  # over a single key Q and K are idle
+        part = slice(-(len(value) // 3), None) if "in_proj" in name else ...  # with a single key, Q and K are not used
         torch.testing.assert_close(
             state[name][part], value[part], rtol=tolerance, atol=tolerance, msg=lambda m, n=name: f"{n}: {m}"
         )
@@ -125,7 +125,7 @@ def test_bf16_rounds_the_products_alone() -> None:
 
 
 def test_weights_that_cannot_matter_decay(small_fold: Fold) -> None:
-    """With one step a modality, query and key projections have no influence; Adam's L2 penalty still moves them."""
+    """With one step per modality, query and key projections have no influence. Adam's L2 penalty still moves them."""
     batches = {name: Batch.from_features(s, s.rank(3).edge_index(3, 2)) for name, s in small_fold.splits.items()}
     torch.manual_seed(0)
     before = SMALL.build(batches["train"].sizes).xcbam
@@ -134,7 +134,7 @@ def test_weights_that_cannot_matter_decay(small_fold: Fold) -> None:
     assert isinstance(after, CemoBAMNetwork)
     for name in ("audio_to_text", "text_to_audio"):
         old, new = (getattr(xcbam, name).attention.in_proj_weight[:16] for xcbam in (before, after.xcbam))
-        assert (new.abs() < old.abs()).float().mean() > 0.9  # each a little nearer to zero
+        assert (new.abs() < old.abs()).float().mean() > 0.9  # each is slightly nearer to zero
 
 
 def sequences(n: int, steps: int, dim: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -144,7 +144,7 @@ def sequences(n: int, steps: int, dim: int, seed: int) -> tuple[torch.Tensor, to
 
 
 def padded(x: torch.Tensor, mask: torch.Tensor, by: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Longer padding, with anything in it."""
+    """Return the inputs with longer padding that holds arbitrary numbers."""
     x = torch.cat([x, torch.zeros(len(x), by, x.shape[-1], dtype=x.dtype)], dim=1)
     mask = torch.cat([mask, torch.zeros(len(x), by, dtype=torch.bool)], dim=1)
     return torch.where(mask.unsqueeze(-1), x, 1e3), mask
@@ -246,7 +246,7 @@ def test_fusion_by_hand() -> None:
 def test_the_size_is_the_authors_but_for_the_known_differences() -> None:
     sizes = Sizes(audio_dim=768, text_dim=768, num_classes=4)
     parameters = sum(p.numel() for p in CemoBAM().build(sizes).parameters())
-    last_layers_other_heads = 3 * (2048 * 512 + 2 * 512)  # theirs has one head
+    last_layers_other_heads = 3 * (2048 * 512 + 2 * 512)  # theirs has a single head
     a_linear_in_each_stream = 2 * (512 * 512 + 512)  # theirs has one after the attention
     theirs = parameters - last_layers_other_heads + a_linear_in_each_stream
     assert round(theirs / 1e6, 1) == 11.4
@@ -254,7 +254,7 @@ def test_the_size_is_the_authors_but_for_the_known_differences() -> None:
 
 def test_a_wrong_embedding_size_is_named(make_features: Callable[..., FeatureSet]) -> None:
     features = make_features(8)
-    with pytest.raises(InputError, match="audio embeddings have 12 numbers, the model expects 10"):
+    with pytest.raises(InputError, match="audio embeddings have 12 numbers, but the model needs 10"):
         SMALL.build(SIZES)(Batch.from_features(features, features.rank(2).edge_index(1, 1)).inputs)
 
 
@@ -264,7 +264,7 @@ def test_a_wrong_embedding_size_is_named(make_features: Callable[..., FeatureSet
         ({"hidden_dim": 10, "heads": 4}, "hidden_dim=10 must be a multiple of heads=4"),
         ({"dropout": 1.0}, "dropout=1.0"),
         ({"dropout": -0.1}, "dropout=-0.1 must be a finite number of at least 0"),
-        ({"gat_layers": 1, "gat_norm": "shared"}, "gat_norm='shared' needs hidden layers"),
+        ({"gat_layers": 1, "gat_norm": "shared"}, "gat_norm='shared' needs gat_layers of at least 2, not 1"),
         ({"dropout": float("nan")}, "dropout=nan"),
         ({"heads": 0}, "heads=0 must be a whole number of at least 1"),
         ({"cbam_kernel": 4}, "cbam_kernel=4 must be odd"),
@@ -278,6 +278,6 @@ def test_a_wrong_setting_is_named(change: dict[str, object], message: str) -> No
 
 def test_an_unknown_choice_is_named() -> None:
     config = CemoBAM()
-    object.__setattr__(config, "fusion", "sum")  # the tests' own type checks would stop it before ours
+    object.__setattr__(config, "fusion", "sum")  # bypasses the type checks of the tests
     with pytest.raises(InputError, match="fusion='sum' is not one of cls, min, max, mean"):
         config.__post_init__()

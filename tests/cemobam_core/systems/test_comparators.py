@@ -1,4 +1,4 @@
-"""What holds of every neural comparator: masks, gradients, stacks, fields, settings of its source, the demo."""
+"""Properties of every neural comparator: masks, gradients, stacks, fields, settings of its source, the demo."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ def test_models_can_be_stacked(name: str, steps: tuple[int, int]) -> None:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("steps", STEPS[1:])
 def test_padded_steps_change_nothing(name: str, steps: tuple[int, int]) -> None:
-    """An utterance in a padded batch has the logits that it has alone, whatever its padded steps hold."""
+    """An utterance has the same logits alone and in a padded batch, for any content of the padding."""
     torch.manual_seed(0)
     network = small(name).build(SIZES).double()
     batch = any_batch(12, steps, 1, torch.float64)
     settle_batch_norm(network, batch)
     network.eval()
     audio, text = batch.inputs.audio, batch.inputs.text
-    alone = torch.arange(12).expand(2, -1)  # every utterance gathers from itself
+    alone = torch.arange(12).expand(2, -1)  # every utterance gathers only from itself
     spoilt = [torch.where(one.mask.unsqueeze(-1), one.as_subclass(Tensor), 1e3) for one in (audio, text)]
     together = network(Inputs.from_features(spoilt[0], spoilt[1], alone, audio.mask, text.mask))
     for i in range(12):

@@ -1,4 +1,4 @@
-"""The networks of torch-geometric's graph convolutions, each beside its layer's formula."""
+"""The networks with graph convolutions of torch-geometric, compared with the formulas of their layers."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def inputs_of(n: int = 20) -> Inputs:
 
 
 def first_layer(system: ConvolutionSystem) -> tuple[Any, Tensor, Inputs, Tensor]:
-    """A network's first layer, the nodes before it, their graph, and the nodes after it."""
+    """Return a network's first layer, the nodes before it, their graph, and the nodes after it."""
     convolution, inputs = network_of(system).convolutions[0], inputs_of()
     nodes = torch.cat([inputs.audio.pooled, inputs.text.pooled], dim=1)
     return convolution, nodes, inputs, convolution(nodes, inputs.edge_index)
 
 
 def gathered(inputs: Inputs, node: int) -> Tensor:
-    """Those that a node gathers from, itself among them, as the graph has it."""
+    """Return the nodes that a node gathers from in the graph, including itself."""
     source, target = inputs.edge_index
     return source[target == node]
 

@@ -39,12 +39,12 @@ class M(NeuralSystem):
 """
 GOOD = HEAD + MODEL
 FIRST = HEAD.count("\n") + 1
-"""The line after the head."""
+"""Number of the line after the head."""
 
 
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Write a file into the working folder; its modules are forgotten after the test."""
+    """Write a file into the working folder. Its modules are removed after the test."""
     monkeypatch.chdir(tmp_path)
     before = set(sys.modules)
 
@@ -62,7 +62,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path
 
 
 def model(*lines: str, base: str = "NeuralSystem", build: str = "def build(self, sizes): ...") -> str:
-    """A file with a system M, whose first own line is that after its class line."""
+    """Return a file with a system M. The given lines start after the class line."""
     body = "\n".join(f"    {line}" for line in (*lines, build) if line)
     return f"{HEAD}@dataclass(frozen=True)\nclass M({base}):\n{body}\n"
 
@@ -104,7 +104,7 @@ def test_changed_content_and_files_of_the_same_name_are_other_systems(write: Cal
     assert {name_of(kind) for kind in (first, second, third)} == {"mine.py:M"}
     assert first() != second()
     copied = write(GOOD, "copied.py")
-    assert name_of(system_class(f"{copied}:M")) == "copied.py:M"  # its own name, though its content is known
+    assert name_of(system_class(f"{copied}:M")) == "copied.py:M"  # its own name, although the content is already loaded
     assert version_of(system_class("copied.py:M")) == version_of(first)
 
 
@@ -157,7 +157,7 @@ BROKEN: dict[str, tuple[str | bytes, str]] = {
     "a null byte": (b"x = 1\0\n", "null bytes"),
     "missing module": (
         "import no_such.thing\n",
-        "mine.py, line 1: module no_such is missing: install it here, or put no_such.py beside the file",
+        "mine.py, line 1: module no_such is missing: install it, or put no_such.py beside the file",
     ),
     "missing name": (
         "\nfrom cemobam_core import Nothing\n",
@@ -171,28 +171,28 @@ BROKEN: dict[str, tuple[str | bytes, str]] = {
     ),
     "sys.exit": (
         "import sys\nsys.exit(0)\n",
-        "mine.py, line 2: it ends the program; what runs as a script belongs under",
+        "mine.py, line 2: it ends the program; put code that runs as a script under",
     ),
-    "relative import": ("from .other import x\n", "import a neighbour by its name alone"),
+    "relative import": ("from .other import x\n", "import a module beside the file by its name"),
     "no system": ("x = 1\n", "mine.py: defines no system; derive a frozen dataclass from cemobam_core.NeuralSystem or"),
     "another name": (
         GOOD.replace("class M(", "class Mn("),
-        "mine.py: 'M' is not in it; its system is Mn; did you mean Mn?",
+        "mine.py: it has no system 'M'; its system is Mn; did you mean Mn?",
     ),
     "several others": (
         GOOD.replace("class M(", "class Ab(") + MODEL.replace("class M(", "class Cd("),
-        "mine.py: 'M' is not in it; its systems are Ab, Cd",
+        "mine.py: it has no system 'M'; its systems are Ab, Cd",
     ),
     "a function": ("def M(): ...\n", "mine.py:M: it is a function, not a class"),
     "a value": ("M = 3\n", "mine.py:M: it is of type int, not a class"),
     "a module": (
         HEAD + "class M(nn.Module): ...\n",
         f"mine.py:M, line {FIRST}: not a system; derive it from cemobam_core.NeuralSystem or "
-        "cemobam_core.EstimatorSystem; a network is what a system's build returns",
+        "cemobam_core.EstimatorSystem; a network is the return value of a system's build",
     ),
     "no base": ("class M: ...\n", "mine.py:M, line 1: not a system; derive it from"),
     "the root": (model(base="System"), "mine.py:M, line 6: not a system; derive it from"),
-    "a base class": (HEAD + "M = EstimatorSystem\n", "mine.py:M: the base class itself"),
+    "a base class": (HEAD + "M = EstimatorSystem\n", "mine.py:M: this is a base class"),
     "a built-in": (HEAD + "M = CemoBAM\n", "mine.py:M: CemoBAM is imported from cemobam_core.systems.cemobam"),
     "no dataclass": (
         GOOD.replace("@dataclass(frozen=True)\n", ""),
@@ -212,19 +212,19 @@ BROKEN: dict[str, tuple[str | bytes, str]] = {
     "an option": (model("a: int | None = None"), "the field a is of type int | None"),
     "a plain tuple": (model("a: tuple = ()"), "the field a is of type tuple"),
     "a choice of None": (model("a: Literal['x', None] = None"), "the field a is of type Literal['x', None]"),
-    "a mutable default": (model("a: list = []"), "a field is int, float, bool, str or a Literal of such values"),
+    "a mutable default": (model("a: list = []"), "a field must be int, float, bool, str or a Literal of such values"),
     "an unknown type": (
         model("a: 'Foo' = 1"),
         "the type of a field cannot be read: NameError: name 'Foo' is not defined",
     ),
     "init=False": (model("a: int = field(default=1, init=False)"), "the field a has init=False"),
     "InitVar": (model("a: InitVar[int] = 1"), "a is an InitVar"),
-    "text that is none": (model("a: str = None"), "the field a is a str, but its default is None; give it text"),
-    "a refused default": (model("a: float = 1e999"), "its defaults are refused: a=inf must be a finite number"),
+    "text that is none": (model("a: str = None"), "the field a is a str, but its default is None; give it a string"),
+    "a refused default": (model("a: float = 1e999"), "it rejects its defaults: a=inf must be a finite number"),
     "a name of a column": (model("log: int = 1"), "log"),
     "a failing check": (
         model("def __post_init__(self):", "    raise KeyError('oh')"),
-        f"mine.py:M, line {FIRST + 3}: its defaults are refused: KeyError: 'oh'",
+        f"mine.py:M, line {FIRST + 3}: it rejects its defaults: KeyError: 'oh'",
     ),
     "no build": (
         model("a: int = 1", build=""),
@@ -242,12 +242,10 @@ BROKEN: dict[str, tuple[str | bytes, str]] = {
         for name, of in {
             **dict.fromkeys(("epochs", "lr", "precision"), "a setting of the training"),
             **dict.fromkeys(("k_audio", "gather_from"), "a setting of the graph"),
-            **dict.fromkeys(("system", "profile", "fold", "seed", "status", "val_wa"), "what a trial has"),
+            **dict.fromkeys(("system", "profile", "fold", "seed", "status", "val_wa"), "a column of trials.csv"),
         }.items()
     },
-    **{
-        f"field {name}": (model(f"{name}: int = 1"), f"{name} is not for a field") for name in ("version", "uses_graph")
-    },
+    **{f"field {name}": (model(f"{name}: int = 1"), f"{name} cannot be a field") for name in ("version", "uses_graph")},
 }
 
 
@@ -267,12 +265,12 @@ def test_the_place_of_a_mistake_in_a_neighbour_is_told(write: Callable[..., Path
     assert refusal("mine.py:M") == "mine.py, line 2: KeyError: 'a' (my_broken.py, line 2)"
 
 
-@pytest.mark.parametrize("name", ["json", "colorsys", "pytest", "cemobam_core"])  # one of these nobody has imported
+@pytest.mark.parametrize("name", ["json", "colorsys", "pytest", "cemobam_core"])  # one of these is not imported yet
 def test_a_neighbour_with_the_name_of_another_module_is_refused(name: str, write: Callable[..., Path]) -> None:
     write("x = 1\n", f"{name}.py")
     write(f"import os\nfrom {name} import x\n")
     told = refusal("mine.py:M")
-    assert told.startswith(f"mine.py, line 2: imports {name}, which is ")
+    assert told.startswith(f"mine.py, line 2: imports {name}, but ")
     assert told.endswith("rename the file")
 
 
@@ -287,12 +285,12 @@ def test_neighbours_of_two_files_are_not_mixed_up(write: Callable[..., Path]) ->
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("gone.py:M", "gone.py: there is no such file; looked for {folder}/gone.py"),
-        ("mine.txt:M", "mine.txt: not a Python file, whose name ends in .py; give FILE.py:NAME"),
+        ("gone.py:M", "gone.py: no such file ({folder}/gone.py); give FILE.py:NAME"),
+        ("mine.txt:M", "mine.txt: not a Python file (its name does not end in .py); give FILE.py:NAME"),
         ("mine:M", "mine: not a Python file"),
         ("folder.py:M", "folder.py: not a file"),
-        ("mine.py", "mine.py: name the system, as mine.py:M; its system is M"),
-        ("mine.py:", "mine.py: name the system, as mine.py:M; its system is M"),
+        ("mine.py", "mine.py: name the system, as in mine.py:M; its system is M"),
+        ("mine.py:", "mine.py: name the system, as in mine.py:M; its system is M"),
         ("concat_mpl", f"no system is called 'concat_mpl'; choose from {', '.join(names())}, or give"),
         ("concat_mpl", "; did you mean concat_mlp?"),
     ],

@@ -34,4 +34,4 @@ def test_dropout_follows_each_layer_in_training() -> None:
     network = GCN(hidden_dim=64, layers=1, dropout=0.5).build(SIZES).train()
     nodes = torch.arange(50).expand(2, -1)
     embedding = network.embedding(Inputs.from_features(torch.randn(50, 3), torch.randn(50, 2), nodes))  # type: ignore[operator]
-    assert 0.65 < (embedding == 0).double().mean() < 0.85  # half by ReLU, half of the rest by dropout
+    assert 0.65 < (embedding == 0).double().mean() < 0.85  # ReLU sets half to zero, dropout half of the rest

@@ -1,4 +1,4 @@
-"""HemoGAT against values recorded from its authors' code."""
+"""HemoGAT, compared with values recorded from its authors' code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from goldens import assert_it_is_theirs, golden_of
 from cemobam_core import InputError, Sizes, TopKGraph
 from cemobam_core.systems.hemogat import HemoGAT
 
-# Of their two attentions "text" is the one whose query is audio.
+# In the authors' code, the query of the attention "text" is audio.
 NAMES = {
     "audio_projection.": "audio_projection.layers.",
     "text_projection.": "text_projection.layers.",
@@ -32,7 +32,7 @@ NAMES = {
 
 def theirs() -> dict[str, Any]:
     golden = golden_of("hemogat")
-    # one batch norm, which ours lists under each layer that it serves
+    # one batch norm, which our code lists under each layer that uses it
     golden["state"] |= {n.replace("batch_norm", "norm1"): v for n, v in golden["state"].items() if "batch_norm" in n}
     return golden
 

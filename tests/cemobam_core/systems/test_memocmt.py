@@ -1,4 +1,4 @@
-"""MemoCMT against values recorded from its authors' code, and against its formula."""
+"""MemoCMT, compared with values recorded from its authors' code and with its formula."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cemobam_core.operators.fusion import FUSIONS, Fusion
 from cemobam_core.systems.memocmt import MemoCMT
 from cemobam_core.training.stacks import why_alone
 
-# Of their two attentions "text" is the one whose query is audio.
+# In the authors' code, the query of the attention "text" is audio.
 NAMES = {
     "text_attention": "audio_to_text.attention",
     "text_linear": "audio_to_text.linear",
@@ -43,7 +43,7 @@ def test_the_recorded_logits_loss_and_gradients_come_out(name: str) -> None:
 
 
 def attended(query: Tensor, key: Tensor, module: Any, heads: int) -> Tensor:
-    """Multi-head attention of one utterance, written out: (T_q, d), (T_k, d) → (T_q, d)."""
+    """Compute multi-head attention of one utterance step by step: (T_q, d), (T_k, d) → (T_q, d)."""
     q, k, v = (
         linear(x, w, b).unflatten(-1, (heads, -1)).transpose(0, 1)  # (H, T, d / H)
         for x, w, b in zip((query, key, key), module.in_proj_weight.chunk(3), module.in_proj_bias.chunk(3), strict=True)

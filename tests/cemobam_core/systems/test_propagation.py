@@ -1,4 +1,4 @@
-"""Label propagation, and Correct and Smooth: by hand, beside torch-geometric's, and who knows whose label."""
+"""Label propagation and Correct and Smooth: examples by hand, torch-geometric's results, and hidden labels."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def test_labels_go_along_a_path_of_four() -> None:
 
     Degrees 1, 2, 2, 1: node 2 gets α / √(2 · 2) of node 1's label, node 3 nothing: it has the frequencies.
     """
-    path = nodes(4, [(1, 0), (1, 2), (2, 3)])  # either end may have chosen
+    path = nodes(4, [(1, 0), (1, 2), (2, 3)])  # either end may be the chooser
     system = LabelPropagation(layers=1, alpha=0.5)
     model = system.fit(first(path, 2), torch.tensor([0, 1]), SIZES, 0)
     expected = torch.tensor([[0.5, 0.5 / 2**0.5], [0.5 / 2**0.5, 0.5], [0.0, 0.25], [0.5, 0.5]])
     expected = expected / expected.sum(dim=1, keepdim=True)
     torch.testing.assert_close(model(path).softmax(dim=1), expected)
-    # After two steps node 3 has α / √2 of what node 2 has, all of class 1.
+    # After two steps node 3 has α / √2 of the score of node 2, all for class 1.
     twice = replace(system, layers=2).fit(first(path, 2), torch.tensor([0, 1]), SIZES, 0)(path)
     torch.testing.assert_close(twice.softmax(dim=1)[3], torch.tensor([0.0, 1.0]))
 
@@ -99,7 +99,7 @@ def test_labels_of_evaluation_do_not_reach_a_prediction(small_fold: Fold, system
 
 
 def test_a_training_utterance_is_not_told_its_own_label(small_fold: Fold) -> None:
-    """Whatever its label says, its own logits are the same; those of its neighbours in another fifth are not."""
+    """An utterance's label does not change its own logits, but changes those of its neighbours in another fifth."""
     batch = joint_batches(small_fold.splits, 3, 2)["train"]
     system = LabelPropagation(layers=5)
 
@@ -139,7 +139,7 @@ def test_a_graph_without_the_training_utterances_is_refused(small_fold: Fold, sy
     own = {
         name: Batch.from_features(split, split.rank(3).edge_index(3, 2)) for name, split in small_fold.splits.items()
     }
-    with pytest.raises(InputError, match="begins with the 40 training utterances; give evaluation_graph=joint"):
+    with pytest.raises(InputError, match="starts with the 40 training utterances; give evaluation_graph=joint"):
         train(system, own)
     for graph in ("own", "anchored"):
         with pytest.raises(InputError, match=rf"evaluation_graph={graph}: .* give evaluation_graph=joint"):

@@ -1,4 +1,4 @@
-"""Search spaces: what they may be."""
+"""Search spaces and their valid values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cemobam_core.systems import names, system_class
         (2.0, 1.0, False, r"Between\(2.0, 1.0\)"),
         (0.0, float("inf"), False, "finite"),
         (float("nan"), 1.0, False, "finite"),
-        (0.0, 1.0, True, "both ends must be above 0"),
+        (0.0, 1.0, True, "both limits must be above 0"),
     ],
 )
 def test_ends_that_are_none_are_refused(low: float, high: float, log: bool, said: str) -> None:
@@ -42,4 +42,4 @@ def test_what_a_system_tunes_or_prescribes_are_settings_of_it(name: str) -> None
         if setting in {f.name for f in fields(kind)}:
             ends = (space.low, space.high) if isinstance(space, Between) else space.values
             for value in ends:
-                kind(**{setting: value})  # both ends, or every value, can be had
+                kind(**{setting: value})  # both limits, or every value, are valid

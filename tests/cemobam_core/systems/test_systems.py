@@ -1,4 +1,4 @@
-"""Every system that the tool has, found by its file."""
+"""Every built-in system, found by its file."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def demo(evaluation_graph: str = "own") -> dict[str, Batch]:
 
 
 def demo_of(name: str) -> dict[str, Batch]:
-    """The demo in the graph that a system asks for."""
+    """Return the demo with the graph that a system prescribes."""
     return demo(str(system_class(name).prescribed.get("evaluation_graph", "own")))
 
 
@@ -77,7 +77,7 @@ def test_a_system_is_a_frozen_dataclass_that_tells_its_source_and_has_defaults(n
     assert is_dataclass(kind)
     assert kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
     assert kind.__doc__
-    assert not kind.__doc__.startswith(f"{kind.__name__}(")  # which dataclass would write
+    assert not kind.__doc__.startswith(f"{kind.__name__}(")  # the default docstring of a dataclass
     assert all(field.default is not MISSING for field in fields(kind))
     assert name_of(kind) == name_of(kind()) == name
     assert kind() == kind()

@@ -57,7 +57,7 @@ class M(EstimatorSystem):
 
 
 BUILD, INIT, FORWARD = 11, 17, 19
-"""The lines, after the head and lines of one's own."""
+"""Numbers of the lines, after the head and the lines under test."""
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Pa
 
 
 def tried(patience_s: float = 120.0, *, sequence: bool = False) -> str:
-    """What the user is told; empty: it works."""
+    """Return the error message, or an empty string if the system works."""
     try:
         try_system("mine.py:M", sizes=SIZES, sequence=sequence, patience_s=patience_s)
     except InputError as error:
@@ -84,7 +84,7 @@ def tried(patience_s: float = 120.0, *, sequence: bool = False) -> str:
 
 
 def tried_here(name: str = "mine.py:M", *, sequence: bool = False, **settings: object) -> tuple[str, list[str]]:
-    """What the process would find, without a process: the error, and the notes."""
+    """Return the error and the notes of the test, without starting a process."""
     request = tryout._Request(name, settings, asdict(SIZES), sequence, 120.0)
     found = tryout._Tryout(request, Path("stage"))
     try:
@@ -116,15 +116,21 @@ def test_a_built_in_system_is_not_tried() -> None:
 FORWARD_CALLED = "while its forward is called for audio (24, 1, 10) and text (24, 1, 6)"
 
 WRONG: dict[str, tuple[str, str]] = {
-    "import": ("import no_such_module\n", "mine.py, line 6: module no_such_module is missing: install it here"),
-    "no such class": (neural().replace("class M(", "class My("), "mine.py: 'M' is not in it; its system is My"),
+    "import": ("import no_such_module\n", "mine.py, line 6: module no_such_module is missing: install it"),
+    "no such class": (neural().replace("class M(", "class My("), "mine.py: it has no system 'M'; its system is My"),
     "late import": (neural(build="import no_such_module"), f"mine.py:M, line {BUILD}: module no_such_module is"),
-    "no return": (neural(build="Net(sizes)"), "build gives a NoneType; it must return a torch.nn.Module; is its ret"),
-    "no module": (neural(build="return len"), "build gives a builtin_function_or_method; it must return a torch.nn.M"),
+    "no return": (
+        neural(build="Net(sizes)"),
+        "build returns a NoneType; it must return a torch.nn.Module; is a return",
+    ),
+    "no module": (
+        neural(build="return len"),
+        "build returns a builtin_function_or_method; it must return a torch.nn.M",
+    ),
     "no weights": (neural("return inputs.audio.pooled[:, :4]", init="del self.layer"), "its module has no weights"),
     "shared weights": (
         "L = nn.Linear(10, 4)\n" + neural(init="self.layer = L"),
-        "build gives models that share a weight; make every layer within build",
+        "build returns models that share a weight; create every layer inside build",
     ),
     "own refusal": (
         neural(build="raise InputError('width is too small')"),
@@ -135,11 +141,14 @@ WRONG: dict[str, tuple[str, str]] = {
         f"mine.py:M, line {FORWARD}: RuntimeError: mat1 and mat2 shapes cannot be multiplied (24x6 and 10x4), "
         f"{FORWARD_CALLED}",
     ),
-    "three dimensions": (neural("return self.layer(inputs.audio)"), "forward gives torch.float32 (24, 1, 4); it must"),
-    "a tuple": (neural("return (1, 2)"), "forward gives tuple; it must give logits, floats (24, 4)"),
-    "labels": (neural("return self.layer(inputs.audio.pooled).argmax(1)"), "forward gives torch.int64 (24,)"),
-    "NaN": (neural("return self.layer(inputs.audio.pooled) * float('nan')"), "forward gives logits that are NaN or"),
-    "detached": (neural("return self.layer(inputs.audio.pooled).detach()"), "no weight of it learns"),
+    "three dimensions": (
+        neural("return self.layer(inputs.audio)"),
+        "forward returns torch.float32 (24, 1, 4); it must",
+    ),
+    "a tuple": (neural("return (1, 2)"), "forward returns tuple; it must return floating-point logits (24, 4)"),
+    "labels": (neural("return self.layer(inputs.audio.pooled).argmax(1)"), "forward returns torch.int64 (24,)"),
+    "NaN": (neural("return self.layer(inputs.audio.pooled) * float('nan')"), "forward returns NaN or infinite logits"),
+    "detached": (neural("return self.layer(inputs.audio.pooled).detach()"), "none of its weights can learn"),
     "sys.exit": (neural("sys.exit(3)"), f"mine.py:M, line {FORWARD}: it ends the program"),
     "24 utterances": (
         neural("return self.layer(inputs.audio.pooled.view(24, 10))"),
@@ -147,21 +156,21 @@ WRONG: dict[str, tuple[str, str]] = {
     ),
     "the default type": (
         "torch.set_default_dtype(torch.float64)\n" + neural(),
-        "mine.py:M: it changes torch's default dtype or device, for every other system too, while it is imported",
+        "mine.py:M: it changes torch's default dtype or device for every other system, while it is imported",
     ),
     "inputs changed in place": (
         neural("x = inputs.audio.pooled; x /= 2; return self.layer(x)"),
-        "mine.py:M: it changes its inputs in place, and other systems are given the same; write x = x / y",
+        "mine.py:M: it changes its inputs in place, but other systems get the same inputs; write x = x / y",
     ),
     "a graph in spite of uses_graph": (
         neural(
             "x = inputs.audio.pooled; i = inputs.edge_index\n        return self.layer(x.index_add(0, i[1], x[i[0]]))"
         ).replace("    width", "    uses_graph = False\n    width"),
-        "it uses inputs.edge_index, but says uses_graph = False; leave that line out",
+        "it uses inputs.edge_index, but declares uses_graph = False; remove that line",
     ),
     "no probabilities": (
         estimator("from sklearn.linear_model import Ridge; return Ridge()"),
-        "mine.py:M: build gives a Ridge, which has no predict_proba; it must return an estimator with fit and predict",
+        "mine.py:M: build returns a Ridge, which has no predict_proba; it must return an estimator with fit and",
     ),
     "fit": (
         estimator("from sklearn.linear_model import LogisticRegression; return LogisticRegression(C=-1)"),
@@ -197,7 +206,7 @@ ENDED = {
     ),
     "last words": (
         neural(build="print('no more'); print('the end', file=sys.stderr); os._exit(4)"),
-        "exit status 4 (os._exit?), while it is built; its last words: the end",
+        "exit status 4 (os._exit?), while it is built; its last output: the end",
     ),
 }
 
@@ -227,7 +236,7 @@ def test_a_system_that_hangs_is_ended_and_its_line_told(
 ) -> None:
     write(HEAD + text)
     assert tried(3.0, sequence=True) == (
-        f"mine.py:M, line {line}: did not answer within 3 s, while {stage}: does its import, build or forward wait for "
+        f"mine.py:M, line {line}: did not answer within 3 s, while {stage}; does its import, build or forward wait for "
         "something?"
     )
 
@@ -238,7 +247,7 @@ def test_a_process_that_does_not_even_start_is_ended(
 ) -> None:
     write(HEAD + neural())
     monkeypatch.setattr("cemobam_core.systems.tryout._START_S", 0.0)
-    assert tried(0.01).startswith("mine.py:M: did not answer within 0.01 s, while Python started: does")
+    assert tried(0.01).startswith("mine.py:M: did not answer within 0.01 s, while Python started; does")
 
 
 @pytest.mark.process
@@ -270,10 +279,18 @@ def test_settings_are_those_of_the_study(
 @pytest.mark.parametrize(
     ("text", "sequence", "note"),
     [
-        (neural("return nn.functional.dropout(self.layer(inputs.audio.pooled))"), False, "in evaluation mode it gives"),
+        (
+            neural("return nn.functional.dropout(self.layer(inputs.audio.pooled))"),
+            False,
+            "in evaluation mode its logits change",
+        ),
         (neural("return self.layer(inputs.audio.mean(dim=1))"), True, "its logits change with the padding"),
-        (neural(init="torch.manual_seed(0); self.layer = nn.Linear(10, 4)"), False, "every seed begins with the same"),
-        (neural(init="self.layer.weight.data += time.perf_counter_ns() % 1e6"), False, "one seed gives other weights"),
+        (neural(init="torch.manual_seed(0); self.layer = nn.Linear(10, 4)"), False, "every seed starts with the same"),
+        (
+            neural(init="self.layer.weight.data += time.perf_counter_ns() % 1e6"),
+            False,
+            "the same seed gives different weights",
+        ),
     ],
     ids=["evaluation", "padding", "seed", "weights"],
 )
@@ -292,7 +309,7 @@ def test_a_note_is_logged_as_a_warning(write: Callable[[str], Path], caplog: pyt
     with caplog.at_level(logging.WARNING):
         assert tried() == ""
     assert [record.message for record in caplog.records] == [
-        "mine.py:M: every seed begins with the same weights; do not set a seed in it"
+        "mine.py:M: every seed starts with the same weights; do not set a seed in the system"
     ]
 
 

@@ -1,4 +1,4 @@
-"""The systems that see one vector a modality, and the gate of GloMER, against their formulas."""
+"""The systems that use one vector per modality, and the gate of GloMER, compared with their formulas."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ AUDIO, TEXT = (
 
 
 def network_of(system: NeuralSystem) -> Any:
-    """A network with weights, and statistics, that are any."""
+    """Return a network with random weights and statistics."""
     torch.manual_seed(3)
     network = system.build(SIZES).double()
     settle_batch_norm(network, BATCH)
@@ -41,7 +41,7 @@ def network_of(system: NeuralSystem) -> Any:
 
 
 def through(layers: Any, x: Tensor) -> Tensor:
-    """Linear, batch norm and ReLU of one hidden layer."""
+    """Compute Linear, batch norm and ReLU of one hidden layer."""
     first, norm = layers[0], layers[1]
     x = (linear(x, first.weight, first.bias) - norm.running_mean) / (norm.running_var + norm.eps).sqrt()
     return (x * norm.weight + norm.bias).relu()

@@ -19,7 +19,7 @@ from cemobam_core.training.metrics import Metrics
 
 @dataclass(frozen=True, kw_only=True)
 class Double(NeuralSystem):
-    """Another system in float64: a stack adds in another order, and Adam makes steps of rounding noise."""
+    """The same system in float64: a stack adds in another order, and Adam turns rounding noise into steps."""
 
     of: Any = None
 
@@ -37,7 +37,7 @@ TRAINING = TrainingConfig(epochs=9, lr=0.03, weights="best_epoch")
 
 
 def noise(steps: tuple[int, int] = (0, 0), dtype: torch.dtype = torch.float32) -> dict[str, Batch]:
-    """Splits whose labels are random, so that validation is best somewhere on the way."""
+    """Splits with random labels, so that validation is best before the last epoch."""
     return {
         name: any_batch(n, steps, seed, dtype)
         for seed, (name, n) in enumerate({"train": 40, "val": 31, "test": 30}.items())
@@ -105,7 +105,7 @@ def test_each_trial_of_a_stack_keeps_its_own_best_epoch(name: str) -> None:
         for split, metrics in alone.metrics.items():
             assert result.metrics[split].confusion == metrics.confusion
             assert result.metrics[split].loss == pytest.approx(metrics.loss, rel=1e-4)
-        for batch in batches.values():  # its statistics are those of that epoch too
+        for batch in batches.values():  # its statistics come from that epoch too
             torch.testing.assert_close(result.model(batch.inputs), alone.model(batch.inputs), rtol=1e-3, atol=1e-3)
     assert len(epochs) > 1
 
@@ -121,8 +121,8 @@ def measured(wa: float, loss: float) -> Metrics:
         ([(0.5, 1.0), (0.5, 0.9), (0.5, 0.95)], 1),  # then by loss
         ([(0.5, 1.0), (0.5, 1.0)], 0),  # then the earlier one
         ([(0.0, 3.0), (0.0, 2.0)], 1),
-        ([(0.4, 1.0), (0.9, float("nan")), (0.8, float("inf"))], 0),  # never one without a finite loss
-        ([(0.4, float("nan")), (0.5, float("nan"))], 1),  # nothing to go back to: as it ended
+        ([(0.4, 1.0), (0.9, float("nan")), (0.8, float("inf"))], 0),  # never an epoch without a finite loss
+        ([(0.4, float("nan")), (0.5, float("nan"))], 1),  # no finite epoch: keep the last one
     ],
 )
 def test_the_best_epoch_is_that_of_the_highest_wa_then_the_lowest_loss(
@@ -133,6 +133,6 @@ def test_the_best_epoch_is_that_of_the_highest_wa_then_the_lowest_loss(
     for epoch, (wa, loss) in enumerate(course):
         with torch.no_grad():
             model.weight.fill_(epoch)
-        kept.note([measured(wa, loss)])
+        kept.update([measured(wa, loss)])
     kept.restore()
     assert model.weight.item() == best

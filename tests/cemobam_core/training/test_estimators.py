@@ -15,7 +15,7 @@ from cemobam_core.training.loop import TrainingResult, train_together
 
 @dataclass(frozen=True, kw_only=True)
 class Prior(EstimatorSystem):
-    """The share of each class, whatever it is asked."""
+    """An estimator that always predicts the share of each class."""
 
     def build(self, sizes: Sizes, seed: int) -> Any:
         return DummyClassifier(strategy="prior", random_state=seed)
@@ -60,7 +60,7 @@ def test_it_is_fitted_on_both_pooled_embeddings() -> None:
 
 
 class Wrong:
-    """An estimator whose probabilities are not as they should be."""
+    """An estimator with invalid probabilities."""
 
     classes_ = np.array([0, 1])
 
@@ -87,9 +87,9 @@ class Odd(EstimatorSystem):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (np.ones((3, 3)), r"Odd: predict_proba gave \(3, 3\)"),
-        (np.ones(3), r"Odd: predict_proba gave \(3,\)"),
-        (np.full((3, 2), np.nan), "or a value that is no number"),
+        (np.ones((3, 3)), r"Odd: predict_proba returned \(3, 3\)"),
+        (np.ones(3), r"Odd: predict_proba returned \(3,\)"),
+        (np.full((3, 2), np.nan), "or a value that is not finite"),
     ],
 )
 def test_probabilities_that_are_none_are_told(given: Any, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Linear classifiers in principal axes, beside scikit-learn's."""
+"""Linear classifiers along principal axes, compared with scikit-learn's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cemobam_core.training.linear import Axes, fit
 
 
 def made(n: int, dim: int, classes: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Features whose variances differ by six orders of magnitude, correlated, with a mean."""
+    """Correlated features with a mean and with variances that differ by six orders of magnitude."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(classes, (n,), generator=generator)
     means, mixing = torch.randn(classes, dim, generator=generator), torch.randn(dim, dim, generator=generator)
@@ -70,7 +70,7 @@ def test_derivatives_are_those_of_the_loss(loss: str) -> None:
 
 
 def test_axes_are_kept_for_the_same_features_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear, "_KEPT", [])
+    monkeypatch.setattr(linear, "_CACHE", [])
     (x, _), (y, _) = made(60, 8, 3), made(60, 8, 3, seed=1)
     first = Axes.of(x)
     assert Axes.of(x.clone()) is first
@@ -81,12 +81,12 @@ def test_axes_are_kept_for_the_same_features_alone(monkeypatch: pytest.MonkeyPat
 
 
 def test_axes_beyond_the_memory_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(linear, "_KEPT", [])
-    monkeypatch.setattr(linear, "_MEMORY", 1)
+    monkeypatch.setattr(linear, "_CACHE", [])
+    monkeypatch.setattr(linear, "_CACHE_BYTES", 1)
     x, y = made(60, 8, 3)[0], made(60, 8, 3, seed=1)[0]
     Axes.of(x)
     assert Axes.of(y) is Axes.of(y)
-    assert len(linear._KEPT) == 1
+    assert len(linear._CACHE) == 1
 
 
 def test_the_axes_give_the_features_back() -> None:

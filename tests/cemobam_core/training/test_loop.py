@@ -56,7 +56,7 @@ def weights_of(model: object) -> dict[str, Tensor]:
 def test_the_same_seed_gives_the_same_numbers_bit_for_bit(batches: dict[str, Batch], modules: str) -> None:
     system = replace(SYSTEM, modules=modules)
     first = train(system, batches, training=QUICK, seed=3)
-    torch.rand(17)  # whatever was drawn in between
+    torch.rand(17)  # random numbers drawn in between
     again = train(system, batches, training=QUICK, seed=3)
     assert again.metrics == first.metrics
     assert again.curve == first.curve
@@ -117,7 +117,7 @@ def test_the_steps_are_adams_with_the_rate_decayed_by_steps(batches: dict[str, B
     trained = weights_of(result.model)
     for name, theirs in model.named_parameters():
         if name.startswith("chgat.hidden") and name.endswith("bias"):
-            continue  # batch norm takes it away again: its gradient is rounding noise, which Adam makes steps of
+            continue  # batch norm cancels it: its gradient is rounding noise, which Adam turns into steps
         torch.testing.assert_close(trained[name], theirs.detach(), rtol=1e-4, atol=1e-5, msg=name)
 
 
@@ -136,13 +136,13 @@ def test_settled_batch_norm_has_the_statistics_of_the_split_as_evaluation_sees_i
     assert not any(module.training for module in model.modules())
     assert {m.momentum for m in model.modules() if isinstance(m, nn.BatchNorm1d)} == {0.1}
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    settle_batch_norm(model, batch)  # deeper norms see settled inputs the first time already
+    settle_batch_norm(model, batch)  # deeper norms already receive settled inputs in the first pass
     for name, value in model.state_dict().items():
         torch.testing.assert_close(value, before[name], msg=name)
 
 
 def settled_plainly(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-    """The statistics after one whole forward pass in which batch norms alone are in training mode."""
+    """Return the statistics after one complete forward pass in which only batch norms are in training mode."""
     model.eval()
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm1d)]
     for norm in norms:
@@ -158,7 +158,7 @@ def settled_plainly(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
 
 
 class Passes:
-    """Counts how often a module is called, and how often it gets to its end."""
+    """Count how often a module is called, and how often it returns."""
 
     def __init__(self, module: nn.Module) -> None:
         self.begun = self.ended = 0
@@ -167,7 +167,7 @@ class Passes:
 
 
 class TheirNorms(nn.Module):
-    """A network whose batch norms are torch-geometric's."""
+    """A network with batch norms of torch-geometric."""
 
     def __init__(self) -> None:
         from torch_geometric.nn import BatchNorm, GCNConv
@@ -221,7 +221,7 @@ def test_settling_ends_with_the_last_batch_norm_and_gives_the_same(name: str, st
         state = torch.get_rng_state()
         settle_batch_norm(model.train(), batch)
         assert torch.equal(torch.get_rng_state(), state)
-        # the first of ours is whole, to count the norms' calls; no later one gets to what comes after the last norm
+        # our first pass is complete, to count the batch norm calls; later passes stop after the last batch norm
         assert (whole.begun, rest.begun) == (2 + 2 * time, 2 + time)
         assert not any(module.training for module in model.modules())
         ours = {name: value.clone() for name, value in model.named_buffers()}
@@ -283,12 +283,12 @@ def test_training_computes_nothing_of_a_batch_twice(batches: dict[str, Batch], m
     plainly = Adjacency.from_edges
     monkeypatch.setattr(Adjacency, "from_edges", lambda *given: made.append(given) or plainly(*given))
     train(SYSTEM, batches, training=TrainingConfig(epochs=4))
-    assert len(made) == 3  # once for each split, whatever the epochs and layers
+    assert len(made) == 3  # once per split, for any number of epochs and layers
 
 
 @dataclass(frozen=True, kw_only=True)
 class Odd(NeuralSystem):
-    """A system whose forward gives what it is told to."""
+    """A system whose forward returns a given value."""
 
     gives: Any
 
@@ -314,14 +314,14 @@ class Odd(NeuralSystem):
     ],
 )
 def test_a_forward_of_another_shape_is_told(batches: dict[str, Batch], gives: Any, given: str) -> None:
-    message = rf"OddNetwork: forward gave {given}; it must give logits \(40, 4\), one for each utterance and class"
+    message = rf"OddNetwork: forward returned {given}; return logits \(40, 4\), one for each utterance and class"
     with pytest.raises(InputError, match=message):
         train(Odd(gives=gives), batches, training=QUICK)
 
 
 def test_evaluation_tells_of_another_shape_too(batches: dict[str, Batch]) -> None:
     model = SYSTEM.build(replace(batches["val"].sizes, num_classes=7))
-    with pytest.raises(InputError, match=r"CemoBAMNetwork: forward gave \(24, 7\); it must give logits \(24, 4\)"):
+    with pytest.raises(InputError, match=r"CemoBAMNetwork: forward returned \(24, 7\); return logits \(24, 4\)"):
         evaluate(model, batches["val"])
 
 
@@ -334,7 +334,7 @@ def test_what_a_training_needs_of_memory_grows_with_the_batch_and_the_model() ->
 
 
 def test_a_training_leaves_the_process_as_it_was(batches: dict[str, Batch], monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a worker sets for itself, such as what glibc does with freed memory, is not for a call in a notebook."""
+    """A call in a notebook must not change process settings of workers, such as glibc's handling of freed memory."""
     asked = []
     opened = ctypes.CDLL
     monkeypatch.setattr(ctypes, "CDLL", lambda name, *of, **more: asked.append(name) or opened(name, *of, **more))
@@ -354,14 +354,14 @@ def test_a_training_leaves_the_process_as_it_was(batches: dict[str, Batch], monk
         for system in (SYSTEM, ConcatMLP(hidden_dim=8), Logistic()):
             train_together(system, [batches] * 2, training=QUICK, seeds=[0, 1])
 
-    train_all()  # loads libraries, which bring filters of warnings and pools of threads
+    train_all()  # loads libraries, which add warning filters and thread pools
     before, pools = of_process(), threadpool_info()
     train_all()
     with pytest.raises(TrainingDiverged):
         train(SYSTEM, batches, training=replace(QUICK, lr=1e30))
     assert of_process() == before
     assert threadpool_info() == pools
-    # Pools of threads are limited for a while; what becomes of freed memory is left alone.
+    # Thread pools are limited temporarily, and the handling of freed memory does not change.
     assert not any(name is None or "libc.so" in str(name) for name in asked)
 
 

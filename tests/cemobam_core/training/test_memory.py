@@ -17,7 +17,7 @@ def _not_called_yet() -> Iterator[None]:
 
 
 class Library:
-    """A C library that notes what malloc is told."""
+    """A C library that records the arguments of mallopt."""
 
     def __init__(self) -> None:
         self.told: list[tuple[int, int]] = []

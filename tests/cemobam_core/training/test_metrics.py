@@ -37,7 +37,7 @@ def test_wa_and_ua_are_not_swapped() -> None:
 
 
 def test_what_was_predicted_is_kept_a_byte_an_utterance() -> None:
-    logits = torch.tensor([[0.0, 2.0, 1.0], [5.0, 4.0, 3.0], [0.0, 0.0, 0.5], [1.0, 1.0, 0.0]])  # the first of equals
+    logits = torch.tensor([[0.0, 2.0, 1.0], [5.0, 4.0, 3.0], [0.0, 0.0, 0.5], [1.0, 1.0, 0.0]])  # first of equals
     measured = metrics_from_logits(logits, torch.tensor([1, 1, 2, 0]))
     assert measured.predicted == bytes([1, 0, 2, 0])
     assert measured.wa == 0.75

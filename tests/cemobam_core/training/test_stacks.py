@@ -1,4 +1,4 @@
-"""A stack of models against each of them alone; which models can be stacked is in test_why_alone.py."""
+"""A stack compared with single models. See test_why_alone.py for the models that can be stacked."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from cemobam_core.training.stacks import Stack
 
 
 def assert_each_is_alone(models: Sequence[nn.Module], batches: Sequence[Batch], seed: int, dtype: torch.dtype) -> None:
-    """Logits, loss, every gradient, every statistic, and the dropout."""
+    """Compare logits, loss, every gradient, every statistic and the dropout with those of single models."""
     generators = [torch.Generator().manual_seed(seed + trial) for trial in range(len(models))]
     together = Stack(models, generators)
     logits = together(Batch.together(batches).inputs)
@@ -63,7 +63,7 @@ def assert_each_is_alone(models: Sequence[nn.Module], batches: Sequence[Batch], 
 
 
 def type_of(model: nn.Module) -> nn.Module:
-    """Another model of the same system."""
+    """Return a new model of the same system."""
     system: NeuralSystem = model.system
     return system.build(SIZES)
 
@@ -130,7 +130,7 @@ def test_each_trial_of_a_stack_is_a_perceptron_alone(
 
 
 class Waits(TorchDispatchMode):
-    """Notes what on a GPU would wait for a number from the device, which no recorded epoch can."""
+    """Record operations that would wait for the device on a GPU, which a recorded epoch must not do."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -204,7 +204,7 @@ def test_a_training_of_20_epochs_together_is_each_alone(
 
     def trained(model: nn.Module, batch: Batch, val: Batch) -> tuple[list[torch.Tensor], torch.Tensor]:
         for name, parameter in model.named_parameters():
-            if name.endswith(BEFORE_BATCH_NORM):  # which a norm that layers share does not quite take away again
+            if name.endswith(BEFORE_BATCH_NORM):  # a batch norm that layers share does not quite cancel it
                 parameter.requires_grad_(False)
         optimizer = torch.optim.Adam(model.parameters(), lr=2e-4, weight_decay=5e-4, fused=True)
         losses = []
@@ -254,7 +254,7 @@ def test_trials_trained_together_end_as_those_trained_alone(name: str) -> None:
         assert result.metrics.keys() == alone.metrics.keys()
         for split, metrics in alone.metrics.items():
             assert result.metrics[split].loss == pytest.approx(metrics.loss, rel=1e-4)
-            assert abs(result.metrics[split].wa - metrics.wa) < 0.06  # one or two utterances on the edge
+            assert abs(result.metrics[split].wa - metrics.wa) < 0.06  # one or two utterances on the boundary
         assert result.curve.keys() == alone.curve.keys()
     for with_two, with_three in zip(again, together[1:], strict=True):
         assert isinstance(with_two, TrainingResult)
@@ -263,7 +263,7 @@ def test_trials_trained_together_end_as_those_trained_alone(name: str) -> None:
 
 
 def test_an_epoch_of_a_stack_takes_the_step_that_each_would_take_alone() -> None:
-    """With plain gradient descent, which shows the size of a gradient; Adam's steps hide it."""
+    """Use plain gradient descent, which shows the size of a gradient. Adam's steps hide it."""
     batches = graphs_of(24, (0, 0), 0, torch.float64, 3)
     models = [model_of("paper", dropout=0.0).double() for _ in batches]
     together = Stack(models, [torch.Generator() for _ in batches]).train()
@@ -293,7 +293,7 @@ def test_in_bf16_a_stack_rounds_as_each_alone_does(steps: tuple[int, int]) -> No
 
 @dataclass(frozen=True, kw_only=True)
 class BrokenBySeed(NeuralSystem):
-    """CemoBAM, whose weights are not numbers for one seed."""
+    """CemoBAM with NaN weights for one seed."""
 
     broken: int = 2
 
@@ -320,5 +320,5 @@ def test_one_that_diverges_takes_no_other_with_it() -> None:
 
 def test_a_learning_rate_of_each_trials_own_is_for_one_alone() -> None:
     batch = {"train": any_batch(20, (0, 0), 0, k=(1, 1))}
-    with pytest.raises(ValueError, match="learning rate of its own"):
+    with pytest.raises(ValueError, match="its own learning rate"):
         train_together(system_of("paper"), [batch] * 2, training=TrainingConfig(schedule="plateau"), seeds=[0, 1])

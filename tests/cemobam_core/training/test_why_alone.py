@@ -1,4 +1,4 @@
-"""Which models can be stacked, and in which words the others are told apart."""
+"""Which models can be stacked, and the reasons given for the others."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ E, D, C = SIZES.audio_dim, 8, SIZES.num_classes
 @pytest.fixture(autouse=True)
 def _nothing_known() -> Iterator[None]:
     loop._STACKABLE.clear()
-    loop._tell_once.cache_clear()
+    loop._warn_once.cache_clear()
     yield
     loop._STACKABLE.clear()
-    loop._tell_once.cache_clear()
+    loop._warn_once.cache_clear()
 
 
 def why(build: Callable[[], nn.Module], steps: tuple[int, int] = (0, 0)) -> str:
@@ -46,7 +46,7 @@ def why(build: Callable[[], nn.Module], steps: tuple[int, int] = (0, 0)) -> str:
 
 
 class Net(nn.Module):
-    """A network of a user's: Linear, what is under test, Linear."""
+    """A user's network: Linear, the part under test, Linear."""
 
     def __init__(self, between: Callable[[Tensor], Tensor] | None = None, **modules: nn.Module) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class Net(nn.Module):
 
 
 class Attending(nn.Module):
-    """torch's attention, called as torch's documentation shows it, among operators of ours."""
+    """torch's attention between our operators, called as in torch's documentation."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ STACKED: dict[str, Callable[[], nn.Module]] = {
 
 
 class Holding(nn.Module):
-    """Holds a layer that it does not use."""
+    """A network with an unused layer."""
 
     def __init__(self, held: nn.Module) -> None:
         super().__init__()
@@ -139,7 +139,7 @@ def test_a_users_network_of_our_operators_and_torchs_attention_can_be_stacked(st
 
 
 class Scale(nn.Module):
-    """A layer of a user's own."""
+    """A user's own layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -192,7 +192,7 @@ def changed(net: nn.Module, change: Callable[[Any], object]) -> nn.Module:
 
 
 class Unlisted(Net):
-    """Holds a layer where torch does not look for it."""
+    """A network that stores a layer where torch does not find it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -215,7 +215,7 @@ class ByHand(Net):
 
 
 class Keeping(Net):
-    """Keeps a moving average where torch does not look for it."""
+    """A network that stores a moving average where torch does not find it."""
 
     kept: Tensor | None = None
 
@@ -228,7 +228,7 @@ class Keeping(Net):
 
 
 class Weighing(Net):
-    """Uses attention's weights, which a stack does not keep."""
+    """A network that uses the attention weights, which a stack does not return."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -247,7 +247,7 @@ class Both(Net):
 
 
 class FirstGraph(Net):
-    """Uses the edges of the first graph alone."""
+    """A network that uses only the edges of the first graph."""
 
     def forward(self, inputs: Inputs) -> Tensor:
         n = len(inputs)
@@ -338,7 +338,7 @@ ALONE: dict[str, tuple[Callable[[], nn.Module], str]] = {
     ),
     "a hook of a weight": (
         lambda: changed(Net(), lambda net: net.first.weight.register_hook(lambda gradient: 0.5 * gradient)),
-        f"{OTHERWISE}: a stack gives other gradients of first.weight",
+        f"{OTHERWISE}: in a stack, the gradient of first.weight differs",
     ),
     "a forward of its own": (
         lambda: changed(Net(), lambda net: setattr(net.first, "forward", lambda x: torch.ones(len(x), D).double())),
@@ -350,32 +350,32 @@ ALONE: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "flattened from the second axis": (lambda: Net(lambda x: halves(x).flatten(1)), OTHERWISE),
     "a softmax over the first axis": (
         lambda: Net(lambda x: x.softmax(dim=0)),
-        f"{OTHERWISE}: a stack gives other logits",
+        f"{OTHERWISE}: in a stack, the logits differ",
     ),
-    "a softmax over the second axis": (lambda: Net(lambda x: x.softmax(dim=1)), f"{OTHERWISE}: a stack gives other"),
-    "a softmax module over the second axis": (lambda: Net(soft=nn.Softmax(dim=1)), f"{OTHERWISE}: a stack gives other"),
-    "the mean of all": (lambda: Net(lambda x: x - x.mean()), f"{OTHERWISE}: a stack gives other logits"),
+    "a softmax over the second axis": (lambda: Net(lambda x: x.softmax(dim=1)), f"{OTHERWISE}: in a stack, "),
+    "a softmax module over the second axis": (lambda: Net(soft=nn.Softmax(dim=1)), f"{OTHERWISE}: in a stack, "),
+    "the mean of all": (lambda: Net(lambda x: x - x.mean()), f"{OTHERWISE}: in a stack, the logits differ"),
     "the mean of the utterances": (
         lambda: Net(lambda x: x - x.mean(dim=0)),
-        f"{OTHERWISE}: a stack gives other logits",
+        f"{OTHERWISE}: in a stack, the logits differ",
     ),
-    "the norm of all": (lambda: Net(lambda x: x / x.norm()), f"{OTHERWISE}: a stack gives other logits"),
-    "a number of rows": (lambda: Net(lambda x: x * len(x)), f"{OTHERWISE}: a stack gives other logits"),
+    "the norm of all": (lambda: Net(lambda x: x / x.norm()), f"{OTHERWISE}: in a stack, the logits differ"),
+    "a number of rows": (lambda: Net(lambda x: x * len(x)), f"{OTHERWISE}: in a stack, the logits differ"),
     "a hidden mean": (
         lambda: Net(lambda x: x + (x.mean() - x.mean().detach())),
-        f"{OTHERWISE}: a stack gives other gradients",
+        f"{OTHERWISE}: in a stack, the gradient of ",
     ),
     "batch norm over steps": (
         lambda: Net(lambda x: x.squeeze(-1), steps=nn.Unflatten(-1, (D, 1)), norm=nn.BatchNorm1d(D)),
         f"steps is a Unflatten, {FORM}",
     ),
     "a weight used by hand": (ByHand, OTHERWISE),
-    "a layer that is not listed": (Unlisted, f"{OTHERWISE}: a stack gives other logits"),
+    "a layer that is not listed": (Unlisted, f"{OTHERWISE}: in a stack, the logits differ"),
     "something kept": (Keeping, "it keeps numbers that are not in its state"),
     "attention's weights": (Weighing, OTHERWISE),
     "more than logits": (Both, OTHERWISE),
-    "one graph for all": (FirstGraph, f"{OTHERWISE}: a stack gives other logits"),
-    "no number": (lambda: Net(lambda x: x / 0), f"{OTHERWISE}: a stack gives other logits"),
+    "one graph for all": (FirstGraph, f"{OTHERWISE}: in a stack, the logits differ"),
+    "no number": (lambda: Net(lambda x: x / 0), f"{OTHERWISE}: in a stack, the logits differ"),
 }
 
 
@@ -397,7 +397,7 @@ class PerUtterance(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Alone(NeuralSystem):
-    """A user's system that cannot be stacked, with dropout of its own."""
+    """A user's system that cannot be stacked, because it has its own dropout."""
 
     width: int = D
 
@@ -436,7 +436,7 @@ def test_a_single_model_on_the_cpu_is_not_tried(monkeypatch: pytest.MonkeyPatch)
 
 
 class ForPadding(nn.Module):
-    """Written for one model where there is padding."""
+    """A network that supports only one model if there is padding."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -449,7 +449,7 @@ class ForPadding(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class WithPadding(NeuralSystem):
-    """A system that treats padding in another way."""
+    """A system that treats padding differently."""
 
     def build(self, sizes: Sizes) -> nn.Module:
         return ForPadding()
@@ -472,11 +472,11 @@ def test_a_trial_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_users_mistake_is_told_by_the_training(caplog: pytest.LogCaptureFixture) -> None:
     @dataclass(frozen=True, kw_only=True)
     class Wrong(NeuralSystem):
-        """Gives more than logits."""
+        """A system that returns more than logits."""
 
         def build(self, sizes: Sizes) -> nn.Module:
             return Both()
 
     splits = [{"train": batch, "val": batch} for batch in graphs_of(20, (0, 0), 0, torch.float32, 2)]
-    with pytest.raises(InputError, match=r"Both: forward gave a tuple; it must give logits \(20, 3\)"):
+    with pytest.raises(InputError, match=r"Both: forward returned a tuple; return logits \(20, 3\)"):
         train_together(Wrong(), splits, training=TrainingConfig(epochs=1), seeds=[1, 2])

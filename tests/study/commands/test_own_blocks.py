@@ -68,7 +68,7 @@ def names(database: str = "results/demo/study.db") -> list[str]:
         ("--set lr=1 --set lr=2", "--set lr=2: lr is given twice; give it once"),
         ("--system concat", "no system is called 'concat'; choose from audio_mlp, cemobam, "),
         ("--system Concat-MLP", "--system: 'Concat-MLP' is not a system; write a name that cemobam systems lists"),
-        ("--system mine.py:Mine", "mine.py: there is no such file"),
+        ("--system mine.py:Mine", "mine.py: no such file"),
         ("--system concat_mlp --fusion max", "--fusion: concat_mlp has no setting 'fusion'"),
         ("--system logistic --epochs 3", "--epochs: logistic has no setting 'epochs'"),
         ("--system concat_mlp --blocks fusion", "--blocks: unknown block 'fusion'; choose from grid"),
@@ -82,11 +82,11 @@ def names(database: str = "results/demo/study.db") -> list[str]:
         ("--ties first", "--ties: invalid choice: 'first'"),
         ("--ties all --set ties=index", "--set ties=index: ties is given twice; give it once"),
         ("--set evaluation_size=5 --k-audio 1 --k-text 1:5", "evaluation_size=5 is too small for K 1,5"),
-        ("--blocks evaluation --at 20,3", "evaluation_size=20 is too small for K 20,3: it must be 21 at least"),
-        ("--evaluation-graph joint --set evaluation_size=20", "leave it out with evaluation_graph=joint"),
+        ("--blocks evaluation --at 20,3", "evaluation_size=20 is too small for K 20,3: it must be at least 21"),
+        ("--evaluation-graph joint --set evaluation_size=20", "with evaluation_graph=joint, leave it out"),
         ("--study nowhere.py", "--study nowhere.py: there is no such file"),
         ("--study study.py --blocks grid", "--blocks: unknown block 'grid'; choose from width, tricks"),
-        ("--study study.py --vary hidden_dim=8,16 --systems gcn,mine.py:X", "mine.py: there is no such file"),
+        ("--study study.py --vary hidden_dim=8,16 --systems gcn,mine.py:X", "mine.py: no such file"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(in_folder: Path, arguments: str, message: str) -> None:
@@ -308,7 +308,7 @@ def test_systems_are_listed_and_told_of(in_folder: Path) -> None:
     assert "does not use the graph: it is trained once, not for every K" in out
     for wrong, message in (
         ("nope", f"no system is called 'nope'; choose from {', '.join(systems.names())}, or give FILE.py:NAME"),
-        ("mine.py:LSTM", "mine.py: 'LSTM' is not in it; its system is GRU"),
+        ("mine.py:LSTM", "mine.py: it has no system 'LSTM'; its system is GRU"),
         ("a b", "argument NAME: 'a b' is not a system"),
     ):
         _, err = cemobam_here("systems", wrong, status=2)

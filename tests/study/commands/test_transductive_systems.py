@@ -48,10 +48,10 @@ def test_a_study_marks_its_transductive_systems(in_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--system label_propagation --evaluation-graph own", "evaluation_graph=own: LabelPropagation propagates the"),
+        ("--system label_propagation --evaluation-graph own", "evaluation_graph=own: LabelPropagation propagates"),
         (
             "--systems gcn,correct_and_smooth --blocks systems --evaluation-graph anchored",
-            "so these must be ranked together; give evaluation_graph=joint",
+            "so all utterances must be ranked together; give evaluation_graph=joint",
         ),
         (
             "--system label_propagation --at 3,2 --keep-models best --seeds 1",

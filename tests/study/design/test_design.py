@@ -179,7 +179,7 @@ def test_what_uses_no_graph_is_trained_once_and_what_is_fitted_has_no_training()
         ({"configurations": {"a": {"profile": "mine"}}}, "profile 'mine': choose from paper, released"),
         ({"systems": ["concat_mpl"]}, "no system is called 'concat_mpl'"),
         ({"systems": ["concat_mlp"], "factors": [Factor("heads", [2])]}, "concat_mlp has no setting 'heads'"),
-        ({"systems": ["nowhere.py:X"]}, "nowhere.py: there is no such file"),
+        ({"systems": ["nowhere.py:X"]}, "nowhere.py: no such file"),
     ],
 )
 def test_what_no_system_has_is_told(changes: dict[str, Any], said: str) -> None:

@@ -349,7 +349,7 @@ def test_k_is_bounded_by_the_splits_in_which_neighbours_are_looked_for(small_fol
 
 def test_too_many_ties_are_told_of_the_split(small_fold: Fold, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbours, "MOST_LINKS", 50)
-    with pytest.raises(InputError, match=r"^train: --ties all: so many utterances are equally similar that K=2 would"):
+    with pytest.raises(InputError, match=r"^train: --ties all: too many utterances are equally similar, so K=2 would"):
         StudyData.prepare((small_fold,), 2, graphs=[GraphConfig(ties="all")])
 
 
