@@ -91,11 +91,16 @@ def rounds_to_zero(fraction: float) -> bool:
     return size_in_points(fraction) == "0.0 points"
 
 
-def more_than(fraction: float, other: str) -> str:
-    """Return how a difference relates to the other side: "4.0 points more than CLS", "as much as CLS"."""
+def more_or_less(fraction: float) -> str:
+    """Return a difference of fractions as "4.0 points more" or "0.3 points less"."""
     if rounds_to_zero(fraction):
-        return f"as much as {other}"
-    return f"{size_in_points(fraction)} {'more' if fraction > 0 else 'less'} than {other}"
+        return "0.0 points"
+    return f"{size_in_points(fraction)} {'more' if fraction > 0 else 'less'}"
+
+
+def more_than(fraction: float, other: str) -> str:
+    """Return how a score relates to another one: "4.0 points more than CLS", "as much as CLS"."""
+    return f"as much as {other}" if rounds_to_zero(fraction) else f"{more_or_less(fraction)} than {other}"
 
 
 def reverse(difference: Difference) -> Difference:
@@ -177,32 +182,34 @@ def _probability(value: float) -> str:
 
 
 def needed_sentences(undecided: Sequence[tuple[Comparison, str]], analysis: Analysis) -> list[str]:
-    """Return how many seeds would decide undecided comparisons, in sentences; none if all are decided.
+    """Return how many seeds or utterances would decide undecided comparisons, in sentences; none if all are decided.
 
     Args:
         undecided: The comparisons, each with the name of the configuration that the reference is compared with.
         analysis: The analysis of the study.
     """
-    about = analysis.results.about
-    enough = {name: analysis.seeds_needed(comparison) for comparison, name in undecided}
-    needed = [f"{n} for {name}" for name, n in enough.items() if n]
-    never = [_with_utterances(c, name, analysis) for c, name in undecided if enough[name] is None]
+    if not undecided:
+        return []
+    seeds = {name: analysis.seeds_needed(comparison) for comparison, name in undecided}
+    never = {name: analysis.utterances_needed(c) for c, name in undecided if seeds[name] is None}
     made = []
-    if needed and about.looks:
-        made.append(f"The last look has too few seeds to decide. Needed: {'; '.join(needed)}.")
-    elif needed:
-        made.append(f"Seeds needed to decide, if the differences stay as they are: {'; '.join(needed)}.")
+    if needed := [_for(f"{n}", name, undecided) for name, n in seeds.items() if n]:
+        stays = "the difference stays as it is" if len(undecided) == 1 else "the differences stay as they are"
+        more = "More seeds than the last look has are needed" if analysis.results.about.looks else "Seeds needed"
+        made.append(f"{more} to decide, if {stays}: {'; '.join(needed)}.")
     if never:
-        of = undecided[0][0].difference
-        why = f" on these {of.utterances} test utterances" if of.utterances else ""
-        made.append(f"{MANY_SEEDS} seeds are not enough{why} to decide on {listed(never)}.")
+        utterances = undecided[0][0].difference.utterances
+        here = f" on these {utterances} test utterances" if utterances else ""
+        about = "" if len(never) == len(undecided) else f" about {listed(list(never))}"
+        made.append(f"Even {MANY_SEEDS} seeds would not decide{about}{here}.")
+    if enough := [_for(f"about {float(f'{n:.2g}'):,.0f}", name, undecided) for name, n in never.items() if n]:
+        made.append(f"Test utterances needed to decide: {'; '.join(enough)}.")
     return made
 
 
-def _with_utterances(comparison: Comparison, name: str, analysis: Analysis) -> str:
-    """Return a configuration's name, and about how many test utterances would decide."""
-    n = analysis.utterances_needed(comparison)
-    return f"{name} (about {float(f'{n:.2g}'):,.0f} utterances would be)" if n else name
+def _for(n: str, name: str, undecided: Sequence[object]) -> str:
+    """Return a needed number, with a configuration's name where there are several."""
+    return n if len(undecided) == 1 else f"{n} for {name}"
 
 
 def evidence_of(difference: Difference) -> str:
