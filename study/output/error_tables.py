@@ -63,7 +63,7 @@ def errors_table(recalls: Sequence[Recall], about: About) -> Table | None:
     notes += [f"{said}; the csv has all." for said in left_out(recalls)]
     return Table(
         name="errors",
-        caption=f"Recall by group on {_at(about)}: percent of a group's test utterances that are labelled correctly, "
+        caption=f"Recall by group: percent of a group's test utterances that are labelled correctly on {_at(about)}; "
         f"mean over {seeds_in_words(seeds)}" + (" [95% interval]" if known else ""),
         notes=tuple(notes),
         frame=frame,
@@ -98,7 +98,7 @@ def hard_table(hard: Hard | None, about: About) -> Table | None:
     ]
     return Table(
         name="hard",
-        caption=f"Hard utterances of {about.title}: {len(frame)} of {hard.utterances} test utterances that at least "
+        caption=f"Hard utterances: {len(frame)} of {hard.utterances} test utterances of {about.title} that at least "
         f"{HARD:.0%} of the {hard.trials} trials of {about.system} mislabel, over all configurations",
         notes=tuple(notes),
         frame=frame,
@@ -136,7 +136,7 @@ def calibration_table(calibration: Calibration | None, about: About) -> Table | 
     ]
     return Table(
         name="calibration",
-        caption=f"Calibration on {_at(about)}: {calibration.utterances} test utterances, mean over "
+        caption=f"Calibration: {calibration.utterances} test utterances of {_at(about)}; mean over "
         f"{seeds_in_words(len(seeds))}" + (" with its 95% interval" if interval else ""),
         notes=tuple(notes),
         frame=frame,

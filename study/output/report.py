@@ -243,7 +243,10 @@ class Report:
     def _claimed(self) -> list[Part]:
         about = self.evidence.about
         tested_first = sorted(self.claims, key=lambda claim: claim.verdict == "not tested")
-        return [Claimed(x, _BEHIND.get(x.id, _behind(about.block(x.block)))) for x in tested_first]
+        return [
+            Claimed(x, See() if x.verdict == "not tested" else _BEHIND.get(x.id, _behind(about.block(x.block))))
+            for x in tested_first
+        ]
 
     def _pictures(self, results: Path, plots: Path) -> list[Part]:
         folder = link(plots, results)

@@ -93,8 +93,9 @@ class Table:
 
     @property
     def title(self) -> str:
-        """The caption as far as its colon, for a table of contents."""
-        return self.caption.partition(": ")[0]
+        """The beginning of the caption, for a table of contents."""
+        found = re.match(r"(.+?)(:|(?<=[?!.])) ", self.caption)
+        return found[1] if found else self.caption
 
     @property
     def titled(self) -> bool:
@@ -237,7 +238,7 @@ def block_table(analysis: Analysis, block: AboutBlock, published: pd.DataFrame |
     over = f"over {seeds} {fresh}{'seed' if seeds == 1 else 'seeds'}{interval_words(summary)}"
     return Table(
         name=block.table,
-        caption=f"{titled(block.title, where(about, block))}: percent on the test split, mean {over}",
+        caption=captioned(block.title, f"percent on the test split of {where(about, block)}; mean {over}"),
         notes=tuple(notes),
         frame=frame,
         head=block.head,
@@ -305,9 +306,11 @@ def _vote_note(vote: Vote, measures: Mapping[Metric, str]) -> str:
     )
 
 
-def titled(title: str, where: str) -> str:
-    """Return a title and what it was measured on; the title may be a question."""
-    return f"{title} ({where})" if title.endswith(("?", ".", "!")) else f"{title} on {where}"
+def captioned(title: str, text: str) -> str:
+    """Return a caption: a title and what the table shows; the title may be a question."""
+    if title.endswith(("?", ".", "!")):
+        return f"{title} {text[0].upper()}{text[1:]}"
+    return f"{title}: {text}"
 
 
 def where(about: About, block: AboutBlock) -> str:
@@ -355,7 +358,7 @@ def variance_table(analysis: Analysis) -> Table | None:
         notes.append(f"Left out because not complete: {grid.left_out}.")
     return Table(
         name="variance",
-        caption=f"Analysis of variance of the K grid on {analysis.results.about.title}: test split, "
+        caption=f"Analysis of variance of the K grid: test split of {analysis.results.about.title}, "
         f"{seeds_in_words(len(grid.seeds))}",
         notes=tuple(notes),
         frame=frame,
@@ -411,7 +414,7 @@ def comparisons_table(analysis: Analysis) -> Table | None:
     ]
     return Table(
         name="comparisons",
-        caption=f"Differences between configurations on {analysis.results.about.title}: test split, paired by seed",
+        caption=f"Differences between configurations: test split of {analysis.results.about.title}, paired by seed",
         notes=tuple(notes),
         frame=pd.DataFrame([_comparison_row(c) for c in every]),
         head="Difference",
@@ -490,7 +493,7 @@ def agreement_table(analysis: Analysis) -> Table | None:
     )
     return Table(
         name="agreement",
-        caption=f"Agreement of the predicted labels on {analysis.results.about.title}: test split",
+        caption=f"Agreement of the predicted labels: test split of {analysis.results.about.title}",
         notes=notes,
         frame=frame,
         head="Configurations",
@@ -572,7 +575,7 @@ def selection_table(analysis: Analysis) -> Table | None:
         notes.append(f"Left out because not complete: {grid.left_out}.")
     return Table(
         name="selection",
-        caption=f"Optimism of choosing K on {analysis.results.about.title}: percent on the test split",
+        caption=f"Optimism of choosing K: percent on the test split of {analysis.results.about.title}",
         notes=tuple(notes),
         frame=pd.DataFrame(rows),
         head="Chosen on",

@@ -54,7 +54,7 @@ def tuning_table(traces: list[Trace], about: About) -> Table | None:
         notes.append(f"A larger budget may help: {', '.join(late)} (best found in the last fifth of the budget).")
     return Table(
         name=NAME,
-        caption=f"Tuning on {about.title}: {label} on validation in percent",
+        caption=f"Tuning: {label} on validation of {about.title}, percent",
         notes=tuple(notes),
         frame=_frame(tried, about),
         head="System",

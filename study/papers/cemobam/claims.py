@@ -222,11 +222,9 @@ def _best_k(analysis: Analysis) -> Finding:
                 f"{_capital(others)} was not measured beside the paper's with fresh seeds. Run the block confirm.",
                 *numbers,
             )
-        numbers += [
-            comparison_sentence(against, _capital(others), f"K {pair}", whose=WHOSE[against.decided_by]),
-            probability_sentence(against, f"K {about.at}"),
-        ]
-    numbers = [*numbers, f"All differences are in {_metric(analysis)} on test.", *_left_out(analysis)]
+        said = comparison_sentence(against, _capital(others), f"K {pair}", whose=WHOSE[against.decided_by])
+        numbers.append(f"{said} {probability_sentence(against, f'K {about.at}')}")
+    numbers = [*numbers, f"Differences are in points of {_metric(analysis)} on test.", *_left_out(analysis)]
     over_it, below = over_grid.p < LEVEL and over_grid.mean > 0, over_grid.p < LEVEL and over_grid.mean < 0
     # Failing to find a better pair does not show that there is none: the interval must show it.
     none_better = against is None or 100 * against.difference.high <= about.rope
@@ -357,9 +355,9 @@ def _better_than_each(analysis: Analysis, made: Sequence[Comparison], wanted: in
     if any(np.isnan(c.difference.p) for c in made):
         return not_tested(ONE_SEED)
     first = _NAMES[made[0].first]
-    numbers = [text for c in made for text in _sentences(c, first, _NAMES[c.second])]
+    numbers = [_sentences(c, first, _NAMES[c.second]) for c in made]
     numbers += needed_sentences([(c, _NAMES[c.second]) for c in made if c.verdict == "undecided"], analysis)
-    numbers.append(f"All differences are in {MEASURES[made[0].metric]} on test.")
+    numbers.append(f"Differences are in points of {MEASURES[made[0].metric]} on test.")
     worse = [c for c in made if c.verdict == "worse"]
     if not worse and len(made) < wanted:
         return not_tested(f"Only {len(made)} of {wanted} other configurations are finished.", *numbers)
@@ -409,9 +407,9 @@ def _undecided(made: Sequence[Comparison], first: str) -> str:
     return " ".join(parts)
 
 
-def _sentences(comparison: Comparison, first: str, second: str) -> tuple[str, str]:
-    """Return a difference and its probabilities, a sentence each."""
-    return comparison_sentence(comparison, first, second), probability_sentence(comparison, first)
+def _sentences(comparison: Comparison, first: str, second: str) -> str:
+    """Return a difference and its probabilities."""
+    return f"{comparison_sentence(comparison, first, second)} {probability_sentence(comparison, first)}"
 
 
 def _xcbam_more(analysis: Analysis) -> Finding:
@@ -421,8 +419,8 @@ def _xcbam_more(analysis: Analysis) -> Finding:
         return not_tested("The test needs both ablations with at least two seeds, and five to be useful.")
     rope, mean = points_of(made.rope), made.difference.mean
     numbers = (
-        *_sentences(made, _NAMES["no_chgat"], _NAMES["no_xcbam"]),
-        f"All differences are in {_metric(analysis)} on test.",
+        _sentences(made, _NAMES["no_chgat"], _NAMES["no_xcbam"]),
+        f"Differences are in points of {_metric(analysis)} on test.",
     )
     modules = ("xCBAM", "CH-GAT") if mean > 0 else ("CH-GAT", "xCBAM")
     costs = f"Leaving out {modules[0]} costs {more_than(abs(mean), f'leaving out {modules[1]}')}"

@@ -122,8 +122,7 @@ def does_a_graph_help(analysis: Analysis) -> Finding:
     numbers = [
         _chosen(analysis, block, first, with_graph),
         _chosen(analysis, block, second, without),
-        comparison_sentence(pair, first.told, second.told),
-        probability_sentence(pair, first.told),
+        f"{comparison_sentence(pair, first.told, second.told)} {probability_sentence(pair, first.told)}",
         *_others(better, pair, second, "more"),
         *_others(worse, pair, second, "less"),
     ]

@@ -16,7 +16,7 @@ from study.findings.wording import WHOSE, evaluation_graph_notes, seeds_in_words
 from study.ledger.outcomes import Metric
 from study.output.figures import interactive
 from study.output.figures.style import COLOURS, TEXT_WIDTH, keep_within, plain, style
-from study.output.tables import Table, titled, where, with_deviation, with_interval
+from study.output.tables import Table, captioned, where, with_deviation, with_interval
 from study.papers.cemobam.paper import GAPS
 
 if TYPE_CHECKING:
@@ -29,9 +29,8 @@ def table(evidence: Evidence) -> Table:
     """Return the block's table."""
     about, block = evidence.about, evidence.about.block(NAME)
     assert block
-    caption = (
-        f"{titled(block.title, where(about, block))}: percent on the test split, mean over "
-        f"{seeds_in_words(len(block.seeds))}"
+    caption = captioned(
+        block.title, f"percent on the test split of {where(about, block)}; mean over {seeds_in_words(len(block.seeds))}"
     )
     made = gaps_table(evidence.analysis, caption=caption)
     return replace(made, notes=(*made.notes, *evaluation_graph_notes(about.settings)))

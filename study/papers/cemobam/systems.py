@@ -183,7 +183,7 @@ def systems_table(analysis: Analysis) -> Table | None:
     seeds = int(frame["n_seeds"].max())
     return Table(
         name=name,
-        caption=f"Systems on {about.title}{_at(about, block)}: percent on the test split, mean over "
+        caption=f"Systems: percent on the test split of {about.title}{_at(about, block)}; mean over "
         f"{seeds_in_words(seeds)}{interval_words(frame)}{', beside published figures' if len(theirs) else ''}",
         notes=tuple(_notes(analysis, block, frame, letters, tuned=tuned)),
         frame=frame,
