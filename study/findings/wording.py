@@ -218,6 +218,14 @@ def evidence_of(difference: Difference) -> str:
     return f"{seeds_in_words(difference.n)}{utterances}"
 
 
+def not_shown(*differences: Difference) -> str:
+    """Return that the data do not decide on differences, as the end of a sentence."""
+    data = evidence_of(differences[0])
+    if all(rounds_to_zero(difference.mean) for difference in differences):
+        return f"but {data} cannot rule out a difference."
+    return f"but {data} cannot distinguish {'this' if len(differences) == 1 else 'these'} from chance."
+
+
 def signed(value: float) -> str:
     """Return a number with one decimal and a sign; a dash for a missing number."""
     # the zero added makes a rounded -0.0 a plain zero

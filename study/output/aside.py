@@ -57,7 +57,7 @@ def set_aside(new: About, results: Path, plots: Path) -> str:
             (source / name).mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(FileNotFoundError):  # another run of the study has moved it
                 path.replace(source / name / path.name)
-    return f"The report of other settings ({name}) has moved to {results / name}/ and {plots / name}/."
+    return f"The report of other settings ({name}) is kept in {results / name}/ and {plots / name}/."
 
 
 def drop_covered(new: About, results: Path, plots: Path) -> None:

@@ -225,6 +225,7 @@ def block_table(analysis: Analysis, block: AboutBlock, published: pd.DataFrame |
     decided_by = next((c.decided_by for _, c in made), block.decided_by)
     notes = [
         *interval_notes(frame),
+        *([f"Fresh seeds had no part in {'choosing K' if block.needs_pair else 'tuning'}."] if block.confirms else []),
         *_block_notes(frame, block, keys, marks, beside_published=beside, decided_by=decided_by),
     ]
     if vote := vote_of(results, block):
@@ -233,8 +234,6 @@ def block_table(analysis: Analysis, block: AboutBlock, published: pd.DataFrame |
         cells.append((label, *(number(100 * vote.scores[m]) for m in measures), *("" for _ in printed_of)))
         notes.append(_vote_note(vote, measures))
     fresh = "fresh " if block.confirms else ""
-    if block.confirms:
-        notes.append(f"Fresh seeds had no part in {'choosing K' if block.needs_pair else 'tuning'}.")
     over = f"over {seeds} {fresh}{'seed' if seeds == 1 else 'seeds'}{interval_words(summary)}"
     return Table(
         name=block.table,

@@ -17,11 +17,11 @@ from study.findings.wording import (
     WHOSE,
     comparison_sentence,
     difference_sentence,
-    evidence_of,
     interval,
     listed,
     more_than,
     needed_sentences,
+    not_shown,
     p_value,
     points_of,
     probability_sentence,
@@ -243,7 +243,7 @@ def _best_k(analysis: Analysis) -> Finding:
     elif over_it:
         answer = f"{than_mean}, but {others} may be more than {points_of(about.rope)} better."
     else:
-        answer = f"{than_mean}, but {evidence_of(over_grid)} cannot distinguish this from chance."
+        answer = f"{than_mean}, {not_shown(over_grid)}"
     return Finding(verdict=verdict, answer=answer, numbers=tuple(numbers))
 
 
@@ -332,7 +332,7 @@ def _needed(analysis: Analysis, variant: str, module: str) -> Finding:
     if finding.verdict == "equivalent":
         answer = f"Without {module}, {metric} changes by less than {points_of(made[0].rope)}."
     elif finding.verdict == "undecided":
-        answer = f"{answer[:-1]}, but {evidence_of(made[0].difference)} cannot distinguish this from chance."
+        answer = f"{answer[:-1]}, {not_shown(made[0].difference)}"
     return Finding(verdict=finding.verdict, answer=answer, numbers=finding.numbers, intervals=finding.intervals)
 
 
@@ -392,18 +392,14 @@ def _contradiction(worse: Sequence[Comparison], first: str) -> str:
 
 def _undecided(made: Sequence[Comparison], first: str) -> str:
     """Return which differences are decided and which are not."""
-    open_ = [c for c in made if c.verdict == "undecided"] or list(made)
-    chance = (
-        f"{evidence_of(made[0].difference)} cannot distinguish {'this' if len(open_) == 1 else 'these'} from chance"
-    )
     parts = []
     if better := [c for c in made if c.verdict == "better"]:
         parts.append(f"{first} scores {_each(better)}.")
     if same := [c for c in made if c.verdict == "equivalent"]:
         others = listed([_NAMES[c.second] for c in same])
         parts.append(f"{first} scores the same as {others} within {points_of(made[0].rope)}.")
-    if len(better) + len(same) < len(made):
-        parts.append(f"{first} scores {_each(open_)}, but {chance}.")
+    if rest := [c for c in made if c.verdict == "undecided"]:
+        parts.append(f"{first} scores {_each(rest)}, {not_shown(*(c.difference for c in rest))}")
     return " ".join(parts)
 
 
@@ -435,7 +431,7 @@ def _xcbam_more(analysis: Analysis) -> Finding:
     elif made.verdict == "better":
         answer = f"{costs}, but this is not clearly more than {rope}."
     else:
-        answer = f"{costs}, but {evidence_of(made.difference)} cannot distinguish this from chance."
+        answer = f"{costs}, {not_shown(made.difference)}"
     return Finding(verdict=verdict, answer=answer, numbers=numbers, intervals=INTERVALS[made.decided_by])
 
 

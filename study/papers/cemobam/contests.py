@@ -38,6 +38,9 @@ from study.papers.cemobam.published import published_systems
 COMMAND = "--systems all --budget 30"
 """The options that measure all systems under one protocol."""
 
+_FEW = 3
+"""Systems that an answer names."""
+
 _MANY = 10
 """Systems with a sentence of their own; the table has all."""
 
@@ -73,9 +76,7 @@ def best_system(analysis: Analysis) -> Finding:
     if decision != "contradicted" and len(made) < len(others):
         return not_tested(f"Only {len(made)} of {len(others)} other systems are finished.", *numbers)
     if decision == "contradicted":
-        by = f"{ahead[0].second} scores {size_in_points(ahead[0].difference.mean)} more than CemoBAM"
-        more = len(ahead) - 1
-        answer = f"{by}{f', and {more} more {_systems(more)} score more' if more else ''}."
+        answer = f"{_ahead(ahead)} more than CemoBAM."
     elif decision == "confirmed":
         answer = f"CemoBAM scores more than {_every(others)}."
     elif decision == "equivalent":
@@ -195,8 +196,13 @@ def _protocol(block: AboutBlock) -> str:
     return f"Every system has its default settings, so the budgets are not equal (block {block.name})."
 
 
-def _systems(n: int) -> str:
-    return "system" if n == 1 else "systems"
+def _ahead(made: Sequence[Comparison]) -> str:
+    """Return which systems score more, the best first: "svm scores 6.0 points", "svm (6.0 points) and gcn … score"."""
+    sizes = [(c.second, size_in_points(c.difference.mean)) for c in made]
+    if len(sizes) == 1:
+        return f"{sizes[0][0]} scores {sizes[0][1]}"
+    names = [f"{name} ({size})" for name, size in sizes[:_FEW]]
+    return f"{listed([*names, *([f'{len(sizes) - _FEW} others'] if len(sizes) > _FEW else [])])} score"
 
 
 def _every(others: Sequence[Contender]) -> str:

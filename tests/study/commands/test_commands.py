@@ -470,7 +470,7 @@ def test_the_package_runs_as_a_module(capsys: pytest.CaptureFixture[str], monkey
 def test_the_report_says_how_to_make_it_again(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*QUICK, "--name", "x", "--report-only"]) == 2
     assert main([*QUICK, "--name", "x"]) == 0
-    again = Path("results/x/report.md").read_text().split("## Again")[1].strip()
+    again = Path("results/x/report.md").read_text().rpartition("How to reproduce this")[2].strip().splitlines()[0]
     assert again == "python run_grid.py --k-audio 1 --k-text 1,2 --seeds 0, --epochs 1 --workers 1 --name x"
     command = again.split()[2:]
     assert main([*command, "--report-only"]) == 0

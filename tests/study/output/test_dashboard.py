@@ -268,10 +268,10 @@ def test_pages_begin_with_what_matters(
     assert len(storage.get_all_studies()) == 4
     grid = studies[-1]
     assert grid.user_attrs == {
-        "Best Trial": "one trial, by validation WA: partly luck, no result",
-        "the answer": "K 2,1, by the mean over seeds: see the note",
+        "Best Trial": "one trial with the best validation WA, partly by chance",
+        "Answer": "K 2,1 has the best mean over seeds; see the note",
     }
-    assert studies[0].user_attrs["the answer"] == "by means over seeds: see the note"
+    assert studies[0].user_attrs["Answer"] == "see the means over seeds in the note"
     trial = storage.get_all_trials(grid._study_id)[3]
     note = get_note_from_system_attrs(grid.system_attrs, trial._trial_id)
     assert note["version"] == 0
@@ -403,7 +403,7 @@ def serving(make_ledger: Make, plan: Plan, facts: StudyFacts, in_folder: Path) -
     def start(*arguments: str) -> tuple[subprocess.Popen[str], str]:
         process = start_cemobam("dashboard", "--storage", f"sqlite:///{in_folder / 'study.db'}", *arguments)
         assert process.stdout
-        assert process.stdout.readline() == "reading the ledger …\n"
+        assert process.stdout.readline() == "Reading the ledger …\n"
         line = process.stdout.readline()
         address = re.search(r"http://\S+/", line)
         assert address, line + (process.communicate()[1] if not line else "")
@@ -462,7 +462,7 @@ def test_mistakes_are_told_in_one_line(
     storage = f"sqlite:///{in_folder / 'study.db'}"
     assert "no study 'esd'; it has demo" in refused("--storage", storage, "--name", "esd")
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        assert "taken" in refused("--storage", storage, "--port", str(taken.getsockname()[1]))
+        assert "another program uses this port" in refused("--storage", storage, "--port", str(taken.getsockname()[1]))
     assert "no such address" in refused("--storage", storage, "--host", "nowhere.invalid")
     with pytest.raises(SystemExit) as stopped:
         cemobam(["dashboard", "--port", "70000"])

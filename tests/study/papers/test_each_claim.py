@@ -13,6 +13,7 @@ from study.findings.results import Results
 from study.papers.cemobam.claims import Claim, claims
 from study.papers.cemobam.published import published
 
+
 def numbers_of(claim: Claim) -> str:
     return " ".join(claim.numbers)
 
@@ -98,7 +99,9 @@ def test_few_utterances_tell_no_level_whatever_the_seeds() -> None:
     made = of(reaching(utterances=551))
     for name in LEVELS:
         assert made[name].verdict == "undecided"
-        assert made[name].answer.startswith("551 test utterances are too few: two test splits of this size differ by up to ")
+        assert made[name].answer.startswith(
+            "551 test utterances are too few: two test splits of this size differ by up to "
+        )
 
 
 def test_a_wider_rope_reproduces_levels() -> None:
@@ -143,6 +146,69 @@ def test_modules_and_fusions(utterances: int, points: dict[str, float], verdicts
         assert ("another seed and other test utterances" in made[name].intervals) == (utterances > 0)
 
 
+@pytest.mark.parametrize(
+    ("points", "answers"),
+    [
+        (
+            dict.fromkeys(NOTHING, -3.0),
+            {
+                "min_wins": "MIN scores 3.0 points more than CLS, 3.0 points more than MAX and 3.0 points more than "
+                "MEAN.",
+                "min_consistent": "MIN scores more than each of the other three on WA, UA and w-F1.",
+                "xcbam_needed": "Without xCBAM, WA on test falls by 3.0 points.",
+                "synergy": "CemoBAM scores 3.0 points more than CemoBAM without xCBAM and 3.0 points more than CemoBAM "
+                "without CH-GAT.",
+                "xcbam_more": "Leaving out xCBAM or CH-GAT costs the same within 1 point.",
+            },
+        ),
+        (
+            {"mean": 3.0, "cls": -3.0, "max": -3.0, "no_xcbam": -3.0, "no_chgat": 3.0},
+            {
+                "min_wins": "MEAN scores 3.0 points more than MIN.",
+                "min_consistent": "Another strategy scores more than MIN on WA, UA and w-F1.",
+                "chgat_needed": "Without CH-GAT, WA on test rises by 3.0 points.",
+                "synergy": "CemoBAM without CH-GAT scores 3.0 points more than CemoBAM.",
+                "xcbam_more": "Leaving out xCBAM costs 6.0 points more than leaving out CH-GAT.",
+            },
+        ),
+        (
+            {"no_xcbam": 3.0, "no_chgat": -3.0},
+            {
+                "min_wins": "MIN scores the same as CLS, MAX and MEAN within 1 point.",
+                "min_consistent": "MIN scores practically the same as each of the other three on WA, UA and w-F1.",
+                "xcbam_more": "Leaving out CH-GAT costs 6.0 points more than leaving out xCBAM.",
+            },
+        ),
+        (
+            {"cls": -3.0, "max": -3.0, "mean": 0.0, "no_xcbam": -3.0, "no_chgat": 0.0},
+            {
+                "min_wins": "MIN scores 3.0 points more than CLS and 3.0 points more than MAX. MIN scores the same as "
+                "MEAN within 1 point.",
+                "min_consistent": "MIN is not shown to be the best on any of WA, UA and w-F1.",
+                "chgat_needed": "Without CH-GAT, WA on test changes by less than 1 point.",
+            },
+        ),
+        (
+            {"cls": 3.0, "mean": 3.0},
+            {"min_wins": "CLS (3.0 points more) and MEAN (3.0 points more) score more than MIN."},
+        ),
+    ],
+)
+def test_the_answer_is_one_plain_sentence(points: dict[str, float], answers: dict[str, str]) -> None:
+    made = of(beside(**points))
+    assert {name: made[name].answer for name in answers} == answers
+
+
+def test_the_numbers_have_difference_interval_p_value_and_probabilities() -> None:
+    numbers = of(beside(**dict.fromkeys(NOTHING, -3.0)))["xcbam_needed"].numbers
+    assert numbers == (
+        "CemoBAM scores 3.0 points more than CemoBAM without xCBAM (95% interval +3.0 to +3.0; p < 0.001; 5 "
+        "seeds). Probability that CemoBAM is better by more than 1 point: > 0.99; practically the same: < 0.01; "
+        "worse by more than 1 point: < 0.01.",
+        "Differences are in points of WA on test.",
+    )
+
+
 def test_the_same_differences_are_undecided_beside_few_utterances() -> None:
     """Three points with hardly any luck of seeds: on 100 utterances, others could have given none."""
     points = dict.fromkeys(NOTHING, -3.0)
@@ -151,6 +217,12 @@ def test_the_same_differences_are_undecided_beside_few_utterances() -> None:
     for name in ("min_wins", "min_consistent", "xcbam_needed", "chgat_needed", "synergy"):
         assert with_seeds_alone[name].verdict == "confirmed"
         assert on_few[name].verdict == "undecided"
+    assert on_few["xcbam_needed"].answer == (
+        "Without xCBAM, WA on test falls by 3.0 points, but 5 seeds and 100 test utterances cannot distinguish this "
+        "from chance."
+    )
+    assert on_few["xcbam_more"].answer.endswith("but 5 seeds and 100 test utterances cannot rule out a difference.")
+    assert "Test utterances needed to decide: about 940." in on_few["xcbam_needed"].numbers
     assert "on these 100 test utterances" in numbers_of(on_few["xcbam_needed"])
 
 
@@ -209,6 +281,7 @@ def test_the_best_pair_is_the_papers_where_the_chosen_one_is_no_better() -> None
 
 def test_the_best_pair_is_another_one() -> None:
     made = of(grid_of((2, 2)))["best_k"]
+    assert made.answer == "The pair chosen here (K 2,2) scores 6.0 points more than the paper's (K 8,7)."
     assert made.verdict == "contradicted"
     assert "The pair chosen here (K 2,2) scores 6.0 points more than K 8,7 (95% interval +" in numbers_of(made)
     valley = of(grid_of((8, 7), height=-600.0))["best_k"]
