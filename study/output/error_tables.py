@@ -93,7 +93,8 @@ def hard_table(hard: Hard | None, about: About) -> Table | None:
     more = len(frame) - SHOWN_HARD
     notes = [
         "These utterances are candidates for mislabelled data, but this is no proof: an utterance may also be hard to "
-        "recognise, or its features may miss what a listener hears. Listen to them. Taken for: the most frequent wrong label, with its share of the trials.",
+        "recognise, or its features may miss what a listener hears. Listen to them. Taken for: the most frequent wrong "
+        "label, with its share of the trials.",
         *([f"The table shows {SHOWN_HARD}; the csv has all {len(frame)}."] if more > 0 else []),
     ]
     return Table(

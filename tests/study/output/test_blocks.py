@@ -131,8 +131,8 @@ def test_tables_name_configurations_as_a_reader_does(every: tuple[Path, StudyRun
     assert firsts["systems"] == ["cemobam", "concat_mlp", "gcn", "logistic"]
     assert firsts["cross"][:2] == ["min, True, 2", "min, True, 4"]
     shows = (
-        "ercent on the test split of demo (synthetic), K_audio = 2, K_text = 1; mean over 3 fresh seeds ± half of the 95% "
-        "interval"
+        "ercent on the test split of demo (synthetic), K_audio = 2, K_text = 1; mean over 3 fresh seeds ± half of the "
+        "95% interval"
     )
     for name, title in (
         *(("width", "How wide must it be? P"), ("rate", "Learning rate: p")),

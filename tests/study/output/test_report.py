@@ -302,7 +302,8 @@ def test_a_click_copies_the_latex_of_a_table(shown: Any) -> None:
         const done = arguments[0], button = document.querySelector("button[data-source]"), before = button.textContent;
         button.closest("details").open = true;
         button.click();
-        setTimeout(() => done([before, button.textContent, document.getElementById(button.dataset.source).textContent]), 500);
+        const source = document.getElementById(button.dataset.source);
+        setTimeout(() => done([before, button.textContent, source.textContent]), 500);
         """
     )
     assert before == "Copy LaTeX"
