@@ -91,7 +91,7 @@ def test_every_block_has_its_figures_and_a_note(
             assert part in note
     assert "MEAN" in note_of(ledger, "fusion")
     assert "w/o CH-GAT" in note_of(ledger, "ablation")
-    assert "as it is" in note_of(ledger, "gaps")
+    assert "unchanged" in note_of(ledger, "gaps")
 
 
 def test_the_heatmap_has_the_grids_numbers(make_ledger: Make, plan: Plan, facts: StudyFacts, tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_a_storage_that_refuses_costs_no_trial(
 
     monkeypatch.setattr(publishing, "save_plotly_graph_object", refuse)
     published_study(plan, make_ledger(), facts, tmp_path)
-    assert "not renewed: database or disk is full" in caplog.text
+    assert "not updated: database or disk is full" in caplog.text
     assert "and more" not in caplog.text
 
 
@@ -380,7 +380,7 @@ def test_a_failed_trial_says_why_on_its_page(make_ledger: Make, plan: Plan, fact
     (grid,) = storage.get_all_studies()
     failed = next(trial for trial in storage.get_all_trials(grid._study_id) if trial.params["seed"] == 1)
     note = get_note_from_system_attrs(grid.system_attrs, failed._trial_id)["body"]
-    assert note.endswith("seed **1**\n\nfailed: ValueError: told to")
+    assert note.endswith("seed **1**\n\nFailed: ValueError: told to")
 
 
 @pytest.mark.parametrize(
