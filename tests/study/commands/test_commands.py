@@ -251,7 +251,7 @@ def test_a_report_of_other_settings_is_moved_aside_and_comes_back(
     assert "table1.csv" in before and "fig2_topk.png" in before
     assert main([*QUICK, "--epochs", "2", "--blocks", "grid"]) == 0
     aside = "epochs=1,k_audio=1,k_text=1-2,seeds=0"
-    assert f"is kept: {aside}, now in results/demo/{aside}/ and plots/demo/{aside}/" in capsys.readouterr().out
+    assert f"({aside}) is kept in results/demo/{aside}/ and plots/demo/{aside}/." in capsys.readouterr().out
     names = {path.name for path in Path("results/demo").iterdir()}
     assert not any(name.startswith("table") for name in names)
     assert {"study.db", "study.lock", "trials.csv", "study.json", "grid.csv", "claims.csv", "report.html"} <= names
