@@ -109,7 +109,7 @@ def answer(results: Results) -> str:
     assert grid
     val, test = (_luck(grid.values[f"{split}_wa"]) for split in ("val", "test"))
     answers = [
-        _filled(f"- **{claim.verdict}**: {plain_markdown(claim.claim)}. {plain_markdown(claim.numbers)}")
+        _filled(f"- **{claim.verdict}**: {plain_markdown(' '.join((claim.answer, *claim.numbers)))}")
         for claim in claims(analysis)
         if claim.verdict != "not tested"
     ]

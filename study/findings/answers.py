@@ -12,52 +12,54 @@ import pandas as pd
 from study.findings.analysis import MEASURES, Analysis, Comparison
 from study.findings.results import AboutBlock, plain_value
 from study.findings.wording import (
+    INTERVALS,
     TRANSDUCTIVE,
-    WHOSE,
-    chances_told,
-    difference_told,
+    comparison_sentence,
     in_words,
+    interval,
     listed,
-    more_told,
+    more_or_less,
+    needed_sentences,
     p_value,
-    points,
     points_of,
+    probability_sentence,
+    reverse,
     seeds_in_words,
-    turned,
 )
 
 _MANY = 10
-"""Differences of one verdict that are named; more are counted, and the table has them."""
+"""Differences of one verdict that an answer names; it counts the others, and the table has them."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A block's question and what the study says to it.
+    """A block's question and the answer of the study.
 
     Attributes:
-        block: its name.
-        question: of the block.
-        lines: the answer, in sentences.
+        block: The block's name.
+        question: The block's question.
+        lines: The answer, in sentences.
+        method: The sentences about tests and intervals; empty where nothing is tested.
     """
 
     block: str
     question: str
     lines: tuple[str, ...]
+    method: str
 
 
 def answers(analysis: Analysis) -> list[Answer]:
-    """Return the answer of every block whose configurations are compared and about which no paper claims anything.
+    """Return the answer of every compared block that no claim of a paper is about.
 
     Args:
-        analysis: of the study.
+        analysis: The analysis of the study.
     """
     from study.papers.cemobam import paper  # noqa: PLC0415
 
     claimed = {block.name for block in paper.blocks}
-    blocks = analysis.results.about.blocks
     return [
-        Answer(block.name, block.question or _question(block), tuple(_lines(analysis, block)))
-        for block in blocks
+        Answer(block.name, block.question or _question(block), tuple(_lines(analysis, block)), _method(analysis, block))
+        for block in analysis.results.about.blocks
         if block.compared and block.name not in claimed
     ]
 
@@ -70,101 +72,108 @@ def _question(block: AboutBlock) -> str:
 
 
 def _lines(analysis: Analysis, block: AboutBlock) -> list[str]:
-    results, metric = analysis.results, analysis.metric
+    results = analysis.results
     frame = results.block(block.name)
     if frame.empty:
         pair = results.about.at if block.needs_pair else None
-        where = f" at K {pair}, the study's pair: run it with --blocks {block.name}, or give --at" if pair else ""
-        return [f"No configuration is done with a seed yet{where}."]
+        at = f" at K {pair}, the pair of the study. Run it with --blocks {block.name}, or give --at" if pair else ""
+        return [f"No configuration has a finished seed{at}."]
     if len(frame) == 1:
         row = frame.iloc[0]
-        there = "there is nothing to compare it with" if len(block.rows) == 1 else "the others are not done yet"
-        return [f"{_told(block, row)}: {_on_test(analysis, row)}; {there}."]
-    lines = [_best(analysis, block, frame), *_transductive(analysis, block)]
-    made = analysis.of(block.name).get(metric, [])
+        rest = "There is no other to compare it with" if len(block.rows) == 1 else "The others are not finished"
+        return [f"{_row_name(block, row)} reaches {_on_test(analysis, row)}. {rest}."]
+    lines = [*_best(analysis, block, frame), *_transductive(analysis, block)]
+    made = analysis.of(block.name).get(analysis.metric, [])
     if not made:
-        return [*lines, f"{_name(block, results.keys(block)[block.reference])}, the reference, is not done yet."]
+        return [*lines, f"The reference, {_name(block, results.keys(block)[block.reference])}, is not finished."]
     names = {block.name_of(key): _name(block, key) for key in results.keys(block)}
+    for c in made:
+        if c.verdict in ("better", "worse"):
+            second = names[c.second]
+            sentence = comparison_sentence(c, second, names[c.first], turn=True)
+            lines.append(f"{sentence} {probability_sentence(c, second, turn=True)}")
     short = {block.name_of(key): block.brief(key) for key in results.keys(block)}
-    first, rope = names[made[0].first], points_of(results.about.rope)
-    lines += [_differs(c, names) for c in made if c.verdict in ("better", "worse")]
-    corrected = f", p after Holm's correction over {len(made)}" if len(made) > 1 else ""
-    known = any(pd.notna(c.difference.low) for c in made)
-    interval = f", 95% interval for {WHOSE[made[0].decided_by]}" if known else ""
-    of = f"points of {MEASURES[metric]}{interval}{corrected}"
+    return [*lines, *_not_decided(analysis, made, names[made[0].first], short)]
+
+
+def _not_decided(analysis: Analysis, made: Sequence[Comparison], first: str, names: dict[str, str]) -> list[str]:
+    """Return the configurations that are not better or worse than the first, by verdict."""
+    lines = []
     if same := [c for c in made if c.verdict == "equivalent"]:
-        lines.append(f"Practically the same as {first}, within {rope} ({of}): {_row(same, short)}.")
+        within = points_of(analysis.results.about.rope)
+        lines.append(f"The same as {first} within {within}: {_differences(same, names)}.")
     if undecided := [c for c in made if c.verdict == "undecided"]:
-        more = more_told([(c, short[c.second]) for c in undecided], analysis)
-        lines.append(f"Undecided beside {first} ({of}): {_row(undecided, short)}.{more}")
+        needed = needed_sentences([(c, names[c.second]) for c in undecided], analysis)
+        lines.append(" ".join([f"Undecided, compared with {first}: {_differences(undecided, names)}.", *needed]))
     if untested := [c for c in made if c.verdict == "not tested"]:
         lines.append(
-            f"Beside {first} (points of {MEASURES[metric]}): {_row(untested, short)}. One seed cannot tell a "
-            "difference from luck."
+            f"Not tested, compared with {first}: {_differences(untested, names)}. One seed cannot show a difference."
         )
     return lines
 
 
+def _method(analysis: Analysis, block: AboutBlock) -> str:
+    """Return how the differences of a block are tested; empty where they are not."""
+    made = analysis.of(block.name).get(analysis.metric, [])
+    if not made or all(np.isnan(c.difference.p) for c in made):
+        return ""
+    corrected = f", with Holm's correction over the {len(made)} comparisons of the block" if len(made) > 1 else ""
+    return (
+        f"Differences are in points of {MEASURES[analysis.metric]} on test, paired by seed{corrected}. "
+        f"{INTERVALS[made[0].decided_by]}"
+    )
+
+
 def _transductive(analysis: Analysis, block: AboutBlock) -> list[str]:
-    """Return a sentence about the configurations that are transductive beside others; none if no one is."""
+    """Return a sentence about the transductive configurations among others; none if no configuration is."""
     of = zip(analysis.results.keys(block), analysis.results.marked(block), strict=True)
-    if not (names := [_name(block, key) for key, marked in of if marked]):
-        return []
-    return [f"Transductive, with the evaluation graph joint: {listed(names)}. There {TRANSDUCTIVE}."]
+    names = [_name(block, key) for key, marked in of if marked]
+    return [f"Evaluation graph joint: {listed(names)}. There, {TRANSDUCTIVE}."] if names else []
 
 
 def _name(block: AboutBlock, key: Sequence[Any]) -> str:
-    """Return the name of a configuration in a sentence; one that may be a sentence itself stands in quotes."""
+    """Return a configuration's name in a sentence; a name that may be a sentence itself is quoted."""
     return f"“{block.told(key)}”" if block.columns == ("profile",) else block.told(key)
 
 
-def _best(analysis: Analysis, block: AboutBlock, frame: pd.DataFrame) -> str:
-    """Return which configuration the split that chooses says is best, and how the test split sees it."""
+def _best(analysis: Analysis, block: AboutBlock, frame: pd.DataFrame) -> list[str]:
+    """Return the best configuration on the split that chooses, and its score on test."""
     about, metric = analysis.results.about, analysis.metric
     fewest = min(block.n_seeds) if about.looks else frame["n_seeds"].max()
-    full = frame[frame["n_seeds"] >= fewest]  # none is best by having fewer seeds
+    full = frame[frame["n_seeds"] >= fewest]  # fewer seeds must not win
     best, highest = (
         full.iloc[int(full[f"{on}_{metric}_mean"].to_numpy().round(12).argmax())] for on in (about.select_on, "test")
     )
     split = "validation" if about.select_on == "val" else "test"
-    line = f"By {split} {MEASURES[metric]}, {_told(block, best)} is best: {_on_test(analysis, best)}."
+    lines = [f"{_row_name(block, best)} is best by {split} {MEASURES[metric]}. It reaches {_on_test(analysis, best)}."]
     if highest[f"test_{metric}_mean"] > best[f"test_{metric}_mean"] + 5e-4:
-        line += (
-            f" On test, {_told(block, highest)} has the highest mean, {100 * highest[f'test_{metric}_mean']:.1f}, "
-            "but the test split must not choose."
+        mean = f"{100 * highest[f'test_{metric}_mean']:.1f}"
+        lines.append(
+            f"{_row_name(block, highest)} has the highest mean on test ({mean}), but the test split must not choose."
         )
-    return line
+    return [" ".join(lines)]
 
 
-def _told(block: AboutBlock, row: pd.Series) -> str:
-    """Return the name of the configuration of a row of a block's frame."""
+def _row_name(block: AboutBlock, row: pd.Series) -> str:
+    """Return the name of the configuration in a row of a block's frame."""
     return _name(block, [plain_value(row[column]) for column in block.columns])
 
 
 def _on_test(analysis: Analysis, row: pd.Series) -> str:
-    metric = analysis.metric
-    return (
-        f"{MEASURES[metric]} {100 * row[f'test_{metric}_mean']:.1f} on test over {seeds_in_words(int(row['n_seeds']))}"
-    )
+    metric, n = analysis.metric, int(row["n_seeds"])
+    over = f"mean over {seeds_in_words(n)}" if n > 1 else "1 seed"
+    return f"{MEASURES[metric]} {100 * row[f'test_{metric}_mean']:.1f} on test ({over})"
 
 
-def _differs(comparison: Comparison, names: dict[str, str]) -> str:
-    said = difference_told(
-        turned(comparison.difference),
-        names[comparison.second],
-        names[comparison.first],
-        whose=WHOSE[comparison.decided_by],
-        p=comparison.p_holm,
-        holm=comparison.p_holm > comparison.p,
-        other=turned(comparison.other) if comparison.other else None,
-    )
-    return f"{said}. {chances_told(comparison, turned=True)}."
-
-
-def _row(comparisons: list[Comparison], names: dict[str, str]) -> str:
-    told = [
-        f"{names[c.second]} ({points(turned(c.difference))}{'' if np.isnan(c.p_holm) else f', p {p_value(c.p_holm)}'})"
-        for c in comparisons[:_MANY]
-    ]
-    more = [f"and {len(comparisons) - _MANY} more"] if len(comparisons) > _MANY else []
-    return "; ".join([*told, *more])
+def _differences(comparisons: Sequence[Comparison], names: dict[str, str]) -> str:
+    """Return how much more or less than the first each second scores, with intervals and p-values."""
+    made = []
+    for c in comparisons[:_MANY]:
+        ends, parts = interval(reverse(c.difference)), [more_or_less(-c.difference.mean)]
+        if ends:
+            parts.append(f"95% interval {ends}")
+        if not np.isnan(c.p_holm):
+            parts.append(f"p {p_value(c.p_holm)}")
+        made.append(f"{names[c.second]} ({'; '.join(parts)})")
+    rest = len(comparisons) - _MANY
+    return f"{', '.join(made)}{f', and {rest} more' if rest > 0 else ''}"

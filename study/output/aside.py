@@ -1,4 +1,4 @@
-"""Move a report of other settings aside before a new one is written in its place."""
+"""Moving a report of other settings aside before a new one takes its place."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from study.papers.cemobam import paper
 from study.papers.cemobam.profiles import PROFILES
 
 _LONGEST = 100
-"""Characters of a folder's name."""
+"""The most characters of a folder's name."""
 
 
 def set_aside(new: About, results: Path, plots: Path) -> str:
-    """Move the report that lies in ``results`` and ``plots`` into a folder of its settings, unless ``new`` covers it.
+    """Move the report in ``results`` and ``plots`` into a folder named after its settings, unless ``new`` covers it.
 
-    A report covers another of the same settings when it shows at least the same configurations and the same seeds, and
-    has a K pair if the other has one.
+    A report covers another of the same settings if it shows at least the same configurations and seeds, and has a K
+    pair if the other has one.
 
-    What is moved last is the file by which a report is known, so that a move that was cut off goes on the next time.
+    The file that identifies a report moves last, so an interrupted move continues the next time.
 
     Args:
-        new: what is about to be written there.
-        results: the folder of the study's results.
-        plots: the folder of its figures.
+        new: The study of the report that is about to be written.
+        results: The folder of the study's results.
+        plots: The folder of its figures.
 
     Returns:
-        One line that says what was moved where; empty: nothing was.
+        One line about the move; empty if nothing moved.
 
     Raises:
-        OSError: a folder that cannot be written to.
+        OSError: A folder cannot be written to.
     """
     old = _about(results)
     if old is None or covers(new, old):
@@ -57,11 +57,11 @@ def set_aside(new: About, results: Path, plots: Path) -> str:
             (source / name).mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(FileNotFoundError):  # another run of the study has moved it
                 path.replace(source / name / path.name)
-    return f"the report of other settings is kept: {name}, now in {results / name}/ and {plots / name}/"
+    return f"The report of other settings ({name}) is kept in {results / name}/ and {plots / name}/."
 
 
 def drop_covered(new: About, results: Path, plots: Path) -> None:
-    """Remove the reports that were set aside before and that ``new``, which is written now, covers."""
+    """Remove the reports that were moved aside before and that ``new`` covers."""
     for folder in sorted(path.parent for path in results.glob(f"*/{ABOUT}")):
         if (old := _about(folder)) and folder.name == label(old) and covers(new, old):
             _remove(_files(folder, result_files(old)), folder)
@@ -69,28 +69,28 @@ def drop_covered(new: About, results: Path, plots: Path) -> None:
 
 
 def figures_folder(new: About, results: Path, plots: Path) -> Path:
-    """Return where figures that are drawn alone go: beside the report of their settings."""
+    """Return the folder for figures that are drawn alone: beside the report of their settings."""
     old = _about(results)
     return plots if old is None or covers(new, old) else plots / label(new)
 
 
 def covers(new: About, old: About) -> bool:
-    """Return whether a report shows all that another one of the same settings does."""
+    """Return whether a report shows all that another report of the same settings shows."""
     if _identity(new) != _identity(old) or (old.pair is not None and new.pair is None):
         return False
-    rows = {block.name: set(_told(new, block)) for block in new.blocks}
-    blocks = all(set(_told(old, block)) <= rows.get(block.name, set()) for block in old.blocks)
+    rows = {block.name: set(_configurations(new, block)) for block in new.blocks}
+    blocks = all(set(_configurations(old, block)) <= rows.get(block.name, set()) for block in old.blocks)
     return blocks and set(old.seeds) <= set(new.seeds) and set(old.confirm) <= set(new.confirm)
 
 
-def _told(about: About, block: AboutBlock) -> list[tuple[Any, ...]]:
-    """Return what a block's configurations are, without the pair that was chosen for all of them."""
+def _configurations(about: About, block: AboutBlock) -> list[tuple[Any, ...]]:
+    """Return the configurations of a block, without the pair that all of them share."""
     places = [about.identity.index(column) for column in block.columns]
     return [tuple(row[place] for place in places) for row in block.rows]
 
 
 def label(about: About) -> str:
-    """Return the settings of a report that are not the defaults, as a folder's name; ``defaults`` where all are."""
+    """Return a folder's name made of a report's settings that are not the defaults; ``defaults`` if all are."""
     if about.profile not in PROFILES:  # of another release
         return _shortened(f"profile={about.profile}")
     try:
@@ -127,7 +127,7 @@ def _shortened(name: str) -> str:
 
 
 def _identity(about: About) -> dict[str, Any]:
-    """Return what two reports of the same settings have in common."""
+    """Return the settings that identify a report."""
     return {
         "dataset": about.dataset,
         **about.settings,
@@ -140,7 +140,7 @@ def _identity(about: About) -> dict[str, Any]:
 
 
 def _shown(value: Any) -> str:
-    """A value without what a folder's name should not have: ``1-10`` for a span, ``1+4+8`` for a list."""
+    """Return a value for a folder's name: ``1-10`` for a range, ``1+4+8`` for a list."""
     if not isinstance(value, tuple):
         return str(value)
     if len(value) > 1 and value == tuple(range(value[0], value[-1] + 1)):
@@ -149,7 +149,7 @@ def _shown(value: Any) -> str:
 
 
 def _about(folder: Path) -> About | None:
-    """What the report in a folder is of; None: there is none, or it cannot be read."""
+    """Return the study of the report in a folder; None if there is none, or it cannot be read."""
     try:
         return read_about(folder / ABOUT)
     except InputError:
@@ -168,7 +168,7 @@ def _remove(files: Iterable[Path], folder: Path) -> None:
 
 
 def _link_again(report: Path, before: str, after: str) -> None:
-    """Let a report that is moved link the figures that are moved with it."""
+    """Change the links of a moved report to the figures that moved with it."""
     with contextlib.suppress(FileNotFoundError):
         text = report.read_text(encoding="utf-8").replace(f"]({before}/", f"]({after}/")
         with written_atomically(report) as temporary:

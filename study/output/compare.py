@@ -222,7 +222,7 @@ def _verdicts(studies: Mapping[str, Results], notes: Sequence[str]) -> Table | N
         return None
     made = {label: claims(Analysis(results)) for label, results in studies.items()}
     rows = [
-        {"study": label, "id": claim.id, "claim": claim.claim, "verdict": claim.verdict, "numbers": claim.numbers}
+        {"study": label, "id": claim.id, "claim": claim.claim, "verdict": claim.verdict, "answer": claim.answer}
         for label, of_one in made.items()
         for claim in of_one
     ]

@@ -23,25 +23,25 @@ from cemobam_core.metrics import METRICS as SCORES
 from study.ledger.ledger import BLOCK, FACTS, OPTIONS, PREDICTED, UTTERANCES, taken_apart
 
 _PORTS = range(8080, 8100)
-"""Tried in turn where the user names none."""
+"""The ports to try if the user names none."""
 
 _MANY = 1000
-"""Trials of a study above which their single learning curves and their own notes are left out.
+"""The most trials of a study for which the dashboard has learning curves and notes of single trials.
 
-The front page draws a line for each curve: of 10,000 a browser makes two minutes of work, of the rest eight seconds. To
-find a trial's note, the dashboard goes through all notes of its study.
+The front page draws a line for each curve: a browser takes two minutes for 10,000, and eight seconds without them. To
+find the note of a trial, the dashboard reads all notes of its study.
 """
 
 
 class _RenamedWhole(BaseStorage):
     """A storage whose studies keep their list of utterances when they are renamed.
 
-    To rename a study, the dashboard copies its trials and its user attributes. The list is a system attribute, so it is
-    read and written here as if it were one of the user's.
+    To rename a study, the dashboard copies its trials and its user attributes. The list of utterances is a system
+    attribute, so this class reads and writes it as if it were a user attribute.
     """
 
     def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
-        """Return the user attributes, and the list of utterances."""
+        """Return the user attributes and the list of utterances."""
         listed = self.get_study_system_attrs(study_id)
         return {**super().get_study_user_attrs(study_id), **_of_utterances(listed)}  # type: ignore[safe-super]
 
@@ -58,47 +58,47 @@ def _of_utterances(attributes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class LeanJournal(_RenamedWhole, JournalStorage):
-    """A journal file read for the dashboard, see :func:`for_readers`."""
+    """A journal file for the dashboard, see :func:`for_readers`."""
 
     def get_all_studies(self) -> list[FrozenStudy]:
-        """Return the studies as the pages need them."""
+        """Return the studies for the pages."""
         return for_readers(self, super().get_all_studies())
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        """As Optuna's, without predictions; they are forgotten here, not in the file."""
+        """Return the trials without predictions; the file keeps them."""
         return without_predictions(super().get_all_trials(study_id, deepcopy, states))
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
-        """As Optuna's, likewise."""
+        """Return the trial without predictions; the file keeps them."""
         (trial,) = without_predictions([super().get_trial(trial_id)])
         return trial
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
-        """As Optuna's; the copy of a trial, of which renaming a study is made, has all of it."""
+        """Create a trial; a copy, which renaming a study makes, keeps its predictions."""
         return super().create_new_trial(study_id, _whole(template_trial, self._unforgetting))
 
     @cached_property
     def _unforgetting(self) -> JournalStorage:
-        """The same file with everything, read when a study is renamed."""
+        """The same file with predictions, read when a study is renamed."""
         return JournalStorage(self._backend)
 
 
 class LeanStorage(_RenamedWhole, _CachedStorage):
-    """A database read for the dashboard, see :func:`for_readers`.
+    """A database for the dashboard, see :func:`for_readers`.
 
-    What has been read is kept, without predictions, and of many trials without learning curves.
+    Its cache has no predictions, and no learning curves where a study has many trials.
     """
 
     def get_all_studies(self) -> list[FrozenStudy]:
-        """Return the studies as the pages need them."""
+        """Return the studies for the pages."""
         return for_readers(self, super().get_all_studies())
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        """As Optuna's; the curves are forgotten here, not in the database."""
+        """Return the trials, without learning curves if there are many; the database keeps them."""
         trials = super().get_all_trials(study_id, deepcopy, states)
         if len(trials) > _MANY:
             for trial in trials:
@@ -106,12 +106,12 @@ class LeanStorage(_RenamedWhole, _CachedStorage):
         return trials
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
-        """As Optuna's, without predictions."""
+        """Return the trial without predictions; the database keeps them."""
         (trial,) = without_predictions([super().get_trial(trial_id)])
         return trial
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
-        """As Optuna's; the copy of a trial, of which renaming a study is made, has all of it."""
+        """Create a trial; a copy, which renaming a study makes, keeps its predictions."""
         return super().create_new_trial(study_id, _whole(template_trial, self._backend))
 
     def _add_trials_to_cache(self, study_id: int, trials: list[FrozenTrial]) -> None:
@@ -119,7 +119,7 @@ class LeanStorage(_RenamedWhole, _CachedStorage):
 
 
 def without_predictions(trials: list[FrozenTrial]) -> list[FrozenTrial]:
-    """Forget what the trials predicted, which no page shows."""
+    """Remove the predictions of trials, which no page shows, and return the trials."""
     for trial in trials:
         if trial.system_attrs:
             kept = trial.system_attrs.items()
@@ -128,24 +128,24 @@ def without_predictions(trials: list[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def _whole(trial: FrozenTrial | None, storage: BaseStorage) -> FrozenTrial | None:
-    """Return a trial as the ledger has it; one that is new as it is."""
+    """Return a trial with all that the ledger has; a new trial as it is."""
     return trial if trial is None or trial._trial_id < 0 else storage.get_trial(trial._trial_id)
 
 
 def for_readers(storage: BaseStorage, studies: Iterable[FrozenStudy]) -> list[FrozenStudy]:
-    """Return the studies as the dashboard's pages need them; the ledger stays as it is.
+    """Return the studies for the pages of the dashboard; the ledger does not change.
 
     The home page shows the studies in the opposite order, so the first block comes last here. A trial's page begins
-    with its note and ends with its metrics, so a trial without a note gets one that says them. Attributes that only
-    commands read are left out, so that the one that explains the "Best Trial" stands beside it.
+    with its note and ends with its metrics, so a trial without a note gets one with its metrics. Attributes that only
+    commands read are left out, so that the explanation of the "Best Trial" stands beside it.
 
     Args:
-        storage: the ledger.
-        studies: of it; they are changed.
+        storage: The ledger.
+        studies: The studies of the ledger; this function changes them.
     """
     studies = list(studies)
     for study in studies:
-        if FACTS not in study.user_attrs:  # somebody else's, in the same storage
+        if FACTS not in study.user_attrs:  # a study of another program in the same storage
             continue
         study.user_attrs = {
             name: value for name, value in study.user_attrs.items() if name not in (FACTS, OPTIONS, BLOCK)
@@ -160,12 +160,12 @@ def serve(storage: BaseStorage, *, host: str, port: int | None) -> None:
     """Serve the dashboard until Ctrl-C.
 
     Args:
-        storage: the ledger.
-        host: the address to listen at; one that others reach is warned of.
-        port: to listen at; None: the first free one from 8080.
+        storage: The ledger.
+        host: The address to listen at; a warning is printed if other machines can reach it.
+        port: The port; None for the first free one from 8080.
 
     Raises:
-        InputError: there is no such address here, or the port is taken.
+        InputError: This machine has no such address, or the port is taken.
     """
     listener = _listener(host, port)
     database = getattr(storage, "_backend", storage)
@@ -173,28 +173,28 @@ def serve(storage: BaseStorage, *, host: str, port: int | None) -> None:
         storage = LeanStorage(database)
     elif isinstance(storage, JournalStorage):
         storage = LeanJournal(storage._backend)
-    print("reading the ledger …", flush=True)
+    print("Reading the ledger …", flush=True)
     _read_once(storage)
     bound = listener.getsockname()
     at = socket.gethostname() if bound[0] in ("0.0.0.0", "::") else bound[0]
     address = f"[{at}]" if ":" in at else at
-    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a browser asks for much at once, and may wait
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a browser sends many requests at once, which may wait
     server = create_server(wsgi(storage), sockets=[listener], threads=8)
-    print(f"the dashboard is at http://{address}:{bound[1]}/  (Ctrl-C ends it)", flush=True)
+    print(f"The dashboard is at http://{address}:{bound[1]}/  (press Ctrl-C to stop it)", flush=True)
     if not bound[0].startswith("127.") and bound[0] != "::1":
         print(
-            f"--host {host}: anyone who reaches this port can see the studies, change and delete them; without --host, "
-            "and through an SSH tunnel, only this machine can",
+            f"--host {host}: anyone who can reach this port can read, change and delete the studies. Without --host, "
+            "only this machine can; use an SSH tunnel to reach it from elsewhere",
             file=sys.stderr,
         )
     try:
-        server.run()  # Ctrl-C ends it without a word
+        server.run()  # Ctrl-C stops it without a message
     finally:
         server.close()
 
 
 def _last_first(studies: Iterable[FrozenStudy]) -> list[FrozenStudy]:
-    """Return the studies of a name and a tag together, oldest first, and their blocks from the last to the first."""
+    """Return the studies grouped by name and tag, oldest first, with the blocks of a group from last to first."""
     groups: dict[tuple[str, str], list[FrozenStudy]] = {}
     for study in sorted(studies, key=lambda study: study._study_id):
         name, _, tag = taken_apart(study.study_name)
@@ -203,7 +203,7 @@ def _last_first(studies: Iterable[FrozenStudy]) -> list[FrozenStudy]:
 
 
 def _notes(trials: Iterable[FrozenTrial]) -> dict[str, Any]:
-    """The notes of trials, as the dashboard keeps them; of version 0, so that one that a user writes replaces it."""
+    """Return the notes of trials as the dashboard stores them; version 0 lets a note of the user replace them."""
     notes: dict[str, Any] = {}
     for trial in trials:
         if trial.state.is_finished():
@@ -213,11 +213,11 @@ def _notes(trials: Iterable[FrozenTrial]) -> dict[str, Any]:
 
 
 def _note(trial: FrozenTrial) -> str:
-    """What a trial is and what it reached, in percent."""
-    said = ", ".join(f"{name} **{value}**" for name, value in trial.params.items())
+    """Return a trial's parameters and its metrics in percent."""
+    parameters = ", ".join(f"{name} **{value}**" for name, value in trial.params.items())
     reached = trial.user_attrs
     if trial.state != TrialState.COMPLETE:
-        return f"{said}\n\nfailed: {reached.get('reason', 'no reason is recorded')}"
+        return f"{parameters}\n\nFailed: {reached.get('reason', 'no reason is recorded')}"
     known = {name: metric.label for name, metric in SCORES.items() if f"test_{name}" in reached}
     heads = "".join(f"&emsp;{label} |" for label in (*known.values(), "loss"))  # the dashboard leaves no room
     rows = [f"| |{heads}", "|---|" + "--:|" * (len(known) + 1)]
@@ -225,7 +225,7 @@ def _note(trial: FrozenTrial) -> str:
         cells = [f"{100 * reached[f'{split}_{measure}']:.2f}" for measure in known]
         cells.append(f"{reached[f'{split}_loss']:.3f}")
         rows.append(f"| {name} |" + "".join(f"&emsp;{cell} |" for cell in cells))
-    return said + "\n\n" + "\n".join(rows)
+    return parameters + "\n\n" + "\n".join(rows)
 
 
 def _listener(host: str, port: int | None) -> socket.socket:
@@ -234,20 +234,26 @@ def _listener(host: str, port: int | None) -> socket.socket:
             family, *_, where = socket.getaddrinfo(host, tried, type=socket.SOCK_STREAM)[0]
             return socket.create_server(where[:2], family=family)
         except socket.gaierror:
-            raise InputError(f"--host {host}: no such address; give one of this machine's, as 127.0.0.1") from None
+            raise InputError(
+                f"--host {host}: no such address; give an address of this machine, such as 127.0.0.1"
+            ) from None
         except OSError as error:
             if error.errno == errno.EADDRINUSE and port is None:
                 continue
             if error.errno == errno.EADDRINUSE:
-                raise InputError(f"--port {port}: taken by another program; give another, or leave it out") from None
-            raise InputError(f"--host {host} --port {tried}: cannot be listened at ({error.strerror})") from None
-    raise InputError(f"the ports {_PORTS[0]} to {_PORTS[-1]} are all taken; give a free one with --port")
+                raise InputError(
+                    f"--port {port}: another program uses this port; give another one, or leave the option out"
+                ) from None
+            raise InputError(
+                f"--host {host} --port {tried}: cannot listen there ({error.strerror}); give another address or port"
+            ) from None
+    raise InputError(f"the ports {_PORTS[0]} to {_PORTS[-1]} are all in use; give a free one with --port")
 
 
 def _read_once(storage: BaseStorage) -> None:
-    """Read all trials into the storage's cache before the first page asks for them.
+    """Read all trials into the storage's cache before the first page needs them.
 
-    Garbage collection goes through all that is read time and again: of 10,000 trials it takes half of the time.
+    Garbage collection is off meanwhile: for 10,000 trials it takes half of the time.
     """
     gc.disable()
     try:

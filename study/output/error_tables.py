@@ -1,4 +1,4 @@
-"""Where a study errs, as tables: recall by group, hard utterances, calibration."""
+"""Tables about errors: recall by group, hard utterances, calibration."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from study.findings.wording import WHOSE, cut, listed, seeds_in_words
 from study.output.tables import Cell, Table, mean_cell, number, with_interval
 
 SHOWN_HARD = 20
-"""Hard utterances that are shown."""
+"""The most hard utterances that the table shows."""
 
 
 def errors_table(recalls: Sequence[Recall], about: About) -> Table | None:
-    """Return the recall of the study's own configuration by group; None: there are no predictions."""
+    """Return the recall of the study's own configuration by group; None without predictions."""
     if not recalls:
         return None
     frame = pd.DataFrame(
@@ -52,16 +52,18 @@ def errors_table(recalls: Sequence[Recall], about: About) -> Table | None:
     notes = []
     if known:
         wider = [by for by in ("class", "length") if any(one.over_speakers for one in recalls if one.by == by)]
-        speakers = f"; those by {listed(wider)} are over other speakers too" if wider else ""
-        notes.append(f"The intervals are over {WHOSE['utterances']}{speakers}. n: test utterances.")
+        speakers = f"; those by {listed(wider)} hold for other speakers too" if wider else ""
+        notes.append(f"The 95% intervals hold for {WHOSE['utterances']}{speakers}. n: number of test utterances.")
     else:
-        notes.append(f"Fewer than {SEEDS_FOR_INTERVAL} seeds have no interval. n: test utterances.")
+        notes.append(
+            f"A mean over fewer than {SEEDS_FOR_INTERVAL} seeds has no interval. n: number of test utterances."
+        )
     if known and (frame["utterances"] < FEWEST_UTTERANCES).any():
-        notes.append(f"Fewer than {FEWEST_UTTERANCES} utterances have no interval.")
+        notes.append(f"A group of fewer than {FEWEST_UTTERANCES} utterances has no interval.")
     notes += [f"{said}; the csv has all." for said in left_out(recalls)]
     return Table(
         name="errors",
-        caption=f"Where it errs ({_at(about)}): test split, percent of a group's utterances that are labelled right, "
+        caption=f"Recall by group: percent of a group's test utterances that are labelled correctly on {_at(about)}; "
         f"mean over {seeds_in_words(seeds)}" + (" [95% interval]" if known else ""),
         notes=tuple(notes),
         frame=frame,
@@ -72,7 +74,7 @@ def errors_table(recalls: Sequence[Recall], about: About) -> Table | None:
 
 
 def hard_table(hard: Hard | None, about: About) -> Table | None:
-    """Return the utterances that nearly every trial labels wrong; None: there are none, or no predictions."""
+    """Return the utterances that nearly every trial mislabels; None without such utterances or predictions."""
     if hard is None or hard.frame.empty:
         return None
     frame = hard.frame.assign(
@@ -90,14 +92,15 @@ def hard_table(hard: Hard | None, about: About) -> Table | None:
     ]
     more = len(frame) - SHOWN_HARD
     notes = [
-        "Candidates for mislabelled data, no proof: an utterance may also be hard to tell, or its features may lack "
-        "what a listener hears. Listen to it. Taken for: the most frequent wrong label, with its share of the trials.",
-        *([f"{SHOWN_HARD} are shown; the csv has all {len(frame)}."] if more > 0 else []),
+        "These utterances are candidates for mislabelled data, but this is no proof: an utterance may also be hard to "
+        "recognise, or its features may miss what a listener hears. Listen to them. Taken for: the most frequent wrong "
+        "label, with its share of the trials.",
+        *([f"The table shows {SHOWN_HARD}; the csv has all {len(frame)}."] if more > 0 else []),
     ]
     return Table(
         name="hard",
-        caption=f"{len(frame)} of {hard.utterances} test utterances of {about.title} are labelled wrong by at least "
-        f"{HARD:.0%} of the trials of {about.system}, whatever their configuration ({hard.trials} trials in all)",
+        caption=f"Hard utterances: {len(frame)} of {hard.utterances} test utterances of {about.title} that at least "
+        f"{HARD:.0%} of the {hard.trials} trials of {about.system} mislabel, over all configurations",
         notes=tuple(notes),
         frame=frame,
         head="Utterance",
@@ -108,7 +111,7 @@ def hard_table(hard: Hard | None, about: About) -> Table | None:
 
 
 def calibration_table(calibration: Calibration | None, about: About) -> Table | None:
-    """Return how far the probabilities can be believed; None: none are kept."""
+    """Return the calibration of the probabilities; None where none are kept."""
     if calibration is None:
         return None
     seeds = calibration.seeds
@@ -119,22 +122,22 @@ def calibration_table(calibration: Calibration | None, about: About) -> Table | 
     cells: list[tuple[str | Cell, ...]] = [
         ("accuracy (%)", _over_seeds(seeds["accuracy"])),
         ("mean confidence (%)", _over_seeds(seeds["confidence"])),
-        ("confidence less accuracy (points)", _between(100 * (seeds["confidence"] - seeds["accuracy"]))),
+        ("confidence − accuracy (points)", _between(100 * (seeds["confidence"] - seeds["accuracy"]))),
         ("expected calibration error (points)", _over_seeds(seeds["ece"])),
         ("Brier score (0 to 2)", _brier(seeds["brier"])),
     ]
     interval = len(seeds) >= SEEDS_FOR_INTERVAL
     notes = [
-        "Confidence is the probability of the chosen class; where it is higher than the accuracy, the system trusts "
-        "itself too much. The expected calibration error takes 15 bins of equal width (Guo et al., 2017); with few "
-        "utterances luck alone makes it larger than zero.",
-        "The intervals are over another seed, on these utterances."
+        "Confidence is the probability of the predicted class; a system whose confidence exceeds its accuracy is "
+        "overconfident. The expected calibration error uses 15 bins of equal width (Guo et al., 2017); with few "
+        "utterances it is above zero by chance alone.",
+        "The 95% intervals hold for another seed on the same test utterances."
         if interval
-        else f"Fewer than {SEEDS_FOR_INTERVAL} seeds have no interval.",
+        else f"A mean over fewer than {SEEDS_FOR_INTERVAL} seeds has no interval.",
     ]
     return Table(
         name="calibration",
-        caption=f"Calibration ({_at(about)}): test split, {calibration.utterances} utterances, mean over "
+        caption=f"Calibration: {calibration.utterances} test utterances of {_at(about)}; mean over "
         f"{seeds_in_words(len(seeds))}" + (" with its 95% interval" if interval else ""),
         notes=tuple(notes),
         frame=frame,
@@ -145,7 +148,7 @@ def calibration_table(calibration: Calibration | None, about: About) -> Table | 
 
 
 def _ends(low: float, high: float) -> str:
-    """Return the ends of an interval that is longer to one side; empty: there is none."""
+    """Return the ends of an interval that is longer to one side; empty without an interval."""
     return f" [{number(low)}, {number(high)}]" if np.isfinite(low) else ""
 
 
@@ -171,10 +174,10 @@ def _at(about: About) -> str:
 
 
 def no_hard_sentence(hard: Hard | None) -> str:
-    """Return what is said where no utterance is hard; empty: some are, or there are no predictions."""
+    """Return a sentence where no utterance is hard; empty where some are, or without predictions."""
     if hard is None or len(hard.frame):
         return ""
     return (
-        f"None of the {hard.utterances} test utterances is labelled wrong by at least {HARD:.0%} of the trials that "
-        f"label it (at least {FEWEST_TRIALS})."
+        f"No test utterance of {hard.utterances} is mislabelled by at least {HARD:.0%} of its trials (with at least "
+        f"{FEWEST_TRIALS} trials)."
     )

@@ -30,8 +30,8 @@ from study.engines.models import KeptModel, load_model
 Neighbourhood = Literal["anchored", "among"]
 
 _FEW = 0.75
-"""A file with a smaller share of the test split's number of utterances is warned of: with half of a test split's
-utterances at once WA was clearly lower, with three quarters it could not be told (docs/profiles.md)."""
+"""The smallest share of the test split's utterances without a warning. With half of them at once WA was clearly lower,
+with three quarters no difference was found (docs/profiles.md)."""
 
 
 def predict(
@@ -39,22 +39,22 @@ def predict(
 ) -> str:
     """Label the utterances of a file with a model that a study kept.
 
-    With neighbours ``among`` them, a file much smaller than the test split that the model was measured on is warned of
-    on standard error.
+    With neighbours ``among`` the file's utterances, print a warning on standard error if the file is much smaller than
+    the test split that the model was evaluated on.
 
     Args:
-        folder: of the model, as ``--keep-models`` writes it; it says K, fusion, modules and classes.
-        features_file: ``.safetensors``, with labels or without, or the authors' ``.pkl``.
-        to: a csv with ``id``, ``predicted`` and ``p_<class>`` for each class.
+        folder: The folder of the model, as ``--keep-models`` writes it, with its K, fusion, modules and classes.
+        features_file: A ``.safetensors`` file, with labels or without, or the authors' ``.pkl``.
+        to: The csv to write, with ``id``, ``predicted`` and ``p_<class>`` for each class.
         system: ``FILE.py:NAME``, for a model whose system is in a user's file.
-        neighbours: of an utterance, for a model that uses a graph: the training utterances nearest to it
-            (``anchored``), so that it is labelled as if it were alone; or those ``among`` the others of the file.
+        neighbours: The neighbours of an utterance, for a model that uses a graph: its nearest training utterances
+            (``anchored``), as if it were alone; or those ``among`` the other utterances of the file.
 
     Returns:
-        The metrics as a Markdown table where the file has labels; otherwise how many utterances were labelled.
+        The metrics as a Markdown table if the file has labels; otherwise the number of labelled utterances.
 
     Raises:
-        InputError: files that cannot be read or do not fit together.
+        InputError: A file cannot be read, or the files do not fit together.
     """
     kept = load_model(folder, system)
     features = FeatureSet.load(features_file, kept.class_names, need_labels=False)
@@ -66,7 +66,7 @@ def predict(
         if x.shape[-1] != size:
             raise InputError(
                 f"{features_file}: its {name} embeddings have {x.shape[-1]} numbers, the model in {folder} was trained "
-                f"on {size}; give features that were made as the model's were"
+                f"on {size}; give features made with the encoders of the model"
             )
     if kept.graph is None:
         batch = Batch.from_features(features)
@@ -93,19 +93,19 @@ def predict_released(
     """Label the utterances of a file with a checkpoint of the authors' code.
 
     Args:
-        checkpoint: their ``.pt``.
-        features_file: ``.safetensors``, with labels or without, or their ``.pkl``.
-        graph: that is built among these utterances.
-        fusion: which the checkpoint was trained with.
-        class_names: the emotions, for a file that does not name them.
-        to: a csv with ``id``, ``predicted`` and ``p_<class>`` for each class.
+        checkpoint: The authors' ``.pt`` file.
+        features_file: A ``.safetensors`` file, with labels or without, or the authors' ``.pkl``.
+        graph: The settings of the graph among these utterances.
+        fusion: The fusion that the checkpoint was trained with.
+        class_names: The emotions, for a file that does not name them.
+        to: The csv to write, with ``id``, ``predicted`` and ``p_<class>`` for each class.
 
     Returns:
-        The metrics as a Markdown table under the field's and under the authors' names, where the file has labels;
-        otherwise how many utterances were labelled.
+        The metrics as a Markdown table under the usual and the authors' names if the file has labels; otherwise the
+        number of labelled utterances.
 
     Raises:
-        InputError: files that cannot be read or do not fit together.
+        InputError: A file cannot be read, or the files do not fit together.
     """
     model = load_released_checkpoint(checkpoint, fusion)
     features = FeatureSet.load(features_file, class_names, need_labels=False)
@@ -115,13 +115,13 @@ def predict_released(
 
 
 def _anchored(train: Anchors, features: FeatureSet, graph: GraphConfig, seed: int) -> Batch:
-    """Return the utterances in the graph of the training utterances, each as if it were alone."""
+    """Return the utterances in the graph of the training utterances, as if each were alone."""
     for name in MODALITIES:
         ours, theirs = getattr(features, name), getattr(train.features, name)
         if ours.ndim != theirs.ndim:
             raise InputError(
                 f"{features.source}: its {name} is {described(ours)}, but the model was trained on "
-                f"{described(theirs)}; give features that were made as the model's were"
+                f"{described(theirs)}; give features made with the encoders of the model"
             )
     try:
         return train.batch(features, graph, seed)
@@ -134,8 +134,8 @@ def _among(features: FeatureSet, graph: GraphConfig, seed: int) -> Batch:
     largest = max(graph.k_audio, graph.k_text)
     if len(features) <= largest:
         raise InputError(
-            f"{features.source}: holds {len(features)} utterances, and a graph of K {graph.k_audio},{graph.k_text} "
-            f"takes {largest + 1} at least; give more utterances at once"
+            f"{features.source}: holds {len(features)} utterances, but a graph of K {graph.k_audio},{graph.k_text} "
+            f"needs at least {largest + 1}; give more utterances at once"
         )
     try:
         ranking = Ranking.of(features.pooled(), largest, ties=graph.ties, seed=seed)
@@ -146,13 +146,13 @@ def _among(features: FeatureSet, graph: GraphConfig, seed: int) -> Batch:
 
 
 def _label(model: Classifier, features: FeatureSet, batch: Batch, *, names: Sequence[str], to: Path) -> Tensor:
-    """Write a label and probabilities for every utterance; gives the (N, C) logits."""
+    """Write a label and probabilities for every utterance, and return the (N, C) logits."""
     with torch.no_grad():
         logits = batch.measured(model(batch.inputs))
     if not torch.isfinite(logits).all():
         raise InputError(
-            f"{features.source}: the model gives NaN or infinity on these features; are they made as those that it was "
-            "trained on, and are its weights whole?"
+            f"{features.source}: the model gives NaN or infinity on these features; give features made like those of "
+            "its training, and check that its weights are complete"
         )
     probabilities = logits.softmax(dim=1)
     predicted = logits.argmax(dim=1)
@@ -165,16 +165,15 @@ def _label(model: Classifier, features: FeatureSet, batch: Batch, *, names: Sequ
 
 
 def _warn_of_few(kept: KeptModel, features: FeatureSet) -> None:
-    """Say on standard error when the graph among these utterances is much thinner than the one that was measured."""
+    """Print a warning on standard error if these utterances are much fewer than those of the test split."""
     n, measured = len(features), kept.counts["test"]
     if not _looks_around(kept, features) or n >= _FEW * measured:
         return
     print(
-        f"cemobam predict: warning: {features.source}: holds {n} utterances, but the test split that the model was "
-        f"measured on had {measured}. Neighbours are taken among the utterances of the file: with few of them they are "
-        "less alike, and labels get worse. On real utterances of IEMOCAP (profile paper, K 8,7) WA fell from 50.5 with "
-        "220 at once to 43.0 in batches of 50 and 37.3 in batches of 20. Label more utterances at once, or "
-        "leave --graph among out",
+        f"cemobam predict: warning: {features.source}: holds {n} utterances, but the model was evaluated on a test "
+        f"split of {measured}. Neighbours come from the file: among few utterances they are less similar, and labels "
+        "get worse. On real utterances of IEMOCAP (profile paper, K 8,7) WA fell from 50.5 with 220 utterances at once "
+        "to 43.0 in batches of 50 and 37.3 in batches of 20. Label more utterances at once, or leave --graph among out",
         file=sys.stderr,
     )
 
@@ -194,28 +193,28 @@ def _looks_around(kept: KeptModel, features: FeatureSet) -> bool:
 
 def _measured(logits: Tensor, features: FeatureSet, features_file: Path, *, authors_names: bool) -> str:
     if not features.labelled:
-        return f"{len(features)} utterances labelled; {features_file} has no labels to measure against"
+        return f"{len(features)} utterances labelled; {features_file} has no labels to compare with"
     measured = metrics_from_logits(logits, features.labels)
     swapped = {"WA": "UA", "UA": "WA"}
     cells = [
         (metric.about, metric.label, swapped.get(metric.label, metric.label), f"{100 * measured.scores[name]:.2f}")
         for name, metric in METRICS.items()
     ]
-    table = pd.DataFrame(cells, columns=["measure", "the field's name", "the authors' code's", "percent"])
+    table = pd.DataFrame(cells, columns=["measure", "usual name", "name in the authors' code", "percent"])
     if not authors_names:
-        table = table.drop(columns="the authors' code's").rename(columns={"the field's name": "name"})
+        table = table.drop(columns="name in the authors' code").rename(columns={"usual name": "name"})
     align = ("left",) * (len(table.columns) - 1) + ("right",)
     return f"{len(features)} utterances\n\n" + table.to_markdown(index=False, disable_numparse=True, colalign=align)
 
 
 def _class_names(features: FeatureSet, num_classes: int, checkpoint: Path) -> tuple[str, ...]:
-    """The file's, extended where it names none and its labels do not reach the last class."""
+    """Return the file's class names, extended if it names none and its labels do not reach the last class."""
     names = features.class_names
     if len(names) < num_classes and names == tuple(f"class_{i}" for i in range(len(names))):
         return tuple(f"class_{i}" for i in range(num_classes))
     if len(names) != num_classes:
         raise InputError(
-            f"{features.source}: its classes are {', '.join(names)}, but {checkpoint} tells {num_classes} apart; "
+            f"{features.source}: its classes are {', '.join(names)}, but {checkpoint} has {num_classes} classes; "
             "give features of the data set that it was trained on"
         )
     return names

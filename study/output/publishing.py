@@ -1,7 +1,6 @@
-"""What the Optuna dashboard shows of a study beside its trials: a note and figures, kept current while it runs.
+"""The note and the figures that the Optuna dashboard shows of a study, kept current while it runs.
 
-The dashboard reads them from an Optuna study's attributes. They come from the builders of the report, so that both say
-the same.
+The dashboard reads them from an Optuna study's attributes. The note uses the sentences and tables of the report.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from study.findings.analysis import MEASURES
 from study.findings.answers import Answer
 from study.findings.evidence import Evidence
 from study.findings.tuned import trace
+from study.output.document import VERDICT_SIGNS
 from study.output.figures import (
     head_of,
     in_order,
@@ -33,35 +33,35 @@ from study.output.figures import (
     nothing_to_draw,
     published_of,
 )
-from study.output.report import VERDICT_SIGNS, Report, block_tables, chosen, counts, settings_of
+from study.output.report import Report, block_tables, chosen, counts, settings_of
 from study.output.tables import Table, plain_markdown
-from study.papers.cemobam.claims import Claim, about_what
+from study.papers.cemobam.claims import Claim, scope
 from study.papers.cemobam.systems import NAMES
 
 _EVERY = 30.0
-"""Seconds between two looks that a running study gives of itself, at least."""
+"""The least seconds between two updates of a running study."""
 _SHARE = 0.02
-"""Of a run's time that they may take, at most."""
+"""The largest share of a run's time that updates may take."""
 
-_MARK = "*What is below is kept current by the study; what you write above this line stays.*"
+_MARK = "*The study updates the text below this line. Text that you write above it stays.*"
 
-_BEST, _ANSWER = "Best Trial", "the answer"
-"""The attributes of an Optuna study that stand beside the dashboard's "Best Trial"."""
+_BEST, _ANSWER = "Best Trial", "Answer"
+"""Attributes of an Optuna study that the dashboard shows beside its "Best Trial"."""
 
 _log = logging.getLogger(__name__)
 
 
 class Publisher:
-    """Keeps what the dashboard shows of a study current while the study runs.
+    """Updates what the dashboard shows of a study while the study runs.
 
-    Publishing takes as long as there are trials to average, so it is rationed: every 30 s at most, and never more than
-    2% of the time. It happens on the thread that records outcomes, which alone may read them.
+    An update takes longer with more trials, so it runs every 30 s at most and takes 2% of the time at most. It runs on
+    the thread that records outcomes, the only one that may read them.
 
     Args:
-        run: the study that runs.
-        name: of the study.
-        models: the folder where trained models are kept.
-        again: the command that makes the study again.
+        run: The running study.
+        name: The name of the study.
+        models: The folder of the trained models.
+        again: The command that reproduces the study.
     """
 
     def __init__(self, run: StudyRun, *, name: str, models: Path, again: str) -> None:
@@ -69,7 +69,7 @@ class Publisher:
         self._next = time.monotonic() + _EVERY
 
     def on_outcome(self) -> None:
-        """Publish if it is time to."""
+        """Publish if enough time has passed."""
         start = time.monotonic()
         if start < self._next:
             return
@@ -80,11 +80,11 @@ class Publisher:
 
 
 def publish_report(run: StudyRun, report: Report) -> None:
-    """Publish what a report says: all tables and, when every trial is done, its answers and the paper's claims.
+    """Publish the tables of a report and, when every trial is done, its answers and claims.
 
     Args:
-        run: the study.
-        report: of it.
+        run: The study.
+        report: The report of the study.
     """
     evidence = report.evidence
     claims, answers = (report.claims, report.answers) if evidence.asked == evidence.done else ((), ())
@@ -100,15 +100,15 @@ def publish(
     claims: Sequence[Claim] = (),
     answers: Sequence[Answer] = (),
 ) -> None:
-    """Write note and figures onto the Optuna study of every block that has one; a storage that refuses is no error.
+    """Write note and figures into the Optuna study of every block; log a warning if the storage refuses.
 
     Args:
-        run: the study.
-        evidence: what it has to show.
-        tables: by name, as :func:`study.output.report.make_tables` gives them.
-        again: the command that makes the study again.
-        claims: the paper's, each with its verdict.
-        answers: of the blocks that no paper claims anything about.
+        run: The study.
+        evidence: The content of its ledger.
+        tables: The tables by name, from :func:`study.output.report.make_tables`.
+        again: The command that reproduces the study.
+        claims: The paper's claims with their verdicts.
+        answers: The answers to the questions of blocks.
     """
     try:
         for block in (*evidence.blocks, *evidence.waiting):
@@ -116,22 +116,22 @@ def publish(
                 continue
             for name, figure in _figures(evidence, block).items():
                 save_plotly_graph_object(shown, figure, graph_object_id=name)
-            said_before = shown.user_attrs
+            shown_before = shown.user_attrs
             for key, value in _beside_the_best(evidence, block).items():
-                if said_before.get(key) != value:
+                if shown_before.get(key) != value:
                     shown.set_user_attr(key, value)
             note = _note(run, evidence, block, tables, again=again, claims=claims, answers=answers)
             before = get_note(shown)
             own = before.partition(_MARK)[0].rstrip()
-            if before != (said := "\n\n".join(part for part in (own, _MARK, note) if part)):
-                save_note(shown, said)
+            if before != (text := "\n\n".join(part for part in (own, _MARK, note) if part)):
+                save_note(shown, text)
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError, OSError) as error:
-        # The trials matter, the pictures can be published again; what is wrong will stop the next trial's recording.
-        _log.warning("the dashboard's figures and notes were not renewed: %s", str(error).partition("\n")[0])
+        # Figures can be published again; a broken storage stops the recording of the next trial.
+        _log.warning("the figures and notes of the dashboard were not updated: %s", str(error).partition("\n")[0])
 
 
 def _figures(evidence: Evidence, block: str) -> dict[str, go.Figure]:
-    """Return figures by the id under which the dashboard keeps each, so that it is replaced and not added."""
+    """Return figures by their id in the dashboard, so that an update replaces them."""
     figures = {block: _figure(evidence, block)}
     if block in evidence.blocks and not evidence.blocks[block].tunes and evidence.blocks[block].make_page is None:
         lines = learning_curves(evidence)
@@ -146,7 +146,7 @@ def _figures(evidence: Evidence, block: str) -> dict[str, go.Figure]:
 
 
 def _figure(evidence: Evidence, name: str) -> go.Figure:
-    """Return what the block is about."""
+    """Return the main figure of a block."""
     about, results, block = evidence.about, evidence.results, evidence.about.block(name)
     if block is None or not evidence.any_done(name):
         return interactive.nothing_yet(block.title if block else name, f"no trial of the block {name} is done")
@@ -180,19 +180,19 @@ def _figure(evidence: Evidence, name: str) -> go.Figure:
 
 
 def _beside_the_best(evidence: Evidence, block: str) -> dict[str, str]:
-    """Return what the dashboard's "Best Trial" is, and what the study answers instead; short, for a narrow table."""
+    """Return short explanations beside the dashboard's "Best Trial": its meaning, and the answer of the study."""
     about = evidence.about.block(block)
     if about and about.tunes:
         best = trace(evidence.results, about).best
         answer = (
             f"validation chose {'the defaults' if best == 0 else f'configuration {best}'}" if best is not None else ""
         )
-        return {_BEST: "the best on validation, with one seed", _ANSWER: answer or "none is done yet"}
+        return {_BEST: "the best on validation, with one seed", _ANSWER: answer or "no configuration is finished"}
     if about and about.chooses and (pair := evidence.about.at) and not evidence.about.given:
-        answer = f"K {pair}, by the mean over seeds: see the note"
+        answer = f"K {pair} has the best mean over seeds; see the note"
     else:
-        answer = "by means over seeds: see the note"
-    return {_BEST: "one trial, by validation WA: partly luck, no result", _ANSWER: answer}
+        answer = "see the means over seeds in the note"
+    return {_BEST: "one trial with the best validation WA, partly by chance", _ANSWER: answer}
 
 
 def _note(
@@ -205,11 +205,13 @@ def _note(
     claims: Sequence[Claim],
     answers: Sequence[Answer],
 ) -> str:
-    """What the study is and how far, what it says, its settings, how to make it again."""
+    """Return the note: the study and its progress, its answers, its tables, its settings, how to reproduce it."""
     about = evidence.about
     trials = run.trials(block)
     done = sum(outcome.status == "done" for outcome in run.known(trials).values())
-    far = f"**{done} of {len(trials)} trials of this block are done.**" if trials else "Waits for the K pair."
+    far = (
+        f"**{done} of {len(trials)} trials of this block are done.**" if trials else "This block waits for the K pair."
+    )
     of = evidence.about.block(block)
     parts = [
         f"# {plain_markdown(of.title if of else block)}",
@@ -219,11 +221,14 @@ def _note(
     ]
     for answer in answers:
         if answer.block == block:
-            parts += ["## The answer", "\n".join(f"- {plain_markdown(line)}" for line in answer.lines)]
+            parts += ["## Answer", "\n".join(f"- {plain_markdown(line)}" for line in answer.lines)]
     if claims:
-        rows = [(f"{VERDICT_SIGNS[x.verdict]} **{x.verdict}**", x.claim, x.numbers) for x in claims]
-        table = pd.DataFrame(rows, columns=["Verdict", "Claim", "Numbers"]).map(_cell).to_markdown(index=False)
-        parts += ["## The paper's claims", plain_markdown(about_what(about.dataset, about.title)), table]
+        rows = [
+            (f"{VERDICT_SIGNS[x.verdict]} **{x.verdict}**", plain_markdown(x.claim), plain_markdown(x.answer))
+            for x in claims
+        ]
+        table = pd.DataFrame(rows, columns=["Verdict", "Claim", "Answer"]).to_markdown(index=False)
+        parts += ["## The paper's claims", plain_markdown(scope(about.dataset, about.title)), table]
     wanted = [of.table] if of else []
     wanted += ["tuning"] if of and (of.tunes or of.name == TUNED) else []
     wanted += ["variance", "selection"] if of and of.chooses else []
@@ -234,23 +239,18 @@ def _note(
         *(["## Tables", *shown] if shown else []),
         "## Settings",
         ", ".join(f"{plain_markdown(name)} **{plain_markdown(value)}**" for name, value in settings.items()),
-        "## Again",
+        "## How to reproduce this",
         f"    {again}",
     ]
     return "\n\n".join(parts)
 
 
 def _where(evidence: Evidence) -> str:
-    """The data set and the pair."""
+    """Return the data set and the pair."""
     pair = evidence.about.at
     return f"{evidence.about.title}, K {pair}" if pair else evidence.about.title
 
 
 def _spaced(table: str) -> str:
-    """With room between columns, which the dashboard leaves none: an em space before all but the first."""
+    """Return a Markdown table with an em space before all columns but the first: the dashboard leaves no room."""
     return re.sub(r"(?m)(?<=[^\\|\n])\|(?= )", "|&emsp;", table)
-
-
-def _cell(text: str) -> str:
-    """What stands in a table's cell; the verdict is bold already."""
-    return text if text.endswith("**") else plain_markdown(text)

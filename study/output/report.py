@@ -1,20 +1,16 @@
-"""What comes out of a study: files made from the ledger alone, and a summary to read."""
+"""The report of a study: tables, figures, report.md and report.html, made from the ledger alone, and a summary."""
 
 from __future__ import annotations
 
-import base64
 import os
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader
-from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from cemobam_core.files import written_atomically
@@ -23,12 +19,27 @@ from study.findings.analysis import MEASURES
 from study.findings.answers import Answer, answers
 from study.findings.evidence import Evidence
 from study.findings.predictions import PREDICTIONS, UTTERANCES
-from study.findings.results import ABOUT, TRIALS, About
+from study.findings.results import ABOUT, TRIALS, About, AboutBlock
 from study.findings.statistics import SEEDS_FOR_INTERVAL
 from study.findings.systems import measured_block
 from study.findings.tuned import traces
-from study.findings.wording import measured_in, points_of, seeds_in_words
+from study.findings.wording import evaluation_graph_notes, listed, points_of, sentence
 from study.output import figures
+from study.output.document import (
+    Answered,
+    Claimed,
+    Code,
+    Document,
+    Items,
+    Numbered,
+    Part,
+    Picture,
+    Rows,
+    Section,
+    See,
+    Terms,
+    Text,
+)
 from study.output.error_tables import calibration_table, errors_table, hard_table, no_hard_sentence
 from study.output.figures import Drawing, drawings, without_predictions
 from study.output.tables import (
@@ -38,24 +49,23 @@ from study.output.tables import (
     agreement_table,
     block_table,
     comparisons_table,
-    plain_markdown,
     selection_table,
     variance_table,
 )
 from study.output.tuning_table import NAME as TUNING
 from study.output.tuning_table import tuning_table
 from study.papers.cemobam import paper
-from study.papers.cemobam.claims import OF_SYSTEMS, Claim, Verdict, about_what, claims, spread_sentence
+from study.papers.cemobam.claims import OF_SYSTEMS, Claim, claims, scope, spread_sentences
 from study.papers.cemobam.systems import NAMES as SYSTEMS
 from study.papers.cemobam.systems import systems_table
 
 OTHERS = ("claims.csv", "report.md", "report.html")
 
-WHERE_IT_ERRS = ("errors", "hard", "calibration")
-"""Tables that say where the study errs: they stand below the others."""
+OF_ERRORS = ("errors", "hard", "calibration")
+"""The tables of the section on errors."""
 
-ALWAYS = (TUNING, "variance", "comparisons", "agreement", "selection", *SYSTEMS, *WHERE_IT_ERRS)
-"""Tables that no block names."""
+ALWAYS = (TUNING, "variance", "comparisons", "agreement", "selection", *SYSTEMS, *OF_ERRORS)
+"""The tables that do not belong to one block."""
 
 
 def result_files(about: About) -> list[str]:
@@ -75,34 +85,36 @@ def plot_files(about: About) -> list[str]:
     return [f"{file}.{form}" for file in (*figures_of, *own) for form in figures.FORMS]
 
 
-MORE = "More seeds would tell differences that are undecided; only what is missing is trained"
+MORE = "More seeds may decide the undecided differences. Only missing trials are trained"
 
 _SHOWN = 50
-"""Failed trials that are listed; the others are counted."""
+"""The most failed trials that the report lists."""
 
-VERDICT_SIGNS: dict[Verdict, str] = {
-    "confirmed": "✓",
-    "equivalent": "≈",
-    "undecided": "?",
-    "contradicted": "✗",
-    "higher than published": "↑",
-    "not tested": "–",
+_NARROW = ("confusion", "calibration", "embedding")
+"""Figures that are no wider than a column of a paper."""
+
+_BEHIND: dict[str, See] = {
+    "k_matters": See(("topk", "marginal"), ("variance",)),
+    "best_k": See(("topk",), ("confirm", "comparisons")),
+    "best_system": See(("comparison",), SYSTEMS),
+    "graph_helps": See(("comparison",), SYSTEMS),
 }
+"""The figures and tables behind claims that more than the table of one block is about."""
 
-_INDENT = 2 + max(map(len, VERDICT_SIGNS))
+_INDENT = 2 + max(map(len, ("higher than published", "not tested")))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Report:
-    """All that a study has to show so far; whatever block has no trial yet is absent, and named.
+    """The report of a study so far.
 
     Attributes:
-        evidence: what the ledger knows.
-        tables: by name.
-        drawings: the figures that the study has, by name.
-        figures: those that can be drawn, by name.
-        missing: by name of the figure, why it cannot be drawn.
-        again: the command that makes the study again.
+        evidence: The content of the ledger.
+        tables: The tables by name.
+        drawings: The figures of the study by name.
+        figures: The figures that can be drawn, by name.
+        missing: The reason for each figure that cannot be drawn, by name.
+        again: The command that reproduces the study.
     """
 
     evidence: Evidence
@@ -114,7 +126,7 @@ class Report:
 
     @cached_property
     def claims(self) -> list[Claim]:
-        """The paper's, each with its verdict; none of its blocks in the study: those that a comparison answers."""
+        """The paper's claims with their verdicts; without the paper's blocks, those about a comparison of systems."""
         about, analysis = self.evidence.about, self.evidence.analysis
         papers = {block.name for block in (*paper.blocks, *paper.optional)}
         named = papers & {*self.evidence.waiting, *(block.name for block in about.blocks)}
@@ -126,12 +138,12 @@ class Report:
 
     @cached_property
     def answers(self) -> list[Answer]:
-        """What each block that is not the paper's says to its question."""
+        """The answers to the questions of the blocks that are not the paper's."""
         return answers(self.evidence.analysis)
 
     @property
     def more(self) -> str:
-        """How undecided differences would be told, with the command; empty: none would, or the study looks itself."""
+        """The command that may decide undecided differences; empty where more seeds would not, or run by themselves."""
         about, needed = self.evidence.about, self.evidence.analysis.more_seeds
         if not needed or about.looks:
             return ""
@@ -143,34 +155,28 @@ class Report:
 
     @property
     def summary(self) -> tuple[str, ...]:
-        """What to print, paragraph by paragraph."""
+        """The summary for the terminal, in paragraphs."""
         about = self.evidence.about
         tested = [claim for claim in self.claims if claim.verdict != "not tested"]
-        said = [
-            "\n".join(
-                textwrap.fill(text, 110, initial_indent=first, subsequent_indent=" " * _INDENT)
-                for text, first in ((claim.claim, claim.verdict.ljust(_INDENT)), (claim.numbers, " " * _INDENT))
-            )
-            for claim in tested
-        ]
+        verdicts = [_hanging(claim.verdict, claim.answer) for claim in tested]
         if rest := len(self.claims) - len(tested):
-            said.append(f"{'not tested'.ljust(_INDENT)}{rest} claims: the report says which and why")
+            verdicts.append(_hanging("not tested", f"{rest} claims. The report says which, and why."))
         return (
             *counts(self.evidence),
             *filter(None, [chosen(self.evidence)]),
             *(table.markdown().rstrip() for name, table in self.tables.items() if name == TUNING or name not in ALWAYS),
-            *("\n".join([answer.question, *(f"  {line}" for line in answer.lines)]) for answer in self.answers),
-            *(["\n".join([f"The paper's claims. {about_what(about.dataset, about.title)}", *said])] if said else []),
+            *("\n".join([answer.question, *(_hanging("  -", x, 4) for x in answer.lines)]) for answer in self.answers),
+            *(["\n".join([f"The paper's claims. {scope(about.dataset, about.title)}", *verdicts])] if verdicts else []),
             *([f"{MORE}:\n  {self.more}"] if self.more else []),
         )
 
     def write(self, results: Path, plots: Path) -> list[Path]:
-        """Write every file, each as a whole: trials, grid, tables and reports into ``results``, figures into ``plots``.
+        """Write trials, tables and reports into ``results`` and figures into ``plots``, each file as a whole.
 
-        What an earlier report left there and this one does not have is removed: it would be of other trials.
+        Files of an earlier report that this one does not have are removed: they would show other trials.
 
         Raises:
-            OSError: a folder that cannot be written to, a full disk; files already written stay.
+            OSError: A folder cannot be written to, or the disk is full; files already written stay.
         """
         made, about = self.evidence.results, self.evidence.about
         written = made.save(results)
@@ -178,12 +184,13 @@ class Report:
             if block.table not in self.tables and not block.tunes and not made.block(block.name).empty:
                 written.append(_write_csv(made.block(block.name), results / f"{block.table}.csv"))
         if self.claims:
-            written.append(_write_csv(pd.DataFrame(map(asdict, self.claims)), results / "claims.csv"))
+            written.append(_write_csv(pd.DataFrame([claim.record for claim in self.claims]), results / "claims.csv"))
         for table in self.tables.values():
             written += table.write(results)
         for name, figure in self.figures.items():
             written += figures.save(figure, plots / self.drawings[name].file)
-        for name, text in (("report.md", self._markdown(results, plots)), ("report.html", self._html(plots))):
+        document = self.document(results, plots)
+        for name, text in (("report.md", document.markdown()), ("report.html", document.html())):
             with written_atomically(results / name) as temporary:
                 temporary.write_text(text, encoding="utf-8")
             written.append(results / name)
@@ -192,127 +199,160 @@ class Report:
             path.unlink(missing_ok=True)
         return written
 
-    @property
-    def _captions(self) -> dict[str, str]:
-        return {name: self.drawings[name].shows for name in self.figures}
+    def document(self, results: Path, plots: Path) -> Document:
+        """Return the report as a document.
 
-    @property
-    def _spread(self) -> str:
-        analysis = self.evidence.analysis
-        if analysis.metric not in analysis.variance:
-            return ""
-        return f"{spread_sentence(analysis)} ({MEASURES[analysis.metric]} on test.)"
-
-    @property
-    def _of_errors(self) -> list[str]:
-        """What is said of errors beside their tables: why there are none, or that no utterance is hard."""
-        if "errors" not in self.tables:
-            why = without_predictions(self.evidence)
-            return [f"{why[0].upper()}{why[1:]}."]
-        return list(filter(None, [no_hard_sentence(self.evidence.errors.hard)]))
-
-    def _html(self, plots: Path) -> str:
-        environment = Environment(
-            loader=PackageLoader("study.output"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        Args:
+            results: The folder of ``report.md``.
+            plots: The folder of the figures, which must be written before the page is.
+        """
+        about = self.evidence.about
+        sections = (
+            Section("overview", "Overview", self._overview()),
+            Section("answers", "Answers", self._answered()),
+            Section("claims", "Do the paper's claims hold?", self._claimed()),
+            Section("figures", "Figures", self._pictures(results, plots)),
+            Section("tables", "Tables", self._tables()),
+            Section("errors", "Errors", self._errors()),
+            Section("settings", "Settings and versions", self._settings()),
+            Section("failed", "Failed trials", self._failed()),
+            Section("reproduce", "How to reproduce this", self._reproduce()),
         )
-        environment.filters["words"] = _subscripted
-        images = {
-            name: base64.b64encode((plots / f"{self.drawings[name].file}.png").read_bytes()).decode()
-            for name in self.figures
-        }
-        return environment.get_template("report.html").render(
-            **self._content(),
-            signs=VERDICT_SIGNS,
-            images=images,
-            tables=[table for name, table in self.tables.items() if name not in WHERE_IT_ERRS],
-            error_tables=[self.tables[name] for name in WHERE_IT_ERRS if name in self.tables],
-            of_errors=self._of_errors,
+        return Document(
+            title=f"CemoBAM study: {about.title}",
+            lead=scope(about.dataset, about.title) if self.claims else "",
+            sections=[section for section in sections if section.parts],
         )
 
-    def _content(self) -> dict[str, object]:
-        """What both forms of the report hold."""
-        evidence = self.evidence
-        about = evidence.about
-        return {
-            "about": about,
-            "settings": settings_of(about),
-            "about_what": about_what(about.dataset, about.title),
-            "claims": self.claims,
-            "answers": self.answers,
-            "counts": counts(evidence),
-            "chosen": chosen(evidence),
-            "spread": self._spread,
-            "captions": self._captions,
-            "missing": {self.drawings[name].shows: why for name, why in self.missing.items()},
-            "failed": [
-                (", ".join(f"{n} {value}" for n, value in evidence.told(trial).items()), outcome.reason, outcome.log)
-                for trial, outcome in list(evidence.failed.items())[:_SHOWN]
-            ],
-            "failed_more": max(0, len(evidence.failed) - _SHOWN),
-            "versions": {**about.made_with, **{f"{k} (report)": v for k, v in versions().items()}},
-            "again": self.again,
-            "more": self.more,
-            "more_words": MORE,
-        }
+    def _overview(self) -> list[Part]:
+        evidence, analysis = self.evidence, self.evidence.analysis
+        made = [chosen(evidence), _verdict_counts(self.claims)]
+        if not self.claims and analysis.metric in analysis.variance:
+            made += [f"{MEASURES[analysis.metric]} on test: {' '.join(spread_sentences(analysis))}"]
+        return [
+            *(Text(sentence) for sentence in counts(evidence)),
+            *(Text(sentence) for sentence in made if sentence),
+            Text("How to read the numbers:"),
+            Items(_reading(evidence.about, with_claims=bool(self.claims))),
+        ]
 
-    def _markdown(self, results: Path, plots: Path) -> str:
-        """The report for a repository; figures are linked where they lie."""
-        content, about = self._content(), self.evidence.about
-        rows = [
-            (
-                f"**{claim.verdict}**",
-                plain_markdown(claim.claim),
-                plain_markdown(claim.where),
-                plain_markdown(claim.numbers),
-            )
-            for claim in self.claims
+    def _answered(self) -> list[Part]:
+        about = self.evidence.about
+        return [Answered(answer, _behind(about.block(answer.block))) for answer in self.answers]
+
+    def _claimed(self) -> list[Part]:
+        about = self.evidence.about
+        tested_first = sorted(self.claims, key=lambda claim: claim.verdict == "not tested")
+        return [
+            Claimed(x, See() if x.verdict == "not tested" else _BEHIND.get(x.id, _behind(about.block(x.block))))
+            for x in tested_first
         ]
-        parts = [f"# CemoBAM study: {plain_markdown(about.title)}"]
-        if self.claims:
-            table = pd.DataFrame(rows, columns=["Verdict", "Claim", "Where", "Numbers"]).to_markdown(index=False)
-            parts += [plain_markdown(content["about_what"]), "## The paper's claims", table]
-        if self.answers:
-            parts.append("## Questions")
-            for answer in self.answers:
-                lines = "\n".join(f"- {plain_markdown(line)}" for line in answer.lines)
-                parts.append(f"**{plain_markdown(answer.question)}**\n\n{lines}")
-        parts += [
-            plain_markdown(content["chosen"]),
-            plain_markdown(content["spread"]),
-            *map(plain_markdown, counts(self.evidence)),
-            "## Figures",
-        ]
+
+    def _pictures(self, results: Path, plots: Path) -> list[Part]:
+        folder = link(plots, results)
+        made: list[Part] = []
         for name in self.figures:
-            parts.append(
-                f"![{plain_markdown(self.drawings[name].shows)}]({link(plots, results)}/{self.drawings[name].file}.png)"
+            drawing = self.drawings[name]
+            png = f"{drawing.file}.png"
+            made.append(Picture(name, drawing.shows, plots / png, f"{folder}/{png}", wide=name not in _NARROW))
+        if self.missing:
+            made.append(Text("Figures that cannot be drawn:"))
+            made.append(Items(tuple(f"{self.drawings[x].shows}: {why}." for x, why in self.missing.items())))
+        return made
+
+    def _tables(self) -> list[Part]:
+        made: list[Part] = [Numbered(x) for name, x in self.tables.items() if name not in OF_ERRORS]
+        return made or [Text("No table has any content yet.")]
+
+    def _errors(self) -> list[Part]:
+        if "errors" not in self.tables:
+            return [Text(sentence(without_predictions(self.evidence)))]
+        no_hard = no_hard_sentence(self.evidence.errors.hard)
+        tables = [Numbered(self.tables[name]) for name in OF_ERRORS if name in self.tables]
+        return [*([Text(no_hard)] if no_hard else []), *tables]
+
+    def _settings(self) -> list[Part]:
+        about = self.evidence.about
+        grid = {"K_audio of the grid": about.k_audio, "K_text of the grid": about.k_text} if about.k_audio else {}
+        return [
+            Terms(
+                {
+                    "data set": about.title,
+                    **{name: ", ".join(map(str, values)) for name, values in grid.items()},
+                    **settings_of(about),
+                    **about.made_with,
+                    **{f"{name} (report)": version for name, version in versions().items()},
+                }
             )
-        parts += [
-            f"Not drawn: {plain_markdown(self.drawings[name].shows)}: {plain_markdown(why)}."
-            for name, why in self.missing.items()
         ]
-        tables = {name: table.markdown().rstrip() for name, table in self.tables.items()}
-        parts += ["## Tables", *(text for name, text in tables.items() if name not in WHERE_IT_ERRS)]
-        parts += ["## Where it errs", *map(plain_markdown, self._of_errors)]
-        parts += [tables[name] for name in WHERE_IT_ERRS if name in tables]
-        parts += ["## Settings", *_md_lists(settings_of(about), about.made_with)]
-        if self.evidence.failed:
-            failed = [
-                f"- {plain_markdown(what)}: {plain_markdown(why)}{f' (`{log}`)' if log else ''}"
-                for what, why, log in content["failed"]  # type: ignore[attr-defined]
-            ]
-            more = [f"- and {content['failed_more']} more"] if content["failed_more"] else []
-            parts += ["## Failed trials", "\n".join(failed + more)]
-        parts += ["## Again", f"    {self.again}"]
-        parts += [f"{MORE}:", f"    {self.more}"] if self.more else []
-        return "\n\n".join(part for part in parts if part) + "\n"
+
+    def _failed(self) -> list[Part]:
+        failed = list(self.evidence.failed.items())
+        if not failed:
+            return []
+        rows = [
+            (", ".join(f"{n} {value}" for n, value in self.evidence.told(trial).items()), outcome.reason, outcome.log)
+            for trial, outcome in failed[:_SHOWN]
+        ]
+        more = len(failed) - _SHOWN
+        return [
+            Rows(("Trial", "Reason", "Log"), tuple(rows)),
+            *([Text(f"{more} more failed trials are in trials.csv.")] if more > 0 else []),
+        ]
+
+    def _reproduce(self) -> list[Part]:
+        more: list[Part] = [Text(f"{MORE}:"), Code(self.more)] if self.more else []
+        return [
+            Code(self.again),
+            Text("With --report-only, this command makes the tables, the figures and this page from the ledger alone."),
+            *more,
+        ]
+
+
+def _hanging(first: str, text: str, indent: int = _INDENT) -> str:
+    """Return a text for the terminal, indented below its first word."""
+    return textwrap.fill(text, 110, initial_indent=first.ljust(indent), subsequent_indent=" " * indent)
+
+
+def _behind(block: AboutBlock | None) -> See:
+    """Return the figure and the tables of a block."""
+    return See((block.drawing,), (block.table, "comparisons")) if block else See()
+
+
+def _verdict_counts(claims: list[Claim]) -> str:
+    """Return how many claims have each verdict, in a sentence; empty without claims."""
+    if not claims:
+        return ""
+    by_verdict = Counter(claim.verdict for claim in claims)
+    untested = by_verdict.pop("not tested", 0)
+    tested = listed([f"{n} {verdict}" for verdict, n in by_verdict.most_common()]) if by_verdict else "none"
+    return f"Verdicts on the {len(claims)} claims: {tested}; {untested} not tested."
+
+
+def _reading(about: About, *, with_claims: bool) -> tuple[str, ...]:
+    """Return how to read the numbers of the report."""
+    rope = points_of(about.rope)
+    verdicts = (
+        f"Verdicts: an effect is confirmed or contradicted at the 5% level. Equivalent: the difference is shown to be "
+        f"within {rope}. Undecided: the data show neither a difference nor equivalence.",
+    )
+    return (
+        "Scores are percentages. WA is plain accuracy, UA the mean recall over classes, w-F1 the F1 score weighted by "
+        "class size, and macro F1 the mean F1 score over classes.",
+        "All intervals are 95% intervals. A mean or difference needs at least three seeds for one.",
+        "The intervals of scores hold for another seed on the same test utterances. Comparisons of systems and modules "
+        "use wider intervals, which hold for another seed and other test utterances.",
+        f"Differences are in percentage points. A difference within {rope} counts as practically the same.",
+        *(verdicts if with_claims else ()),
+    )
 
 
 def make_report(evidence: Evidence, *, again: str) -> Report:
-    """Put together what the ledger knows.
+    """Return the report of a study.
 
     Args:
-        evidence: it.
-        again: the command that makes the study again.
+        evidence: The content of the ledger.
+        again: The command that reproduces the study.
     """
     made = drawings(evidence)
     drawn = {name: drawing.draw(evidence) for name, drawing in made.items()}
@@ -327,7 +367,7 @@ def make_report(evidence: Evidence, *, again: str) -> Report:
 
 
 def make_tables(evidence: Evidence) -> dict[str, Table]:
-    """Return every table that there is something to show in, by name."""
+    """Return every table that has content, by name."""
     analysis = evidence.analysis
     others = (
         variance_table(analysis),
@@ -342,9 +382,9 @@ def make_tables(evidence: Evidence) -> dict[str, Table]:
 
 
 def block_tables(evidence: Evidence) -> dict[str, Table]:
-    """Return the blocks' tables and the systems that the paper compares with, made in a moment.
+    """Return the tables of the blocks, of the systems and of tuning, by name; this is fast.
 
-    A block of many configurations has no table but a csv: its figure shows it.
+    A block of many configurations has a csv only: its figure shows it.
     """
     tables: dict[str, Table] = {}
     for name, block in evidence.blocks.items():
@@ -364,7 +404,7 @@ def block_tables(evidence: Evidence) -> dict[str, Table]:
 
 
 def counts(evidence: Evidence) -> list[str]:
-    """Return how many trials are done, what became of the others, and in which graph they were measured."""
+    """Return how many trials are done, why others failed, and in which graph the trials were evaluated."""
     asked, done, failed = evidence.asked, evidence.done, evidence.failed
     line = f"{evidence.about.title}: {done} of {asked} trials done"
     if failed:
@@ -372,66 +412,65 @@ def counts(evidence: Evidence) -> list[str]:
     if (waiting := asked - done - len(failed)) > 0:
         line += f", {waiting} not run yet"
     reasons = Counter(outcome.reason for outcome in failed.values())
-    failures = [f"failed {times} times: {reason}" for reason, times in reasons.most_common(10)]
-    return [line, *failures, *measured_in(evidence.about.settings)]
+    failures = [f"{'1 trial' if n == 1 else f'{n} trials'} failed: {reason}" for reason, n in reasons.most_common(10)]
+    return [f"{line}.", *failures, *evaluation_graph_notes(evidence.about.settings)]
 
 
 def chosen(evidence: Evidence) -> str:
-    """Return the pair, how it was come by, and what the study's own configuration does on test at it.
+    """Return the study's pair and the test scores of the study's own configuration at it, in sentences.
 
-    Where no block needs a pair, and the study's own configuration was not run, there is nothing to say.
+    It is empty where no block needs a pair and the study's own configuration was not run.
     """
     about, own, pair = evidence.about, evidence.results.own, evidence.about.at
     if evidence.waits_for_pair:
-        return "No K pair is chosen yet: that takes every seed of at least one pair, and all of the grid run."
+        return "No K pair is chosen yet: the choice needs one pair with every seed, after all trials of the grid ran."
     if pair is None or about.value("k_audio") is None:
-        line = f"{about.system}, which uses no graph"
+        line = f"{about.system} uses no graph."
     else:
-        how = about.how if about.given else f"{about.how} by {MEASURES[about.select_by]}"
-        line = f"K_audio = {pair.k_audio}, K_text = {pair.k_text} ({how})"
+        line = f"{_how_chosen(about)[0]} K_audio = {pair.k_audio}, K_text = {pair.k_text}{_how_chosen(about)[1]}."
     if own.empty:
         return line if any(block.needs_pair or block.chooses for block in about.blocks) else ""
-    record = own.iloc[0]
-    shown = ", ".join(_figure(record, f"test_{measure}", label) for measure, label in evidence.results.measures.items())
-    n = int(record["n_seeds"])
-    interval = " (95% interval, another seed)" if n >= SEEDS_FOR_INTERVAL else ""
-    whose = ""
-    if evidence.results.own_seeds == about.confirm and about.pair_from != "usual":
-        whose = " that took no part in the choice"
+    record, n = own.iloc[0], int(own.iloc[0]["n_seeds"])
+    scores = [_score(record, f"test_{measure}", label) for measure, label in evidence.results.measures.items()]
+    fresh = evidence.results.own_seeds == about.confirm and about.pair_from != "usual"
+    over = f"{n} {'fresh ' if fresh else ''}{'seed' if n == 1 else 'seeds'}"
+    mean = f"mean over {over}" if n > 1 else over
+    interval = ", 95% interval in brackets" if n >= SEEDS_FOR_INTERVAL else ""
+    line = f"{line} On test, it reaches {listed(scores)} ({mean}{interval})."
+    if fresh:
+        line += " Fresh seeds had no part in the choice."
     elif not about.given and about.pair:
-        whose = " that also chose the pair, so a little too high"
-    return f"{line}: test {shown} over {seeds_in_words(n)}{whose}{interval}"
+        line += " These seeds also chose the pair, so the scores are slightly too high."
+    return line
 
 
-def _figure(record: pd.Series, metric: str, label: str) -> str:
+def _how_chosen(about: About) -> tuple[str, str]:
+    """Return the words before and after the study's pair that say how it was chosen."""
+    if about.pair_from == "given":
+        return "The given pair is", ""
+    if about.given:
+        return "The pair is", ", the usual one, because none was chosen"
+    metric = MEASURES[about.select_by]
+    on = "validation" if about.select_on == "val" else "the test split, as in the released code"
+    return "The chosen pair is", f", which has the best mean {metric} on {on}"
+
+
+def _score(record: pd.Series, metric: str, label: str) -> str:
+    """Return a mean score with its interval in percent."""
     mean, low, high = (100 * record[f"{metric}_{x}"] for x in ("mean", "low", "high"))
-    return f"{label} {mean:.2f}" + (f" [{low:.2f}, {high:.2f}]" if pd.notna(low) else "")
+    return f"{label} {mean:.2f}" + (f" [{low:.2f} to {high:.2f}]" if pd.notna(low) else "")
 
 
 def settings_of(about: About) -> dict[str, object]:
-    """Return what all trials share, and their seeds and folds, as a report lists them."""
+    """Return the settings that all trials share, with their seeds and folds."""
     fresh = {"fresh seeds": ", ".join(map(str, about.confirm))} if about.confirm else {}
     seeds = ", ".join(map(str, about.seeds))
     return {**about.settings, "seeds": seeds, **fresh, "folds": about.folds, "rope": points_of(about.rope)}
 
 
 def link(plots: Path, results: Path) -> str:
-    """Return how a file in the folder of results refers to the folder of figures, as Markdown has it."""
+    """Return the Markdown link from the folder of results to the folder of figures."""
     return os.path.relpath(plots, results).replace(os.sep, "/").replace(" ", "%20")
-
-
-def _subscripted(text: object) -> Markup:
-    """Text for HTML, K_audio as it is read."""
-    safe = str(escape(str(text)))
-    return Markup(re.sub(r"K_(audio|text)", r"K<sub>\1</sub>", safe))
-
-
-def _md_lists(*content: dict[str, object] | dict[str, str]) -> Iterable[str]:
-    return [
-        "\n".join(f"- {plain_markdown(name)}: {plain_markdown(value)}" for name, value in x.items())
-        for x in content
-        if x
-    ]
 
 
 def _write_csv(frame: pd.DataFrame, path: Path) -> Path:

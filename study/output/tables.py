@@ -1,4 +1,4 @@
-"""Tables as csv, Markdown and LaTeX: the paper's Tables I to IV beside its figures, and what is behind the claims."""
+"""Tables as csv, Markdown and LaTeX: one for each block, and the statistics behind the claims."""
 
 from __future__ import annotations
 
@@ -17,28 +17,38 @@ from study.findings.analysis import MEASURES, Analysis, Comparison
 from study.findings.results import About, AboutBlock
 from study.findings.statistics import LEVEL, SEEDS_FOR_INTERVAL, holm
 from study.findings.votes import Vote, vote_of
-from study.findings.wording import TRANSDUCTIVE, WHOSE, ends, listed, p_value, points_of, seeds_in_words, signed
+from study.findings.wording import (
+    TRANSDUCTIVE,
+    WHOSE,
+    interval_cell,
+    listed,
+    more_or_less,
+    p_value,
+    points_of,
+    seeds_in_words,
+    signed,
+)
 from study.ledger.outcomes import Metric
 from study.papers.cemobam.published import SWAP_NOTE
 
 TABLE_FORMS = ("csv", "md", "tex")
 
 LONGEST = 40
-"""Rows of a table that is written for readers; a longer one is a csv alone."""
+"""The most rows of a table for readers; a longer table is a csv only."""
 
 MEASURED = "Measured here"
-"""The title of columns that were measured here, beside what papers report; in Markdown they go without."""
+"""The title of columns measured here, beside published ones; Markdown omits it."""
 
-_MANY = 6  # columns that a column of a paper takes in footnotesize
+_MANY = 6  # columns that fit a column of a paper in footnotesize
 
 
 class Cell(NamedTuple):
-    """What stands in a table's cell.
+    """A cell of a table.
 
     Attributes:
-        text: as it is read.
-        bold: whether it is the best of its column.
-        mark: to a note: ``*``, ``†``, ``‡`` or ``§``.
+        text: The text.
+        bold: Whether it is the best of its column.
+        mark: The mark of a note: ``*``, ``†``, ``‡`` or ``§``.
     """
 
     text: str
@@ -46,12 +56,12 @@ class Cell(NamedTuple):
     mark: str = ""
 
     def markdown(self) -> str:
-        """For a repository or a terminal."""
+        """Return the cell as Markdown."""
         text = self.text.replace("|", "\\|")
         return (f"**{text}**" if self.bold else text) + self.mark.replace("*", "\\*")
 
     def latex(self) -> str:
-        """For a paper."""
+        """Return the cell as LaTeX."""
         text = _escaped(self.text)
         mark = self.mark.replace("†", r"\dagger").replace("‡", r"\ddagger").replace("§", r"\mathsection")
         return (rf"\textbf{{\boldmath {text}}}" if self.bold else text) + (f"$^{{{mark}}}$" if mark else "")
@@ -62,14 +72,14 @@ class Table:
     """One table in its three forms.
 
     Attributes:
-        name: of the files: ``table1``.
-        caption: what it shows, in one sentence.
-        notes: what a reader must know to trust it.
-        frame: the numbers, in percent as the paper prints them: what the csv holds.
-        head: the first column's name.
-        groups: the other columns by group: each group's title, and the names of its columns.
-        cells: what is printed: a row each, its label first.
-        wide: whether LaTeX sets it across both columns of a page.
+        name: The name of its files: ``table1``.
+        caption: The caption, without a full stop.
+        notes: Notes below the table, in sentences.
+        frame: The numbers of the csv, in percent as the paper prints them.
+        head: The first column's name.
+        groups: The other columns by group: each group's title, and the names of its columns.
+        cells: The printed rows, each with its label first.
+        wide: Whether LaTeX sets it across both columns of a page.
     """
 
     name: str
@@ -82,17 +92,27 @@ class Table:
     wide: bool = False
 
     @property
+    def title(self) -> str:
+        """The beginning of the caption, for a table of contents."""
+        found = re.match(r"(.+?)(:|(?<=[?!.])) ", self.caption)
+        return found[1] if found else self.caption
+
+    @property
     def titled(self) -> bool:
-        """Whether its groups of columns have titles."""
+        """Whether the groups of columns have titles."""
         return any(title for title, _ in self.groups)
 
     @property
     def rows(self) -> list[list[Cell]]:
-        """What is printed, as cells throughout."""
+        """The printed rows, as cells."""
         return [[_cell(cell) for cell in row] for row in self.cells]
 
-    def markdown(self) -> str:
-        """For a repository or a terminal; our own columns go without their group's title."""
+    def markdown(self, label: str = "") -> str:
+        """Return the table as Markdown; columns of our own figures go without the title of their group.
+
+        Args:
+            label: Text before the caption, such as ``Table 1: ``.
+        """
         head = [self.head]
         for title, columns in self.groups:
             head += [column if title in ("", "Ours", MEASURED) else f"{column} ({title.lower()})" for column in columns]
@@ -100,15 +120,15 @@ class Table:
         align = ("left",) + ("right",) * (len(head) - 1)
         table = body.to_markdown(index=False, disable_numparse=True, colalign=align)
         notes = "".join(f"\n\n{plain_markdown(note)}" for note in self.notes)
-        return f"**{plain_markdown(self.caption)}**\n\n{table}{notes}\n"
+        return f"**{label}{plain_markdown(self.caption)}.**\n\n{table}{notes}\n"
 
     def latex(self) -> str:
-        """For a two-column paper; needs ``booktabs``."""
+        """Return the table for a two-column paper; it needs ``booktabs``."""
         environment = "table*" if self.wide else "table"
         spans, rules, first = [""], [], 2
         for title, columns in self.groups:
             spans.append(f"\\multicolumn{{{len(columns)}}}{{c}}{{{_escaped(title)}}}")
-            rules.append(f"\\cmidrule(l){{{first}-{first + len(columns) - 1}}}")
+            rules += [f"\\cmidrule(l){{{first}-{first + len(columns) - 1}}}"] if title else []
             first += len(columns)
         head = [self.head, *(column for _, columns in self.groups for column in columns)]
         rows = [spans, list(map(_escaped, head)), *([cell.latex() for cell in row] for row in self.rows)]
@@ -119,7 +139,7 @@ class Table:
             [
                 rf"\begin{{{environment}}}[t]",
                 r"\centering",
-                rf"\caption{{{_escaped(self.caption)}}}",
+                rf"\caption{{{_escaped(self.caption)}.}}",
                 rf"\label{{tab:{self.name}}}",
                 r"\scriptsize" if len(head) > (2 * _MANY - 3 if self.wide else _MANY) else r"\footnotesize",
                 r"\setlength{\tabcolsep}{2.5pt}",
@@ -149,12 +169,13 @@ class Table:
 
 
 def block_table(analysis: Analysis, block: AboutBlock, published: pd.DataFrame | None = None) -> Table:
-    """Return a block's configurations on the test split, beside what was published of them.
+    """Return a block's configurations on the test split, beside the published figures.
 
     Args:
-        analysis: of the study.
-        block: of it.
-        published: figures in percent, a row for each value of the block's only column; None or empty: there are none.
+        analysis: The analysis of the study.
+        block: The block.
+        published: Published figures in percent, a row for each value of the block's only column; None or empty where
+            there are none.
     """
     results, about = analysis.results, analysis.results.about
     measures = results.measures
@@ -204,6 +225,7 @@ def block_table(analysis: Analysis, block: AboutBlock, published: pd.DataFrame |
     decided_by = next((c.decided_by for _, c in made), block.decided_by)
     notes = [
         *interval_notes(frame),
+        *([f"Fresh seeds had no part in {'choosing K' if block.needs_pair else 'tuning'}."] if block.confirms else []),
         *_block_notes(frame, block, keys, marks, beside_published=beside, decided_by=decided_by),
     ]
     if vote := vote_of(results, block):
@@ -211,11 +233,11 @@ def block_table(analysis: Analysis, block: AboutBlock, published: pd.DataFrame |
         label = Cell(f"{block.brief(keys[block.reference])}, vote of {seeds_in_words(vote.seeds)}", mark="‡")
         cells.append((label, *(number(100 * vote.scores[m]) for m in measures), *("" for _ in printed_of)))
         notes.append(_vote_note(vote, measures))
-    fresh = f" that took no part in {'choosing K' if block.needs_pair else 'tuning'}" if block.confirms else ""
-    over = f"over {seeds_in_words(seeds)}{fresh}{interval_words(summary)}"
+    fresh = "fresh " if block.confirms else ""
+    over = f"over {seeds} {fresh}{'seed' if seeds == 1 else 'seeds'}{interval_words(summary)}"
     return Table(
         name=block.table,
-        caption=f"{block.title} ({where(about, block)}): test split, percent, mean {over}",
+        caption=captioned(block.title, f"percent on the test split of {where(about, block)}; mean {over}"),
         notes=tuple(notes),
         frame=frame,
         head=block.head,
@@ -240,50 +262,58 @@ def _block_notes(
     short = [(key, n) for key, n, wanted in of if several or n < wanted]
     if short:
         counts = (", " if len(block.columns) == 1 else "; ").join(f"{block.brief(key)} {n}" for key, n in short)
-        notes.append(f"Seeds: {counts}." if several else f"Fewer than {len(block.seeds)} seeds are done: {counts}.")
+        fewer = f"Finished seeds, where fewer than {len(block.seeds)}"
+        notes.append(f"{'Seeds' if several else fewer}: {counts}.")
     if "*" in marks:
         reference = block.told(keys[block.reference])
         notes.append(
-            f"* differs from {reference} (p < 0.05 after Holm's correction, {WHOSE[decided_by]}; comparisons.csv has "
-            "the difference)."
+            f"* Differs from {reference} (p < 0.05 after Holm's correction, for {WHOSE[decided_by]}); comparisons.csv "
+            "has the difference."
         )
     if "†" in marks:
-        notes.append("† outside the 95% interval of ours (another seed on these utterances).")
+        notes.append("† Outside our 95% interval.")
     if "§" in marks:
         notes.append(f"§ Evaluation graph joint: {TRANSDUCTIVE}.")
     if beside_published:
         notes.append(SWAP_NOTE)
     varied = [key[block.columns.index("evaluation_graph")] for key in keys if "evaluation_graph" in block.columns]
     if "joint" in varied:
-        notes.append(f"joint: {TRANSDUCTIVE}.")
+        notes.append(f"Joint: {TRANSDUCTIVE}.")
     return notes
 
 
 def _vote_record(block: AboutBlock, key: Sequence[Any], vote: Vote) -> pd.DataFrame:
-    """Return the row of the csv that has the vote of a configuration's seeds, given its values in the columns."""
+    """Return the csv row of the vote of a configuration's seeds, given the configuration's values in the columns."""
     named = {block.columns[0]: f"{shown(key[0])} vote", **dict(zip(block.columns[1:], key[1:], strict=True))}
     figures = {f"{measure}_mean": 100 * score for measure, score in vote.scores.items()}
     return pd.DataFrame([{**named, "n_seeds": vote.seeds, **figures}])
 
 
 def _vote_note(vote: Vote, measures: Mapping[Metric, str]) -> str:
-    """Return what the vote of a configuration's seeds gives and costs."""
+    """Return the note on the vote of a configuration's seeds: its gain and its cost."""
     interval = ""
     if np.isfinite(vote.low):
-        interval = f" (95% interval over other utterances: [{signed(100 * vote.low)}, {signed(100 * vote.high)}])"
+        interval = f" (95% interval for other utterances {signed(100 * vote.low)} to {signed(100 * vote.high)})"
     gains = [
-        f"{signed(100 * vote.gains[measure])} points of {label}{interval if measure == 'wa' else ''}"
+        f"{label} {more_or_less(vote.gains[measure])}{interval if measure == 'wa' else ''}"
         for measure, label in measures.items()
     ]
     return (
-        f"‡ The label that most of the {vote.seeds} seeds give. It costs {vote.seeds} trainings and {vote.seeds} "
-        "evaluations in place of one; it is no mean and has no interval over seeds. Less the mean of these seeds: "
-        f"{listed(gains)}."
+        f"‡ The label that most of the {vote.seeds} seeds give. Compared with the mean of these seeds: "
+        f"{listed(gains)}. The vote needs {vote.seeds} trainings and {vote.seeds} evaluations instead of one. It is "
+        "not a mean, so it has no interval over seeds."
     )
 
 
+def captioned(title: str, text: str) -> str:
+    """Return a caption: a title and what the table shows; the title may be a question."""
+    if title.endswith(("?", ".", "!")):
+        return f"{title} {text[0].upper()}{text[1:]}"
+    return f"{title}: {text}"
+
+
 def where(about: About, block: AboutBlock) -> str:
-    """Return on what data, and at which pair if it needs one, a block was run."""
+    """Return the data and, where the block needs one, the pair that a block was run at."""
     pair = about.at if block.needs_pair else None
     at = f", K_audio = {pair.k_audio}, K_text = {pair.k_text}" if pair else ""
     graph = about.settings.get("evaluation_graph", "own")
@@ -293,7 +323,7 @@ def where(about: About, block: AboutBlock) -> str:
 
 
 def variance_table(analysis: Analysis) -> Table | None:
-    """The grid's analysis of variance; None: the grid cannot tell K from luck."""
+    """Return the analysis of variance of the grid; None where the grid cannot separate K from chance."""
     grid = analysis.grid
     if not analysis.variance or grid is None:
         return None
@@ -319,14 +349,16 @@ def variance_table(analysis: Analysis) -> Table | None:
         for x in shown.to_dict("records")
     ]
     notes = [
-        f"{MEASURES[analysis.metric]}; the csv has the others. Within seeds; ω² is the share of the variance of single "
-        "trials, ε the correction of the degrees of freedom after Greenhouse and Geisser, Holm over the effects.",
+        f"Metric: {MEASURES[analysis.metric]}; the csv has the others. The analysis is within seeds. ω²: share of the "
+        "variance of single trials. ε: correction of the degrees of freedom by Greenhouse and Geisser. p (Holm): "
+        "corrected over the effects.",
     ]
     if grid.left_out:
-        notes.append(f"Left out, because not complete: {grid.left_out}.")
+        notes.append(f"Left out because not complete: {grid.left_out}.")
     return Table(
         name="variance",
-        caption=f"The K grid on {analysis.results.about.title}, test split, {len(grid.seeds)} seeds: K and luck",
+        caption=f"Analysis of variance of the K grid: test split of {analysis.results.about.title}, "
+        f"{seeds_in_words(len(grid.seeds))}",
         notes=tuple(notes),
         frame=frame,
         head="Effect",
@@ -336,7 +368,7 @@ def variance_table(analysis: Analysis) -> Table | None:
 
 
 def comparisons_table(analysis: Analysis) -> Table | None:
-    """Every pair of configurations that was compared; None: there is none."""
+    """Return every compared pair of configurations; None where there is none."""
     families = [analysis.of(block.name) for block in analysis.results.about.blocks]
     every = [c for family in families for comparisons in family.values() for c in comparisons]
     if not every:
@@ -345,11 +377,16 @@ def comparisons_table(analysis: Analysis) -> Table | None:
     known = any(c.utterances for c in shown)
     cells: list[tuple[str | Cell, ...]] = [
         (
-            f"{_compared(analysis, c.family, c.first)} less {_compared(analysis, c.family, c.second)}",
+            f"{_compared(analysis, c.family, c.first)} − {_compared(analysis, c.family, c.second)}",
             signed(100 * c.difference.mean),
-            Cell(ends(c.seed) or "–", mark="" if c.decided_by == "utterances" else "*"),
+            Cell(interval_cell(c.seed) or "–", mark="" if c.decided_by == "utterances" else "*"),
             *(
-                [Cell((c.utterances and ends(c.utterances)) or "–", mark="*" if c.decided_by == "utterances" else "")]
+                [
+                    Cell(
+                        (c.utterances and interval_cell(c.utterances)) or "–",
+                        mark="*" if c.decided_by == "utterances" else "",
+                    )
+                ]
                 if known
                 else []
             ),
@@ -363,37 +400,41 @@ def comparisons_table(analysis: Analysis) -> Table | None:
     rope = points_of(analysis.results.about.rope)
     names = listed(list(dict.fromkeys(c.family for c in shown)))
     notes = [
-        f"{MEASURES[analysis.metric]} in points: the mean of the first less that of the second, over the seeds that "
-        "both have; the csv has the other metrics.",
-        f"95% intervals for {WHOSE['seed']} on these utterances"
-        + (f", and for {WHOSE['utterances']}{_drawn(analysis)}" if known else "")
-        + f"; * decides. Holm within {names}; bold below 0.05.",
-        f"Chances, in percent: that the first is better by more than {rope}, practically the same, worse by more than "
-        f"{rope}. Equivalent: two one-sided tests find the difference within {rope}.",
+        f"Points of {MEASURES[analysis.metric]}: the mean of the first minus the mean of the second, over the seeds "
+        "that both have. The csv has the other metrics.",
+        f"Intervals hold for {WHOSE['seed']} on the same test utterances"
+        + (f", or for {WHOSE['utterances']}{_drawn(analysis)}. * marks the interval that decides." if known else "."),
+        f"p is after Holm's correction within {names}; bold: below 0.05.",
+        f"Better / same / worse: the probability in percent that the first is better by more than {rope}, practically "
+        f"the same, or worse by more than {rope}. The verdict is on the first. Equivalent: two one-sided tests find "
+        f"the difference within {rope}.",
         *([_LOOKS_NOTE] if analysis.results.about.looks else []),
         *left_out,
     ]
-    columns = ("Points", "Another seed", *(("And other utterances",) if known else ()))
     return Table(
         name="comparisons",
-        caption=f"Differences on {analysis.results.about.title}, test split, paired by seed",
+        caption=f"Differences between configurations: test split of {analysis.results.about.title}, paired by seed",
         notes=tuple(notes),
         frame=pd.DataFrame([_comparison_row(c) for c in every]),
         head="Difference",
-        groups=(("", (*columns, "p (Holm)", "Better / same / worse", "Verdict", "n")),),
+        groups=(
+            ("", ("Points",)),
+            ("95% interval", ("Another seed", *(("And other utterances",) if known else ()))),
+            ("", ("p (Holm)", "Better / same / worse", "Verdict", "Seeds")),
+        ),
         cells=tuple(cells),
         wide=True,
     )
 
 
 _LOOKS_NOTE = (
-    "Differences were looked at after 5, 10 and 20 seeds: p-values and intervals hold for all looks together (each "
-    "look has its share of the 5%)."
+    "The study compared the configurations after 5, 10 and 20 seeds. p-values and intervals hold for all looks "
+    "together: each look has its share of the 5%."
 )
 
 
 def _drawn(analysis: Analysis) -> str:
-    """Return how other utterances would be drawn, if not each by itself."""
+    """Return how other utterances are sampled, where not independently."""
     by = analysis.sampling.by
     drawn = {"utterance of these speakers": " of the same speakers", "speaker": " of other speakers"}
     return {**drawn, "utterance": "", "fold": " of other folds"}[by]
@@ -407,7 +448,7 @@ def _percent(chance: float) -> str:
 
 
 def _comparison_row(c: Comparison) -> dict[str, Any]:
-    """Return what the csv has of a comparison."""
+    """Return the csv row of a comparison."""
     other = c.utterances
     better, same, worse = c.chances
     return {
@@ -424,7 +465,7 @@ def _comparison_row(c: Comparison) -> dict[str, Any]:
 
 
 def agreement_table(analysis: Analysis) -> Table | None:
-    """How alike seeds and configurations label the test utterances; None: no predictions are kept."""
+    """Return how often seeds and configurations agree on the test utterances; None without kept predictions."""
     made = analysis.agreements[:LONGEST]
     if not made:
         return None
@@ -443,21 +484,21 @@ def agreement_table(analysis: Analysis) -> Table | None:
         for one in made
     ]
     notes = (
-        "Agreement: the percent of test utterances that two seeds of the first, two seeds of the second, or a seed of "
-        "each label alike.",
-        "Only right: how many utterances only the vote of the first's seeds has right, and only that of the second's. "
-        "McNemar's test of the two votes is over other utterances, with these very trainings; it is not corrected for "
-        "being several.",
+        "Agreement: percent of the test utterances that get the same label from two seeds of the first, from two seeds "
+        "of the second, and from one seed of each.",
+        "Only correct: number of utterances that only the vote of the first's seeds labels correctly, and only that of "
+        "the second's. McNemar's test compares the two votes. It holds for other utterances with these trainings and "
+        "is not corrected for several tests.",
     )
     return Table(
         name="agreement",
-        caption=f"Agreement of labels on {analysis.results.about.title}, test split",
+        caption=f"Agreement of the predicted labels: test split of {analysis.results.about.title}",
         notes=notes,
         frame=frame,
         head="Configurations",
         groups=(
             ("Agreement", ("First", "Second", "Each other")),
-            ("Only right", ("First", "Second")),
+            ("Only correct", ("First", "Second")),
             ("", ("McNemar p",)),
         ),
         cells=tuple(cells),
@@ -472,7 +513,9 @@ def _most_telling(comparisons: Sequence[Comparison]) -> tuple[list[Comparison], 
     for family in dict.fromkeys(c.family for c in comparisons):
         ours = [c for c in comparisons if c.family == family]
         if len(ours) > LONGEST:
-            notes.append(f"Of the {len(ours)} of {family} those with the smallest p are shown; the csv has all.")
+            notes.append(
+                f"Of {len(ours)} comparisons of {family}, the {LONGEST} with the smallest p are shown; the csv has all."
+            )
             first = np.argsort([c.difference.p for c in ours], kind="stable")[:LONGEST]  # NaN comes last
             ours = [ours[i] for i in sorted(first)]
         kept += ours
@@ -480,7 +523,7 @@ def _most_telling(comparisons: Sequence[Comparison]) -> tuple[list[Comparison], 
 
 
 def _compared(analysis: Analysis, family: str, name: str) -> str:
-    """Return one side of a comparison."""
+    """Return the name of one side of a comparison."""
     block = analysis.results.about.block(family)
     keys = analysis.results.keys(block) if block else []
     shown = {block.name_of(key): block.told(key) if len(key) == 1 else block.brief(key) for key in keys if block}
@@ -488,13 +531,13 @@ def _compared(analysis: Analysis, family: str, name: str) -> str:
 
 
 def selection_table(analysis: Analysis) -> Table | None:
-    """Choosing the pair on validation and on test: what is reported, what holds; None: there is no choice."""
+    """Return how optimistic it is to choose the pair on validation and on test; None where nothing is chosen."""
     grid = analysis.grid
     if not analysis.selections or grid is None:
         return None
     rows, cells = [], []
     enough = len(grid.seeds) >= SEEDS_FOR_INTERVAL
-    interval = ", with its approximate 95% interval (another seed)" if enough else ""
+    interval = ", with its approximate 95% interval for another seed" if enough else ""
     for (split, metric), chosen in analysis.selections.items():
         pair = grid.pair(chosen.chosen)
         fresh, optimism = chosen.on_new_seed, chosen.optimism
@@ -521,27 +564,28 @@ def selection_table(analysis: Analysis) -> Table | None:
             )
         )
     notes = [
-        "Reported: the test mean over the seeds that chose. New seed: the mean of every seed at the pair that the "
-        f"others choose. Optimism: the difference{interval}. Same: how many of the choices by all seeds but one are "
-        "the same pair. The test utterances are the same throughout, so choosing on them is more optimistic still "
-        "about other utterances.",
+        "Reported: test mean over the seeds that chose the pair. Test − val.: the reported score of the choice on test "
+        "minus that of the choice on validation. New seed: test mean of each seed at the pair chosen on the other "
+        f"seeds. Optimism: reported minus new seed{interval}. Same pair: how often the choice without one seed is the "
+        "same pair. All choices use the same test utterances, so choosing on test is even more optimistic for other "
+        "utterances.",
     ]
     if grid.left_out:
-        notes.append(f"Left out, because not complete: {grid.left_out}.")
+        notes.append(f"Left out because not complete: {grid.left_out}.")
     return Table(
         name="selection",
-        caption=f"Choosing K on validation and on test ({analysis.results.about.title}): the optimism, in percent",
+        caption=f"Optimism of choosing K: percent on the test split of {analysis.results.about.title}",
         notes=tuple(notes),
         frame=pd.DataFrame(rows),
         head="Chosen on",
-        groups=(("", ("K", "Reported", "Less val.", "New seed", "Optimism", "Same")),),
+        groups=(("", ("K", "Reported", "Test − val.", "New seed", "Optimism", "Same pair")),),
         cells=tuple(cells),
         wide=True,
     )
 
 
 def plain_markdown(text: object) -> str:
-    """Text that Markdown leaves as it is, on one line; an underscore within a word, as in K_audio, means nothing."""
+    """Return text on one line that Markdown shows as it is; an underscore within a word, as in K_audio, is safe."""
     return re.sub(r"([\\`*\[\]<>|#!])", r"\\\1", " ".join(str(text).split()))
 
 
@@ -550,7 +594,7 @@ def _cell(cell: str | Cell) -> Cell:
 
 
 def is_best(value: float, column: pd.Series) -> bool:
-    """Return whether a figure is the highest of its column, which must have another."""
+    """Return whether a figure is the highest of a column that has at least two."""
     return bool(pd.notna(value) and column.notna().sum() > 1 and np.isclose(value, column.max(), rtol=0, atol=1e-9))
 
 
@@ -564,27 +608,29 @@ def with_deviation(mean: float, std: float) -> str:
 
 
 def mean_cell(mean: float, low: float, high: float, *, bold: bool = False, mark: str = "") -> Cell:
-    """Return a mean ± half of its interval, or with both ends of an interval that is cut at 0 or 100%."""
+    """Return a mean ± half of its interval, or a mean with both ends of an interval that is cut at 0 or 100%."""
     if _cut(mean, low, high):
         return Cell(f"{number(mean)} [{number(low)}, {number(high)}]", bold, mark)
     return Cell(with_deviation(mean, high - mean), bold, mark)
 
 
 def interval_words(frame: pd.DataFrame) -> str:
-    """Return what a caption says of the intervals: nothing where no row has seeds enough for one."""
-    return " ± half its 95% interval (another seed)" if (frame["n_seeds"] >= SEEDS_FOR_INTERVAL).any() else ""
+    """Return the caption's words about intervals; empty where no row has enough seeds for one."""
+    return " ± half of the 95% interval" if (frame["n_seeds"] >= SEEDS_FOR_INTERVAL).any() else ""
 
 
 def interval_notes(frame: pd.DataFrame) -> list[str]:
-    """Return what a reader must know of the intervals of a table.
+    """Return the notes on the intervals of a table.
 
     Args:
-        frame: with ``n_seeds``, and for each measure ``<measure>_low`` and ``_high``; the mean is ``<measure>_mean``
-            or ``<measure>``.
+        frame: A frame with ``n_seeds``, and for each measure ``<measure>_low`` and ``_high``; the mean is
+            ``<measure>_mean`` or ``<measure>``.
     """
     notes = []
+    if (frame["n_seeds"] >= SEEDS_FOR_INTERVAL).any():
+        notes.append("The 95% intervals of means hold for another seed on the same test utterances.")
     if frame["n_seeds"].between(1, SEEDS_FOR_INTERVAL - 1).any():
-        notes.append(f"Fewer than {SEEDS_FOR_INTERVAL} seeds have no interval.")
+        notes.append(f"A mean over fewer than {SEEDS_FOR_INTERVAL} seeds has no interval.")
     shown = [measure for measure in MEASURES if f"{measure}_low" in frame]
     means = {measure: f"{measure}_mean" if f"{measure}_mean" in frame else measure for measure in shown}
     if any(
@@ -592,7 +638,7 @@ def interval_notes(frame: pd.DataFrame) -> list[str]:
         for row in frame.to_dict("records")
         for measure in shown
     ):
-        notes.append("An interval that would pass 0 or 100% ends there; both of its sides are then given.")
+        notes.append("An interval that reaches 0% or 100% is cut there and given with both ends.")
     return notes
 
 
@@ -602,13 +648,13 @@ def _cut(mean: float, low: float, high: float) -> bool:
 
 
 def with_interval(difference: float, low: float, high: float) -> str:
-    """Return a difference with the ends of its interval, or alone where there is none."""
+    """Return a difference with its interval, or alone where it has none."""
     interval = f" [{signed(low)}, {signed(high)}]" if pd.notna(low) else ""
     return signed(difference) + interval
 
 
 def number(value: float) -> str:
-    """Return a number with two decimals; a dash for what is not known."""
+    """Return a number with two decimals; a dash for a missing number."""
     return f"{value:.2f}".replace("-", "−") if pd.notna(value) else "–"
 
 
@@ -643,6 +689,6 @@ def _escaped(text: str) -> str:
 
 
 def _two_sided(match: re.Match[str]) -> str:
-    """A mean and how far its interval reaches to either side: narrow enough for a column."""
+    """Return a mean and how far its interval reaches to either side, narrow enough for a column."""
     mean, low, high = map(float, match.groups())
     return f"${match[1]}^{{+{high - mean:.2f}}}_{{-{mean - low:.2f}}}$"

@@ -1,4 +1,4 @@
-"""The table of tuning: what each system tried, what validation chose, and whether more would have helped."""
+"""The table of tuning: the tried configurations, the choice by validation, and whether more budget may help."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ NAME = "tuning"
 
 
 def tuning_table(traces: list[Trace], about: About) -> Table | None:
-    """Return a row per system: validation's figure of its defaults and of its best, and the values of the best.
+    """Return a row per system: the validation score of its defaults and of its best, and the values of the best.
 
     Args:
-        traces: the tuning of each system.
-        about: the study.
+        traces: The tuning of each system.
+        about: The study.
 
     Returns:
-        The table, whose csv has a row for each configuration; None: nothing was tuned.
+        The table, whose csv has a row for each configuration; None where nothing was tuned.
     """
     tried = [trace for trace in traces if trace.best is not None]
     if not tried:
@@ -46,14 +46,15 @@ def tuning_table(traces: list[Trace], about: About) -> Table | None:
         )
     label = MEASURES[about.select_by]
     notes = [
-        "Each configuration with one seed; test had no part in the choice. The first configuration is the system's "
-        "defaults. The best of several is partly luck, so what it is worth is measured with fresh seeds.",
+        "Each configuration ran with one seed. The test split had no part in the choice. The first configuration is "
+        "the system's defaults. The best of several configurations is partly chance, so it is measured again with "
+        "fresh seeds.",
     ]
     if late := [trace.block.tunes for trace in tried if _late(trace)]:
-        notes.append(f"Best found in the last fifth of the budget, so more may help: {', '.join(late)}.")
+        notes.append(f"A larger budget may help: {', '.join(late)} (best found in the last fifth of the budget).")
     return Table(
         name=NAME,
-        caption=f"Tuning on {about.title}: {label} on validation, percent",
+        caption=f"Tuning: {label} on validation of {about.title}, percent",
         notes=tuple(notes),
         frame=_frame(tried, about),
         head="System",
@@ -64,19 +65,19 @@ def tuning_table(traces: list[Trace], about: About) -> Table | None:
 
 
 def chosen_values(trace: Trace, about: About) -> str:
-    """Return which values validation chose, in words; empty: the defaults."""
+    """Return the values that validation chose, in words; empty for the defaults."""
     if not trace.best:
         return ""
     return ", ".join(f"{in_words(name)} {shown(value)}" for name, value in _values(trace, about, trace.best).items())
 
 
 def _late(trace: Trace) -> bool:
-    """Return whether the best was found so late that it may not be the last improvement."""
+    """Return whether the best was found in the last fifth of the budget, so that more may improve it."""
     return bool(trace.best and len(trace.scores) >= 5 and trace.best >= 0.8 * len(trace.scores))
 
 
 def _values(trace: Trace, about: About, place: int) -> dict[str, Any]:
-    """Return the settings that a system tuned, by name, of one of its configurations."""
+    """Return one configuration's values of the settings that a system tuned, by name."""
     first, row = trace.block.rows[0], trace.block.rows[place]
     varied = {i for one in trace.block.rows for i, (a, b) in enumerate(zip(first, one, strict=True)) if a != b}
     return {name: row[i] for i, name in enumerate(about.identity) if i in varied and name != "profile"}

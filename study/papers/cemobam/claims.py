@@ -1,85 +1,101 @@
-"""What the paper claims, and what a study says to it."""
+"""The paper's claims, and what a study finds about each."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.resources import as_file, files
-from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from study.design.factors import Pair
 from study.findings.analysis import MEASURES, Analysis, Comparison
-from study.findings.luck import Level, equivalence, reproduced
-from study.findings.results import AboutBlock
-from study.findings.statistics import LEVEL, SEEDS_FOR_INTERVAL, Difference, paired
+from study.findings.statistics import LEVEL, Difference, paired
 from study.findings.wording import (
+    INTERVALS,
     WHOSE,
-    chances_told,
-    difference_told,
-    more_told,
+    comparison_sentence,
+    difference_sentence,
+    interval,
+    listed,
+    more_than,
+    needed_sentences,
+    not_shown,
     p_value,
-    points,
     points_of,
+    probability_sentence,
+    rounds_to_zero,
     seeds_in_words,
+    size_in_points,
 )
-from study.ledger.outcomes import Metric
+from study.papers.cemobam import levels
 from study.papers.cemobam.contests import best_system, does_a_graph_help
+from study.papers.cemobam.finding import ONE_SEED, Finding, Verdict, not_tested
 from study.papers.cemobam.paper import LABELS
 from study.papers.cemobam.published import paper_pairs, published
 
-Verdict = Literal["confirmed", "equivalent", "undecided", "contradicted", "higher than published", "not tested"]
+__all__ = ["OF_SYSTEMS", "Claim", "Verdict", "claims", "scope", "spread_sentences"]
 
 _TITLES = {"iemocap": "IEMOCAP", "esd": "ESD"}
+
+_NAMES = {**LABELS, "full": "CemoBAM", "no_xcbam": "CemoBAM without xCBAM", "no_chgat": "CemoBAM without CH-GAT"}
+"""The configurations of the paper's blocks, as sentences name them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """One claim and what became of it.
+    """One claim and what the study finds about it.
 
     Attributes:
-        id: short.
-        claim: in words.
-        where: in the paper.
-        confirmed: what would confirm it.
-        contradicted: what would contradict it.
-        test: how it is tested.
-        verdict: what this study says.
-        numbers: why, in sentences.
+        id: A short name.
+        verdict: The verdict of the study.
+        answer: One sentence that answers the claim about this study.
+        claim: The claim in words.
+        numbers: The numbers behind the answer, in sentences.
+        where: The place in the paper.
+        confirmed: What would confirm the claim.
+        contradicted: What would contradict it.
+        test: The statistical test.
+        intervals: A sentence about what the test and its intervals hold for; empty where there are none.
+        block: The block whose trials test the claim; empty: no block of the paper.
     """
 
     id: str
+    verdict: Verdict
+    answer: str
     claim: str
+    numbers: tuple[str, ...]
     where: str
     confirmed: str
     contradicted: str
     test: str
-    verdict: Verdict
-    numbers: str
+    intervals: str
+    block: str
 
-
-Said = tuple[Verdict, str]
+    @property
+    def record(self) -> dict[str, str]:
+        """The row of the claim in a csv file."""
+        return {**asdict(self), "numbers": " ".join(self.numbers)}
 
 
 OF_SYSTEMS = ("best_system", "graph_helps")
-"""What a study answers that compares systems, whatever else of the paper's it has run."""
+"""The claims that a comparison of systems tests, whatever other blocks the study has."""
 
 
-def about_what(dataset: str, title: str) -> str:
-    """Return what the verdicts are about, for whoever reads no further."""
+def scope(dataset: str, title: str) -> str:
+    """Return a sentence about the data that the verdicts hold for."""
     if dataset == "demo":
-        return "The demo is synthetic: these answers are about the demo data alone, not about the paper's data."
+        return "The demo data are synthetic. The answers hold for the demo data alone, not for the paper's data."
     if published("table1", dataset).empty:
-        return f"These answers are about {title}, on which the paper reports nothing."
-    return f"These answers are about {title} with these features and this split."
+        return f"The answers hold for {title}. The paper reports no results on these data."
+    return f"The answers hold for {title} with these features and this split."
 
 
 def claims(analysis: Analysis) -> list[Claim]:
-    """Return every claim of ``claims.csv`` with its verdict on a study."""
+    """Return every claim of ``claims.csv`` with what a study finds about it."""
     with as_file(files("study.papers.cemobam") / "claims.csv") as path:
-        rows = pd.read_csv(path).to_dict("records")
+        rows = pd.read_csv(path, keep_default_na=False).to_dict("records")
     dataset = analysis.results.about.dataset
     known = not published("table1", dataset).empty
     of = dataset if known else "iemocap"
@@ -94,9 +110,17 @@ def claims(analysis: Analysis) -> list[Claim]:
     }
     made = []
     for row in rows:
-        verdict, numbers = _TESTS[row["id"]](analysis)
+        finding = _TESTS[row["id"]](analysis)
         parts = {str(name): str(text).format(**words) for name, text in row.items()}
-        made.append(Claim(**parts, verdict=verdict, numbers=numbers))
+        made.append(
+            Claim(
+                **parts,
+                verdict=finding.verdict,
+                answer=finding.answer,
+                numbers=finding.numbers,
+                intervals=finding.intervals,
+            )
+        )
     return made
 
 
@@ -108,19 +132,19 @@ def _published(dataset: str, table: str, value: str, measure: str) -> float:
 
 
 def _margins(dataset: str) -> str:
-    """Return by how many points the paper is ahead of the best other system, on this data set or on its own two."""
-    told = {}
+    """Return how far the paper is ahead of the best other system, on this data set or on its own two."""
+    margins = {}
     for table, name in (("table3", "iemocap"), ("table4", "esd")):
         rows = published(table, name)
         ours = rows["system"] == "CemoBAM"
-        told[name] = f"{rows.loc[ours, 'wa'].iloc[0] - rows.loc[~ours, 'wa'].max():.2f} points"
-    if dataset in told:
-        return f": WA {told[dataset]} above the best"
-    return f": WA {told['iemocap']} above the best on IEMOCAP, {told['esd']} on ESD"
+        margins[name] = f"{rows.loc[ours, 'wa'].iloc[0] - rows.loc[~ours, 'wa'].max():.2f} points"
+    if dataset in margins:
+        return f": its WA is {margins[dataset]} above the best"
+    return f": its WA is {margins['iemocap']} above the best on IEMOCAP and {margins['esd']} on ESD"
 
 
 def _named_pairs(analysis: Analysis) -> str:
-    """Return the best pair as the paper names it for this data set; where it names none, those of its own data sets."""
+    """Return the paper's best pair for this data set; where it names none, the pairs for its own data sets."""
     if pair := analysis.paper_pair:
         return _written_out(pair)
     return " and ".join(f"{_written_out(pair)} on {_TITLES[dataset]}" for dataset, pair in paper_pairs().items())
@@ -130,185 +154,285 @@ def _written_out(pair: Pair) -> str:
     return f"K_audio = {pair.k_audio}, K_text = {pair.k_text}"
 
 
-def _k_matters(analysis: Analysis) -> Said:
+def _metric(analysis: Analysis) -> str:
+    return MEASURES[analysis.metric]
+
+
+def _k_matters(analysis: Analysis) -> Finding:
     variance = analysis.variance.get(analysis.metric)
     if variance is None:
-        return "not tested", _no_grid(analysis)
-    effects = ", ".join(
-        f"{effect.name} ω² = {effect.omega2:.2f} (p {p_value(effect.p)})" for effect in variance.effects
+        return not_tested(_no_grid(analysis))
+    effects = ", ".join(f"{effect.name} {effect.omega2:.2f} (p {p_value(effect.p)})" for effect in variance.effects)
+    numbers = (
+        f"Share of the variance of {_metric(analysis)} (ω²): {effects}.",
+        *spread_sentences(analysis),
+        *_left_out(analysis),
     )
-    numbers = f"{_name(analysis)} on test: {effects}. {spread_sentence(analysis)}{_left_out(analysis)}"
     p_values = {effect.name: effect.p for effect in variance.effects if effect.name in ("K_audio", "K_text")}
     if len(p_values) < 2:
-        return "not tested", f"Only one of K_audio and K_text was varied. {numbers}"
-    if max(p_values.values()) < LEVEL:
-        return "confirmed", numbers
+        return not_tested("The grid varies only one of K_audio and K_text.", *numbers)
     shown = [name for name, p in p_values.items() if p < LEVEL]
-    found = f"An effect shows of {shown[0]} alone" if shown else "No effect shows of either"
-    return "undecided", f"{found}. {numbers}"
+    metric = f"{_metric(analysis)} on test"
+    if len(shown) == 2:
+        verdict, answer = "confirmed", f"{metric} changes with K_audio and with K_text."
+    elif shown:
+        (other,) = set(p_values) - set(shown)
+        verdict, answer = "undecided", f"{metric} changes with {shown[0]}, but an effect of {other} is not shown."
+    else:
+        verdict, answer = "undecided", f"Neither K_audio nor K_text has an effect on {metric} that this grid can show."
+    return Finding(verdict=verdict, answer=answer, numbers=numbers, intervals=INTERVALS["seed"])  # type: ignore[arg-type]
 
 
-def spread_sentence(analysis: Analysis) -> str:
-    """Return how much of the spread over the grid is K and how much is luck."""
+def spread_sentences(analysis: Analysis) -> tuple[str, str]:
+    """Return how much of the spread over the grid comes from K and how much from chance, in two sentences."""
     variance, grid = analysis.variance[analysis.metric], analysis.grid
     assert grid
-    known = np.isfinite(variance.share_low)
-    interval = (
-        f" (95% interval {100 * variance.share_low:.0f} to {100 * variance.share_high:.0f}%, another seed)"
-        if known
-        else ""
-    )
+    ends = ""
+    if np.isfinite(variance.share_low):
+        ends = f" (95% interval {100 * variance.share_low:.0f}% to {100 * variance.share_high:.0f}%)"
     return (
-        f"The means of the {len(grid.k_audio) * len(grid.k_text)} pairs over {len(grid.seeds)} seeds have a standard "
-        f"deviation of {100 * variance.std_of_means:.1f} points: {100 * variance.share:.0f}%{interval} of their "
-        f"variance is K and the rest is luck. A single training strays by {100 * variance.std_of_seeds:.1f} points."
+        f"The means of the {len(grid.k_audio) * len(grid.k_text)} pairs over {seeds_in_words(len(grid.seeds))} have a "
+        f"standard deviation of {100 * variance.std_of_means:.1f} points. K explains {100 * variance.share:.0f}% of "
+        f"their variance{ends}; the rest is chance.",
+        f"Single trainings vary around the mean of their pair with a standard deviation of "
+        f"{100 * variance.std_of_seeds:.1f} points, not counting the effect of a seed on all pairs.",
     )
 
 
-def _best_k(analysis: Analysis) -> Said:
+def _best_k(analysis: Analysis) -> Finding:
     pair, grid, about = analysis.paper_pair, analysis.grid, analysis.results.about
     if pair is None:
-        return "not tested", f"The paper names no best pair for this data: {about.title}."
+        return not_tested(f"The paper names no best pair for {about.title}.")
     if grid is None or len(grid.seeds) < 2 or len(grid.k_audio) * len(grid.k_text) < 2:
-        return "not tested", _no_grid(analysis)
+        return not_tested(_no_grid(analysis))
     if (place := grid.index(pair)) is None:
-        return "not tested", f"K {pair} is not on the grid that was run{', or not complete' if grid.left_out else ''}."
+        missing = "is not complete on the grid" if grid.left_out else "is not on the grid"
+        return not_tested(f"The paper's pair K {pair} {missing} of this study.", *_left_out(analysis))
     measured = grid.values[f"test_{analysis.metric}"]
     over_grid = paired(measured.reshape(len(measured), -1)[:, place], measured.mean(axis=(1, 2)))
-    told = [
-        difference_told(
-            over_grid, f"K {pair}, the paper's pair,", "the mean of the grid", whose=WHOSE["seed"], p=over_grid.p
-        )
-        + "."
-    ]
+    papers, mean = f"The paper's pair (K {pair})", "the mean of the grid"
+    others, against = f"{'the given pair' if about.given else 'the pair chosen here'} (K {about.at})", None
+    numbers = [difference_sentence(over_grid, papers, mean, p=over_grid.p, whose=WHOSE["seed"])]
     if about.at == pair:
-        told.append(f"K {pair} is also the pair that is {'given' if about.given else 'chosen'} here.")
-        against = None
+        numbers.append(f"K {pair} is also the pair that is {'given' if about.given else 'chosen'} here.")
     else:
         against = next(iter(analysis.of("confirm").get(analysis.metric, [])), None)
         if against is None or np.isnan(against.difference.p):
-            return "not tested", (
-                f"{' '.join(told)} The pair chosen here, K {about.at}, was not measured beside it with fresh seeds: "
-                "run the block confirm."
+            return not_tested(
+                f"{_capital(others)} was not measured beside the paper's with fresh seeds. Run the block confirm.",
+                *numbers,
             )
-        told.append(_told(against, f"K {about.at}, the {'given' if about.given else 'chosen'} pair,", f"K {pair}"))
-    numbers = f"{_name(analysis)} on test. {' '.join(told)}{_left_out(analysis)}"
-    better = against is not None and against.verdict == "better"
-    if better or (over_grid.p < LEVEL and over_grid.mean < 0):
-        return "contradicted", numbers
-    # Not to have found a better pair is no evidence that there is none: the interval must say so.
+        said = comparison_sentence(against, _capital(others), f"K {pair}", whose=WHOSE[against.decided_by])
+        numbers.append(f"{said} {probability_sentence(against, f'K {about.at}')}")
+    numbers = [*numbers, f"Differences are in points of {_metric(analysis)} on test.", *_left_out(analysis)]
+    over_it, below = over_grid.p < LEVEL and over_grid.mean > 0, over_grid.p < LEVEL and over_grid.mean < 0
+    # Failing to find a better pair does not show that there is none: the interval must show it.
     none_better = against is None or 100 * against.difference.high <= about.rope
-    return ("confirmed" if none_better and over_grid.p < LEVEL else "undecided"), numbers
+    than_mean = f"{papers} scores {more_than(over_grid.mean, mean)}"
+    verdict: Verdict = "undecided"
+    if against is not None and against.verdict == "better":
+        by = more_than(against.difference.mean, f"the paper's (K {pair})")
+        verdict, answer = "contradicted", f"{_capital(others)} scores {by}."
+    elif below:
+        verdict, answer = "contradicted", f"{than_mean}."
+    elif over_it and none_better:
+        then = "is also the best pair here" if not about.given else "is the pair given here"
+        verdict, answer = "confirmed", f"{papers} {then} and scores {more_than(over_grid.mean, mean)}."
+        if against is not None:
+            answer = f"{than_mean}, and {others} is at most {points_of(about.rope)} better."
+    elif over_it:
+        answer = f"{than_mean}, but {others} may be more than {points_of(about.rope)} better."
+    else:
+        answer = f"{than_mean}, {not_shown(over_grid)}"
+    return Finding(verdict=verdict, answer=answer, numbers=tuple(numbers))
 
 
-def _left_out(analysis: Analysis) -> str:
-    """Return what of the grid the numbers are not of."""
+def _capital(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}"
+
+
+def _left_out(analysis: Analysis) -> tuple[str, ...]:
+    """Return what the numbers leave out of the grid, in a sentence; none if it is complete."""
     grid = analysis.grid
-    return f" Left out of the grid, as not complete: {grid.left_out}." if grid and grid.left_out else ""
+    return (f"Left out of the grid because it is not complete: {grid.left_out}.",) if grid and grid.left_out else ()
 
 
-def _min_wins(analysis: Analysis) -> Said:
-    return _all_of(analysis, analysis.of("fusion").get(analysis.metric, []), 3)
+def _no_grid(analysis: Analysis) -> str:
+    grid = analysis.grid
+    if grid is None:
+        return "The grid has not been run, or no seed has all of its pairs."
+    if len(grid.seeds) < 2:
+        return "The grid has one complete seed, which cannot separate K from chance. Run it with --seeds 5."
+    return "The grid has one complete pair, so there is nothing to compare."
 
 
-def _min_consistent(analysis: Analysis) -> Said:
+def _min_wins(analysis: Analysis) -> Finding:
+    return _better_than_each(analysis, analysis.of("fusion").get(analysis.metric, []), 3)
+
+
+def _min_consistent(analysis: Analysis) -> Finding:
     measures = [measure for measure in ("wa", "ua", "wf1") if measure in analysis.results.measures]
-    every = [_all_of(analysis, analysis.of("fusion").get(measure, []), 3) for measure in measures]
-    verdicts = [verdict for verdict, _ in every]
-    if "not tested" in verdicts:
-        return next(said for said in every if said[0] == "not tested")
-    of = ", ".join(f"{MEASURES[measure]} {verdict}" for measure, verdict in zip(measures, verdicts, strict=True))
-    made = [analysis.of("fusion")[measure] for measure in measures]
-    rows = [f"{MEASURES[measure]} {_row(of_one)}" for measure, of_one in zip(measures, made, strict=True)]
-    numbers = f"By metric: {of}. MIN less each other on test ({_of(made[0])}): {'; '.join(rows)}."
-    decisive: tuple[Verdict, ...] = ("contradicted", "confirmed", "equivalent")
-    for verdict in decisive:
-        if (any if verdict == "contradicted" else all)(one == verdict for one in verdicts):
-            return verdict, numbers
-    return "undecided", numbers
+    made = {measure: analysis.of("fusion").get(measure, []) for measure in measures}
+    each = {measure: _better_than_each(analysis, made[measure], 3) for measure in measures}
+    for finding in each.values():
+        if finding.verdict == "not tested":
+            return finding
+    numbers = tuple(
+        f"{MEASURES[measure]} ({each[measure].verdict}): MIN scores {_compact(made[measure])}." for measure in measures
+    )
+    labels = {measure: MEASURES[measure] for measure in measures}
+    every = listed(list(labels.values()))
+    of = {
+        verdict: [label for measure, label in labels.items() if each[measure].verdict == verdict]
+        for verdict in ("confirmed", "contradicted", "equivalent")
+    }
+    verdict: Verdict = "undecided"
+    if of["contradicted"]:
+        verdict, answer = "contradicted", f"Another strategy scores more than MIN on {listed(of['contradicted'])}."
+    elif len(of["confirmed"]) == len(labels):
+        verdict, answer = "confirmed", f"MIN scores more than each of the other three on {every}."
+    elif len(of["equivalent"]) == len(labels):
+        verdict, answer = "equivalent", f"MIN scores practically the same as each of the other three on {every}."
+    elif of["confirmed"]:
+        rest = [label for label in labels.values() if label not in of["confirmed"]]
+        answer = f"MIN is shown to be the best on {listed(of['confirmed'])}, but not on {listed(rest)}."
+    else:
+        answer = f"MIN is not shown to be the best on any of {every}."
+    return Finding(verdict=verdict, answer=answer, numbers=numbers, intervals=each[measures[0]].intervals)
 
 
-def _of(made: Sequence[Comparison]) -> str:
-    """Return what the numbers of :func:`_row` are."""
-    interval = any(pd.notna(c.difference.low) for c in made)
-    return f"points, 95% interval, {WHOSE[made[0].decided_by]}" if interval else "points"
+def _compact(made: Sequence[Comparison]) -> str:
+    """Return how much more the first scores than each of the others, with the intervals."""
+    return listed([f"{more_than(c.difference.mean, _NAMES[c.second])}{_in_brackets(c)}" for c in made])
 
 
-def _row(made: Sequence[Comparison]) -> str:
-    return ", ".join(f"{LABELS[c.second]} {points(c.difference)}" for c in made)
+def _in_brackets(comparison: Comparison) -> str:
+    ends = interval(comparison.difference)
+    return f" (95% interval {ends})" if ends else ""
 
 
-def _xcbam(analysis: Analysis) -> Said:
-    return _all_of(analysis, _ablation(analysis, "no_xcbam"), 1)
+def _xcbam(analysis: Analysis) -> Finding:
+    return _needed(analysis, "no_xcbam", "xCBAM")
 
 
-def _chgat(analysis: Analysis) -> Said:
-    return _all_of(analysis, _ablation(analysis, "no_chgat"), 1)
+def _chgat(analysis: Analysis) -> Finding:
+    return _needed(analysis, "no_chgat", "CH-GAT")
 
 
-def _synergy(analysis: Analysis) -> Said:
-    made = _ablation(analysis, "no_xcbam", "no_chgat")
-    verdict, numbers = _all_of(analysis, made, 2)
-    if verdict == "not tested":
-        return verdict, numbers
-    return verdict, f"{_name(analysis)} on test, CemoBAM less each ablation ({_of(made)}): {_row(made)}."
+def _needed(analysis: Analysis, variant: str, module: str) -> Finding:
+    """Return whether the full model scores more than the model without a module."""
+    made = _ablation(analysis, variant)
+    finding = _better_than_each(analysis, made, 1)
+    if finding.verdict == "not tested":
+        return finding
+    mean, metric = made[0].difference.mean, f"{_metric(analysis)} on test"
+    by = f"by {size_in_points(mean)}"
+    change = "stays the same" if rounds_to_zero(mean) else f"{'falls' if mean > 0 else 'rises'} {by}"
+    answer = f"Without {module}, {metric} {change}."
+    if finding.verdict == "equivalent":
+        answer = f"Without {module}, {metric} changes by less than {points_of(made[0].rope)}."
+    elif finding.verdict == "undecided":
+        answer = f"{answer[:-1]}, {not_shown(made[0].difference)}"
+    return Finding(verdict=finding.verdict, answer=answer, numbers=finding.numbers, intervals=finding.intervals)
+
+
+def _synergy(analysis: Analysis) -> Finding:
+    return _better_than_each(analysis, _ablation(analysis, "no_xcbam", "no_chgat"), 2)
 
 
 def _ablation(analysis: Analysis, *variants: str) -> list[Comparison]:
     return [c for c in analysis.of("ablation").get(analysis.metric, []) if c.second in variants]
 
 
-def _all_of(analysis: Analysis, made: Sequence[Comparison], wanted: int) -> Said:
+def _better_than_each(analysis: Analysis, made: Sequence[Comparison], wanted: int) -> Finding:
     """Return whether the first is better than each of the others.
 
     Where all differences must show, each is tested at the whole level: a false claim takes an error on every one whose
     effect is not there (intersection-union test: Berger, 1982, "Multiparameter hypothesis testing").
     """
     if not made:
-        return "not tested", "The block that would tell has not been run at this K pair, or has no trial that is done."
+        return not_tested("The block that tests this has no finished trial at the K pair of the study.")
     if any(np.isnan(c.difference.p) for c in made):
-        return "not tested", "One seed cannot tell an effect from luck: it takes two at least, five to be of use."
-    told = " ".join(_told(c, LABELS[c.first], LABELS[c.second]) for c in made)
-    more = more_told([(c, LABELS[c.second]) for c in made if c.verdict == "undecided"], analysis)
-    numbers = f"{MEASURES[made[0].metric]} on test. {told}{more}"
-    if any(c.verdict == "worse" for c in made):
-        return "contradicted", numbers
-    if len(made) < wanted:
-        return "not tested", f"Only {len(made)} of {wanted} others are there. {numbers}"
+        return not_tested(ONE_SEED)
+    first = _NAMES[made[0].first]
+    numbers = [_sentences(c, first, _NAMES[c.second]) for c in made]
+    numbers += needed_sentences([(c, _NAMES[c.second]) for c in made if c.verdict == "undecided"], analysis)
+    numbers.append(f"Differences are in points of {MEASURES[made[0].metric]} on test.")
+    worse = [c for c in made if c.verdict == "worse"]
+    if not worse and len(made) < wanted:
+        return not_tested(f"Only {len(made)} of {wanted} other configurations are finished.", *numbers)
     several = wanted > 1
     p_values = [c.p if several else c.p_holm for c in made]
     same = [c.p_equivalent if several else c.p_same for c in made]
-    if max(p_values) < LEVEL and all(c.difference.mean > 0 for c in made):
-        return "confirmed", numbers
-    return ("equivalent" if max(same) < LEVEL else "undecided"), numbers
+    verdict: Verdict
+    if worse:
+        verdict, answer = "contradicted", _contradiction(worse, first)
+    elif max(p_values) < LEVEL and all(c.difference.mean > 0 for c in made):
+        verdict, answer = "confirmed", f"{first} scores {_each(made)}."
+    elif max(same) < LEVEL:
+        others = listed([_NAMES[c.second] for c in made])
+        verdict, answer = "equivalent", f"{first} scores the same as {others} within {points_of(made[0].rope)}."
+    else:
+        verdict, answer = "undecided", _undecided(made, first)
+    return Finding(verdict=verdict, answer=answer, numbers=tuple(numbers), intervals=INTERVALS[made[0].decided_by])
 
 
-def _told(comparison: Comparison, first: str, second: str) -> str:
-    """Return a difference, its intervals and its probabilities in two sentences."""
-    difference = difference_told(
-        comparison.difference,
-        first,
-        second,
-        whose=WHOSE[comparison.decided_by],
-        p=comparison.p_holm,
-        holm=comparison.p_holm > comparison.p,
-        other=comparison.other,
-    )
-    return f"{difference}. {chances_told(comparison)}."
+def _each(made: Sequence[Comparison]) -> str:
+    """Return how much more the first scores than each of the others."""
+    return listed([more_than(c.difference.mean, _NAMES[c.second]) for c in made])
 
 
-def _xcbam_more(analysis: Analysis) -> Said:
+def _contradiction(worse: Sequence[Comparison], first: str) -> str:
+    """Return which of the others score more than the first."""
+    by = [(_NAMES[c.second], size_in_points(c.difference.mean)) for c in worse]
+    if len(by) == 1:
+        return f"{by[0][0]} scores {by[0][1]} more than {first}."
+    return f"{listed([f'{name} ({size} more)' for name, size in by])} score more than {first}."
+
+
+def _undecided(made: Sequence[Comparison], first: str) -> str:
+    """Return which differences are decided and which are not."""
+    parts = []
+    if better := [c for c in made if c.verdict == "better"]:
+        parts.append(f"{first} scores {_each(better)}.")
+    if same := [c for c in made if c.verdict == "equivalent"]:
+        others = listed([_NAMES[c.second] for c in same])
+        parts.append(f"{first} scores the same as {others} within {points_of(made[0].rope)}.")
+    if rest := [c for c in made if c.verdict == "undecided"]:
+        parts.append(f"{first} scores {_each(rest)}, {not_shown(*(c.difference for c in rest))}")
+    return " ".join(parts)
+
+
+def _sentences(comparison: Comparison, first: str, second: str) -> str:
+    """Return a difference and its probabilities."""
+    return f"{comparison_sentence(comparison, first, second)} {probability_sentence(comparison, first)}"
+
+
+def _xcbam_more(analysis: Analysis) -> Finding:
     block = analysis.results.about.block("ablation")
     made = analysis.between(block, "no_chgat", "no_xcbam") if block else None
     if made is None or np.isnan(made.difference.p):
-        return "not tested", "It takes both ablations with two seeds at least, five to be of use."
-    numbers = f"{_name(analysis)} on test. {_told(made, LABELS['no_chgat'], LABELS['no_xcbam'])}"
-    if made.verdict == "worse":
-        return "contradicted", numbers
+        return not_tested("The test needs both ablations with at least two seeds, and five to be useful.")
+    rope, mean = points_of(made.rope), made.difference.mean
+    numbers = (
+        _sentences(made, _NAMES["no_chgat"], _NAMES["no_xcbam"]),
+        f"Differences are in points of {_metric(analysis)} on test.",
+    )
+    modules = ("xCBAM", "CH-GAT") if mean > 0 else ("CH-GAT", "xCBAM")
+    costs = f"Leaving out {modules[0]} costs {more_than(abs(mean), f'leaving out {modules[1]}')}"
     beyond = _one_sided(made.difference, analysis.results.about.rope / 100)
-    if beyond < LEVEL:
-        return "confirmed", numbers
-    return ("equivalent" if made.verdict == "equivalent" else "undecided"), numbers
+    verdict: Verdict = "undecided"
+    if made.verdict == "worse":
+        verdict, answer = "contradicted", f"{costs}."
+    elif beyond < LEVEL:
+        verdict, answer = "confirmed", f"{costs}."
+    elif made.verdict == "equivalent":
+        verdict, answer = "equivalent", f"Leaving out xCBAM or CH-GAT costs the same within {rope}."
+    elif made.verdict == "better":
+        answer = f"{costs}, but this is not clearly more than {rope}."
+    else:
+        answer = f"{costs}, {not_shown(made.difference)}"
+    return Finding(verdict=verdict, answer=answer, numbers=numbers, intervals=INTERVALS[made.decided_by])
 
 
 def _one_sided(difference: Difference, rope: float) -> float:
@@ -318,103 +442,15 @@ def _one_sided(difference: Difference, rope: float) -> float:
     return float(stats.t.sf((difference.mean - rope) / difference.se, difference.df)) if difference.se > 0 else np.nan
 
 
-def _level(analysis: Analysis) -> Said:
-    return _reproduced(analysis, "fusion", ("min",), ("wa", "ua"))
-
-
-def _level_wf1(analysis: Analysis) -> Said:
-    return _reproduced(analysis, "fusion", ("min",), ("wf1",))
-
-
-def _level_fusions(analysis: Analysis) -> Said:
-    return _reproduced(analysis, "fusion", ("cls", "max", "mean"), ("wa", "ua"))
-
-
-def _level_xcbam(analysis: Analysis) -> Said:
-    return _reproduced(analysis, "ablation", ("no_xcbam",), ("wa", "ua"))
-
-
-def _level_chgat(analysis: Analysis) -> Said:
-    return _reproduced(analysis, "ablation", ("no_chgat",), ("wa", "ua"))
-
-
-def _reproduced(analysis: Analysis, name: str, values: Sequence[str], measures: Sequence[Metric]) -> Said:
-    """Return whether published figures are reached: both sides' luck counts, of seeds and of the test split.
-
-    All figures must be equivalent for "confirmed", so each is tested at the whole level (Berger, 1982); any of them may
-    differ, so each is tested at its share of it (Bonferroni).
-    """
-    about = analysis.results.about
-    table, column = ("table1", "fusion") if name == "fusion" else ("table2", "modules")
-    theirs = published(table, about.dataset)
-    if theirs.empty:
-        return "not tested", f"The paper reports no figures for {about.title}."
-    found = []
-    for value in values:
-        for measure in measures:
-            label = f"{MEASURES[measure]}" + (f" of {LABELS[value]}" if len(values) > 1 else "")
-            ours = _our_level(analysis, name, value, measure)
-            if isinstance(ours, str):
-                return "not tested", f"{label}: {ours}."
-            figure = float(theirs.loc[theirs[column] == value, measure].iloc[0])
-            found.append((label, reproduced(ours, figure / 100), 100 * ours.mean, figure))
-    rope = about.rope / 100
-    of = found[0][1]
-    told = [f"{label} {ours:.2f}, published {x:.2f}, difference {points(d)}" for label, d, ours, x in found]
-    numbers = (
-        f"At K {about.at}, {seeds_in_words(of.n)}, {of.utterances} test utterances: {'; '.join(told)} (points; the 95% "
-        "intervals count the luck of seeds and of test splits on both sides; WA and UA may be swapped in the paper)."
-    )
-    if max(equivalence(d, rope) for _, d, _, _ in found) < LEVEL:
-        return "confirmed", numbers
-    apart = [d for _, d, _, _ in found if d.p * len(found) < LEVEL]
-    if any(d.mean < 0 for d in apart):
-        return "contradicted", numbers
-    if apart:
-        return "higher than published", numbers
-    widest = max((d.high - d.low) / 2 for _, d, _, _ in found)
-    if widest > rope:
-        numbers += (
-            f" Between two test splits of this size, differences of {100 * widest:.1f} points are luck, so "
-            f"{points_of(about.rope)} cannot be told."
-        )
-    return "undecided", numbers
-
-
-def _our_level(analysis: Analysis, name: str, value: str, measure: Metric) -> Level | str:
-    """Return the level of a configuration of a block, by the value of the block's only column, or why there is none."""
-    results, about = analysis.results, analysis.results.about
-    block = about.block(name)
-    row, seeds = (_row_of(analysis, block, value), block.seeds) if block else (None, ())
-    if value == about.fusion == "min":
-        row, seeds = about.base, results.own_seeds
-    if results.kept is None:
-        return _NOT_KEPT
-    ours = analysis.level(row, measure, seeds) if row else None
-    if ours is None:
-        return "it has no trial that is done at the K pair of the study"
-    if ours.n < SEEDS_FOR_INTERVAL:
-        return f"{seeds_in_words(ours.n)} are too few; it takes {SEEDS_FOR_INTERVAL}"
-    return ours
-
-
-_NOT_KEPT = "the ledger is from before predictions were kept, so the luck of the test split is not known"
-
-
-def _row_of(analysis: Analysis, block: AboutBlock, value: str) -> tuple[Any, ...] | None:
-    """Return a configuration of a block by the value of its only column."""
-    keys = [key[0] for key in analysis.results.keys(block)]
-    return block.rows[keys.index(value)] if value in keys else None
-
-
-def _balance(analysis: Analysis) -> Said:
-    return "not tested", (
-        "One study has one data set, and IEMOCAP and ESD differ in much more than the balance of their classes: acted "
-        "or improvised speech, recording, speakers, and sentences that train and test share."
+def _balance(analysis: Analysis) -> Finding:
+    return not_tested(
+        "A study of one data set cannot test this.",
+        "IEMOCAP and ESD also differ in acted or improvised speech, recording conditions, speakers, and sentences that "
+        "train and test share.",
     )
 
 
-_TESTS: dict[str, Callable[[Analysis], Said]] = {
+_TESTS: dict[str, Callable[[Analysis], Finding]] = {
     "k_matters": _k_matters,
     "best_k": _best_k,
     "min_wins": _min_wins,
@@ -423,25 +459,8 @@ _TESTS: dict[str, Callable[[Analysis], Said]] = {
     "chgat_needed": _chgat,
     "synergy": _synergy,
     "xcbam_more": _xcbam_more,
-    "level": _level,
-    "level_wf1": _level_wf1,
-    "level_fusions": _level_fusions,
-    "level_xcbam": _level_xcbam,
-    "level_chgat": _level_chgat,
+    **levels.TESTS,
     "best_system": best_system,
     "balance": _balance,
     "graph_helps": does_a_graph_help,
 }
-
-
-def _no_grid(analysis: Analysis) -> str:
-    grid = analysis.grid
-    if grid is None:
-        return "The grid has not been run, or no seed has all of its pairs."
-    if len(grid.seeds) < 2:
-        return "The grid has one complete seed: nothing tells K from luck. Run it with --seeds 5."
-    return "The grid has one complete pair: there is nothing to compare."
-
-
-def _name(analysis: Analysis) -> str:
-    return MEASURES[analysis.metric]

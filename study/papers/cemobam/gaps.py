@@ -1,4 +1,4 @@
-"""What each gap between the paper's text and the released code costs: its table and its figures."""
+"""The table and the figures of the differences between the paper's text and the released code."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from matplotlib.figure import Figure
 
 from study.findings.analysis import MEASURES, Analysis
 from study.findings.results import AboutBlock
-from study.findings.wording import WHOSE, measured_in, seeds_in_words
+from study.findings.wording import WHOSE, evaluation_graph_notes, seeds_in_words
 from study.ledger.outcomes import Metric
 from study.output.figures import interactive
 from study.output.figures.style import COLOURS, TEXT_WIDTH, keep_within, plain, style
-from study.output.tables import Table, where, with_deviation, with_interval
+from study.output.tables import Table, captioned, where, with_deviation, with_interval
 from study.papers.cemobam.paper import GAPS
 
 if TYPE_CHECKING:
@@ -29,11 +29,11 @@ def table(evidence: Evidence) -> Table:
     """Return the block's table."""
     about, block = evidence.about, evidence.about.block(NAME)
     assert block
-    caption = (
-        f"{block.title} ({where(about, block)}): test split, percent, mean over {seeds_in_words(len(block.seeds))}"
+    caption = captioned(
+        block.title, f"percent on the test split of {where(about, block)}; mean over {seeds_in_words(len(block.seeds))}"
     )
     made = gaps_table(evidence.analysis, caption=caption)
-    return replace(made, notes=(*made.notes, *measured_in(about.settings)))
+    return replace(made, notes=(*made.notes, *evaluation_graph_notes(about.settings)))
 
 
 def figure(evidence: Evidence) -> Figure:
@@ -47,15 +47,15 @@ def page(evidence: Evidence, title: str) -> go.Figure:
 
 
 def gaps_table(analysis: Analysis, *, caption: str) -> Table:
-    """Return what each gap between the paper's text and the released code costs or brings, from either side.
+    """Return the effect of each gap between the paper's text and the released code, from either side.
 
-    A difference is the mean over seeds of (with the other's choice) - (without), on the test split, each seed against
-    itself, with its 95% interval over another seed and other utterances; over another seed alone where predictions are
-    not kept. The intervals are each by itself: of twenty, one is expected to miss zero by chance.
+    A difference is the mean over seeds of (with the other's choice) − (without), on the test split, paired by seed. Its
+    95% interval holds for another seed and other utterances, or for another seed alone where predictions are not kept.
+    The intervals are not corrected for several: of twenty, one is expected to miss zero by chance.
 
     Args:
-        analysis: of a study that has the block.
-        caption: what the table shows, in one sentence.
+        analysis: The analysis of a study that has the block.
+        caption: The caption.
     """
     block = analysis.results.about.block(NAME)
     assert block
@@ -74,15 +74,15 @@ def gaps_table(analysis: Analysis, *, caption: str) -> Table:
             printed = [with_interval(*(row[f"{m}_{x}"] for x in ("difference", "low", "high"))) for row, m in sides]
         else:
             printed = [with_deviation(row[f"{m}_mean"], row[f"{m}_std"]) for row, m in sides]
-        cells.append((gap or "as it is", *printed))
+        cells.append((gap or "unchanged", *printed))
     known = frame["wa_low"].notna().any()
     whose = WHOSE["seed" if analysis.results.kept is None else "utterances"]
     notes = [
-        "First row: mean ± standard deviation over seeds; the others: the difference to it"
-        f"{f', with its 95% interval ({whose})' if known else ''}."
+        "First row: mean ± standard deviation over seeds. Other rows: the difference to the first row"
+        f"{f', with its 95% interval for {whose}' if known else ''}."
     ]
     if (frame["n_seeds"] < len(block.seeds)).any():
-        notes.append(f"Some rows rest on fewer than {len(block.seeds)} seeds; the csv says which.")
+        notes.append(f"Some rows have fewer than {len(block.seeds)} seeds; the csv says which.")
     return Table(
         name="gaps",
         caption=caption,
@@ -98,7 +98,7 @@ def gaps_table(analysis: Analysis, *, caption: str) -> Table:
 def _mean_and_difference(
     analysis: Analysis, block: AboutBlock, means: pd.DataFrame, start: str, gap: str
 ) -> dict[str, float]:
-    """Return one configuration against another, seed by seed, in percent; NaN where there are not enough of them."""
+    """Return a configuration's scores, and its difference to its start, in percent; NaN without enough seeds."""
     name = f"{start}+{gap}" if gap else start
     row: dict[str, float] = {"n_seeds": means["n_seeds"].get(name, 0)}
     for metric in MEASURES:

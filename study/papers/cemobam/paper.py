@@ -1,4 +1,4 @@
-"""The paper's own study, as a study file: which pair of K, which fusion, which modules."""
+"""The paper's own study as a study file: the K grid, the fusion strategies and the ablation."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ GAPS: dict[str, tuple[Choice, Choice]] = {
     ),
     "evaluation statistics": ({"batch_norm": "settled"}, {"batch_norm": "running"}),
 }
-"""Where the paper's text and the released code differ in what a trial computes: the paper's choice, then the code's."""
+"""The differences between the paper's text and the released code: the paper's choice, then the code's."""
 
 
 def _at_use(name: str) -> Callable[..., Any]:
-    """Return a function of :mod:`study.papers.cemobam.gaps`, which is imported when it is first called."""
+    """Return a function of :mod:`study.papers.cemobam.gaps` that imports the module at its first call."""
 
     def call(*arguments: Any) -> Any:
         return getattr(import_module("study.papers.cemobam.gaps"), name)(*arguments)
@@ -50,7 +50,7 @@ def _at_use(name: str) -> Callable[..., Any]:
 
 
 def _published(name: str) -> Callable[[str], Any]:
-    """Return a function that gives a table of the paper's for a data set."""
+    """Return a function that reads a table of the paper for a data set."""
 
     def read(dataset: str) -> Any:
         from study.papers.cemobam.published import published  # noqa: PLC0415  (imports pandas)
@@ -77,16 +77,18 @@ grid = Block(
 
 
 def confirm(profile: str, pair: Pair | None) -> Block:
-    """Return the block that measures the chosen pair with fresh seeds, beside the paper's where it names one.
+    """Return the block that measures the chosen pair with fresh seeds, beside the paper's pair if there is one.
 
     Args:
-        profile: of the study, by whose name its own configuration goes.
-        pair: that the paper reports as best on the data set; None: it reports none.
+        profile: The study's profile, which names its own configuration.
+        pair: The pair that the paper reports as best on the data set; None where it reports none.
     """
     paper_s: dict[str, Choice] = {"the paper's pair": {name: getattr(pair, name) for name in PAIR}} if pair else {}
     return Block(
         "confirm",
-        question=f"Is the chosen pair better than {pair}, the paper's?" if pair else "Does the chosen pair hold?",
+        question=f"Is the chosen pair better than {pair}, the paper's?"
+        if pair
+        else "Does the chosen pair keep its score with fresh seeds?",
         title="The chosen pair with fresh seeds",
         configurations={profile: {}, **paper_s},
         reference=profile,
@@ -122,7 +124,7 @@ ablation = Block(
 gaps = Block(
     "gaps",
     question="What does each difference between the paper's text and the released code cost?",
-    title="What each gap between text and code costs",
+    title="Differences between the paper's text and the released code",
     configurations={
         "paper": {"profile": "paper"},
         "released": {"profile": "released"},
@@ -155,4 +157,4 @@ blocks = [grid, fusion, ablation]
 """The paper's own study."""
 
 optional = [gaps, evaluation]
-"""What is run where ``--blocks`` names it."""
+"""Blocks that run only if ``--blocks`` names them."""

@@ -1,7 +1,7 @@
 """The profiles: named readings of the method, as data.
 
-The paper's text leaves gaps (projection, dropout, weight decay, epochs …). Each default says in ``docs/profiles.md``
-whether it is the paper's or comes from the authors' code.
+The paper's text leaves gaps (projection, dropout, weight decay, epochs …). ``docs/profiles.md`` says of each default
+whether it comes from the paper or from the authors' code.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ class Profile:
     """A named reading of the method, as data.
 
     Attributes:
-        name: as ``--profile`` takes it.
-        graph: which way the graph points.
-        system: CemoBAM's choices.
-        training: how it is trained and evaluated.
-        select_on: the split that chooses the K pair.
-        select_by: the metric that does.
+        name: The name for ``--profile``.
+        graph: The direction of the graph.
+        system: The configuration of CemoBAM.
+        training: The settings of training and evaluation.
+        select_on: The split that chooses the K pair.
+        select_by: The metric that chooses it.
     """
 
     name: str
@@ -55,6 +55,6 @@ RELEASED = Profile(
     select_on="test",
     select_by="wf1",
 )
-"""The authors' released code, as its grid search runs: what it does, not what it should."""
+"""The authors' released code as its grid search runs it."""
 
 PROFILES: dict[str, Profile] = {profile.name: profile for profile in (PAPER, RELEASED)}

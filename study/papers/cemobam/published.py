@@ -1,8 +1,7 @@
 """The paper's own numbers, as data, with their source.
 
-``table1.csv`` to ``table4.csv`` hold Tables I to IV in percent, ``best_k.csv`` the best pairs of Fig. 2. They are as
-printed; note that the authors' released code calls balanced accuracy "WA" and accuracy "UA", so the columns may have
-to be read the other way round.
+``table1.csv`` to ``table4.csv`` hold Tables I to IV in percent, ``best_k.csv`` the best pairs of Fig. 2, all as
+printed. The authors' released code calls balanced accuracy "WA" and accuracy "UA", so the two columns may be swapped.
 """
 
 from __future__ import annotations
@@ -14,27 +13,27 @@ import pandas as pd
 from study.design.factors import Pair
 
 SWAP_NOTE = (
-    "Published figures as printed; the authors' released code computes balanced accuracy as WA and accuracy "
-    "as UA, so these two may be swapped."
+    "Published figures are as printed. The authors' code computes balanced accuracy as WA and accuracy as UA, so the "
+    "two may be swapped in the paper."
 )
 
 
 def published(name: str, dataset: str) -> pd.DataFrame:
-    """A table of the paper for one data set; empty where the paper has none of it.
+    """Return a table of the paper for one data set; empty where the paper has no such rows.
 
     Args:
-        name: ``table1`` to ``table4`` or ``best_k``.
-        dataset: ``iemocap`` or ``esd``.
+        name: The table: ``table1`` to ``table4`` or ``best_k``.
+        dataset: The data set: ``iemocap`` or ``esd``.
     """
     table = _read(name)
     return table[table["dataset"] == dataset].reset_index(drop=True)
 
 
 def published_systems(dataset: str) -> tuple[str, pd.DataFrame]:
-    """Return the name of the table of systems on one data set, and what papers report there; no row: nothing.
+    """Return the name of the table of systems on one data set, and its published rows.
 
-    ``runs_as`` is the system that rebuilds a row, by the name that ``--system`` takes; ``protocol`` what is known of
-    split and classes; ``not_run`` why no system rebuilds it.
+    ``runs_as`` is the name for ``--system`` of the system that rebuilds a row. ``protocol`` describes split and
+    classes, as far as known. ``not_run`` says why no system rebuilds the row.
     """
     for name in ("table3", "table4"):
         if len(rows := published(name, dataset)):

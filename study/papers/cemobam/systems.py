@@ -1,4 +1,4 @@
-"""Tables III and IV, measured and published: every system under one protocol here, beside what papers report of it."""
+"""Tables III and IV: every system measured under one protocol, beside the published figures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from study.findings.systems import (
     reference_of,
     uses_graph,
 )
-from study.findings.wording import TRANSDUCTIVE, WHOSE, listed, seeds_in_words, turned
+from study.findings.wording import TRANSDUCTIVE, WHOSE, listed, reverse, seeds_in_words
 from study.output.tables import (
     MEASURED,
     Cell,
@@ -37,17 +37,17 @@ from study.output.tables import (
 from study.papers.cemobam.published import SWAP_NOTE, published_systems
 
 NAMES = ("table3", "table4", "comparison")
-"""What the table is called: as in the paper, or on data of which the paper has none."""
+"""The names of the table: the paper's, or ``comparison`` on data that the paper does not use."""
 
 MISSING = {
-    "unbuilt": "no code and no specification that can be built has been published",
-    "encoders": "it trains its encoders, which this tool takes as they are",
+    "unbuilt": "there is no published code or specification to build them from",
+    "encoders": "the system trains its encoders; this tool does not",
 }
-"""Why a system stays as published, by what the csv says."""
+"""Why a system is not measured, by its reason in the csv."""
 
 _PROTOCOLS = (
-    "The published figures were measured on splits, folds and sometimes classes of their own, and are as the paper "
-    "prints them, so a difference to them, or between them, is no test."
+    "The published systems used their own splits, folds and sometimes classes, so a difference to their figures, or "
+    "between them, is not a test."
 )
 
 _SHOWN = ("wa", "ua", "wf1")
@@ -58,12 +58,13 @@ class Measured:
     """A system as it was measured here.
 
     Attributes:
-        contender: what was measured.
-        figures: of its aggregate, by name; empty: it is not done yet.
-        difference: to the reference, the reference being the first; None: it is the reference, or not done.
-        parameters: that were trained; NaN: none are, or the ledger does not know.
-        seconds: of one training, the mean; NaN: not done.
-        defaults: the mean of each measure with default settings, where it was tuned; empty: not done, or not tuned.
+        contender: The system.
+        figures: The figures of its aggregate, by name; empty where it is not finished.
+        difference: The difference of the reference to it; None for the reference, or where it is not finished.
+        parameters: The number of trained parameters; NaN where there are none, or the ledger does not know.
+        seconds: The mean seconds of one training; NaN where it is not finished.
+        defaults: The mean of each metric with default settings, where it was tuned; empty where it is not finished or
+            not tuned.
     """
 
     contender: Contender
@@ -75,10 +76,10 @@ class Measured:
 
 
 def measured(analysis: Analysis) -> tuple[AboutBlock | None, list[Measured]]:
-    """Return the block that compares systems, and each of them; without a block the study's own configuration.
+    """Return the block that compares systems and its systems; without a block, the study's own configuration.
 
     Args:
-        analysis: of the study.
+        analysis: The analysis of the study.
     """
     results = analysis.results
     about, block = results.about, measured_block(results)
@@ -137,7 +138,7 @@ def _measured(
 
 
 def _defaults(results: Results) -> dict[str, dict[str, float]]:
-    """Return the means with default settings by system, and ``n_seeds``, of the block that has them."""
+    """Return the means with default settings, by system and metric."""
     block = results.about.block(DEFAULTS)
     if block is None or block.columns != ("system",):
         return {}
@@ -149,10 +150,10 @@ def _defaults(results: Results) -> dict[str, dict[str, float]]:
 
 
 def systems_table(analysis: Analysis) -> Table | None:
-    """Return Table III or IV with its measured half; None: no system was compared, and the paper has no such table.
+    """Return Table III or IV with its measured half; None where there is neither a comparison nor a published table.
 
     Args:
-        analysis: of the study.
+        analysis: The analysis of the study.
     """
     results, about = analysis.results, analysis.results.about
     name, theirs = published_systems(about.dataset)
@@ -182,8 +183,8 @@ def systems_table(analysis: Analysis) -> Table | None:
     seeds = int(frame["n_seeds"].max())
     return Table(
         name=name,
-        caption=f"Systems on {about.title}{_at(about, block)}: percent on test, mean over "
-        f"{seeds_in_words(seeds)}{interval_words(frame)}{', and what papers report' if len(theirs) else ''}",
+        caption=f"Systems: percent on the test split of {about.title}{_at(about, block)}; mean over "
+        f"{seeds_in_words(seeds)}{interval_words(frame)}{', beside published figures' if len(theirs) else ''}",
         notes=tuple(_notes(analysis, block, frame, letters, tuned=tuned)),
         frame=frame,
         head="System",
@@ -194,9 +195,9 @@ def systems_table(analysis: Analysis) -> Table | None:
 
 
 def _record(x: Measured, theirs: dict[Any, Any], analysis: Analysis) -> dict[str, Any]:
-    """Return what the csv has of a measured system."""
+    """Return the csv row of a measured system."""
     made = x.difference
-    away = turned(made.difference) if made else None
+    away = reverse(made.difference) if made else None
     figures = {
         f"{m}{suffix}": 100 * x.figures.get(f"test_{m}_{figure}", np.nan)
         for m in analysis.results.measures
@@ -221,7 +222,7 @@ def _record(x: Measured, theirs: dict[Any, Any], analysis: Analysis) -> dict[str
 
 
 def _printed(theirs: dict[Any, Any], *, system: bool = True) -> dict[str, Any]:
-    """Return what the csv has of a published row."""
+    """Return the csv columns of a published row."""
     named = {"system": theirs["system"], "n_seeds": 0} if system else {}
     return {
         **named,
@@ -255,7 +256,7 @@ def _cells(
         told = pd.notna(x["difference"])
         text = with_interval(x["difference"], x["difference_low"], x["difference_high"]) if told else ""
         made.append(Cell(text, mark="*" if x["p_holm"] < LEVEL else ""))
-    made += [parameters_told(x["parameters"]), seconds_told(x["seconds"])] if ours else ["", ""]
+    made += [parameters_cell(x["parameters"]), seconds_cell(x["seconds"])] if ours else ["", ""]
     if printed:
         theirs = pd.notna(x["wa_published"]) or pd.notna(x["ua_published"])
         for m in ("wa", "ua"):
@@ -274,24 +275,24 @@ def _notes(
     notes = interval_notes(here)
     wanted = len(block.seeds) if block else len(results.own_seeds)
     if short := [f"{x['system']} {x['n_seeds']}" for x in _ours(frame) if x["n_seeds"] < wanted and not about.looks]:
-        notes.append(f"Fewer than {seeds_in_words(wanted)} are done: {', '.join(short)}.")
+        notes.append(f"Finished seeds, where fewer than {wanted}: {', '.join(short)}.")
     if block:
         of = contenders(results, block)
         how = (
-            "each with the configuration that validation chose for it over an equal budget; Defaults: its WA with "
-            "default settings"
+            "each with the configuration that validation chose over an equal budget. Defaults: its WA with default "
+            "settings"
             if tuned
-            else "each with its default settings, so not at an equal budget"
+            else "each with its default settings, so the budgets are not equal"
         )
-        notes.append(f"Measured here: the same utterances, folds and seeds for all, {how}.")
-        luck = WHOSE[block.decided_by if results.kept is not None else "seed"]
-        away = f"Difference: points of {MEASURES[analysis.metric]} less {reference_of(of, block).told}"
+        notes.append(f"{MEASURED}: all systems on the same utterances, folds and seeds, {how}.")
+        repetition = WHOSE[block.decided_by if results.kept is not None else "seed"]
+        away = f"Difference: points of {MEASURES[analysis.metric]} minus {reference_of(of, block).told}"
         notes.append(
-            f"{away}, with the 95% interval for {luck}; * p < 0.05 after Holm's correction over {len(of) - 1}."
+            f"{away}, with the 95% interval for {repetition}. * p < 0.05 after Holm's correction over {len(of) - 1}."
         )
         if joint := [x.told for x in of if x.transductive]:
             notes.append(f"{listed(joint)}: {TRANSDUCTIVE}.")
-    notes.append("Params: how many parameters are trained. Sec.: the seconds of one training, the mean over trials.")
+    notes.append("Params: number of trained parameters. Sec.: mean seconds of one training.")
     notes += [f"{letters[x['system']]} {x['note']}." for x in _noted(frame)]
     if "wa_published" in frame and frame["year"].notna().any():
         notes.append(_PROTOCOLS)
@@ -303,20 +304,20 @@ def _notes(
 
 
 def _ours(frame: pd.DataFrame) -> list[dict[Any, Any]]:
-    """Return the records of systems that run here, done or not."""
+    """Return the records of the systems that run here, finished or not."""
     return [x for x in frame.to_dict("records") if isinstance(x.get("graph"), bool)]
 
 
 def _at(about: About, block: AboutBlock | None) -> str:
-    """Return at which pair, if what was measured has one."""
+    """Return the pair of the measured systems, if they have one."""
     if block:
         return where(about, block).removeprefix(about.title)
     pair = about.at
     return f", K_audio = {pair.k_audio}, K_text = {pair.k_text}" if pair else ""
 
 
-def parameters_told(n: float) -> str:
-    """Return a number of parameters: 812, 45k, 3.1M; a dash for what is not known."""
+def parameters_cell(n: float) -> str:
+    """Return a number of parameters: 812, 45k, 3.1M; a dash for a missing number."""
     if np.isnan(n):
         return "–"
     for size, unit in ((1e6, "M"), (1e3, "k")):
@@ -325,8 +326,8 @@ def parameters_told(n: float) -> str:
     return f"{n:.0f}"
 
 
-def seconds_told(seconds: float) -> str:
-    """Return seconds with two digits that tell: 0.021, 1.3, 12, 130; a dash for what is not known."""
+def seconds_cell(seconds: float) -> str:
+    """Return seconds with two significant digits: 0.021, 1.3, 12, 130; a dash for a missing number."""
     if np.isnan(seconds):
         return "–"
     return f"{seconds:.2g}" if seconds < 10 else f"{seconds:.0f}"

@@ -251,7 +251,7 @@ def test_a_report_of_other_settings_is_moved_aside_and_comes_back(
     assert "table1.csv" in before and "fig2_topk.png" in before
     assert main([*QUICK, "--epochs", "2", "--blocks", "grid"]) == 0
     aside = "epochs=1,k_audio=1,k_text=1-2,seeds=0"
-    assert f"is kept: {aside}, now in results/demo/{aside}/ and plots/demo/{aside}/" in capsys.readouterr().out
+    assert f"({aside}) is kept in results/demo/{aside}/ and plots/demo/{aside}/." in capsys.readouterr().out
     names = {path.name for path in Path("results/demo").iterdir()}
     assert not any(name.startswith("table") for name in names)
     assert {"study.db", "study.lock", "trials.csv", "study.json", "grid.csv", "claims.csv", "report.html"} <= names
@@ -470,7 +470,7 @@ def test_the_package_runs_as_a_module(capsys: pytest.CaptureFixture[str], monkey
 def test_the_report_says_how_to_make_it_again(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*QUICK, "--name", "x", "--report-only"]) == 2
     assert main([*QUICK, "--name", "x"]) == 0
-    again = Path("results/x/report.md").read_text().split("## Again")[1].strip()
+    again = Path("results/x/report.md").read_text().rpartition("How to reproduce this")[2].strip().splitlines()[0]
     assert again == "python run_grid.py --k-audio 1 --k-text 1,2 --seeds 0, --epochs 1 --workers 1 --name x"
     command = again.split()[2:]
     assert main([*command, "--report-only"]) == 0

@@ -76,8 +76,8 @@ def test_fewer_fresh_seeds_are_reported_alone(small_study: Path) -> None:
     assert set(results.fusion["n_seeds"]) == {1}
     assert set(results.grid["n_seeds"]) == {2}
     markdown = Path("results/demo/report.md").read_text()
-    assert "--confirm 1" in markdown.split("## Again")[1]
-    assert "over 1 seed that took no part in the choice" in markdown.replace("\n", " ")
+    assert "--confirm 1" in markdown.rpartition("How to reproduce this")[2]
+    assert "(1 fresh seed). Fresh seeds had no part in the choice." in markdown.replace("\n", " ")
 
 
 @pytest.mark.usefixtures("without_figures")

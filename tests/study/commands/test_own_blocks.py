@@ -197,7 +197,7 @@ def test_a_study_of_other_settings_is_another_one_and_is_recalled(in_folder: Pat
     assert "has no study 'demo' with these settings; it has: " in mistake("--report-only", "--set", "gat_layers=4")
     run_here("--report-only", "--set", "gat_layers=2", "--set", "dropout=0.2")
     report = Path("results/demo/report.md").read_text()
-    assert "--set gat_layers=2 --set dropout=0.2" in report.partition("## Again")[2]
+    assert "--set gat_layers=2 --set dropout=0.2" in report.rpartition("How to reproduce this")[2]
 
 
 @pytest.mark.usefixtures("without_figures")

@@ -139,7 +139,7 @@ def test_features_that_do_not_fit_are_named(
     assert "its classes are a, b, c, d" in said(predict(model, path), capsys)
     make_features(3, labels=torch.tensor([0, 1, 2])).save(path)
     among = predict(model, path, "--graph", "among")
-    assert "holds 3 utterances, and a graph of K 3,2 takes 4 at least" in said(among, capsys)
+    assert "holds 3 utterances, but a graph of K 3,2 needs at least 4" in said(among, capsys)
     make_features(20, steps=3).save(path)
     assert "its audio is float32 (20, 3, 12), but the model was trained on float32 (40, 12)" in said(
         predict(model, path), capsys

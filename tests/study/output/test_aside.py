@@ -92,7 +92,7 @@ def test_another_studys_folder_below_is_left_alone(tmp_path: Path) -> None:
 def test_a_report_of_another_release_is_kept_by_its_profile(tmp_path: Path) -> None:
     old = report(tmp_path, profile="of/the future")
     assert aside.label(old) == "profile=of_the_future"
-    assert "is kept: profile=of_the_future" in move(replace(old, profile="paper"), tmp_path)
+    assert "(profile=of_the_future) is kept in" in move(replace(old, profile="paper"), tmp_path)
 
 
 def test_a_report_with_a_block_more_covers_one_without(tmp_path: Path) -> None:

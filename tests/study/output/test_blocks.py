@@ -130,15 +130,16 @@ def test_tables_name_configurations_as_a_reader_does(every: tuple[Path, StudyRun
     assert firsts["tricks"] == ["as it is", "two_layers & more", "no decay"]
     assert firsts["systems"] == ["cemobam", "concat_mlp", "gcn", "logistic"]
     assert firsts["cross"][:2] == ["min, True, 2", "min, True, 4"]
-    where = (
-        "(demo (synthetic), K_audio = 2, K_text = 1): test split, percent, mean over 3 seeds that took no part in "
-        "choosing K ± half its 95% interval (another seed)"
+    shows = (
+        "ercent on the test split of demo (synthetic), K_audio = 2, K_text = 1; mean over 3 fresh seeds ± half of the "
+        "95% interval"
     )
     for name, title in (
-        *(("width", "How wide must it be?"), ("rate", "Learning rate")),
-        *(("hidden_dim-lr", "hidden_dim and learning rate"), ("cross", "Fusion, gat_first_dropout and heads")),
+        *(("width", "How wide must it be? P"), ("rate", "Learning rate: p")),
+        *(("hidden_dim-lr", "hidden_dim and learning rate: p"), ("cross", "Fusion, gat_first_dropout and heads: p")),
     ):
-        assert tables[name].caption == f"{title} {where}"
+        assert tables[name].caption == f"{title}{shows}"
+        assert tables[name].title == title.removesuffix(" P").removesuffix(": p")
     tex = tables["tricks"].latex() + tables["hidden_dim-lr"].latex()
     assert r"two\_layers \& more & " in tex
     assert r"hidden\_dim, learning rate & WA" in tex
@@ -170,8 +171,9 @@ def test_the_report_asks_every_question_and_answers_it(every: tuple[Path, StudyR
     ]
     html, markdown = ((folder / f"results/report.{form}").read_text() for form in ("html", "md"))
     for answer in report.answers:
-        assert f"<h2>{answer.question}</h2>" in html
-        assert f"**{answer.question}**" in markdown
+        assert f"<h3>{answer.question}</h3>" in html
+        assert f"### {answer.question}" in markdown
+        assert answer.method.startswith("Differences are in points of WA on test, paired by seed")
         assert any(answer.question in paragraph for paragraph in report.summary)
     for block in OWN:
         assert f"/{block.name}.png)" in markdown
@@ -191,8 +193,8 @@ def test_the_dashboard_shows_every_block(every: tuple[Path, StudyRun, Report]) -
         note = get_note(study)
         about = report.evidence.about.block(block.name)
         assert about
-        assert note.startswith("*What is below") and f"# {about.title}" in note.replace("\\", "")
-        assert "## The answer" in note
+        assert note.startswith("*The study updates") and f"# {about.title}" in note.replace("\\", "")
+        assert "## Answer" in note
         assert "| **" in note or "&emsp;" in note
 
 
@@ -259,7 +261,7 @@ def test_a_study_of_a_system_without_a_graph_has_no_k(tmp_path: Path, system: st
     publish_report(run, report)
     assert report.claims == []
     text = " ".join(report.summary) + (tmp_path / "results/report.md").read_text()
-    assert f"{system}, which uses no graph: test WA" in text
+    assert f"{system} uses no graph. On test, it reaches WA" in text
     assert "K_audio =" not in text
     assert "pair" not in answer_of(report, block.name)
     results = load_results(tmp_path / "results")
@@ -287,26 +289,26 @@ def test_one_seed_or_two_have_no_interval_in_an_answer() -> None:
             said = answer_of(report, name)
             assert "[" not in said
             assert "95%" not in said
-            assert ("One seed cannot tell a difference from luck" in said) == (seeds == 1)
-            assert f"over {seeds} seed" in said
+            assert ("One seed cannot show a difference." in said) == (seeds == 1)
+            assert ("on test (1 seed)" if seeds == 1 else "on test (mean over 2 seeds)") in said
 
 
 def test_what_failed_is_not_compared() -> None:
     _, evidence = ran([WIDTH], at=Pair(2, 1), fails=lambda t: t.configuration.get("hidden_dim") == 64)
     report = make_report(evidence, again="again")
     assert "64" not in answer_of(report, "width")
-    assert "Fewer than 3 seeds are done: 64 0." in report.tables["width"].notes
+    assert "Finished seeds, where fewer than 3: 64 0." in report.tables["width"].notes
     _, evidence = ran([WIDTH], at=Pair(2, 1), fails=lambda t: t.configuration.get("hidden_dim") != 64)
     (answer,) = make_report(evidence, again="again").answers
-    assert answer.lines[0].startswith("hidden_dim 64: WA ")
-    assert answer.lines[0].endswith("on test over 3 seeds; the others are not done yet.")
+    assert answer.lines[0].startswith("hidden_dim 64 reaches WA ")
+    assert answer.lines[0].endswith("on test (mean over 3 seeds). The others are not finished.")
     _, evidence = ran([WIDTH], at=Pair(2, 1), fails=lambda _: True)
     (answer,) = make_report(evidence, again="again").answers
     (line,) = answer.lines
-    assert line.startswith("No configuration is done with a seed yet")
+    assert line.startswith("No configuration has a finished seed")
     _, evidence = ran([TRICKS], at=Pair(2, 1), fails=lambda t: t.configuration.profile == "as it is")
     (answer,) = make_report(evidence, again="again").answers
-    assert answer.lines[-1] == "“as it is”, the reference, is not done yet."
+    assert answer.lines[-1] == "The reference, “as it is”, is not finished."
 
 
 def told(values: dict[str, dict[int, list[float]]]) -> tuple[Answer, Report]:
@@ -328,26 +330,29 @@ def test_an_answer_has_the_signs_of_the_table() -> None:
     answer, report = told({"val": val, "test": {k: list(v) for k, v in test.items()}})
     best, differs, same = answer.lines
     assert best == (
-        "By validation WA, hidden_dim 64 is best: WA 59.8 on test over 5 seeds. On test, hidden_dim 16 has the highest "
-        "mean, 60.0, but the test split must not choose."
+        "hidden_dim 64 is best by validation WA. It reaches WA 59.8 on test (mean over 5 seeds). hidden_dim 16 has the "
+        "highest mean on test (60.0), but the test split must not choose."
     )
     assert differs == (
-        "hidden_dim 8 scores 10.0 points less than hidden_dim 16 (95% interval [−10.4, −9.6], another seed; p < 0.001 "
-        "after Holm's correction, 5 seeds). Probability that it is better by more than 1 point < 0.01, practically the "
-        "same < 0.01, worse by more than 1 point > 0.99."
+        "hidden_dim 8 scores 10.0 points less than hidden_dim 16 (95% interval −10.4 to −9.6; p < 0.001 after Holm's "
+        "correction; 5 seeds). Probability that hidden_dim 8 is better by more than 1 point: < 0.01; practically the "
+        "same: < 0.01; worse by more than 1 point: > 0.99."
     )
     # the differences are 0.1, -0.5, -0.2, 0.1 and -0.5 points: mean -0.2, deviation 0.3, so t is -1.49
     assert same == (
-        "Practically the same as hidden_dim 16, within 1 point (points of WA, 95% interval for another seed, p after "
-        "Holm's correction over 2): 64 (−0.2 [−0.6, +0.2], p 0.210)."
+        "The same as hidden_dim 16 within 1 point: 64 (0.2 points less; 95% interval −0.6 to +0.2; p 0.210)."
+    )
+    assert answer.method == (
+        "Differences are in points of WA on test, paired by seed, with Holm's correction over the 2 comparisons of the "
+        "block. Tests and 95% intervals hold for another seed on the same test utterances."
     )
     cells = {row[0].text: row[1] for row in report.tables["width"].rows}
     assert [name for name, cell in cells.items() if cell.bold] == ["16"]
     assert [name for name, cell in cells.items() if cell.mark] == ["8"]
-    assert report.tables["width"].notes[0] == (
-        "* differs from hidden_dim 16 (p < 0.05 after Holm's correction, another seed; comparisons.csv has the "
-        "difference)."
-    )
+    assert (
+        "* Differs from hidden_dim 16 (p < 0.05 after Holm's correction, for another seed); comparisons.csv has the "
+        "difference."
+    ) in report.tables["width"].notes
 
 
 def test_an_answers_differences_are_those_of_the_tables_cells(every: tuple[Path, StudyRun, Report]) -> None:
@@ -359,7 +364,7 @@ def test_an_answers_differences_are_those_of_the_tables_cells(every: tuple[Path,
     for c in made:
         difference = cells[int(c.second)] - cells[int(c.first)]
         assert 100 * c.difference.mean == pytest.approx(-difference)
-        assert f"{c.second} ({difference:+.1f} [".replace("-", "−") in said
+        assert f"{c.second} ({abs(difference):.1f} points {'more' if difference > 0 else 'less'}; 95% interval" in said
 
 
 def test_a_plane_of_many_cells_is_a_csv_and_its_differences_are_counted(tmp_path: Path) -> None:
@@ -371,11 +376,11 @@ def test_a_plane_of_many_cells_is_a_csv_and_its_differences_are_counted(tmp_path
     report.write(tmp_path / "results", tmp_path / "plots")
     assert "many" not in report.tables
     assert len(pd.read_csv(tmp_path / "results/many.csv")) == 48
-    assert "; and 37 more." in answer_of(report, "many")
+    assert ", and 37 more." in answer_of(report, "many")
     table = report.tables["comparisons"]
     assert len(table.rows) == 40
     assert len(table.frame) == 47 * len(evidence.results.measures)
-    assert "Of the 47 of many those with the smallest p are shown; the csv has all." in table.notes
+    assert "Of 47 comparisons of many, the 40 with the smallest p are shown; the csv has all." in table.notes
 
 
 def test_the_answer_stays_short() -> None:

@@ -91,7 +91,7 @@ def test_every_block_has_its_figures_and_a_note(
             assert part in note
     assert "MEAN" in note_of(ledger, "fusion")
     assert "w/o CH-GAT" in note_of(ledger, "ablation")
-    assert "as it is" in note_of(ledger, "gaps")
+    assert "unchanged" in note_of(ledger, "gaps")
 
 
 def test_the_heatmap_has_the_grids_numbers(make_ledger: Make, plan: Plan, facts: StudyFacts, tmp_path: Path) -> None:
@@ -235,7 +235,7 @@ def test_a_storage_that_refuses_costs_no_trial(
 
     monkeypatch.setattr(publishing, "save_plotly_graph_object", refuse)
     published_study(plan, make_ledger(), facts, tmp_path)
-    assert "not renewed: database or disk is full" in caplog.text
+    assert "not updated: database or disk is full" in caplog.text
     assert "and more" not in caplog.text
 
 
@@ -268,10 +268,10 @@ def test_pages_begin_with_what_matters(
     assert len(storage.get_all_studies()) == 4
     grid = studies[-1]
     assert grid.user_attrs == {
-        "Best Trial": "one trial, by validation WA: partly luck, no result",
-        "the answer": "K 2,1, by the mean over seeds: see the note",
+        "Best Trial": "one trial with the best validation WA, partly by chance",
+        "Answer": "K 2,1 has the best mean over seeds; see the note",
     }
-    assert studies[0].user_attrs["the answer"] == "by means over seeds: see the note"
+    assert studies[0].user_attrs["Answer"] == "see the means over seeds in the note"
     trial = storage.get_all_trials(grid._study_id)[3]
     note = get_note_from_system_attrs(grid.system_attrs, trial._trial_id)
     assert note["version"] == 0
@@ -382,7 +382,7 @@ def test_a_failed_trial_says_why_on_its_page(make_ledger: Make, plan: Plan, fact
     (grid,) = storage.get_all_studies()
     failed = next(trial for trial in storage.get_all_trials(grid._study_id) if trial.params["seed"] == 1)
     note = get_note_from_system_attrs(grid.system_attrs, failed._trial_id)["body"]
-    assert note.endswith("seed **1**\n\nfailed: ValueError: told to")
+    assert note.endswith("seed **1**\n\nFailed: ValueError: told to")
 
 
 @pytest.mark.parametrize(
@@ -405,7 +405,7 @@ def serving(make_ledger: Make, plan: Plan, facts: StudyFacts, in_folder: Path) -
     def start(*arguments: str) -> tuple[subprocess.Popen[str], str]:
         process = start_cemobam("dashboard", "--storage", f"sqlite:///{in_folder / 'study.db'}", *arguments)
         assert process.stdout
-        assert process.stdout.readline() == "reading the ledger …\n"
+        assert process.stdout.readline() == "Reading the ledger …\n"
         line = process.stdout.readline()
         address = re.search(r"http://\S+/", line)
         assert address, line + (process.communicate()[1] if not line else "")
@@ -464,7 +464,7 @@ def test_mistakes_are_told_in_one_line(
     storage = f"sqlite:///{in_folder / 'study.db'}"
     assert "no study 'esd'; it has demo" in refused("--storage", storage, "--name", "esd")
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        assert "taken" in refused("--storage", storage, "--port", str(taken.getsockname()[1]))
+        assert "another program uses this port" in refused("--storage", storage, "--port", str(taken.getsockname()[1]))
     assert "no such address" in refused("--storage", storage, "--host", "nowhere.invalid")
     with pytest.raises(SystemExit) as stopped:
         cemobam(["dashboard", "--port", "70000"])

@@ -68,8 +68,13 @@ def test_the_vote_is_one_more_row_that_takes_nothing_from_the_others(beside: boo
     note = table.notes[-1]
     gain = row["wa_mean"] - table.frame.set_index("fusion").loc["min", "wa_mean"]
     assert note.startswith("‡ The label that most of the 5 seeds give.")
-    assert f"Less the mean of these seeds: +{gain:.1f} points of WA (95% interval over other utterances: [" in note
-    assert "costs 5 trainings and 5 evaluations in place of one; it is no mean and has no interval over seeds" in note
+    assert (
+        f"Compared with the mean of these seeds: WA {gain:.1f} points more (95% interval for other utterances +" in note
+    )
+    assert (
+        "needs 5 trainings and 5 evaluations instead of one. It is not a mean, so it has no interval over seeds."
+        in note
+    )
 
 
 def test_the_vote_in_every_form(tmp_path: Path) -> None:
@@ -108,12 +113,12 @@ def test_few_seeds_and_few_utterances_are_said() -> None:
     table = errors_table(Errors(results).recalls, results.about)
     assert table
     assert "interval" not in table.caption
-    assert "Fewer than 3 seeds have no interval" in table.notes[0]
+    assert "A mean over fewer than 3 seeds has no interval" in table.notes[0]
     assert not any("[" in cell.text for row in table.rows for cell in row)
     speakers = ["Ann"] * 56 + ["Bob"] * 4
     few = errors_table(Errors(a_study(speakers=speakers)).recalls, results.about)
     assert few
-    assert "Fewer than 5 utterances have no interval." in few.notes
+    assert "A group of fewer than 5 utterances has no interval." in few.notes
 
 
 def test_speakers_are_capped_and_the_csv_has_all() -> None:
@@ -123,7 +128,7 @@ def test_speakers_are_capped_and_the_csv_has_all() -> None:
     assert len(table.rows) == 4 + 20
     assert (table.frame["by"] == "speaker").sum() == 30
     assert table.notes[-1] == "Of the 30 groups by speaker the 10 worst and the 10 best are shown; the csv has all."
-    assert "those by class are over other speakers too" in table.notes[0]
+    assert "those by class hold for other speakers too" in table.notes[0]
 
 
 def test_hard_utterances_are_candidates_and_the_csv_has_all() -> None:
@@ -134,7 +139,7 @@ def test_hard_utterances_are_candidates_and_the_csv_has_all() -> None:
     assert len(table.rows) == SHOWN_HARD
     assert len(table.frame) == 30
     assert [cell.text for cell in table.rows[0]] == ["u0", "anger", "happiness 100%", "100%", "10"]
-    assert table.caption.startswith("30 of 60 test utterances")
+    assert table.caption.startswith("Hard utterances: 30 of 60 test utterances")
     assert "no proof" in table.notes[0]
     assert "the csv has all 30" in table.notes[1]
     assert no_hard_sentence(hard) == ""
@@ -144,7 +149,7 @@ def test_no_hard_utterance_is_a_sentence_and_no_predictions_are_nothing() -> Non
     results = results_of({"min": [[0, 0]] * 10}, [0, 0])
     hard = Errors(results).hard
     assert hard_table(hard, results.about) is None
-    assert no_hard_sentence(hard).startswith("None of the 2 test utterances")
+    assert no_hard_sentence(hard).startswith("No test utterance of 2 is mislabelled by at least 90% of its trials")
     assert hard_table(None, results.about) is None
     assert no_hard_sentence(None) == ""
     assert errors_table([], results.about) is None
@@ -160,8 +165,8 @@ def test_calibration_says_that_its_intervals_are_over_seeds() -> None:
     texts = {row[0].text: row[1].text for row in table.rows}
     assert texts["accuracy (%)"] == "50.00 ± 0.00"
     assert texts["mean confidence (%)"] == "73.00 ± 1.96"  # 75, 74, 73, 72, 71
-    assert texts["confidence less accuracy (points)"].startswith("+23.0 [+21.0, +25.0]")
-    assert "over another seed, on these utterances" in table.notes[1]
+    assert texts["confidence − accuracy (points)"].startswith("+23.0 [+21.0, +25.0]")
+    assert "for another seed on the same test utterances" in table.notes[1]
     assert table.frame["overconfidence"].tolist() == pytest.approx([25, 24, 23, 22, 21])
     two = calibration_table(replace(made, seeds=made.seeds.head(2)), results.about)
     assert two

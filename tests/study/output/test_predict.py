@@ -72,7 +72,7 @@ def test_labels_may_be_missing(
     features = make_features(30)
     save_file({"audio": features.audio, "text": features.text}, tmp_path / "new.safetensors")
     assert cemobam(arguments(checkpoint, tmp_path / "new.safetensors", "--dataset", "iemocap")) == 0
-    assert "no labels to measure against" in capsys.readouterr().out
+    assert "no labels to compare with" in capsys.readouterr().out
     assert set(pd.read_csv(tmp_path / "out.csv")["predicted"]) <= {"anger", "happiness", "neutral", "sadness"}
 
 
@@ -80,7 +80,7 @@ def test_labels_may_be_missing(
     ("spoil", "message"),
     [
         (["--dataset", "esd"], "its classes are anger, happiness, neutral, sadness, but this data set's are neutral"),
-        (["--k-audio", "30"], "holds 30 utterances, and a graph of K 30,2 takes 31 at least"),
+        (["--k-audio", "30"], "holds 30 utterances, but a graph of K 30,2 needs at least 31"),
         (["--to", "/proc/sys/out.csv"], "/proc/sys"),
         (["--released-checkpoint", "nowhere.pt"], "nowhere.pt: cannot be read as a checkpoint"),
         (["--graph", "anchored"], "does not hold its training utterances; leave it out"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import html
 import io
 import json
 import re
@@ -22,6 +24,7 @@ from study.driver import Plan, StudyRun
 from study.findings.evidence import Evidence
 from study.ledger.ledger import Ledger
 from study.ledger.outcomes import Outcome, StudyFacts
+from study.output.document import Document, Items, Section, Text
 from study.output.report import Report, make_report
 
 Make = Callable[..., Ledger]
@@ -66,18 +69,86 @@ def test_the_report_is_one_file_with_the_answer_first(
     text = (tmp_path / "results/report.html").read_text()
     page = _Page(text)
     assert page.open == []
-    assert "script" not in page.tags
+    assert page.tags.count("script") == 1
     assert all(source.startswith(("data:", "#")) for source in page.sources)
     assert len([source for source in page.sources if source.startswith("data:image/png")]) == len(report.figures)
-    order = [text.index(f'id="{name}"') for name in ("claims", "figures", "tables", "settings", "again")]
+    order = [
+        text.index(f'id="{name}"')
+        for name in ("overview", "claims", "figures", "tables", "errors", "settings", "reproduce")
+    ]
     assert order == sorted(order)
-    assert "about the demo data alone" in text[: order[0]]
+    assert "The answers hold for the demo data alone" in text[: order[0]]
     for claim in report.claims:
-        assert claim.verdict in text
+        answer = f"{claim.verdict.capitalize()}: {claim.answer}"
+        assert answer in html.unescape(re.sub("K<sub>(.*?)</sub>", r"K_\1", text))
     markdown = (tmp_path / "results/report.md").read_text()
     for link in re.findall(r"!\[[^]]*\]\(([^)]*)\)", markdown):
         assert (tmp_path / "results" / link).resolve().is_file()
     assert "python run_grid.py --name demo" in markdown
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
+    """A report and the folder of its results."""
+    folder = tmp_path_factory.mktemp("written")
+    report = report_of(demo_plan(), _opened(folder, demo_facts()), demo_facts(), folder)
+    report.write(folder / "results", folder / "plots")
+    return report, folder / "results"
+
+
+def test_sections_figures_and_tables_are_numbered_and_in_the_contents(written: tuple[Report, Path]) -> None:
+    report, results = written
+    text, markdown = ((results / f"report.{form}").read_text() for form in ("html", "md"))
+    titles = [html.unescape(title) for title in re.findall(r"<h2>(.*?)</h2>", text)]
+    assert [title.split(". ")[0] for title in titles] == [str(i + 1) for i in range(len(titles))]
+    assert titles[:2] == ["1. Overview", "2. Do the paper's claims hold?"]
+    assert titles[-1].endswith(". How to reproduce this")
+    assert re.findall(r"^## (.*)$", markdown, flags=re.MULTILINE) == titles
+    for label, number in (("Figure", len(report.figures)), ("Table", len(report.tables))):
+        captions = re.findall(rf"<(?:caption|figcaption)><b>{label} (\d+):</b>", text)
+        assert captions == [str(i + 1) for i in range(number)]
+        assert re.findall(rf"^  - \[{label} (\d+): .*\]\(#", markdown, flags=re.MULTILINE) == captions
+        assert re.findall(rf'<li><a href="#{label.lower()}-\d+">{label} (\d+):</a>', text) == captions
+
+
+def test_every_link_leads_somewhere(written: tuple[Report, Path]) -> None:
+    _, results = written
+    text, markdown = ((results / f"report.{form}").read_text() for form in ("html", "md"))
+    links = {"html": re.findall(r'href="#([^"]*)"', text), "md": re.findall(r"\]\(#([^)]*)\)", markdown)}
+    for form, page in (("html", text), ("md", markdown)):
+        anchors = re.findall(r' id="([^"]*)"', page)
+        assert len(anchors) == len(set(anchors))
+        assert len(links[form]) > 20
+        assert set(links[form]) <= set(anchors)
+
+
+def test_the_policy_allows_the_pages_one_script_and_no_other(written: tuple[Report, Path]) -> None:
+    text = (written[1] / "report.html").read_text()
+    (script,) = re.findall(r"<script>(.*?)</script>", text, flags=re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    (policy,) = re.findall(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)
+    assert policy == (f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'")
+
+
+def test_every_table_has_the_latex_of_its_file(written: tuple[Report, Path]) -> None:
+    report, results = written
+    text, markdown = ((results / f"report.{form}").read_text() for form in ("html", "md"))
+    sources = re.findall(r'<pre id="latex-table-\d+">\n(.*?)</pre>', text, flags=re.DOTALL)
+    files = {(results / f"{name}.tex").read_text() for name in report.tables}
+    assert {html.unescape(source) for source in sources} == files
+    assert len(sources) == len(files)
+    assert set(re.findall(r"^```latex\n(.*?)^```$", markdown, flags=re.DOTALL | re.MULTILINE)) == files
+
+
+def test_a_section_is_added_with_one_line() -> None:
+    document = Document(
+        "A study", "", [Section("a", "First", [Text("See K_audio.")]), Section("b", "Demo", [Items(("x",))])]
+    )
+    text = document.html()
+    assert "<h2>2. Demo</h2>" in text
+    assert '<a href="#b">2. Demo</a>' in text
+    assert "See K<sub>audio</sub>." in text
+    assert "## 2. Demo\n\n- x\n" in document.markdown()
 
 
 def test_what_failed_or_is_not_run_is_said_and_nothing_breaks(
@@ -96,7 +167,7 @@ def test_what_failed_or_is_not_run_is_said_and_nothing_breaks(
     assert "Failed trials" in text
     assert "ValueError: told to" in text
     assert "Ablation, every seed" not in text  # it was not asked for
-    assert "Left out, because not complete: K_text 3." in " ".join(report.tables["variance"].notes)
+    assert "Left out because not complete: K_text 3." in " ".join(report.tables["variance"].notes)
     assert "table1" not in report.tables
     assert set(report.figures) == {"topk", "topk-sd", "marginal", "curves", "errors"}
     assert "confusion matrix" in " ".join(report.missing.values())
@@ -133,7 +204,7 @@ def test_two_seeds_have_no_interval_anywhere(make_ledger: Make, plan: Plan, fact
     report.write(tmp_path / "results", tmp_path / "plots")
     grid = pd.read_csv(tmp_path / "results/grid.csv")
     assert grid[[c for c in grid if c.endswith(("_low", "_high"))]].isna().all(axis=None)
-    interval = re.compile(r"\[[+−]?[\d.]+, [+−]?[\d.]+\]")
+    interval = re.compile(r"\[[+−]?[\d.]+, [+−]?[\d.]+\]|[+−\d.]+ to [+−\d.]+")
     for name in ("report.md", "claims.csv", "table1.md", "table2.md", "comparisons.md", "selection.md"):
         text = (tmp_path / "results" / name).read_text()
         assert not interval.search(text.replace("\\[", "[").replace("\\]", "]")), name
@@ -167,10 +238,13 @@ def hostile_report(make_ledger: Make, plan: Plan, facts: StudyFacts, tmp_path: P
 def test_hostile_names_and_reasons_stay_text(make_ledger: Make, plan: Plan, facts: StudyFacts, tmp_path: Path) -> None:
     path = hostile_report(make_ledger, plan, facts, tmp_path)
     page = _Page(path.read_text())
-    assert "script" not in page.tags
+    assert page.tags.count("script") == 1  # ours
     assert page.open == []
     assert r"\<script\>" in (path.parent / "report.md").read_text()
-    assert "<script>" not in (path.parent / "report.md").read_text().replace(r"\<script\>", "").partition("## Again")[0]
+    assert (
+        "<script>"
+        not in (path.parent / "report.md").read_text().replace(r"\<script\>", "").rpartition("How to reproduce this")[0]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +291,24 @@ def test_a_browser_shows_it_whole_on_desk_and_phone_and_asks_nobody(shown: Any) 
     asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
     assert asked  # the page itself
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    assert shown.get_log("browser") == []
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_a_click_copies_the_latex_of_a_table(shown: Any) -> None:
+    before, after, source = shown.execute_async_script(
+        """
+        const done = arguments[0], button = document.querySelector("button[data-source]"), before = button.textContent;
+        button.closest("details").open = true;
+        button.click();
+        const source = document.getElementById(button.dataset.source);
+        setTimeout(() => done([before, button.textContent, source.textContent]), 500);
+        """
+    )
+    assert before == "Copy LaTeX"
+    assert after in ("Copied", "Selected: press Ctrl+C")
+    assert source.startswith(r"\begin{table")
     assert shown.get_log("browser") == []
 
 

@@ -91,14 +91,16 @@ def test_where_nothing_is_published_ours_stand_alone() -> None:
 
 def test_latex_has_no_bare_special_characters() -> None:
     latex = table1("demo", title="my_data #1, 100 % & more").latex()
-    assert r"(my\_data \#1, 100 \% \& more, $K_\mathrm{audio}$ = 8, $K_\mathrm{text}$ = 7): test split" in latex
+    assert (
+        r"test split of my\_data \#1, 100 \% \& more, $K_\mathrm{audio}$ = 8, $K_\mathrm{text}$ = 7; mean over" in latex
+    )
     assert r"MIN & $63.33_{\pm 1.49}$ & $63.33_{\pm 1.49}$" in latex
     assert r"MEAN & \textbf{\boldmath $70.00_{\pm 1.49}$}" in latex
 
 
 def test_missing_seeds_and_rows_are_said() -> None:
     table = table_of("ablation", MODULES[:2], dataset="esd", seeds=SEEDS[1:4], asked=5)
-    assert "Fewer than 5 seeds are done: CemoBAM 3, w/o xCBAM 3, w/o CH-GAT 0." in table.markdown()
+    assert "Finished seeds, where fewer than 5: CemoBAM 3, w/o xCBAM 3, w/o CH-GAT 0." in table.markdown()
     row = next(line for line in table.markdown().splitlines() if "w/o CH-GAT " in line)
     assert row.count("–") == 4
     assert "94.86" in row
@@ -174,7 +176,11 @@ def test_a_comparison_without_predictions_is_another_seeds() -> None:
     table = comparisons_table(analysis)
     assert table
     assert tuple(table.frame.columns) == COMPARED
-    assert table.groups == (("", ("Points", "Another seed", "p (Holm)", "Better / same / worse", "Verdict", "n")),)
+    assert table.groups == (
+        ("", ("Points",)),
+        ("95% interval", ("Another seed",)),
+        ("", ("p (Holm)", "Better / same / worse", "Verdict", "Seeds")),
+    )
     assert len(table.frame) == len(results.measures) * (3 + 2)  # the grid has not got the paper's pair
     means = 100 * results.ablation.set_index("modules")["test_wa_mean"]
     row = table.frame[(table.frame["metric"] == "wa") & (table.frame["second"] == "no_xcbam")].iloc[0]
@@ -185,12 +191,12 @@ def test_a_comparison_without_predictions_is_another_seeds() -> None:
     assert row["p"] == pytest.approx(row["seed_p"])
     assert row["p"] <= row["p_holm"]
     assert row[["chance_better", "chance_same", "chance_worse"]].sum() == pytest.approx(1)
-    points, interval, p, chances, verdict, n = lines_of(table)["CemoBAM less w/o xCBAM"]
+    points, interval, p, chances, verdict, n = lines_of(table)["CemoBAM − w/o xCBAM"]
     assert points == f"{row['difference']:+.1f}"
     assert interval == rf"[{row['seed_low']:+.1f}, {row['seed_high']:+.1f}]\*".replace("-", "−")
     assert (p.strip("*"), verdict, n) == (f"{row['p_holm']:.3f}", row["verdict"], "5")
     assert len(chances.split(" / ")) == 3
-    assert "for another seed on these utterances; * decides" in " ".join(table.notes)
+    assert "Intervals hold for another seed on the same test utterances." in " ".join(table.notes)
 
 
 def test_a_comparison_with_predictions_has_both_intervals_and_the_wider_decides() -> None:
@@ -204,12 +210,12 @@ def test_a_comparison_with_predictions_has_both_intervals_and_the_wider_decides(
     of_wa = frame[frame["metric"] == "wa"]
     assert (of_wa["utterances_low"] < of_wa["seed_low"]).all()
     assert (of_wa["utterances_high"] > of_wa["seed_high"]).all()
-    _, seed, both, *_ = lines_of(table)["MIN less MAX"]
+    _, seed, both, *_ = lines_of(table)["MIN − MAX"]
     row = of_wa[of_wa["second"] == "max"].iloc[0]
     for told, kind in ((seed, "seed"), (both.removesuffix(r"\*"), "utterances")):
         assert told == f"[{row[f'{kind}_low']:+.1f}, {row[f'{kind}_high']:+.1f}]".replace("-", "−")
     assert both.endswith(r"\*")
-    assert "and for another seed and other utterances; * decides" in " ".join(table.notes)
+    assert "or for another seed and other utterances. * marks the interval that decides." in " ".join(table.notes)
 
 
 def test_utterances_are_drawn_with_their_speakers_and_folds() -> None:
@@ -219,11 +225,11 @@ def test_utterances_are_drawn_with_their_speakers_and_folds() -> None:
         with_them = with_predictions(np.random.default_rng(0), results, 80, speakers=speakers)
         table = comparisons_table(Analysis(with_them))
         assert table
-        said[speakers] = next(note for note in table.notes if note.startswith("95%"))
-    assert "another seed and other utterances; * decides" in said[0]
+        said[speakers] = next(note for note in table.notes if note.startswith("Intervals hold"))
+    assert "another seed and other utterances. * marks" in said[0]
     # of seven the variance is not known well enough
-    assert "another seed and other utterances of the same speakers; * decides" in said[7]
-    assert "another seed and other utterances of other speakers; * decides" in said[8]
+    assert "another seed and other utterances of the same speakers. * marks" in said[7]
+    assert "another seed and other utterances of other speakers. * marks" in said[8]
 
 
 def test_agreement_by_hand() -> None:
@@ -257,9 +263,9 @@ def test_names_of_a_users_own_stay_text_in_tables_of_differences() -> None:
         for block in results.about.blocks
     )
     analysis = Analysis(replace(results, about=replace(results.about, blocks=blocks, title="my|data_1 #2")))
-    for table, joined in ((comparisons_table(analysis), "less"), (agreement_table(analysis), "and")):
+    for table, joined in ((comparisons_table(analysis), "−"), (agreement_table(analysis), "and")):
         assert table
-        markdown, latex = table.markdown(), table.latex()
+        markdown, latex = table.markdown(), table.latex().replace("$-$", "−")
         assert rf"| MIN {joined} C\|L_S & 5% *x* " in markdown
         assert r"my\|data_1 \#2" in markdown.splitlines()[0]
         assert rf"MIN {joined} C$|$L\_S \& 5\% *x* & " in latex
@@ -284,10 +290,10 @@ def test_an_interval_that_is_cut_shows_both_its_ends(
 
 def test_a_table_says_where_intervals_are_cut_or_none() -> None:
     cut = table1(mean=0.89)
-    assert any("both of its sides" in note for note in cut.notes)
-    assert not any("both of its sides" in note for note in table1().notes)
+    assert any("with both ends" in note for note in cut.notes)
+    assert not any("with both ends" in note for note in table1().notes)
     two = table1(seeds=SEEDS[:2])
-    assert any("no interval" in note for note in two.notes)
+    assert any("has no interval" in note for note in two.notes)
     assert "±" not in "".join(line for line in two.markdown().splitlines() if line.startswith("| M"))
 
 
@@ -312,7 +318,7 @@ def test_our_row_stands_with_the_other_systems() -> None:
         assert "±" in ours[1].text
         assert ours[-4].text == {"iemocap": "82.17", "esd": "95.09"}[dataset]
         assert all(cell.text == "" for row in table.rows[1:] for cell in row[1:-4])
-        assert "splits, folds and sometimes classes of their own" in " ".join(table.notes)
+        assert "their own splits, folds and sometimes classes" in " ".join(table.notes)
     assert "a four classes, without surprise." in " ".join(table.notes)
 
 
@@ -323,7 +329,7 @@ def test_the_best_is_bold_and_what_noise_does_not_explain_is_marked() -> None:
     assert [label for label, cell in own.items() if cell.bold] == ["MIN"]
     assert {label for label, cell in own.items() if cell.mark == "*"} <= {"CLS", "MAX", "MEAN"}
     markdown = tables["table1"].markdown()
-    assert "\n\n† outside the 95% interval of ours (another seed on these utterances)." in markdown
+    assert "\n\n† Outside our 95% interval." in markdown
     frame, rows = tables["table1"].frame.iloc[:-1], tables["table1"].rows[:-1]  # the last one is the vote
     for ours, printed in zip(frame.to_dict("records"), (r[5] for r in rows), strict=True):
         outside = not ours["wa_low"] <= ours["wa_published"] <= ours["wa_high"]

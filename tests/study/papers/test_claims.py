@@ -11,9 +11,9 @@ from simulated import Noise, hill, study, worse
 
 from study.findings.analysis import Analysis
 from study.findings.results import About, Results
-from study.output.report import VERDICT_SIGNS
+from study.output.document import VERDICT_SIGNS
 from study.output.tables import block_table
-from study.papers.cemobam.claims import Claim, Verdict, about_what, claims
+from study.papers.cemobam.claims import Claim, Verdict, claims, scope
 
 LEVELS = ("level", "level_wf1", "level_fusions", "level_xcbam", "level_chgat")
 NEVER_TESTED = dict.fromkeys(("best_system", "balance", "graph_helps"), "not tested")
@@ -23,12 +23,17 @@ OF_MODULES = ("min_wins", "min_consistent", "xcbam_needed", "chgat_needed", "syn
 
 def verdicts(results: Results) -> dict[str, str]:
     made = claims(Analysis(results))
-    assert all(claim.numbers.endswith((".", ").")) for claim in made)
+    for claim in made:
+        assert all(text.endswith(".") and text[0] != " " for text in (claim.answer, *claim.numbers)), claim
     return {claim.id: claim.verdict for claim in made}
 
 
 def at(results: Results, **changes: object) -> Results:
     return replace(results, about=replace(results.about, **changes))  # type: ignore[arg-type]
+
+
+def numbers_of(claim: Claim) -> str:
+    return " ".join(claim.numbers)
 
 
 def of(results: Results, name: str) -> Claim:
@@ -76,10 +81,12 @@ def test_what_brings_nothing_is_equivalent_if_that_can_be_told(rng: np.random.Ge
     results = precise(rng)
     assert {verdicts(results)[name] for name in OF_MODULES} == {"equivalent"}
     assert {verdicts(at(results, rope=0.01))[name] for name in OF_MODULES} == {"undecided"}
-    numbers = of(results, "xcbam_needed").numbers
-    assert "practically the same > 0.99" in numbers
-    assert "another seed and other utterances" in numbers
-    assert "another seed alone" in numbers
+    claim = of(results, "xcbam_needed")
+    assert claim.answer == "Without xCBAM, WA on test changes by less than 1 point."
+    assert "practically the same: > 0.99;" in numbers_of(claim)
+    assert claim.intervals == "Tests and 95% intervals hold for another seed and other test utterances."
+    assert of(results, "min_wins").answer == "MIN scores the same as CLS, MAX and MEAN within 1 point."
+    assert of(results, "xcbam_more").answer == "Leaving out xCBAM or CH-GAT costs the same within 1 point."
 
 
 def test_far_more_is_more_than_the_rope(rng: np.random.Generator) -> None:
@@ -88,13 +95,14 @@ def test_far_more_is_more_than_the_rope(rng: np.random.Generator) -> None:
     assert of(results, "xcbam_more").verdict == "confirmed"
     wide = at(results, rope=3.0)
     assert of(wide, "xcbam_more").verdict == "undecided"
-    assert "by more than 3 points" in of(wide, "xcbam_more").confirmed
+    assert "scores more than 3 points more than" in of(wide, "xcbam_more").confirmed
+    assert of(wide, "xcbam_more").answer.endswith(", but this is not clearly more than 3 points.")
 
 
 def test_one_seed_tests_nothing(rng: np.random.Generator) -> None:
     made = claims(Analysis(study(rng, Noise(), seeds=1, variants=worse(6.0))))
     assert {claim.verdict for claim in made} == {"not tested"}
-    assert "--seeds 5" in made[0].numbers
+    assert "--seeds 5" in made[0].answer
 
 
 @pytest.mark.parametrize(
@@ -115,22 +123,22 @@ def test_the_published_level_counts_the_luck_of_both_sides(
     results = study(rng, luck, utterances=utterances, size=(2, 2), point=0.0005, spread=0.1, level=wa)
     claim = of(results, "level")
     assert claim.verdict == verdict, claim.numbers
-    assert f"{utterances} test utterances" in claim.numbers
-    assert "published 82.17" in claim.numbers
+    assert f"{utterances} test utterances" in numbers_of(claim)
+    assert "published 82.17" in numbers_of(claim)
     assert claim.claim == "The published level is reproduced: the study reaches 82.17 WA and 81.85 UA"
-    assert ("differences of" in claim.numbers) == (verdict == "undecided")
+    assert ("by chance, so a difference of 1 point cannot be shown." in claim.answer) == (verdict == "undecided")
 
 
 def test_two_seeds_say_nothing_of_the_level(rng: np.random.Generator) -> None:
     claim = of(study(rng, Noise(), seeds=2, size=(2, 2), utterances=40), "level")
     assert claim.verdict == "not tested"
-    assert "2 seeds are too few; it takes 3" in claim.numbers
+    assert claim.answer == "2 seeds are too few: the test needs 3."
 
 
 def test_without_predictions_the_luck_of_the_test_split_is_not_known(rng: np.random.Generator) -> None:
     claim = of(study(rng, Noise(), size=(2, 2)), "level")
     assert claim.verdict == "not tested"
-    assert "before predictions were kept" in claim.numbers
+    assert "before predictions were kept" in claim.answer
 
 
 def test_every_verdict_has_a_sign_and_a_colour() -> None:
@@ -138,7 +146,7 @@ def test_every_verdict_has_a_sign_and_a_colour() -> None:
     page = ROOT / "study" / "output" / "templates" / "report.html"
     for verdict in get_args(Verdict):
         if verdict != "not tested":  # has the border that all have
-            assert f".claims .{verdict.replace(' ', '-')} {{ border-left-color" in page.read_text()
+            assert f".claim.{verdict.replace(' ', '-')} {{ border-left-color" in page.read_text()
 
 
 @pytest.mark.parametrize("name", ["fusion", "ablation"])
@@ -159,8 +167,8 @@ def test_seeds_that_one_side_lacks_do_not_count(rng: np.random.Generator) -> Non
     results = study(rng, Noise(), variants=worse(1.0), size=(3, 3))
     lost = (results.trials["modules"] == "no_chgat") & (results.trials["seed"] == 8)
     some = Results(about=results.about, trials=results.trials[~lost])
-    assert "4 seeds)" in of(some, "chgat_needed").numbers
-    assert "5 seeds)" in of(some, "xcbam_needed").numbers
+    assert "4 seeds)" in numbers_of(of(some, "chgat_needed"))
+    assert "5 seeds)" in numbers_of(of(some, "xcbam_needed"))
 
 
 @pytest.mark.parametrize("dataset", ["demo", "mine"])
@@ -170,7 +178,7 @@ def test_where_the_paper_names_no_pair_none_is_tested(dataset: str) -> None:
     assert results.about.block("confirm") is None
     claim = of(results, "best_k")
     assert claim.verdict == "not tested"
-    assert claim.numbers.startswith("The paper names no best pair for this data")
+    assert claim.answer == f"The paper names no best pair for {results.about.title}."
     assert claim.claim == "The best pair is K_audio = 8, K_text = 7 on IEMOCAP and K_audio = 4, K_text = 5 on ESD"
 
 
@@ -180,22 +188,22 @@ def test_the_papers_pair_must_be_measured_beside_the_chosen_one(rng: np.random.G
     without = replace(results.about, blocks=tuple(b for b in results.about.blocks if b.name != "confirm"))
     claim = of(Results(about=without, trials=results.trials), "best_k")
     assert claim.verdict == "not tested"
-    assert "run the block confirm" in claim.numbers
+    assert "Run the block confirm" in claim.answer
 
 
 def test_k_matters_takes_both_of_them(rng: np.random.Generator) -> None:
     a, _ = np.mgrid[1:11, 1:11]
     claim = of(study(rng, Noise(), effect=1.0 * a), "k_matters")
     assert claim.verdict == "undecided"
-    assert claim.numbers.startswith("An effect shows of K_audio alone.")
+    assert claim.answer == "WA on test changes with K_audio, but an effect of K_text is not shown."
     one = of(study(rng, Noise(), size=(4, 1)), "k_matters")
-    assert one.verdict == "not tested"
+    assert (one.verdict, one.answer) == ("not tested", "The grid varies only one of K_audio and K_text.")
 
 
 def test_a_grid_without_the_papers_pair_says_so(rng: np.random.Generator) -> None:
     made = {claim.id: claim for claim in claims(Analysis(study(rng, Noise(), size=(3, 3))))}
     assert made["best_k"].verdict == "not tested"
-    assert "K 8,7 is not on the grid" in made["best_k"].numbers
+    assert made["best_k"].answer == "The paper's pair K 8,7 is not on the grid of this study."
 
 
 def test_what_is_not_run_is_not_tested(rng: np.random.Generator) -> None:
@@ -205,13 +213,13 @@ def test_what_is_not_run_is_not_tested(rng: np.random.Generator) -> None:
     some = study(rng, Noise(), size=(2, 2), variants={"max": 0.0})
     made = {claim.id: claim for claim in claims(Analysis(some))}
     assert made["min_wins"].verdict == "not tested"
-    assert "Only 1 of 3" in made["min_wins"].numbers
+    assert made["min_wins"].answer == "Only 1 of 3 other configurations are finished."
 
 
 def test_the_answer_says_what_it_is_about() -> None:
-    assert "about the demo data alone" in about_what("demo", "demo (synthetic)")
-    assert "on which the paper reports nothing" in about_what("mine", "mine")
-    assert "IEMOCAP with these features" in about_what("iemocap", "IEMOCAP")
+    assert "for the demo data alone" in scope("demo", "demo (synthetic)")
+    assert "The paper reports no results on these data." in scope("mine", "mine")
+    assert "IEMOCAP with these features" in scope("iemocap", "IEMOCAP")
 
 
 @pytest.mark.parametrize("lost", [0.02, 0.3, 0.9])
@@ -280,4 +288,4 @@ def test_what_is_left_out_of_the_grid_stands_with_the_numbers(rng: np.random.Gen
     hole = (results.trials["k_audio"] == 2) & (results.trials["k_text"] == 3) & (results.trials["seed"] == 1)
     made = {c.id: c for c in claims(Analysis(Results(about=results.about, trials=results.trials[~hole])))}
     for name in ("k_matters", "best_k"):
-        assert "Left out of the grid, as not complete:" in made[name].numbers
+        assert "Left out of the grid because it is not complete:" in numbers_of(made[name])

@@ -14,6 +14,10 @@ from study.papers.cemobam.claims import Claim, claims
 from study.papers.cemobam.systems import systems_table
 
 
+def numbers_of(claim: Claim) -> str:
+    return " ".join(claim.numbers)
+
+
 def of(results: Results, name: str) -> Claim:
     return next(claim for claim in claims(Analysis(results)) if claim.id == name)
 
@@ -33,8 +37,8 @@ def others(points: float, *names: str) -> dict[str, float]:
 def test_cemobam_is_the_best_of_all_or_not(points: dict[str, float], verdict: str) -> None:
     claim = of(compared(points), "best_system")
     assert claim.verdict == verdict, claim.numbers
-    assert "default settings, so not at an equal budget" in claim.numbers
-    assert "5 seeds: CemoBAM " in claim.numbers
+    assert "default settings, so the budgets are not equal (block systems)." in numbers_of(claim)
+    assert claim.numbers[0].startswith("CemoBAM reaches WA ")
 
 
 def test_what_is_the_same_for_all_can_be_told_with_utterances_enough() -> None:
@@ -49,12 +53,12 @@ def test_the_tuned_systems_are_what_is_compared() -> None:
     tuned = {"cemobam": -6.0, **others(6.0)}
     claim = of(compared(points, tuned=tuned), "best_system")
     assert claim.verdict == "contradicted"
-    assert "tuned over an equal budget (block tuned)" in claim.numbers
+    assert "Every system was tuned with the same budget (block tuned)." in claim.numbers
     none_done = compared(points, tuned=tuned)
     none_done.trials.loc[none_done.trials["profile"] != "paper", "status"] = "failed"
     claim = of(none_done, "best_system")
     assert claim.verdict == "confirmed"
-    assert "default settings" in claim.numbers
+    assert "default settings" in numbers_of(claim)
 
 
 @pytest.mark.parametrize(
@@ -68,8 +72,8 @@ def test_the_tuned_systems_are_what_is_compared() -> None:
 def test_a_graph_helps_or_not(points: dict[str, float], verdict: str) -> None:
     claim = of(compared(points), "graph_helps")
     assert claim.verdict == verdict, claim.numbers
-    assert "Of 2 systems without a graph, validation chooses memocmt (test " in claim.numbers
-    assert claim.where == "asked by no paper"
+    assert "Validation chooses memocmt among the 2 systems without a graph (WA " in numbers_of(claim)
+    assert claim.where == "not a claim of the paper"
 
 
 def test_cemobam_without_its_graph_counts_as_a_system_without_one() -> None:
@@ -77,13 +81,13 @@ def test_cemobam_without_its_graph_counts_as_a_system_without_one() -> None:
     assert of(compared(points), "graph_helps").verdict == "confirmed"
     claim = of(compared(points, without_chgat=9.0), "graph_helps")
     assert claim.verdict == "contradicted"
-    assert "validation chooses CemoBAM without CH-GAT" in claim.numbers
+    assert "Validation chooses CemoBAM without CH-GAT" in numbers_of(claim)
     other = compared(points, without_chgat=9.0)
     blocks = tuple(
         replace(block, seeds=(7, 8, 9, 10, 11)) if block.name == "ablation" else block for block in other.about.blocks
     )
     claim = of(replace(other, about=replace(other.about, blocks=blocks)), "graph_helps")
-    assert "without CH-GAT" not in claim.numbers  # it has other seeds
+    assert "without CH-GAT" not in numbers_of(claim)  # it has other seeds
 
 
 def test_a_system_that_validation_did_not_choose_may_be_ahead() -> None:
@@ -91,9 +95,9 @@ def test_a_system_that_validation_did_not_choose_may_be_ahead() -> None:
     results = compared({"cemobam": 0.0, "svm": -9.0, "memocmt": 9.0})
     results.trials.loc[results.trials["system"] == "memocmt", "val_wa"] = 0.1
     claim = of(results, "graph_helps")
-    assert "svm" in claim.numbers
+    assert claim.answer == "CemoBAM, with a graph, scores more than svm, but memocmt scores more on test."
     assert claim.verdict == "undecided"
-    assert "But memocmt, without a graph, scores higher on test" in claim.numbers
+    assert "memocmt, without a graph, scores most on test" in numbers_of(claim)
 
 
 def test_without_systems_it_says_what_to_run() -> None:
@@ -102,8 +106,8 @@ def test_without_systems_it_says_what_to_run() -> None:
     for name in ("best_system", "graph_helps"):
         claim = of(bare, name)
         assert claim.verdict == "not tested"
-        assert "--systems all --budget 30" in claim.numbers
-    assert "Khan (MemoCMT) (2025) with WA 81.85" in of(bare, "best_system").numbers
+        assert "--systems all --budget 30" in " ".join((claim.answer, *claim.numbers))
+    assert "Khan (MemoCMT) (2025) with WA 81.85" in numbers_of(of(bare, "best_system"))
 
 
 @pytest.mark.parametrize(
@@ -117,10 +121,10 @@ def test_without_systems_it_says_what_to_run() -> None:
 def test_what_is_lacking_is_said(points: dict[str, float], best: str, graph: str) -> None:
     claim = of(compared(points), "best_system")
     assert claim.verdict == "not tested"
-    assert best in claim.numbers
+    assert best in claim.answer
     claim = of(compared(points), "graph_helps")
     assert (claim.verdict == "not tested") == bool(graph)
-    assert graph in claim.numbers
+    assert graph in claim.answer
 
 
 def test_one_seed_and_missing_trials_test_nothing() -> None:
@@ -130,10 +134,10 @@ def test_one_seed_and_missing_trials_test_nothing() -> None:
     holes.trials.loc[holes.trials["system"] == "svm", "status"] = "failed"
     claim = of(holes, "best_system")
     assert claim.verdict == "not tested"
-    assert claim.numbers.startswith("Only 2 of 3 others are done.")
+    assert claim.answer == "Only 2 of 3 other systems are finished."
     claim = of(holes, "graph_helps")
     assert claim.verdict == "not tested"
-    assert "not svm" in claim.numbers
+    assert "Missing: svm." in claim.answer
 
 
 @pytest.mark.parametrize("rng", range(4))

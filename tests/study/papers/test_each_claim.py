@@ -13,6 +13,11 @@ from study.findings.results import Results
 from study.papers.cemobam.claims import Claim, claims
 from study.papers.cemobam.published import published
 
+
+def numbers_of(claim: Claim) -> str:
+    return " ".join(claim.numbers)
+
+
 POINT = 0.0001
 """A trial's own deviation, and the unit of effects: a hundredth of a percentage point."""
 
@@ -58,15 +63,17 @@ def test_all_that_was_published_is_reproduced_with_utterances_enough() -> None:
     made = of(reaching())
     assert {name: made[name].verdict for name in LEVELS} == dict.fromkeys(LEVELS, "confirmed")
     for name, figures in (
-        ("level", ("WA 82.01, published 82.17", "UA 82.01, published 81.85")),
+        ("level", ("WA: 82.01, published 82.17; 0.2 points lower", "UA: 82.01, published 81.85")),
         ("level_wf1", ("published 81.85",)),
-        ("level_fusions", ("WA of CLS 79.2", "published 79.55", "UA of MEAN 79.3", "published 79.17")),
-        ("level_xcbam", ("WA 62.4", "published 62.49", "published 62.32")),
-        ("level_chgat", ("WA 79.7", "published 79.88", "published 79.67")),
+        ("level_fusions", ("WA of CLS: 79.2", "published 79.55", "UA of MEAN: 79.3", "published 79.17")),
+        ("level_xcbam", ("WA without xCBAM: 62.4", "published 62.49", "published 62.32")),
+        ("level_chgat", ("WA without CH-GAT: 79.7", "published 79.88", "published 79.67")),
     ):
         for figure in figures:
-            assert figure in made[name].numbers
-        assert "5 seeds, 100000 test utterances" in made[name].numbers
+            assert figure in numbers_of(made[name])
+        assert "with 5 seeds on 100000 test utterances." in numbers_of(made[name])
+    assert made["level"].answer == "WA and UA are within 1 point of the published figures."
+    assert made["level_wf1"].answer == "w-F1 is within 1 point of the published figure."
 
 
 @pytest.mark.parametrize(
@@ -92,7 +99,9 @@ def test_few_utterances_tell_no_level_whatever_the_seeds() -> None:
     made = of(reaching(utterances=551))
     for name in LEVELS:
         assert made[name].verdict == "undecided"
-        assert "points are luck, so 1 point cannot be told." in made[name].numbers
+        assert made[name].answer.startswith(
+            "551 test utterances are too few: two test splits of this size differ by up to "
+        )
 
 
 def test_a_wider_rope_reproduces_levels() -> None:
@@ -100,7 +109,7 @@ def test_a_wider_rope_reproduces_levels() -> None:
     assert {of(results)[name].verdict for name in LEVELS} == {"undecided"}
     wide = of(roped(results, 3.0))
     assert {wide[name].verdict for name in LEVELS} == {"confirmed"}
-    assert wide["level"].confirmed == "WA and UA are within 3 points of the published figures (two one-sided tests)"
+    assert wide["level"].confirmed == "WA and UA are within 3 points of the published figures"
 
 
 @pytest.mark.parametrize("utterances", [0, 20_000])
@@ -134,7 +143,70 @@ def test_modules_and_fusions(utterances: int, points: dict[str, float], verdicts
     made = of(beside(utterances=utterances, **points))
     assert {name: made[name].verdict for name in verdicts} == verdicts
     for name in verdicts:
-        assert ("another seed and other utterances" in made[name].numbers) == (utterances > 0)
+        assert ("another seed and other test utterances" in made[name].intervals) == (utterances > 0)
+
+
+@pytest.mark.parametrize(
+    ("points", "answers"),
+    [
+        (
+            dict.fromkeys(NOTHING, -3.0),
+            {
+                "min_wins": "MIN scores 3.0 points more than CLS, 3.0 points more than MAX and 3.0 points more than "
+                "MEAN.",
+                "min_consistent": "MIN scores more than each of the other three on WA, UA and w-F1.",
+                "xcbam_needed": "Without xCBAM, WA on test falls by 3.0 points.",
+                "synergy": "CemoBAM scores 3.0 points more than CemoBAM without xCBAM and 3.0 points more than CemoBAM "
+                "without CH-GAT.",
+                "xcbam_more": "Leaving out xCBAM or CH-GAT costs the same within 1 point.",
+            },
+        ),
+        (
+            {"mean": 3.0, "cls": -3.0, "max": -3.0, "no_xcbam": -3.0, "no_chgat": 3.0},
+            {
+                "min_wins": "MEAN scores 3.0 points more than MIN.",
+                "min_consistent": "Another strategy scores more than MIN on WA, UA and w-F1.",
+                "chgat_needed": "Without CH-GAT, WA on test rises by 3.0 points.",
+                "synergy": "CemoBAM without CH-GAT scores 3.0 points more than CemoBAM.",
+                "xcbam_more": "Leaving out xCBAM costs 6.0 points more than leaving out CH-GAT.",
+            },
+        ),
+        (
+            {"no_xcbam": 3.0, "no_chgat": -3.0},
+            {
+                "min_wins": "MIN scores the same as CLS, MAX and MEAN within 1 point.",
+                "min_consistent": "MIN scores practically the same as each of the other three on WA, UA and w-F1.",
+                "xcbam_more": "Leaving out CH-GAT costs 6.0 points more than leaving out xCBAM.",
+            },
+        ),
+        (
+            {"cls": -3.0, "max": -3.0, "mean": 0.0, "no_xcbam": -3.0, "no_chgat": 0.0},
+            {
+                "min_wins": "MIN scores 3.0 points more than CLS and 3.0 points more than MAX. MIN scores the same as "
+                "MEAN within 1 point.",
+                "min_consistent": "MIN is not shown to be the best on any of WA, UA and w-F1.",
+                "chgat_needed": "Without CH-GAT, WA on test changes by less than 1 point.",
+            },
+        ),
+        (
+            {"cls": 3.0, "mean": 3.0},
+            {"min_wins": "CLS (3.0 points more) and MEAN (3.0 points more) score more than MIN."},
+        ),
+    ],
+)
+def test_the_answer_is_one_plain_sentence(points: dict[str, float], answers: dict[str, str]) -> None:
+    made = of(beside(**points))
+    assert {name: made[name].answer for name in answers} == answers
+
+
+def test_the_numbers_have_difference_interval_p_value_and_probabilities() -> None:
+    numbers = of(beside(**dict.fromkeys(NOTHING, -3.0)))["xcbam_needed"].numbers
+    assert numbers == (
+        "CemoBAM scores 3.0 points more than CemoBAM without xCBAM (95% interval +3.0 to +3.0; p < 0.001; 5 "
+        "seeds). Probability that CemoBAM is better by more than 1 point: > 0.99; practically the same: < 0.01; "
+        "worse by more than 1 point: < 0.01.",
+        "Differences are in points of WA on test.",
+    )
 
 
 def test_the_same_differences_are_undecided_beside_few_utterances() -> None:
@@ -145,7 +217,13 @@ def test_the_same_differences_are_undecided_beside_few_utterances() -> None:
     for name in ("min_wins", "min_consistent", "xcbam_needed", "chgat_needed", "synergy"):
         assert with_seeds_alone[name].verdict == "confirmed"
         assert on_few[name].verdict == "undecided"
-    assert "on these 100 test utterances" in on_few["xcbam_needed"].numbers
+    assert on_few["xcbam_needed"].answer == (
+        "Without xCBAM, WA on test falls by 3.0 points, but 5 seeds and 100 test utterances cannot distinguish this "
+        "from chance."
+    )
+    assert on_few["xcbam_more"].answer.endswith("but 5 seeds and 100 test utterances cannot rule out a difference.")
+    assert "Test utterances needed to decide: about 940." in on_few["xcbam_needed"].numbers
+    assert "on these 100 test utterances" in numbers_of(on_few["xcbam_needed"])
 
 
 def test_one_metric_can_take_consistency_away() -> None:
@@ -160,8 +238,10 @@ def test_one_metric_can_take_consistency_away() -> None:
         return made["min_consistent"]
 
     assert with_ua(0.03).verdict == "undecided"
-    assert with_ua(0.03).numbers.startswith("By metric: WA confirmed, UA undecided, w-F1 confirmed.")
+    assert with_ua(0.03).answer == "MIN is shown to be the best on WA and w-F1, but not on UA."
+    assert with_ua(0.03).numbers[1].startswith("UA (undecided): MIN scores 3.0 points more than CLS (95% interval ")
     assert with_ua(0.06).verdict == "contradicted"
+    assert with_ua(0.06).answer == "Another strategy scores more than MIN on UA."
 
 
 def test_far_more_is_by_more_than_the_rope() -> None:
@@ -183,7 +263,7 @@ def grid_of(*pairs: tuple[int, int], dataset: str = "iemocap", height: float = 6
 def test_the_best_pair_is_the_papers_where_it_is_chosen_here_too() -> None:
     made = of(grid_of((8, 7)))["best_k"]
     assert made.verdict == "confirmed"
-    assert "K 8,7 is also the pair that is chosen here." in made.numbers
+    assert "K 8,7 is also the pair that is chosen here." in numbers_of(made)
     assert of(grid_of((4, 5), dataset="esd"))["best_k"].verdict == "confirmed"
 
 
@@ -192,17 +272,18 @@ def test_the_best_pair_is_the_papers_where_the_chosen_one_is_no_better() -> None
     assert str(results.about.at) == "3,3"  # by luck
     made = of(results)["best_k"]
     assert made.verdict == "confirmed"
-    assert "K 3,3, the chosen pair, scores" in made.numbers
+    assert "The pair chosen here (K 3,3) scores" in numbers_of(made)
     # with fresh seeds it is known to a hundredth of a point, which is too much where a thousandth would be more
     assert of(roped(results, 0.001))["best_k"].verdict == "undecided"
     given = replace(results, about=replace(results.about, pair_from="given"))
-    assert "K 3,3, the given pair, scores" in of(given)["best_k"].numbers
+    assert "The given pair (K 3,3) scores" in numbers_of(of(given)["best_k"])
 
 
 def test_the_best_pair_is_another_one() -> None:
     made = of(grid_of((2, 2)))["best_k"]
+    assert made.answer == "The pair chosen here (K 2,2) scores 6.0 points more than the paper's (K 8,7)."
     assert made.verdict == "contradicted"
-    assert "K 2,2, the chosen pair, scores 6.0 points more than K 8,7 (95% interval [" in made.numbers
+    assert "The pair chosen here (K 2,2) scores 6.0 points more than K 8,7 (95% interval +" in numbers_of(made)
     valley = of(grid_of((8, 7), height=-600.0))["best_k"]
     assert valley.verdict == "contradicted"  # it is worse than the grid's average
 
@@ -212,41 +293,41 @@ def test_without_fresh_seeds_at_the_papers_pair_nothing_is_said_of_it() -> None:
     unmeasured = results.trials[results.trials["profile"] == "paper"]
     made = of(Results(about=results.about, trials=unmeasured))["best_k"]
     assert made.verdict == "not tested"
-    assert "was not measured beside it with fresh seeds: run the block confirm." in made.numbers
+    assert made.answer.endswith("was not measured beside the paper's with fresh seeds. Run the block confirm.")
     one = results.trials[(results.trials["seed"] < 5) | (results.trials["seed"] == 5)]
     assert of(Results(about=results.about, trials=one))["best_k"].verdict == "not tested"
 
 
 @pytest.mark.parametrize(
-    ("audio", "text", "verdict", "said"),
+    ("audio", "text", "verdict", "answer"),
     [
-        (30.0, 30.0, "confirmed", "WA on test: K_audio ω² = "),
-        (30.0, 0.0, "undecided", "An effect shows of K_audio alone. WA"),
-        (0.0, 30.0, "undecided", "An effect shows of K_text alone. WA"),
-        (0.0, 0.0, "undecided", "No effect shows of either. WA"),
+        (30.0, 30.0, "confirmed", "WA on test changes with K_audio and with K_text."),
+        (30.0, 0.0, "undecided", "WA on test changes with K_audio, but an effect of K_text is not shown."),
+        (0.0, 30.0, "undecided", "WA on test changes with K_text, but an effect of K_audio is not shown."),
+        (0.0, 0.0, "undecided", "Neither K_audio nor K_text has an effect on WA on test that this grid can show."),
     ],
 )
-def test_k_matters_where_both_do(audio: float, text: float, verdict: str, said: str) -> None:
+def test_k_matters_where_both_do(audio: float, text: float, verdict: str, answer: str) -> None:
     a, t = np.mgrid[1:11, 1:11]
     made = of(study(np.random.default_rng(1), QUIET, effect=audio * a + text * t, point=POINT))["k_matters"]
     assert made.verdict == verdict
-    assert made.numbers.startswith(said)
+    assert made.answer == answer
+    assert made.numbers[0].startswith("Share of the variance of WA (ω²): K_audio ")
 
 
 def test_what_no_study_of_one_data_set_can_tell() -> None:
     """The margins over other systems are told, and why they are no test."""
-    told = {"iemocap": ": WA 0.32 points above the best", "esd": ": WA 3.25 points above the best"}
+    margins = {"iemocap": ": its WA is 0.32 points above the best", "esd": ": its WA is 3.25 points above the best"}
     for dataset in ("iemocap", "esd", "demo"):
         made = of(study(np.random.default_rng(1), QUIET, dataset=dataset, size=(2, 2), variants=NOTHING))
         assert made["best_system"].verdict == made["balance"].verdict == "not tested"
-        assert made["best_system"].claim == "CemoBAM is better than the other systems compared with" + told.get(
-            dataset, ": WA 0.32 points above the best on IEMOCAP, 3.25 points on ESD"
+        assert made["best_system"].claim == "CemoBAM is better than the other systems" + margins.get(
+            dataset, ": its WA is 0.32 points above the best on IEMOCAP and 3.25 points on ESD"
         )
-        assert "differ in much more than the balance" in made["balance"].numbers
-    numbers = made["best_system"].numbers
-    assert numbers.startswith("The paper compares with no other system on simulated. Run --systems all --budget 30")
+        assert "acted or improvised speech" in numbers_of(made["balance"])
+    assert made["best_system"].numbers[0].startswith("Run --systems all --budget 30")
     assert {made[name].verdict for name in LEVELS} == {"not tested"}
-    assert made["level"].numbers == "The paper reports no figures for simulated."
+    assert made["level"].answer == "The paper reports no figures for simulated."
 
 
 def test_claims_of_the_other_data_set_name_its_figures() -> None:
@@ -256,7 +337,7 @@ def test_claims_of_the_other_data_set_name_its_figures() -> None:
         study(np.random.default_rng(1), QUIET, dataset="esd", size=(2, 2), level=0.3, utterances=2000, variants=NOTHING)
     )
     assert f"the study reaches {wa:.2f} WA and " in made["level"].claim
-    assert f"published {wa:.2f}" in made["level"].numbers
+    assert f"published {wa:.2f}" in numbers_of(made["level"])
     without = figures["table2"].set_index("modules").loc["no_xcbam", "wa"]
     assert f"{without:.2f} WA" in made["level_xcbam"].claim
     assert {made[name].verdict for name in LEVELS} == {"contradicted"}
