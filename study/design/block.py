@@ -46,6 +46,7 @@ class Block:
         make_table: returns its table, if it is not the usual one.
         make_figure: returns its figure, likewise.
         make_page: returns its figure for a browser, likewise.
+        caption: of the figure that ``make_figure`` returns, after the title: its marks and how to read them.
 
     Raises:
         InputError: a name that is none, nothing to vary, a reference that the block has not, or a block that chooses
@@ -72,6 +73,7 @@ class Block:
     make_table: Callable[..., Any] | None = field(default=None, compare=False)
     make_figure: Callable[..., Any] | None = field(default=None, compare=False)
     make_page: Callable[..., Any] | None = field(default=None, compare=False)
+    caption: str = ""
 
     __hash__ = object.__hash__
 

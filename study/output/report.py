@@ -243,7 +243,7 @@ class Report:
             "chosen": chosen(evidence),
             "spread": self._spread,
             "captions": self._captions,
-            "missing": {self.drawings[name].shows: why for name, why in self.missing.items()},
+            "missing": {self.drawings[name].title: why for name, why in self.missing.items()},
             "failed": [
                 (", ".join(f"{n} {value}" for n, value in evidence.told(trial).items()), outcome.reason, outcome.log)
                 for trial, outcome in list(evidence.failed.items())[:_SHOWN]
@@ -287,7 +287,7 @@ class Report:
                 f"![{plain_markdown(self.drawings[name].shows)}]({link(plots, results)}/{self.drawings[name].file}.png)"
             )
         parts += [
-            f"Not drawn: {plain_markdown(self.drawings[name].shows)}: {plain_markdown(why)}."
+            f"Not drawn: {plain_markdown(self.drawings[name].title)}: {plain_markdown(why)}."
             for name, why in self.missing.items()
         ]
         tables = {name: table.markdown().rstrip() for name, table in self.tables.items()}
