@@ -7,7 +7,7 @@ import os
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -65,14 +65,19 @@ def result_files(about: About) -> list[str]:
     return [TRIALS, ABOUT, PREDICTIONS, UTTERANCES, *OTHERS, *of_tables]
 
 
-def plot_files(about: About) -> list[str]:
-    """Return the name of every file that a report may write into the folder of figures."""
+def plot_files(about: About, forms: Sequence[str] = figures.FORMS) -> list[str]:
+    """Return the name of every file that a report may write into the folder of figures.
+
+    Args:
+        about: what the study is.
+        forms: formats of figures: those of a report, or others that a user may have drawn beside them.
+    """
     own = (
         *("curves", "confusion", "confusion_difference", "errors", "calibration", "embedding", "marginal"),
         *("comparison", "critical_difference", "tuning"),
     )
     figures_of = [file for block in about.blocks for file in (block.file, f"{block.file}_sd")]
-    return [f"{file}.{form}" for file in (*figures_of, *own) for form in figures.FORMS]
+    return [f"{file}.{form}" for file in (*figures_of, *own) for form in forms]
 
 
 MORE = "More seeds would tell differences that are undecided; only what is missing is trained"

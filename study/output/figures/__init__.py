@@ -56,13 +56,18 @@ class Drawing:
         file: name of its files, without their ending.
         draw: returns the figure, or says in words why it cannot be drawn yet.
         title: of the figure, in a few words.
-        shows: its caption: what is drawn, the meaning of the marks, and how to read them.
+        caption: after the title: what is drawn, the meaning of the marks, and how to read them.
     """
 
     file: str
     draw: Callable[[Evidence], Figure | str]
     title: str
-    shows: str
+    caption: str = ""
+
+    @property
+    def shows(self) -> str:
+        """The title and the caption."""
+        return captions.led(self.title, self.caption)
 
 
 def drawings(evidence: Evidence) -> dict[str, Drawing]:
@@ -71,75 +76,71 @@ def drawings(evidence: Evidence) -> dict[str, Drawing]:
     for name in (*evidence.blocks, *evidence.waiting):
         if (block := evidence.about.block(name)) and block.tunes:
             made["tuning"] = Drawing(
-                file="tuning", draw=_tuning, title="Tuning on validation", shows=captions.tuning(evidence.about)
+                file="tuning", draw=_tuning, title="Tuning on validation", caption=captions.tuning(evidence.about)
             )
             continue
         made |= _of_block(name, evidence.blocks.get(name), evidence.about.block(name), evidence)
     about = evidence.about
     if {TUNED, DEFAULTS} & set(evidence.blocks):
         made["comparison"] = Drawing(
-            file="comparison", draw=_comparison, title="Systems under one protocol", shows=captions.comparison(about)
+            file="comparison", draw=_comparison, title="Systems under one protocol", caption=captions.comparison(about)
         )
         made["critical-difference"] = Drawing(
-            file="critical_difference", draw=_critical, title="Systems ranked over folds", shows=captions.critical()
+            file="critical_difference", draw=_critical, title="Systems ranked over folds", caption=captions.critical()
         )
-    made["curves"] = Drawing(file="curves", draw=_curves, title="Learning curves", shows=captions.curves(about))
+    made["curves"] = Drawing(file="curves", draw=_curves, title="Learning curves", caption=captions.curves(about))
     made["confusion"] = Drawing(
         file="confusion",
         draw=_confusion,
         title="Confusion matrix",
-        shows=captions.confusion(len(evidence.own_trials())),
+        caption=captions.confusion(len(evidence.own_trials())),
     )
     made["confusion-difference"] = Drawing(
         file="confusion_difference",
         draw=_confusion_difference,
         title="Differences of confusion matrices",
-        shows=captions.confusion_difference(),
+        caption=captions.confusion_difference(),
     )
-    made["errors"] = Drawing(file="errors", draw=_errors, title="Recall by group", shows=captions.errors())
+    made["errors"] = Drawing(file="errors", draw=_errors, title="Recall by group", caption=captions.errors())
     made["calibration"] = Drawing(
         file="calibration",
         draw=_calibration,
         title="Calibration of the probabilities",
-        shows=captions.calibration(),
+        caption=captions.calibration(),
     )
     kept = evidence.model_folder()
     made["embedding"] = Drawing(
         file="embedding",
         draw=_embedding,
         title="Map of the embedding",
-        shows=captions.embedding(kept[0].seed if kept else None),
+        caption=captions.embedding(kept[0].seed if kept else None),
     )
     return made
 
 
 def _of_block(name: str, block: Block | None, about: AboutBlock | None, evidence: Evidence) -> dict[str, Drawing]:
     if block is None or about is None:
-        return {
-            name: Drawing(file=name, draw=lambda _: "no K pair is chosen yet", title=name, shows=captions.led(name))
-        }
+        return {name: Drawing(file=name, draw=lambda _: "no K pair is chosen yet", title=name)}
     title, drawing, file = about.title, about.drawing, about.file
     if block.make_figure:
         draw: Callable[[Evidence], Figure | str] = partial(_made, block)
-        return {drawing: Drawing(file=file, draw=draw, title=title, shows=captions.led(title, block.caption))}
+        return {drawing: Drawing(file=file, draw=draw, title=title, caption=block.caption)}
     if block.kind != "plane":
-        shows = captions.of_configurations(
+        caption = captions.of_configurations(
             about,
             joined=block.kind == "line",
             published=published_of(evidence, name) is not None,
             seeds=len(about.seeds),
         )
-        return {drawing: Drawing(file=file, draw=partial(_configurations, name), title=title, shows=shows)}
+        return {drawing: Drawing(file=file, draw=partial(_configurations, name), title=title, caption=caption)}
     plane, deviation = plane_of(evidence.results, about), f"Standard deviation: {title}"
     made = {
-        drawing: Drawing(
-            file=file, draw=partial(_plane, name), title=title, shows=captions.of_plane(title, plane, "mean")
-        ),
+        drawing: Drawing(file=file, draw=partial(_plane, name), title=title, caption=captions.of_plane(plane, "mean")),
         f"{drawing}-sd": Drawing(
             file=f"{file}_sd",
             draw=partial(_plane, name, figure_of="std"),
             title=deviation,
-            shows=captions.of_plane(deviation, plane, "std"),
+            caption=captions.of_plane(plane, "std"),
         ),
     }
     if block.chooses:
@@ -148,7 +149,7 @@ def _of_block(name: str, block: Block | None, about: AboutBlock | None, evidence
             file="marginal",
             draw=_marginal,
             title="Effect of each K on its own",
-            shows=captions.marginal(evidence.about, scores.left_out if scores else ""),
+            caption=captions.marginal(evidence.about, scores.left_out if scores else ""),
         )
     return made
 

@@ -1,4 +1,7 @@
-"""Captions: what a figure shows, the meaning of its marks, and how to read it, in one to three sentences."""
+"""Captions: what a figure shows, the meaning of its marks, and how to read it, in one to three sentences.
+
+Each caption stands after the title of its figure.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +17,20 @@ from study.findings.wording import WHOSE, cut, listed, seeds_in_words
 from study.output.figures.plane import FigureOf, Plane
 
 
-def led(title: str, *sentences: str) -> str:
-    """Return a caption: the title, with a full stop unless it has its own mark, and the sentences that there are."""
-    return " ".join([title if title.endswith(("?", ".", "!")) else f"{title}.", *filter(None, sentences)])
+def led(title: str, caption: str) -> str:
+    """Return a caption that starts with a title."""
+    return _joined(title if title.endswith(("?", ".", "!")) else f"{title}.", caption)
 
 
-def of_plane(title: str, plane: Plane, figure_of: FigureOf) -> str:
+def _joined(*sentences: str) -> str:
+    """Return the sentences that are not empty as a paragraph."""
+    return " ".join(filter(None, sentences))
+
+
+def of_plane(plane: Plane, figure_of: FigureOf) -> str:
     """Return the caption of a heatmap over two factors.
 
     Args:
-        title: of the block.
         plane: that is drawn.
         figure_of: the mean over seeds, or the standard deviation.
     """
@@ -34,7 +41,9 @@ def of_plane(title: str, plane: Plane, figure_of: FigureOf) -> str:
         if figure_of == "mean"
         else f"standard deviation of the score on the test split over {over}, in percentage points"
     )
-    marks = [f"the solid red frame marks the pair {_cell(plane, plane.chosen)} ({plane.how})"] if plane.chosen else []
+    marks = []
+    if plane.chosen and plane.has(plane.chosen):
+        marks.append(f"the solid red frame marks the pair {_cell(plane, plane.chosen)} ({plane.how})")
     if plane.paper and plane.has(plane.paper):
         marks.append(f"the dashed frame marks the best pair of the paper ({_cell(plane, plane.paper)})")
     if figure_of == "mean":
@@ -45,7 +54,7 @@ def of_plane(title: str, plane: Plane, figure_of: FigureOf) -> str:
         else ""
     )
     shows = f"Each cell is the {score}, by {x} (across) and {y} (upwards), with one colour scale for all panels."
-    return led(title, shows, _sentence(marks), outside)
+    return _joined(shows, _sentence(marks), outside)
 
 
 def _sentence(parts: list[str]) -> str:
@@ -69,8 +78,7 @@ def marginal(about: About, left_out: str) -> str:
         "grey dots are single seeds" if len(about.seeds) > 1 else "",
         "bars are 95% intervals (another seed)" if len(about.seeds) >= SEEDS_FOR_INTERVAL else "",
     ]
-    return led(
-        "Effect of each K on its own",
+    return _joined(
         f"Each point is the mean {MEASURES[about.select_by]} on the test split at one K_audio or K_text, averaged over "
         f"the other K, in percentage points from the mean of the grid{f' (without {left_out})' if left_out else ''}.",
         _sentence(marks),
@@ -93,8 +101,7 @@ def of_configurations(block: AboutBlock, *, joined: bool, published: bool, seeds
         f"filled circles are means over {seeds_in_words(seeds)}{interval}",
         "open diamonds are the scores that the paper reports" if published else "",
     ]
-    return led(
-        block.title,
+    return _joined(
         f"Scores on the test split in percent, by {displayed(block.columns[0]) if joined else 'configuration'}, with "
         "one scale for all panels.",
         _sentence(marks),
@@ -103,8 +110,7 @@ def of_configurations(block: AboutBlock, *, joined: bool, published: bool, seeds
 
 def tuning(about: About) -> str:
     """Return the caption of what tuning tried."""
-    return led(
-        "Tuning on validation",
+    return _joined(
         f"Each dot is the validation {MEASURES[about.select_by]} of one configuration, in the order in which they were "
         "tried, with a panel for each system.",
         "The solid line is the best so far, and the dotted line the default settings.",
@@ -114,8 +120,7 @@ def tuning(about: About) -> str:
 
 def comparison(about: About) -> str:
     """Return the caption of the comparison of systems."""
-    return led(
-        "Systems under one protocol",
+    return _joined(
         f"Each row is a system, sorted by its mean {MEASURES[about.select_by]} on the test split in percent.",
         "Filled marks are means with 95% intervals (another seed), small dots are single seeds, open marks are means "
         "of default settings, and vertical bars are scores that papers report under their own protocols.",
@@ -124,8 +129,7 @@ def comparison(about: About) -> str:
 
 def critical() -> str:
     """Return the caption of the critical-difference diagram over folds."""
-    return led(
-        "Systems ranked over folds",
+    return _joined(
         "The axis shows the mean rank of each system, 1 being the best.",
         "A bar joins systems whose mean ranks differ by less than the critical difference (CD).",
         "Only systems that no bar joins are told apart.",
@@ -136,8 +140,7 @@ def curves(about: About) -> str:
     """Return the caption of the learning curves."""
     several = len(about.seeds) >= SEEDS_FOR_INTERVAL or len(about.confirm) >= SEEDS_FOR_INTERVAL
     bands = " Bands are 95% intervals (another seed), and thin grey lines single seeds." if several else ""
-    return led(
-        "Learning curves",
+    return _joined(
         f"Validation WA in percent by epoch, as the mean over n seeds, with a panel for each block.{bands}",
         "A curve that still rises at its end would gain from more epochs.",
     )
@@ -150,8 +153,7 @@ def confusion(trials: int) -> str:
         trials: how many trainings it is summed over.
     """
     over = f"{trials} trainings" if trials != 1 else "one training"
-    return led(
-        "Confusion matrix",
+    return _joined(
         "Each cell is the percentage of a label's test utterances (row) that the study's own configuration predicts as "
         f"a class (column), over {over}.",
         "The diagonal is the recall of each class.",
@@ -160,8 +162,7 @@ def confusion(trials: int) -> str:
 
 def confusion_difference() -> str:
     """Return the caption of the differences of confusion matrices."""
-    return led(
-        "Differences of confusion matrices",
+    return _joined(
         "Each panel is the matrix of a block's reference less that of another configuration, in percentage points of "
         "the label's test utterances: blue cells are more frequent with the reference, red cells less.",
         "Bold differences are larger than another seed's luck (paired t-test, 95%, Holm's correction in the panel).",
@@ -171,8 +172,7 @@ def confusion_difference() -> str:
 
 def errors() -> str:
     """Return the caption of the recall by group."""
-    return led(
-        "Recall by group",
+    return _joined(
         "Each dot is the percentage of a group's test utterances (n) that the study's own configuration labels right, "
         f"with its 95% interval ({WHOSE['utterances']}).",
         "The dashed line is the percentage of all utterances.",
@@ -182,8 +182,7 @@ def errors() -> str:
 
 def calibration() -> str:
     """Return the caption of the reliability diagram."""
-    return led(
-        "Calibration of the probabilities",
+    return _joined(
         f"The upper panel shows the accuracy of the labels by their confidence in {BINS} bins, over all seeds and for "
         "each seed (grey), and the lower panel the share of the utterances in each bin.",
         "On the dashed diagonal the confidence is right, and below it the system is overconfident.",
@@ -197,8 +196,7 @@ def embedding(seed: int | None) -> str:
         seed: of the model; None: none is kept.
     """
     model = f" in the model of seed {seed}" if seed is not None else ""
-    return led(
-        "Map of the embedding",
+    return _joined(
         f"Each point is a test utterance as the classifier sees it{model}, placed by t-SNE. Colour and marker show its "
         "label.",
         "Neighbours in the map are neighbours in the embedding, but distances between groups mean nothing.",
@@ -222,10 +220,11 @@ def joint(planes: Mapping[str, Plane]) -> str:
         "the dashed frame marks the best pair of the paper" if len(outside) < len(of_paper) else "",
         "the star marks the highest mean of each panel",
     ]
-    return led(
-        f"The K grid of {listed(list(map(cut, planes)))}",
-        f"Each cell is the mean score on the test split in percent over {over}, by {x} (across) and {y} (upwards), "
-        "with one colour scale for all panels.",
+    caption = _joined(
+        f"Each number is the mean score on the test split in percent over {over}, by {x} (across) and {y} (upwards). "
+        "The colour is its distance from the mean of the panel, on one scale for all panels, because data sets differ "
+        "more in level than by K.",
         _sentence(marks),
         f"The best pair of the paper is not on the grid of {listed(outside)}." if outside else "",
     )
+    return led(f"The K grid of {listed(list(map(cut, planes)))}", caption)

@@ -31,7 +31,7 @@ def confusion_figure(counts: npt.NDArray[np.int64], class_names: Sequence[str], 
     percent = 100 * counts / np.maximum(support, 1)
     with style():
         side = max(COLUMN_WIDTH, 0.5 * c + 1.3)
-        figure = Figure(figsize=(side, side), layout="constrained")
+        figure = Figure(figsize=(side, side - 0.2), layout="constrained")
         ax = figure.subplots()
         sns.heatmap(
             percent,

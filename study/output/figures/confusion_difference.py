@@ -78,10 +78,10 @@ def confusion_difference_figure(panels: Sequence[Panel], class_names: Sequence[s
             ax.set_title(text, fontsize=7)
             ax.set_xticks(np.arange(c) + 0.5, names, rotation=45, ha="right", rotation_mode="anchor")
             ax.set_yticks(np.arange(c) + 0.5, names if place % across == 0 else [""] * c)
+            ax.set_ylabel("label" if place % across == 0 else "")
+            ax.set_xlabel("predicted" if place + across >= len(shown) else "")
             ax.tick_params(length=0, labelsize=min(7.0, 0.6 * 72 * side / c))
         figure.colorbar(mesh, ax=kept, shrink=min(1.0, 2 / down), aspect=25, label="points of the label's utterances")
-        figure.supxlabel("predicted", fontsize=7)
-        figure.supylabel("label", fontsize=7)
         left_out = f" (the first {len(shown)} of {len(panels)})" if len(panels) > len(shown) else ""
         seeds = {panel.difference.seeds for panel in shown}
         over = seeds_in_words(max(seeds)) if len(seeds) == 1 else "n seeds"

@@ -156,6 +156,9 @@ def plane_figure(plane: Plane, *, title: str, figure_of: FigureOf = "mean") -> F
 def joint_figure(planes: Mapping[str, Plane], measures: Mapping[str, str]) -> Figure:
     """Draw several studies beside each other: a column for each study, a row for each metric, on one colour scale.
 
+    Data sets differ more in level than K changes their scores. Colours therefore show the distance of a cell from the
+    mean of its panel. Numbers are the scores themselves.
+
     Args:
         planes: of the studies by label, all over the same values.
         measures: the metrics by name, and how they are shown. All studies have them.
@@ -169,10 +172,10 @@ def joint_figure(planes: Mapping[str, Plane], measures: Mapping[str, str]) -> Fi
         axes = list(figure.subplots(down, across, squeeze=False).ravel())
         of = [(measure, label, study) for measure, label in measures.items() for study in planes]
         made = [
-            _Panel(ax, planes[study], measure, f"{plain(study)}: {label}")
+            _Panel(ax, planes[study], measure, f"{plain(study)}: {label} (%)")
             for ax, (measure, label, study) in zip(axes, of, strict=True)
         ]
-        _draw(figure, made, (width, height), across=across, names=[plain(study) for study in planes])
+        _draw(figure, made, (width, height), across=across, centred=True, names=[plain(study) for study in planes])
         figure.suptitle(f"Test split, {_over(list(planes.values()))}", fontsize=8)
     return figure
 
@@ -199,6 +202,7 @@ def _draw(
     *,
     across: int,
     figure_of: FigureOf = "mean",
+    centred: bool = False,
     names: Sequence[str] = (),
 ) -> None:
     """Draw panels with one colour bar and one legend.
@@ -209,27 +213,33 @@ def _draw(
         extent: of a panel, width and height in inches.
         across: panels in a row.
         figure_of: the mean over seeds, or the standard deviation.
+        centred: whether colours show the distance from the mean of the panel.
         names: of the studies, where there are several.
     """
     planes = list(dict.fromkeys(panel.plane for panel in made))
     first = planes[0]
     values = [100 * panel.plane.on_the_grid(f"test_{panel.measure}_{figure_of}") for panel in made]
-    span = colour_span(np.concatenate([one.to_numpy(float).ravel() for one in values]))
+    zeros = [float(np.nanmean(one.to_numpy(float))) if centred else 0.0 for one in values]
+    every = np.concatenate([one.to_numpy(float).ravel() - zero for one, zero in zip(values, zeros, strict=True)])
+    most = max(1.0, float(np.nanmax(np.abs(every), initial=0.0)))
+    span = (-most, most) if centred else colour_span(every)
     # points, so that four figures stand in a cell's width and two lines in its height
     size = min(7.0, 0.36 * 72 * extent[0] / len(first.xs), 0.42 * 72 * extent[1] / len(first.ys))
     written = size if size >= _SMALLEST_TYPE else 0.0
-    for place, (panel, percent) in enumerate(zip(made, values, strict=True)):
-        _draw_panel(panel, percent, span, size=written, starred=figure_of == "mean")
+    for place, (panel, percent, zero) in enumerate(zip(made, values, zeros, strict=True)):
+        ends = (span[0] + zero, span[1] + zero)
+        _draw_panel(panel, percent, ends, size=written, starred=figure_of == "mean")
         if place % across == 0:
             panel.ax.set_ylabel(math_text(first.columns[1]))
         if place + across >= len(made):
             panel.ax.set_xlabel(math_text(first.columns[0]))
-    what = "test score (%), mean" if figure_of == "mean" else "standard deviation of the test score (points)"
+    what = "score on test (%), mean" if figure_of == "mean" else "standard deviation of the score on test (points)"
     seeds = {plane.seeds for plane in planes}
     over = f" over {seeds_in_words(seeds.pop())}" if len(seeds) == 1 else " over seeds"
     figure.colorbar(
         ScalarMappable(Normalize(*span), COLOUR_MAP), ax=[panel.ax for panel in made], orientation="horizontal",
-        label=f"{what}{over}", aspect=50, shrink=0.7, pad=0.02,
+        label="distance from the mean of the panel (points)" if centred else f"{what}{over}",
+        aspect=50, shrink=0.7, pad=0.02,
     )  # fmt: skip
     legend_below(figure, _marks(planes, names, written=bool(written), starred=figure_of == "mean"))
 
@@ -248,7 +258,7 @@ def _marks(planes: Sequence[Plane], names: Sequence[str], *, written: bool, star
     if theirs := cells({i: plane.paper for i, plane in enumerate(planes)}):
         label = f"best in the paper ({theirs})"
         marks.append(Patch(facecolor="white", edgecolor="black", linewidth=1.2, linestyle=_DASHES, label=label))
-    if written and starred:
+    if starred:
         marks.append(mark("highest in the panel", "*", color=shade(1)))
     if written and any((plane.on_the_grid("n_seeds") < plane.seeds).any(axis=None) for plane in planes):
         marks.append(mark("italics: fewer seeds"))
@@ -274,6 +284,9 @@ def _draw_panel(panel: _Panel, percent: pd.DataFrame, span: tuple[float, float],
             text.set_linespacing(0.8)
         if short.iat[row, column]:
             text.set_fontstyle("italic")
+    if starred and not size:
+        for row, column in np.argwhere(np.isclose(values, best, rtol=0, atol=1e-9)):
+            ax.plot(column + 0.5, row + 0.5, "*", color=ink(ground(best, span)), markersize=5)
     across: list[Any] = list(percent.columns)
     upwards: list[Any] = list(percent.index)
     ax.set_xticks([i + 0.5 for i in range(len(across))], [shown(value) for value in across])

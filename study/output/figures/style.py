@@ -38,6 +38,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<")
 
 FORMS = ("png", "pdf")
 """Formats that a report writes: one for the screen, one for print."""
+KNOWN_FORMS = (*FORMS, "svg")
+"""Formats that can be written."""
 DPI = 300
 """Resolution of a PNG, in dots per inch."""
 

@@ -52,15 +52,16 @@ def tuning_figure(scores: Mapping[str, Array], *, label: str, title: str) -> Fig
             panel.grid(axis="y", linewidth=0.3)
         for empty in panels[len(scores) :]:
             empty.remove()
-        for column in range(across):  # below a panel that was removed no axis is left
-            last = max(i for i in range(column, len(scores), across))
-            panels[last].tick_params(labelbottom=True)
+        for place, panel in enumerate(panels[: len(scores)]):
+            if place + across >= len(scores):  # the last in its column
+                panel.tick_params(labelbottom=True)
+                panel.set_xlabel("configuration")
+            if place % across == 0:
+                panel.set_ylabel(f"validation\n{label} (%)")
         if best:
             # a score far below every system's best would only press the others together
             low = max(100 * np.nanmin(every), 100 * min(best) - 25)
             panels[0].set_ylim(low - 1, 100 * max(best) + 2)
         figure.suptitle(f"{title}: tuning on validation", fontsize=8)
         legend_below(figure, panels[0].get_legend_handles_labels()[0])
-        figure.supxlabel("configurations tried", fontsize=7)
-        figure.supylabel(f"validation {label} (%)", fontsize=7)
     return figure
