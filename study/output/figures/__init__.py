@@ -93,7 +93,7 @@ def drawings(evidence: Evidence) -> dict[str, Drawing]:
         file="confusion",
         draw=_confusion,
         title="Confusion matrix",
-        caption=captions.confusion(len(evidence.own_trials())),
+        caption=captions.confusion(),
     )
     made["confusion-difference"] = Drawing(
         file="confusion_difference",
@@ -108,12 +108,11 @@ def drawings(evidence: Evidence) -> dict[str, Drawing]:
         title="Calibration of the probabilities",
         caption=captions.calibration(),
     )
-    kept = evidence.model_folder()
     made["embedding"] = Drawing(
         file="embedding",
         draw=_embedding,
         title="Map of the embedding",
-        caption=captions.embedding(kept[0].seed if kept else None),
+        caption=captions.embedding(),
     )
     return made
 

@@ -146,16 +146,11 @@ def curves(about: About) -> str:
     )
 
 
-def confusion(trials: int) -> str:
-    """Return the caption of the confusion matrix.
-
-    Args:
-        trials: how many trainings it is summed over.
-    """
-    over = f"{trials} trainings" if trials != 1 else "one training"
+def confusion() -> str:
+    """Return the caption of the confusion matrix."""
     return _joined(
         "Each cell is the percentage of a label's test utterances (row) that the study's own configuration predicts as "
-        f"a class (column), over {over}.",
+        "a class (column), over all of its seeds.",
         "The diagonal is the recall of each class.",
     )
 
@@ -189,16 +184,11 @@ def calibration() -> str:
     )
 
 
-def embedding(seed: int | None) -> str:
-    """Return the caption of the map of the embedding.
-
-    Args:
-        seed: of the model; None: none is kept.
-    """
-    model = f" in the model of seed {seed}" if seed is not None else ""
+def embedding() -> str:
+    """Return the caption of the map of the embedding."""
     return _joined(
-        f"Each point is a test utterance as the classifier sees it{model}, placed by t-SNE. Colour and marker show its "
-        "label.",
+        "Each point is a test utterance as the classifier of one seed sees it, placed by t-SNE. Colour and marker show "
+        "its label.",
         "Neighbours in the map are neighbours in the embedding, but distances between groups mean nothing.",
     )
 

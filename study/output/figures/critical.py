@@ -70,10 +70,10 @@ def critical_figure(ranks: Ranks, *, title: str, of: str) -> Figure:
             )  # fmt: skip
         handles = [Line2D([], [], color=colour(1), linewidth=1.2, label="CD: critical difference (Nemenyi, 5%)")]
         if bars:
-            joined = "systems whose mean ranks differ by less than CD"
+            joined = "mean ranks that differ by less than CD"
             handles.append(Line2D([], [], color=colour(0), linewidth=2.2, label=joined))
         handles.append(
             Line2D([], [], color=shade(0.65), linewidth=0.5, label="mean rank of a system, 1 being the best")
         )
-        figure.legend(handles=handles, loc="lower center", ncols=len(handles), frameon=False)
+        figure.legend(handles=handles, loc="lower center", ncols=len(handles), frameon=False, fontsize=6)
     return figure

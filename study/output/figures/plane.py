@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -229,6 +230,7 @@ def _draw(
     for place, (panel, percent, zero) in enumerate(zip(made, values, zeros, strict=True)):
         ends = (span[0] + zero, span[1] + zero)
         _draw_panel(panel, percent, ends, size=written, starred=figure_of == "mean")
+        _name_values(panel, extent)
         if place % across == 0:
             panel.ax.set_ylabel(math_text(first.columns[1]))
         if place + across >= len(made):
@@ -289,8 +291,6 @@ def _draw_panel(panel: _Panel, percent: pd.DataFrame, span: tuple[float, float],
             ax.plot(column + 0.5, row + 0.5, "*", color=ink(ground(best, span)), markersize=5)
     across: list[Any] = list(percent.columns)
     upwards: list[Any] = list(percent.index)
-    ax.set_xticks([i + 0.5 for i in range(len(across))], [shown(value) for value in across])
-    ax.set_yticks([i + 0.5 for i in range(len(upwards))], [shown(value) for value in upwards])
     for cell, colour, dashes, inset in ((plane.chosen, FRAME, "-", 0.0), (plane.paper, "black", _DASHES, _INSET)):
         if cell is None or not plane.has(cell):
             continue
@@ -299,5 +299,21 @@ def _draw_panel(panel: _Panel, percent: pd.DataFrame, span: tuple[float, float],
             look: dict[str, Any] = {"edgecolor": edge, "linewidth": width, "linestyle": line}
             ax.add_patch(Rectangle(corner, side, side, fill=False, clip_on=False, zorder=3, **look))
     ax.set(title=panel.title, xlabel="", ylabel="")
-    ax.tick_params(length=0)
-    ax.tick_params(axis="y", rotation=0)
+
+
+def _name_values(panel: _Panel, extent: tuple[float, float]) -> None:
+    """Write the values of both factors beside the cells, only every so many where not all have room.
+
+    Args:
+        panel: with its cells.
+        extent: width and height of the panel, in inches.
+    """
+    ax, plane = panel.ax, panel.plane
+    across, upwards = list(map(shown, sorted(plane.xs))), list(map(shown, sorted(plane.ys, reverse=True)))
+    widest = 4.6 * max(map(len, across)) + 3  # points
+    step_x = math.ceil(widest * len(across) / (72 * extent[0]))
+    step_y = math.ceil(8.5 * len(upwards) / (72 * extent[1]))
+    ax.set_xticks(np.arange(len(across))[::step_x] + 0.5, across[::step_x])
+    first = (len(upwards) - 1) % step_y  # the lowest value is named, as the leftmost one is
+    ax.set_yticks(np.arange(len(upwards))[first::step_y] + 0.5, upwards[first::step_y])
+    ax.tick_params(length=0, rotation=0)

@@ -690,7 +690,13 @@ def looks_of_every_kind() -> list[Figure]:
     ]
 
 
-@pytest.mark.parametrize("name", ["dark_background", "ggplot", "seaborn-v0_8-poster", "classic", "fivethirtyeight"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("dark_background", "seaborn-v0_8-poster"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("ggplot", "classic", "fivethirtyeight")),
+    ],
+)
 def test_a_style_of_the_users_breaks_no_figure(name: str) -> None:
     with Look(style=read_style(name)).applied():
         for figure in looks_of_every_kind():
@@ -750,8 +756,8 @@ def test_every_figure_has_a_caption_of_one_to_three_sentences() -> None:
         captions.of_configurations(fusion, joined=False, published=True, seeds=5),
         captions.of_configurations(fusion, joined=True, published=False, seeds=1),
         *(captions.tuning(about), captions.comparison(about), captions.critical(), captions.curves(about)),
-        *(captions.confusion(5), captions.confusion_difference(), captions.errors(), captions.calibration()),
-        *(captions.embedding(0), captions.joint({"a": made, "b": made})),
+        *(captions.confusion(), captions.confusion_difference(), captions.errors(), captions.calibration()),
+        *(captions.embedding(), captions.joint({"a": made, "b": made})),
     ]
     for text in told:
         assert text.endswith(".")
