@@ -183,7 +183,7 @@ def curves(lines: Mapping[str, pd.DataFrame], *, title: str, head: str = "") -> 
             for seed, row in list(zip(frame.index, values, strict=True))[:_SEEDS_SHOWN]:
                 figure.add_scatter(
                     x=epochs, y=_list(row), mode="lines", line={"color": "#bbbbbb", "width": 1}, name="a seed",
-                    legendgroup="seed", showlegend=seed == frame.index[0],
+                    legendgroup="seed", showlegend=bool(seed == frame.index[0]),
                     hovertemplate=f"seed {seed}, epoch %{{x}}: %{{y:.1f}}<extra></extra>",
                 )  # fmt: skip
         if n >= SEEDS_FOR_INTERVAL:

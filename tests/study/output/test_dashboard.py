@@ -138,8 +138,10 @@ def test_figures_stay_between_0_and_100_and_two_seeds_have_no_interval(
     ledger = make_ledger()
     published_study(plan, ledger, facts, tmp_path)
     figures = shown(ledger.optuna_study("fusion"))
+    assert figures["learning-curves"]["layout"]["yaxis"]["autorangeoptions"] == {"clipmin": 0, "clipmax": 100}
+    low, high = figures["fusion"]["layout"]["yaxis"]["range"]
+    assert 0 <= low < high <= 100
     for figure in figures.values():
-        assert figure["layout"]["yaxis"]["autorangeoptions"] == {"clipmin": 0, "clipmax": 100}
         assert "95%" not in figure["layout"]["title"]["subtitle"]["text"]
         for trace in figure["data"]:
             assert trace.get("fill") != "toself"
