@@ -39,7 +39,7 @@ _ROOM, _LONGEST = 45, 40
 _CAPTION_LINE = 105
 """Characters of a line of a caption."""
 
-_CAPTION_HEIGHT = 15
+_CAPTION_HEIGHT = 13
 """Pixels of a line of a caption."""
 
 # plotly's own cividis differs from matplotlib's; between these stops both interpolate alike
@@ -125,6 +125,7 @@ def heatmap(plane: Plane, *, title: str, first: Metric) -> go.Figure:
             figure.add_shape(x0=x - half, x1=x + half, y0=y - half, y1=y + half, line=look)
         sign = "⬚" if inset else "□"
         legend.append(f'<span style="color:{line["color"]}">{sign}</span> {how}: {shown(cell[0])},{shown(cell[1])}')
+    legend.append("★ highest")
     figure.update_layout(
         **LAYOUT,
         title=titled(title, "test split, mean over seeds", legend),
