@@ -319,7 +319,8 @@ def _range(
 ) -> list[float] | None:
     """Return one range in percent for all metrics, so that a button keeps the scale; None: nothing is known."""
     ends = [f"test_{measure}_{x}" for measure in by_seed for x in ("mean", "low", "high")]
-    parts = [100 * summary[ends].to_numpy(float), *(100 * frame.to_numpy(float) for frame in by_seed.values())]
+    parts: list[Any] = [100 * summary[ends].to_numpy(float)]
+    parts += [100 * frame.to_numpy(float) for frame in by_seed.values()]
     parts += [published[m].to_numpy(float) for m in by_seed if published is not None and m in published]
     every = np.concatenate([part.ravel() for part in parts])
     if not np.isfinite(every).any():

@@ -250,7 +250,11 @@ def _marks(planes: Sequence[Plane], names: Sequence[str], *, written: bool, star
     """Return the entries of the legend."""
 
     def cells(of: Mapping[int, Cell | None]) -> str:
-        told = [(names[i] if names else "", planes[i].told(cell)) for i, cell in of.items() if planes[i].has(cell)]
+        told = [
+            (names[i] if names else "", planes[i].told(cell))
+            for i, cell in of.items()
+            if cell is not None and planes[i].has(cell)
+        ]
         return "; ".join(f"{name}: {cell}" if name else cell for name, cell in told if cell)
 
     marks: list[Artist] = []

@@ -19,7 +19,7 @@ import numpy as np
 from cycler import cycler
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgba
+from matplotlib.colors import to_hex, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -97,7 +97,8 @@ class Look:
 def style() -> Iterator[None]:
     """Apply this module's style, and the user's over it, to what is drawn or saved in this context."""
     users = {name: value for name, value in (_user_style.get() or {}).items() if not _LAYOUT.search(name)}
-    with mpl.rc_context({**_STYLE, **users}):
+    settings: Any = {**_STYLE, **users}
+    with mpl.rc_context(settings):
         yield
 
 
@@ -111,7 +112,7 @@ def read_style(name: str) -> dict[str, Any]:
         InputError: no such style or file, or a line of the file that is not a setting.
     """
     if name in mpl.style.available:
-        return dict(mpl.style.library[name])
+        return {str(key): value for key, value in mpl.style.library[name].items()}
     path = Path(name).expanduser()
     if path.suffix != ".mplstyle":
         by_lower = {known.lower(): known for known in mpl.style.available}
@@ -127,7 +128,8 @@ def read_style(name: str) -> dict[str, Any]:
     propagates, log.propagate = log.propagate, False
     log.addHandler(handler)
     try:
-        settings = dict(mpl.rc_params_from_file(path, use_default_template=False))
+        read = mpl.rc_params_from_file(path, use_default_template=False)
+        settings: dict[str, Any] = {str(key): value for key, value in read.items()}
     except (UnicodeDecodeError, OSError) as error:
         raise InputError(f"--style {name}: it cannot be read: {error}") from None
     finally:
@@ -147,13 +149,14 @@ def colour(place: int) -> str:
     return chosen
 
 
-def shade(strength: float) -> tuple[float, ...]:
+def shade(strength: float) -> str:
     """Return a grey between the style's background (0) and its text (1)."""
     ground, text = (
         np.array(rgba[:3]) if (rgba := to_rgba(mpl.rcParams[name]))[3] else np.ones(3)
         for name in ("axes.facecolor", "text.color")
     )
-    return tuple(float(x) for x in ground + strength * (text - ground))
+    mixed: Any = ground + strength * (text - ground)
+    return to_hex(mixed)
 
 
 def math_text(name: str) -> str:
