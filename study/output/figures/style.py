@@ -240,7 +240,7 @@ def legend_below(figure: Figure, handles: Sequence[Artist], *, size: float = 7.0
         handles: of the entries, each with its label.
         size: of the text, in points.
     """
-    widths = [(0.53 * len(re.sub(r"[$_{}\\]", "", str(handle.get_label()))) + 4.8) * size for handle in handles]
+    widths = [(0.58 * len(re.sub(r"[$_{}\\]", "", str(handle.get_label()))) + 5) * size for handle in handles]
     for columns in range(len(handles), 0, -1):
         rows = -(-len(handles) // columns)
         needed = sum(max(widths[i : i + rows]) for i in range(0, len(widths), rows))
