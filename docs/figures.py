@@ -23,8 +23,8 @@ from study.findings.analysis import Analysis
 from study.findings.predictions import PREDICTIONS, UTTERANCES
 from study.findings.results import ABOUT, TRIALS, Results
 from study.findings.statistics import Array
-from study.output.figures.plane import plane_figure
-from study.output.figures.style import plain, save
+from study.output.figures.plane import plane_figure, plane_of
+from study.output.figures.style import Look, plain, save
 from study.output.tables import plain_markdown
 from study.papers.cemobam.claims import claims
 
@@ -87,12 +87,9 @@ def draw(results: Results, path: Path) -> None:
         results: of the demo's whole study.
         path: of the picture, without its ending.
     """
-    about = results.about
-    figure = plane_figure(
-        results.grid, ("k_audio", "k_text"), about.pair, title=plain(about.title), seeds=len(about.seeds),
-        xs=about.k_audio, ys=about.k_text, how=about.how,
-    )  # fmt: skip
-    save(figure, path, forms=("png",))
+    assert results.about.choosing
+    figure = plane_figure(plane_of(results, results.about.choosing), title=plain(results.about.title))
+    save(figure, path, Look(forms=("png",)))
 
 
 def written_answer() -> str:

@@ -418,5 +418,36 @@ INSTEAD = Group(
     exclusive=True,
 )
 
+DRAWN = Group(
+    "how figures are drawn",
+    (
+        Option(
+            "--format",
+            metavar="F1,F2",
+            type=values.formats,
+            default=("png", "pdf"),
+            help="any of png, pdf and svg (default png,pdf)",
+        ),
+        Option(
+            "--dpi",
+            metavar="N",
+            type=values.dots_per_inch,
+            help="resolution of a PNG in dots per inch, from 50 to 1200 (default 300)",
+        ),
+        Option(
+            "--no-title",
+            action="store_true",
+            default=False,
+            help="leave out the title above the panels, for a paper that has a caption; the captions are printed",
+        ),
+        Option(
+            "--style",
+            metavar="STYLE",
+            help="a matplotlib style, as grayscale, or a .mplstyle file, applied over this tool's style: its colours, "
+            "fonts and lines; sizes and layout stay as they are",
+        ),
+    ),
+)
+
 STUDY = (DATA, MAKING, TRIALS, METHOD, MACHINE, PLACE, INSTEAD)
 """All that ``run_grid.py`` takes."""

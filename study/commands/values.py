@@ -13,6 +13,9 @@ T = TypeVar("T")
 
 LARGEST_SEED = 2**32 - 1
 
+FORMATS = ("png", "pdf", "svg")
+"""Formats of figures."""
+
 
 def whole_numbers(text: str) -> tuple[int, ...]:
     """Parse ``1:10`` or ``1,4,8``: whole numbers of at least 1, each once; return them in order."""
@@ -146,6 +149,21 @@ def share(text: str) -> float:
     if not 0 <= value <= 1:
         raise ArgumentTypeError(f"{text!r} is not a share; write 1%, or 0.01 for the same")
     return value
+
+
+def formats(text: str) -> tuple[str, ...]:
+    """Parse ``svg,pdf``: formats of figures."""
+    names = _each_once(text, text.lower().split(","))
+    if unknown := [name for name in names if name not in FORMATS]:
+        raise ArgumentTypeError(f"{unknown[0]!r} is not a format of figures; choose from {', '.join(FORMATS)}")
+    return tuple(names)
+
+
+def dots_per_inch(text: str) -> int:
+    """Parse the resolution of a PNG."""
+    if not re.fullmatch(r"\d{1,7}", text) or not 50 <= int(text) <= 1200:
+        raise ArgumentTypeError(f"{text!r} is not a resolution: a whole number from 50 to 1200 dots per inch")
+    return int(text)
 
 
 def port(text: str) -> int:

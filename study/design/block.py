@@ -36,7 +36,6 @@ class Block:
             no reference.
         title: Title of the block's table and figure. Empty means the question.
         chooses: Whether the other blocks run at the best pair of K in this block. Such a block varies both K.
-
         fresh: Whether the block runs with seeds that took no part in any choice, because its configurations were
             chosen.
         tunes: System whose configurations validation chooses from in this block. Empty means that the block does not
@@ -52,6 +51,7 @@ class Block:
         make_table: Function that makes the block's table. `None` means the usual table.
         make_figure: Function that makes the block's figure. `None` means the usual figure.
         make_page: Function that makes the block's figure for a browser. `None` means the usual figure.
+        caption: Caption of the figure that ``make_figure`` returns, after the title: its marks and how to read them.
 
     Raises:
         InputError: If the name is not valid, the block varies nothing, the block does not have its reference, or the
@@ -78,6 +78,7 @@ class Block:
     make_table: Callable[..., Any] | None = field(default=None, compare=False)
     make_figure: Callable[..., Any] | None = field(default=None, compare=False)
     make_page: Callable[..., Any] | None = field(default=None, compare=False)
+    caption: str = ""
 
     __hash__ = object.__hash__
 

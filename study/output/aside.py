@@ -14,6 +14,7 @@ from cemobam_core.files import written_atomically
 from study.design.block import shown
 from study.design.design import Design
 from study.findings.results import ABOUT, About, AboutBlock, read_about
+from study.output.figures.style import KNOWN_FORMS
 from study.output.report import link, plot_files, result_files
 from study.papers.cemobam import paper
 from study.papers.cemobam.profiles import PROFILES
@@ -52,7 +53,7 @@ def set_aside(new: About, results: Path, plots: Path) -> str:
             _remove(_files(folder, files), folder)
     _link_again(results / "report.md", link(plots, results), link(plots / name, results / name))
     about_last = sorted(result_files(old), key=lambda file: file == ABOUT)
-    for source, files in ((plots, plot_files(old)), (results, about_last)):
+    for source, files in ((plots, plot_files(old, KNOWN_FORMS)), (results, about_last)):
         for path in _files(source, files):
             (source / name).mkdir(parents=True, exist_ok=True)
             with contextlib.suppress(FileNotFoundError):  # another run of the study has moved it

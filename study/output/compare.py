@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,13 +16,18 @@ from study.findings.ranks import ranked, why_not
 from study.findings.results import Results
 from study.findings.systems import complete, contenders, mean_of, measured_block, reference_of
 from study.findings.wording import listed
+from study.output.figures import captions
 from study.output.figures.critical import critical_figure
+from study.output.figures.plane import Plane, joint_figure, plane_of
 from study.output.tables import Cell, Table, interval_notes, interval_words, mean_cell
 from study.papers.cemobam import paper
 from study.papers.cemobam.claims import claims
 
 _FEW = 2
-"""Studies of which a table of systems shows two metrics; of more it shows one."""
+"""A table of systems shows two metrics of so many studies, and one of more."""
+
+_OF_THE_PAPER = ("wa", "ua", "wf1")
+"""Metrics that the paper reports: three fit on a page."""
 
 
 def _measures(studies: Mapping[str, Results]) -> dict[str, str]:
@@ -34,9 +40,9 @@ def _figures(measures: Mapping[str, str]) -> list[str]:
 
 
 def compare(studies: Mapping[str, Results]) -> list[Table]:
-    """Tables of several studies: their chosen configurations, blocks, systems, and verdicts on the claims.
+    """Return tables of several studies: their chosen configurations, blocks, systems, and verdicts on the claims.
 
-    Nothing here is tested between studies: other data, splits or settings are more than another seed.
+    Nothing here is tested between studies, because they differ by more than their seeds: in data, splits or settings.
 
     Args:
         studies: by the label that columns and rows show; at least one.
@@ -45,7 +51,7 @@ def compare(studies: Mapping[str, Results]) -> list[Table]:
     tables = [_chosen(studies, notes)]
     blocks = {block.name: block for results in studies.values() for block in results.about.blocks}
     for name, block in blocks.items():
-        # the study's own configuration may be there without the block: it is there when it has more
+        # the study's own configuration may have run for another block: this one has run if it has more
         there = any(len(results.block(name)) > 1 for results in studies.values())
         of_systems = (name, block.columns) in ((TUNED, ("profile",)), (DEFAULTS, ("system",)))
         if block.compared and len(block.columns) == 1 and there and not of_systems:
@@ -124,7 +130,7 @@ def _block(studies: Mapping[str, Results], name: str, notes: Sequence[str]) -> T
 
 
 def _systems(studies: Mapping[str, Results], notes: Sequence[str]) -> Table | None:
-    """Return the systems over all studies that compare any; None: no study does."""
+    """Return the systems over all studies that compare systems; None: no study does."""
     blocks = {label: block for label, results in studies.items() if (block := measured_block(results))}
     if not blocks:
         return None
@@ -135,7 +141,7 @@ def _systems(studies: Mapping[str, Results], notes: Sequence[str]) -> Table | No
     told = {name: x.told for one in of.values() for name, x in one.items()}
     scores = system_scores(studies)
     ranks = dict(zip((r := ranked(scores)).names, r.means, strict=True)) if scores.size and len(scores) > 1 else {}
-    names.sort(key=lambda name: ranks.get(told[name], len(told)))  # as they are named where there is no rank
+    names.sort(key=lambda name: ranks.get(told[name], len(told)))  # in their order where there is no rank
     rows: list[dict[str, Any]] = []
     cells: list[list[str | Cell]] = [[told[name]] for name in names]
     for label, block in blocks.items():
@@ -187,7 +193,7 @@ def system_scores(studies: Mapping[str, Results]) -> pd.DataFrame:
     """Return the WA of the systems that all studies have measured: a row a study, a column a system.
 
     Args:
-        studies: by label; those that compare no systems have no row.
+        studies: by label. A study that compares no systems has no row.
     """
     rows = {}
     for label, results in studies.items():
@@ -198,10 +204,10 @@ def system_scores(studies: Mapping[str, Results]) -> pd.DataFrame:
 
 
 def ranks_figure(studies: Mapping[str, Results]) -> Figure | str:
-    """Return the critical-difference diagram over corpora, or say in words why there is none; one a data set counts.
+    """Return the critical-difference diagram over corpora, or say in words why there is none.
 
     Args:
-        studies: by label.
+        studies: by label, each of another data set.
     """
     scores = system_scores(studies)
     corpora = len({studies[label].about.dataset for label in scores.index})
@@ -212,8 +218,67 @@ def ranks_figure(studies: Mapping[str, Results]) -> Figure | str:
     return critical_figure(ranked(scores), title="Systems, WA", of="corpora")
 
 
+def joint_grids(studies: Mapping[str, Results]) -> tuple[dict[str, Plane], list[str]]:
+    """Return the K grids of the studies that can be drawn in one figure, and why others are left out.
+
+    Grids can be drawn together if they have the same K_audio and K_text. The most frequent ones are drawn.
+
+    Args:
+        studies: by label.
+
+    Returns:
+        The planes by label, empty if fewer than two can be drawn; and a sentence for each study that is left out.
+    """
+    planes = {}
+    for label, results in studies.items():
+        block = results.about.choosing
+        if block and results.block(block.name)[list(block.columns)].notna().all(axis=None):
+            plane = plane_of(results, block)
+            if not plane.frame.empty:
+                planes[label] = plane
+    if not planes:
+        return {}, []
+    values = {label: _k_values(plane) for label, plane in planes.items()}
+    common, n = Counter(values.values()).most_common(1)[0]
+    left_out = [f"{label} is left out: it has no K grid." for label in studies if label not in planes]
+    if n < 2:
+        grids = listed([f"{label} ({told})" for label, told in values.items()])
+        return {}, [f"It takes two studies with the same K grid; here are {grids}."]
+    left_out += [
+        f"{label} is left out: its grid has {told}, that of the others has {common}."
+        for label, told in values.items()
+        if told != common
+    ]
+    return {label: plane for label, plane in planes.items() if values[label] == common}, left_out
+
+
+def _k_values(plane: Plane) -> str:
+    """Return the values of both K of a grid, in words."""
+    of = dict(zip(plane.columns, (plane.xs, plane.ys), strict=True))
+    return f"K_audio {_span(of['k_audio'])} and K_text {_span(of['k_text'])}"
+
+
+def _span(values: Sequence[float]) -> str:
+    """Return whole numbers as ``1 to 10``, or as a list if some between are missing."""
+    ordered = sorted(map(int, values))
+    if len(ordered) > 2 and ordered == list(range(ordered[0], ordered[-1] + 1)):
+        return f"{ordered[0]} to {ordered[-1]}"
+    return ", ".join(map(str, ordered))
+
+
+def grids_figure(planes: Mapping[str, Plane], studies: Mapping[str, Results]) -> tuple[Figure, str]:
+    """Return the K grids of several studies in one figure, as the paper's Fig. 2, and its caption.
+
+    Args:
+        planes: by label, as :func:`joint_grids` returns them.
+        studies: all studies that are compared, by label.
+    """
+    measures = {name: label for name, label in _measures(studies).items() if name in _OF_THE_PAPER}
+    return joint_figure(planes, measures), captions.joint(planes)
+
+
 def _verdicts(studies: Mapping[str, Results], notes: Sequence[str]) -> Table | None:
-    """Return what each study says to the paper's claims; None: no study is the paper's."""
+    """Return the verdict of each study on the paper's claims; None: no study runs the paper's blocks."""
     papers = {block.name for block in (*paper.blocks, *paper.optional)}
     about_it = [
         r for r in studies.values() if r.about.system == "cemobam" and papers & {b.name for b in r.about.blocks}
@@ -229,7 +294,7 @@ def _verdicts(studies: Mapping[str, Results], notes: Sequence[str]) -> Table | N
     by_claim = zip(*made.values(), strict=True)
     return Table(
         name="compare_claims",
-        caption="What each study says to the paper's claims",
+        caption="The verdict of each study on the paper's claims",
         notes=tuple(notes),
         frame=pd.DataFrame(rows),
         head="Claim",
@@ -240,7 +305,7 @@ def _verdicts(studies: Mapping[str, Results], notes: Sequence[str]) -> Table | N
 
 
 def _notes(studies: Mapping[str, Results]) -> list[str]:
-    """What each study is, in a sentence: the settings in which they differ, and no others."""
+    """Return a sentence for each study, with the settings in which the studies differ."""
     settings = {
         label: {**results.about.settings, "folds": results.about.folds, "seeds": len(results.about.seeds)}
         for label, results in studies.items()

@@ -127,7 +127,8 @@ class Picture:
 
     Attributes:
         name: The name that :class:`See` refers to.
-        caption: The caption, without a full stop.
+        title: The title: the entry in the table of contents.
+        caption: The caption in sentences. It starts with the title.
         png: The file; it must exist when the page is written.
         link: How the Markdown report refers to the file.
         wide: Whether it may fill the width of the page.
@@ -136,15 +137,11 @@ class Picture:
     kind: ClassVar = "picture"
     counted_as: ClassVar[Kind] = "figure"
     name: str
+    title: str
     caption: str
     png: Path
     link: str
     wide: bool = True
-
-    @property
-    def title(self) -> str:
-        """The entry in the table of contents."""
-        return self.caption
 
     @property
     def data(self) -> str:
@@ -153,8 +150,8 @@ class Picture:
 
     def markdown(self, document: Document) -> str:
         """Return the part as Markdown."""
-        caption = plain_markdown(f"{document.label(self)}: {self.caption}.")
-        return f"{_target(document.anchor(self))}\n\n![{caption}]({self.link})\n\n{caption}"
+        title, caption = (plain_markdown(f"{document.label(self)}: {text}") for text in (self.title, self.caption))
+        return f"{_target(document.anchor(self))}\n\n![{title}]({self.link})\n\n{caption}"
 
 
 @dataclass(frozen=True)

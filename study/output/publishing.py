@@ -25,12 +25,14 @@ from study.findings.evidence import Evidence
 from study.findings.tuned import trace
 from study.output.document import VERDICT_SIGNS
 from study.output.figures import (
+    drawings,
     head_of,
     in_order,
     interactive,
     labels_of,
     learning_curves,
     nothing_to_draw,
+    plane_of,
     published_of,
 )
 from study.output.report import Report, block_tables, chosen, counts, settings_of
@@ -133,6 +135,9 @@ def publish(
 def _figures(evidence: Evidence, block: str) -> dict[str, go.Figure]:
     """Return figures by their id in the dashboard, so that an update replaces them."""
     figures = {block: _figure(evidence, block)}
+    described, about = drawings(evidence), evidence.about.block(block)
+    if about and evidence.any_done(block):
+        interactive.captioned(figures[block], described["tuning" if about.tunes else about.drawing].caption)
     if block in evidence.blocks and not evidence.blocks[block].tunes and evidence.blocks[block].make_page is None:
         lines = learning_curves(evidence)
         if isinstance(lines, str) or block not in lines:
@@ -141,7 +146,8 @@ def _figures(evidence: Evidence, block: str) -> dict[str, go.Figure]:
         else:
             about = evidence.about.block(block)
             head = about.head if about and not about.chooses and head_of(about) else ""
-            figures["learning-curves"] = interactive.curves(lines[block], title=_where(evidence), head=head)
+            figure = interactive.curves(lines[block], title=_where(evidence), head=head)
+            figures["learning-curves"] = interactive.captioned(figure, known["curves"].caption)
     return figures
 
 
@@ -160,13 +166,8 @@ def _figure(evidence: Evidence, name: str) -> go.Figure:
     title = f"{_where(evidence) if block.needs_pair else about.title}: {block.title}"
     frame = results.block(name)
     if of.kind == "plane" and frame[list(block.columns)].notna().all(axis=None):
-        (x, y), keys = block.columns, results.keys(block)
-        return interactive.heatmap(
-            frame, (x, y), about.pair if block.chooses else None, title=title, seeds=len(block.seeds),
-            xs=list(dict.fromkeys(key[0] for key in keys)), ys=list(dict.fromkeys(key[1] for key in keys)),
-            how=about.how, first=about.select_by,
-        )  # fmt: skip
-    keys, by_seed, summary = in_order(results, block)
+        return interactive.heatmap(plane_of(results, block), title=title, first=about.select_by)
+    _, by_seed, summary = in_order(results, block)
     return interactive.configurations(
         by_seed,
         summary,

@@ -6,6 +6,7 @@ import os
 import re
 import textwrap
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -58,6 +59,7 @@ from study.papers.cemobam import paper
 from study.papers.cemobam.claims import OF_SYSTEMS, Claim, claims, scope, spread_sentences
 from study.papers.cemobam.systems import NAMES as SYSTEMS
 from study.papers.cemobam.systems import systems_table
+from study.papers.demo import recovered, truths
 
 OTHERS = ("claims.csv", "report.md", "report.html")
 
@@ -75,14 +77,19 @@ def result_files(about: About) -> list[str]:
     return [TRIALS, ABOUT, PREDICTIONS, UTTERANCES, *OTHERS, *of_tables]
 
 
-def plot_files(about: About) -> list[str]:
-    """Return the name of every file that a report may write into the folder of figures."""
+def plot_files(about: About, forms: Sequence[str] = figures.FORMS) -> list[str]:
+    """Return the name of every file that a report may write into the folder of figures.
+
+    Args:
+        about: what the study is.
+        forms: formats of figures: those of a report, or others that a user may have drawn beside them.
+    """
     own = (
         *("curves", "confusion", "confusion_difference", "errors", "calibration", "embedding", "marginal"),
         *("comparison", "critical_difference", "tuning"),
     )
     figures_of = [file for block in about.blocks for file in (block.file, f"{block.file}_sd")]
-    return [f"{file}.{form}" for file in (*figures_of, *own) for form in figures.FORMS]
+    return [f"{file}.{form}" for file in (*figures_of, *own) for form in forms]
 
 
 MORE = "More seeds may decide the undecided differences. Only missing trials are trained"
@@ -211,6 +218,7 @@ class Report:
             Section("overview", "Overview", self._overview()),
             Section("answers", "Answers", self._answered()),
             Section("claims", "Do the paper's claims hold?", self._claimed()),
+            Section("truths", "What is true of the demo's data", self._truths()),
             Section("figures", "Figures", self._pictures(results, plots)),
             Section("tables", "Tables", self._tables()),
             Section("errors", "Errors", self._errors()),
@@ -248,16 +256,30 @@ class Report:
             for x in tested_first
         ]
 
+    def _truths(self) -> list[Part]:
+        found = truths(self.evidence.analysis, self.claims)
+        if not found:
+            return []
+        rows = tuple((truth.truth, truth.reason, truth.outcome, truth.finding) for truth in found)
+        return [
+            Text(
+                "The demo's data come from a generator, so what is true of them is known. This table compares it with "
+                "what the study says."
+            ),
+            Rows(("Truth", "Why it is true", "Outcome", "What the study says"), rows),
+            Text(recovered(found)),
+        ]
+
     def _pictures(self, results: Path, plots: Path) -> list[Part]:
         folder = link(plots, results)
         made: list[Part] = []
         for name in self.figures:
             drawing = self.drawings[name]
             png = f"{drawing.file}.png"
-            made.append(Picture(name, drawing.shows, plots / png, f"{folder}/{png}", wide=name not in _NARROW))
+            made.append(Picture(name, drawing.title, drawing.shows, plots / png, f"{folder}/{png}", wide=name not in _NARROW))
         if self.missing:
             made.append(Text("Figures that cannot be drawn:"))
-            made.append(Items(tuple(f"{self.drawings[x].shows}: {why}." for x, why in self.missing.items())))
+            made.append(Items(tuple(f"{self.drawings[x].title}: {why}." for x, why in self.missing.items())))
         return made
 
     def _tables(self) -> list[Part]:

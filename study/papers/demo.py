@@ -6,7 +6,8 @@ demo finds each of them, as far as its seeds can show it, and finds nothing that
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,6 +26,13 @@ BEST_K_TEXT = range(DIALOGUE // 2, DIALOGUE + 2)
 
 _FOUND: dict[Verdict, Outcome] = {"confirmed": "found", "undecided": "not shown", "not tested": "not tested"}
 _FOUND_EQUAL: dict[Verdict, Outcome] = {**_FOUND, "confirmed": "wrong", "equivalent": "found"}
+
+
+_IN_WORDS: dict[Outcome, str] = {
+    "not shown": "left open, because its seeds cannot tell",
+    "wrong": "answered wrongly",
+    "not tested": "not tested",
+}
 
 
 @dataclass(frozen=True)
@@ -88,6 +96,18 @@ def truths(analysis: Analysis, claims: Iterable[Claim]) -> list[Truth]:
             *_of_pair(None if about.given else about.at),
         ),
     ]
+
+
+def recovered(found: Sequence[Truth]) -> str:
+    """Return a sentence about how many truths a study finds.
+
+    Args:
+        found: The truths with the study's findings.
+    """
+    counts = Counter(truth.outcome for truth in found)
+    rest = [f"{counts[outcome]} {words}" for outcome, words in _IN_WORDS.items() if counts[outcome]]
+    said = f"The study finds {counts['found']} of {len(found)} truths"
+    return f"{said}; {', '.join(rest)}." if rest else f"{said} and claims nothing that is not true."
 
 
 def _of_pair(pair: Pair | None) -> tuple[Outcome, str]:

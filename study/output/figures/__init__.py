@@ -1,11 +1,11 @@
-"""Every figure that a study can draw, by name; one kind a module."""
+"""Every figure that a study can draw, by name. Each kind of figure has a module."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -21,6 +21,7 @@ from study.findings.results import plain_value
 from study.findings.systems import contenders, measured_block
 from study.findings.tuned import traces
 from study.findings.wording import WHOSE
+from study.output.figures import captions
 from study.output.figures.calibration import calibration_figure
 from study.output.figures.comparison import Dots, comparison_figure
 from study.output.figures.confusion import confusion_figure
@@ -31,8 +32,8 @@ from study.output.figures.embedding import embedding_figure
 from study.output.figures.errors import errors_figure
 from study.output.figures.marginal import marginal_figure
 from study.output.figures.names import line_figure, names_figure
-from study.output.figures.plane import plane_figure
-from study.output.figures.style import FORMS, math_text, plain, save
+from study.output.figures.plane import FigureOf, plane_figure, plane_of
+from study.output.figures.style import FORMS, Look, math_text, plain, save
 from study.output.figures.tuning import tuning_figure
 from study.papers.cemobam.published import published_systems
 from study.papers.cemobam.systems import measured
@@ -41,10 +42,10 @@ if TYPE_CHECKING:
     from study.findings.evidence import Evidence
     from study.findings.results import AboutBlock, Results
 
-__all__ = ["FORMS", "Drawing", "all_files", "drawings", "learning_curves", "save"]
+__all__ = ["FORMS", "Drawing", "Look", "drawings", "learning_curves", "plane_of", "save"]
 
 _FEW_OTHERS = 4
-"""A block that compares its reference with more has no differences of confusion matrices: they would fill pages."""
+"""A block that compares its reference with more has no differences of confusion matrices, which would fill pages."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,14 +53,21 @@ class Drawing:
     """One figure that can be drawn alone.
 
     Attributes:
-        file: its name in the folder, without ending.
-        draw: gives the figure, or says in words why it cannot be drawn yet.
-        shows: what it shows, in a few words.
+        file: name of its files, without their ending.
+        draw: returns the figure, or says in words why it cannot be drawn yet.
+        title: of the figure, in a few words.
+        caption: after the title: what is drawn, the meaning of the marks, and how to read them.
     """
 
     file: str
     draw: Callable[[Evidence], Figure | str]
-    shows: str
+    title: str
+    caption: str = ""
+
+    @property
+    def shows(self) -> str:
+        """The title and the caption."""
+        return captions.led(self.title, self.caption)
 
 
 def drawings(evidence: Evidence) -> dict[str, Drawing]:
@@ -68,55 +76,81 @@ def drawings(evidence: Evidence) -> dict[str, Drawing]:
     for name in (*evidence.blocks, *evidence.waiting):
         if (block := evidence.about.block(name)) and block.tunes:
             made["tuning"] = Drawing(
-                file="tuning", draw=_tuning, shows="Tuning: the best on validation by the budget spent"
+                file="tuning", draw=_tuning, title="Tuning on validation", caption=captions.tuning(evidence.about)
             )
             continue
-        made |= _of_block(name, evidence.blocks.get(name), evidence.about.block(name))
+        made |= _of_block(name, evidence.blocks.get(name), evidence.about.block(name), evidence)
+    about = evidence.about
     if {TUNED, DEFAULTS} & set(evidence.blocks):
-        made["comparison"] = Drawing(file="comparison", draw=_comparison, shows="Systems under one protocol")
-        made["critical-difference"] = Drawing(
-            file="critical_difference", draw=_critical, shows="Systems ranked over folds"
+        made["comparison"] = Drawing(
+            file="comparison", draw=_comparison, title="Systems under one protocol", caption=captions.comparison(about)
         )
-    made["curves"] = Drawing(file="curves", draw=_curves, shows="Learning curves")
-    made["confusion"] = Drawing(file="confusion", draw=_confusion, shows="Confusion matrix")
-    made["confusion-difference"] = Drawing(
-        file="confusion_difference", draw=_confusion_difference, shows="Differences of confusion matrices"
+        made["critical-difference"] = Drawing(
+            file="critical_difference", draw=_critical, title="Systems ranked over folds", caption=captions.critical()
+        )
+    made["curves"] = Drawing(file="curves", draw=_curves, title="Learning curves", caption=captions.curves(about))
+    made["confusion"] = Drawing(
+        file="confusion",
+        draw=_confusion,
+        title="Confusion matrix",
+        caption=captions.confusion(),
     )
-    made["errors"] = Drawing(file="errors", draw=_errors, shows="Where it errs: recall by group")
-    made["calibration"] = Drawing(file="calibration", draw=_calibration, shows="Calibration of the probabilities")
-    made["embedding"] = Drawing(file="embedding", draw=_embedding, shows="t-SNE of the embedding of a kept model")
+    made["confusion-difference"] = Drawing(
+        file="confusion_difference",
+        draw=_confusion_difference,
+        title="Differences of confusion matrices",
+        caption=captions.confusion_difference(),
+    )
+    made["errors"] = Drawing(file="errors", draw=_errors, title="Recall by group", caption=captions.errors())
+    made["calibration"] = Drawing(
+        file="calibration",
+        draw=_calibration,
+        title="Calibration of the probabilities",
+        caption=captions.calibration(),
+    )
+    made["embedding"] = Drawing(
+        file="embedding",
+        draw=_embedding,
+        title="Map of the embedding",
+        caption=captions.embedding(),
+    )
     return made
 
 
-def _of_block(name: str, block: Block | None, about: AboutBlock | None) -> dict[str, Drawing]:
+def _of_block(name: str, block: Block | None, about: AboutBlock | None, evidence: Evidence) -> dict[str, Drawing]:
     if block is None or about is None:
-        return {name: Drawing(file=name, draw=lambda _: "no K pair is chosen yet", shows=name)}
+        return {name: Drawing(file=name, draw=lambda _: "no K pair is chosen yet", title=name)}
     title, drawing, file = about.title, about.drawing, about.file
     if block.make_figure:
         draw: Callable[[Evidence], Figure | str] = partial(_made, block)
-        return {drawing: Drawing(file=file, draw=draw, shows=title)}
+        return {drawing: Drawing(file=file, draw=draw, title=title, caption=block.caption)}
     if block.kind != "plane":
-        return {drawing: Drawing(file=file, draw=partial(_configurations, name), shows=_shows(title, "every seed"))}
+        caption = captions.of_configurations(
+            about,
+            joined=block.kind == "line",
+            published=published_of(evidence, name) is not None,
+            seeds=len(about.seeds),
+        )
+        return {drawing: Drawing(file=file, draw=partial(_configurations, name), title=title, caption=caption)}
+    plane, deviation = plane_of(evidence.results, about), f"Standard deviation: {title}"
     made = {
-        drawing: Drawing(file=file, draw=partial(_plane, name), shows=_shows(title, "mean over seeds")),
+        drawing: Drawing(file=file, draw=partial(_plane, name), title=title, caption=captions.of_plane(plane, "mean")),
         f"{drawing}-sd": Drawing(
-            file=f"{file}_sd", draw=partial(_plane, name, figure_of="std"), shows=_shows(title, "standard deviation")
+            file=f"{file}_sd",
+            draw=partial(_plane, name, figure_of="std"),
+            title=deviation,
+            caption=captions.of_plane(plane, "std"),
         ),
     }
     if block.chooses:
-        made["marginal"] = Drawing(file="marginal", draw=_marginal, shows="Each K whatever the other")
+        scores = evidence.results.scores
+        made["marginal"] = Drawing(
+            file="marginal",
+            draw=_marginal,
+            title="Effect of each K on its own",
+            caption=captions.marginal(evidence.about, scores.left_out if scores else ""),
+        )
     return made
-
-
-def _shows(title: str, what: str) -> str:
-    """Return what a figure shows; a title may be a question."""
-    return f"{title} ({what})" if title.endswith(("?", ".", "!")) else f"{title}, {what}"
-
-
-def all_files(evidence: Evidence) -> Iterable[str]:
-    """Yield the name of every file that the figures of a study may be written to."""
-    for drawing in drawings(evidence).values():
-        yield from (f"{drawing.file}.{form}" for form in FORMS)
 
 
 def _made(block: Block, evidence: Evidence) -> Figure | str:
@@ -127,7 +161,7 @@ def _made(block: Block, evidence: Evidence) -> Figure | str:
     return figure
 
 
-def _plane(name: str, evidence: Evidence, figure_of: Literal["mean", "std"] = "mean") -> Figure | str:
+def _plane(name: str, evidence: Evidence, figure_of: FigureOf = "mean") -> Figure | str:
     about, block, frame = evidence.about, evidence.about.block(name), evidence.results.block(name)
     if block is None or frame.empty:
         return f"no trial of the block {name} is done"
@@ -135,13 +169,8 @@ def _plane(name: str, evidence: Evidence, figure_of: Literal["mean", "std"] = "m
         return f"{about.system} has no such settings"
     if figure_of == "std" and (frame["n_seeds"] < 2).all():
         return "one seed has no standard deviation"
-    x, y = block.columns
-    keys = evidence.results.keys(block)
-    return plane_figure(
-        frame, (x, y), about.pair if block.chooses else None, title=_where(evidence, block), seeds=len(block.seeds),
-        xs=list(dict.fromkeys(key[0] for key in keys)), ys=list(dict.fromkeys(key[1] for key in keys)), how=about.how,
-        figure_of=figure_of,
-    )  # fmt: skip
+    plane = plane_of(evidence.results, block)
+    return plane_figure(plane, title=_where(evidence, block), figure_of=figure_of)
 
 
 def _tuning(evidence: Evidence) -> Figure | str:

@@ -1,4 +1,4 @@
-"""The reliability diagram: how often a label is right, by the confidence in it."""
+"""The reliability diagram: accuracy of the labels by their confidence."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from matplotlib.figure import Figure
 
 from study.findings.calibration import BINS, Calibration
 from study.findings.wording import seeds_in_words
-from study.output.figures.style import COLOURS, COLUMN_WIDTH, style
+from study.output.figures.style import COLUMN_WIDTH, colour, legend_below, shade, style
 
 _FEW = 10
-"""Utterances that a seed has in a bin on average; with fewer the accuracy is mostly luck, and the mark is hollow."""
+"""A bin with fewer utterances of a seed, on average, has a hollow mark: its accuracy is mostly luck."""
 
 
 def calibration_figure(calibration: Calibration, *, title: str) -> Figure:
-    """Draw accuracy over confidence, each seed and all together, and below how many utterances have which confidence.
+    """Draw accuracy over confidence, for each seed and for all, and below it the share of utterances in each bin.
 
     On the diagonal the confidence is right (reliability diagram: DeGroot and Fienberg, 1983; Guo et al., 2017).
 
@@ -28,14 +28,14 @@ def calibration_figure(calibration: Calibration, *, title: str) -> Figure:
     with style():
         figure = Figure(figsize=(COLUMN_WIDTH, 4.6), layout="constrained")
         above, below = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [3, 1]})
-        above.plot([0, 100], [0, 100], color="0.5", linewidth=0.8, linestyle="--", label="confidence is right")
+        above.plot([0, 100], [0, 100], color=shade(0.5), linewidth=0.8, linestyle="--", label="confidence is right")
         n = (bins["share"] * calibration.utterances).to_numpy()  # a seed
         enough = n >= _FEW
         if seeds > 1:
             for i, row in enumerate(100 * calibration.by_seed):
                 kept = np.isfinite(row) & enough
                 above.plot(
-                    centres[kept], row[kept], ".-", color="0.75", markersize=4, linewidth=0.6, zorder=1,
+                    centres[kept], row[kept], ".-", color=shade(0.25), markersize=4, linewidth=0.6, zorder=1,
                     label="a seed" if i == 0 else None,
                 )  # fmt: skip
         for kept, look, label in (
@@ -43,24 +43,21 @@ def calibration_figure(calibration: Calibration, *, title: str) -> Figure:
             (
                 (n > 0) & ~enough,
                 {"marker": "o", "linestyle": "none", "fillstyle": "none"},
-                f"fewer than {_FEW} utterances",
+                f"fewer than {_FEW} utterances a seed",
             ),
         ):
             if kept.any():
                 above.plot(
-                    100 * bins["confidence"][kept], 100 * bins["accuracy"][kept], **look, color=COLOURS[0],
+                    100 * bins["confidence"][kept], 100 * bins["accuracy"][kept], **look, color=colour(0),
                     markersize=4, clip_on=False, zorder=3, label=label,
                 )  # fmt: skip
         above.set(ylabel="accuracy (%)", ylim=(0, 100), xlim=(0, 100))
         above.grid(linewidth=0.3)
-        below.bar(centres, 100 * bins["share"], width=100 / BINS, color=COLOURS[0], edgecolor="white", linewidth=0.5)
-        below.axvline(100 * means["confidence"], color=COLOURS[1], linewidth=1, label="mean confidence")
-        below.axvline(100 * means["accuracy"], color="black", linewidth=1, linestyle=":", label="accuracy")
+        below.bar(centres, 100 * bins["share"], width=100 / BINS, color=colour(0), edgecolor=shade(0), linewidth=0.5)
+        below.axvline(100 * means["confidence"], color=colour(1), linewidth=1, label="mean confidence")
+        below.axvline(100 * means["accuracy"], color=shade(1), linewidth=1, linestyle=":", label="mean accuracy")
         below.set(xlabel="confidence (%): probability of the chosen class", ylabel="utterances (%)")
-        handles, labels = (
-            a + b for a, b in zip(*(ax.get_legend_handles_labels() for ax in (above, below)), strict=True)
-        )
-        figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
+        legend_below(figure, [handle for ax in (above, below) for handle in ax.get_legend_handles_labels()[0]])
         figure.suptitle(
             f"{title}\ntest split, {seeds_in_words(seeds)}\ncalibration error {100 * means['ece']:.1f} points, "
             f"Brier score {means['brier']:.3f}",

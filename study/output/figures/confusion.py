@@ -17,7 +17,7 @@ _SPAN = (0.0, 100.0)
 
 
 def confusion_figure(counts: npt.NDArray[np.int64], class_names: Sequence[str], *, title: str, trials: int) -> Figure:
-    """Of each class's test utterances, how many percent were taken for which.
+    """Draw the percentage of each class's test utterances that was labelled as each class.
 
     Args:
         counts: (C, C), summed over trials: row the label, column the prediction.
@@ -31,7 +31,7 @@ def confusion_figure(counts: npt.NDArray[np.int64], class_names: Sequence[str], 
     percent = 100 * counts / np.maximum(support, 1)
     with style():
         side = max(COLUMN_WIDTH, 0.5 * c + 1.3)
-        figure = Figure(figsize=(side, side), layout="constrained")
+        figure = Figure(figsize=(side, side - 0.2), layout="constrained")
         ax = figure.subplots()
         sns.heatmap(
             percent,
@@ -44,7 +44,7 @@ def confusion_figure(counts: npt.NDArray[np.int64], class_names: Sequence[str], 
             annot_kws={"size": 7},
             linewidths=0.3,
             square=True,
-            cbar_kws={"label": "percent of the class's utterances", "shrink": 0.8},
+            cbar_kws={"label": "percent of the label's utterances", "shrink": 0.8},
         )
         for cell, text in annotated(ax, percent):
             text.set_color(ink(ground(percent[cell], _SPAN)))
@@ -52,7 +52,7 @@ def confusion_figure(counts: npt.NDArray[np.int64], class_names: Sequence[str], 
         ax.set_yticklabels(
             [f"{name}\n(n={n // trials})" for name, n in zip(names, support[:, 0], strict=True)], rotation=0
         )
-        ax.set(xlabel="predicted", ylabel="label")
+        ax.set(xlabel="predicted", ylabel="label (n: its utterances)")
         ax.tick_params(length=0)
         over = f"{trials} trainings" if trials > 1 else "one training"
         figure.suptitle(f"{title}\ntest split, {over}", fontsize=8)

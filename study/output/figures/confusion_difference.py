@@ -1,4 +1,4 @@
-"""One configuration's confusion matrix less another's, a small panel for each pair."""
+"""Differences of two configurations' confusion matrices, a small panel for each pair."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from matplotlib.figure import Figure
 from study.findings.confusions import ConfusionDifference
 from study.findings.wording import cut, seeds_in_words
 from study.output.figures.heat import ground, ink
-from study.output.figures.style import TEXT_WIDTH, style
+from study.output.figures.style import TEXT_WIDTH, legend_below, mark, style
 
 _MAP = "RdBu"
 """White where there is no difference; blue and red are told apart by the colour-blind."""
 
 _ACROSS = {5: (3, 4), 12: (2, 3)}
-"""Up to so many classes so many panels stand side by side, in so many rows at most; with more, a panel a row."""
+"""By the most classes: panels side by side, and rows of them. With more classes, a panel a row."""
 
 _TALLEST = 9.0
-"""Inches, of a page's height."""
+"""Height of a page, in inches."""
 
 _SMALLEST_TYPE = 3.5  # points
 
@@ -33,10 +33,10 @@ _LONGEST = 14
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """What one panel shows.
+    """One panel.
 
     Attributes:
-        title: which configuration less which.
+        title: the two configurations.
         difference: of their confusion matrices.
     """
 
@@ -45,10 +45,10 @@ class Panel:
 
 
 def confusion_difference_figure(panels: Sequence[Panel], class_names: Sequence[str], *, title: str) -> Figure:
-    """Draw differences of confusion matrices: how many points more of a class's test utterances were taken for which.
+    """Draw differences of confusion matrices in percentage points of each class's test utterances.
 
-    Cells that differ by more than another seed's luck are bold. Where cells are too small to read a number in, there is
-    none. Panels that find no room on a page are left out, and the title says so.
+    Cells that differ by more than another seed's luck are bold. Cells that are too small for a number have none. Panels
+    beyond the room of a page are left out, and the title says so.
 
     Args:
         panels: at least one, all of C classes.
@@ -64,10 +64,10 @@ def confusion_difference_figure(panels: Sequence[Panel], class_names: Sequence[s
     folded = 26 if across == 3 else 40
     titles = [fill(panel.title, folded, max_lines=3, placeholder=" …") for panel in shown]
     around = 0.13 * max(text.count("\n") + 1 for text in titles) + 0.75 * longest + 0.25
-    side = min((TEXT_WIDTH - 0.9 - longest) / across - 0.1, (_TALLEST - 0.7) / down - around, 0.6 * c + 0.4)
+    side = min((TEXT_WIDTH - 0.9 - longest) / across - 0.1, (_TALLEST - 0.85) / down - around, 0.6 * c + 0.4)
     most = max(1.0, *(100 * float(np.nanmax(np.abs(panel.difference.points), initial=0)) for panel in shown))
     with style():
-        figure = Figure(figsize=(TEXT_WIDTH, down * (side + around) + 0.7), layout="constrained")
+        figure = Figure(figsize=(TEXT_WIDTH, down * (side + around) + 0.85), layout="constrained")
         axes = figure.subplots(down, across, squeeze=False)
         for ax in axes.ravel()[len(shown) :]:
             ax.remove()
@@ -78,16 +78,21 @@ def confusion_difference_figure(panels: Sequence[Panel], class_names: Sequence[s
             ax.set_title(text, fontsize=7)
             ax.set_xticks(np.arange(c) + 0.5, names, rotation=45, ha="right", rotation_mode="anchor")
             ax.set_yticks(np.arange(c) + 0.5, names if place % across == 0 else [""] * c)
+            ax.set_ylabel("label" if place % across == 0 else "")
+            ax.set_xlabel("predicted" if place + across >= len(shown) else "")
             ax.tick_params(length=0, labelsize=min(7.0, 0.6 * 72 * side / c))
-        figure.colorbar(mesh, ax=kept, shrink=min(1.0, 2 / down), aspect=25, label="points of the class's utterances")
-        figure.supxlabel("predicted", fontsize=7)
-        figure.supylabel("label", fontsize=7)
+        figure.colorbar(mesh, ax=kept, shrink=min(1.0, 2 / down), aspect=25, label="points of the label's utterances")
         left_out = f" (the first {len(shown)} of {len(panels)})" if len(panels) > len(shown) else ""
         seeds = {panel.difference.seeds for panel in shown}
         over = seeds_in_words(max(seeds)) if len(seeds) == 1 else "n seeds"
-        bold = "; bold: more than another seed's luck (paired, 95%, Holm in the panel)" if max(seeds) > 1 else ""
+        marks = (
+            [mark("bold: more than another seed's luck (paired t, 95%, Holm in the panel)")] if max(seeds) > 1 else []
+        )
+        if any(np.isnan(panel.difference.points).any() for panel in shown):
+            marks.append(mark("empty: no utterance has the label"))
+        legend_below(figure, marks)
         figure.suptitle(
-            f"{title}: differences of confusion matrices{left_out}\ntest split, mean over {over}{bold}", fontsize=8
+            f"{title}: differences of confusion matrices{left_out}\ntest split, mean over {over}", fontsize=8
         )
     return figure
 

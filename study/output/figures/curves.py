@@ -1,4 +1,4 @@
-"""Learning curves: validation WA over the epochs."""
+"""Learning curves: validation WA over the epochs of training."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from textwrap import fill
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation
 
 from study.findings.statistics import SEEDS_FOR_INTERVAL, SHARES, Array, interval_ends
-from study.output.figures.style import COLOURS, MARKERS, TEXT_WIDTH, keep_within, style
+from study.output.figures.style import COLOURS, MARKERS, TEXT_WIDTH, colour, keep_within, legend_below, shade, style
 
 _SIDE_BY_SIDE = 3
 """Panels in a row."""
@@ -25,40 +28,41 @@ _FOLDED = 40
 def curves_figure(
     panels: Mapping[str, Mapping[str, pd.DataFrame]], heads: Mapping[str, str] | None = None, *, title: str
 ) -> Figure:
-    """Validation WA by epoch, mean and 95% interval over seeds, a panel for each question; a lone line with its seeds.
+    """Draw validation WA by epoch, mean and 95% interval over seeds, a panel for each question.
 
-    A panel shows as many lines as there are colours, and says where it leaves some out.
+    A panel with a single line shows its seeds too. A panel shows as many lines as there are colours, and its title says
+    if some are left out.
 
     Args:
         panels: by title, then by the line's label: a frame with a row per seed and a column per epoch, fractions.
-        heads: by title, what the labels are values of; missing or empty: they say so themselves.
+        heads: by title, the name of the factor whose values the labels are; missing or empty: the labels need none.
         title: the data set and the pair, as figures show them.
     """
     rows = math.ceil(len(panels) / _SIDE_BY_SIDE)
     tallest = max(_legend_height(lines, (heads or {}).get(name)) for name, lines in panels.items())
-    height = 3.2 if rows == 1 and tallest < 0.7 else rows * (2.2 + tallest) + 0.2
+    height = 3.4 if rows == 1 and tallest < 0.7 else rows * (2.2 + tallest) + 0.4
     with style():
         figure = Figure(figsize=(TEXT_WIDTH, height), layout="constrained")
         axes = figure.subplots(rows, min(len(panels), _SIDE_BY_SIDE), sharey=True, squeeze=False).ravel()
         for ax in axes[len(panels) :]:
             ax.set_axis_off()
         for ax, (name, lines) in zip(axes, panels.items(), strict=False):
-            for (label, frame), colour, marker in zip(lines.items(), COLOURS, MARKERS, strict=False):
+            for place, ((label, frame), marker) in enumerate(zip(lines.items(), MARKERS, strict=False)):
                 epochs = frame.columns.to_numpy(float)
                 values = 100 * frame.to_numpy(float)
                 mean, n = values.mean(axis=0), len(values)
                 if len(lines) == 1:
-                    ax.plot(epochs, values.T, color="0.75", linewidth=0.6, zorder=1)
+                    ax.plot(epochs, values.T, color=shade(0.25), linewidth=0.6, zorder=1)
                 text = _labelled(label, frame)
-                ax.plot(epochs, mean, marker=marker, color=colour, markersize=3, linewidth=1, label=text)
+                ax.plot(epochs, mean, marker=marker, color=colour(place), markersize=3, linewidth=1, label=text)
                 if n >= SEEDS_FOR_INTERVAL:
                     low, high = (100 * end for end in curve_interval(frame))
-                    ax.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
+                    ax.fill_between(epochs, low, high, color=colour(place), alpha=0.15, linewidth=0)
             left_out = f" (the first {len(COLOURS)} of {len(lines)})" if len(lines) > len(COLOURS) else ""
             ax.set(title=f"{name}{left_out}", xlabel="epoch")
             ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
             ax.grid(linewidth=0.3)
-            below = ScaledTranslation(0, -28 / 72, figure.dpi_scale_trans)  # the epochs, so over no curve
+            below = ScaledTranslation(0, -28 / 72, figure.dpi_scale_trans)  # below the axis, where no curve is
             ax.legend(
                 frameon=False, loc="upper center", bbox_to_anchor=(0.5, 0), bbox_transform=ax.transAxes + below,
                 title=(heads or {}).get(name),
@@ -66,9 +70,22 @@ def curves_figure(
         keep_within(list(axes[: len(panels)]), 0, 100)
         for ax in axes[: len(panels) : _SIDE_BY_SIDE]:
             ax.set_ylabel("validation WA (%)")
-        most = max(len(frame) for lines in panels.values() for frame in lines.values())
-        figure.suptitle(f"{title}: learning curves, {curve_words(most)}", fontsize=8)
+        legend_below(figure, _marks(panels))
+        figure.suptitle(f"{title}: learning curves", fontsize=8)
     return figure
+
+
+def _marks(panels: Mapping[str, Mapping[str, pd.DataFrame]]) -> list[Artist]:
+    """Return what the legend below all panels says of their lines and bands."""
+    seeds = [len(frame) for lines in panels.values() for frame in lines.values()]
+    lone = [len(frame) for lines in panels.values() if len(lines) == 1 for frame in lines.values()]
+    grey = shade(0.5)
+    marks: list[Artist] = [Line2D([], [], color=grey, marker="o", markersize=3, linewidth=1, label="mean over n seeds")]
+    if max(seeds) >= SEEDS_FOR_INTERVAL:
+        marks.append(Patch(color=grey, alpha=0.3, linewidth=0, label="95% interval (another seed)"))
+    if max(lone, default=1) > 1:
+        marks.append(Line2D([], [], color=shade(0.25), linewidth=0.8, label="a seed"))
+    return marks
 
 
 def _labelled(label: str, frame: pd.DataFrame) -> str:
@@ -82,7 +99,7 @@ def _legend_height(lines: Mapping[str, pd.DataFrame], head: str | None) -> float
 
 
 def curve_interval(frame: pd.DataFrame) -> tuple[Array, Array]:
-    """Return both ends of a curve's 95% interval at every epoch, NaN with fewer than three seeds.
+    """Return both ends of a curve's 95% interval at every epoch; NaN with fewer than three seeds.
 
     Args:
         frame: a row per seed, a column per epoch, fractions.

@@ -1,4 +1,4 @@
-"""The fused embedding of the test utterances, as a map."""
+"""A map of the fused embedding of the test utterances."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from study.output.figures.style import COLOURS, COLUMN_WIDTH, MARKERS, style
+from study.output.figures.style import COLOURS, COLUMN_WIDTH, MARKERS, colour, style
 
 
 def embedding_figure(
     vectors: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], class_names: Sequence[str], *, title: str
 ) -> Figure:
-    """t-SNE (van der Maaten and Hinton, 2008) of what the classifier sees of each test utterance.
+    """Draw a t-SNE (van der Maaten and Hinton, 2008) of what the classifier sees of each test utterance.
 
-    Neighbours in the map are neighbours in the embedding; distances between groups, and their sizes, mean nothing.
+    Neighbours in the map are neighbours in the embedding. Distances between groups and their sizes mean nothing.
 
     Args:
         vectors: (N, width).
@@ -38,8 +38,7 @@ def embedding_figure(
             x, y = points[here].T
             marker = MARKERS[(c + c // len(COLOURS)) % len(MARKERS)]  # no two classes share marker and colour
             label = name if len(name) <= 40 else name[:39] + "…"
-            colour = COLOURS[c % len(COLOURS)]
-            ax.scatter(x, y, s=9, marker=marker, color=colour, linewidth=0, alpha=0.8, label=label)
+            ax.scatter(x, y, s=9, marker=marker, color=colour(c), linewidth=0, alpha=0.8, label=label)
         ax.set(xticks=[], yticks=[])
         ax.spines[["left", "bottom"]].set_visible(False)
         columns = 2 if max(map(len, class_names)) <= 20 else 1

@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 
 from study.findings.errors import By, Recall
 from study.findings.wording import cut, seeds_in_words
-from study.output.figures.style import COLOURS, TEXT_WIDTH, plain, style
+from study.output.figures.style import TEXT_WIDTH, colour, legend_below, mark, plain, shade, style
 
 _ROW, _HEAD = 0.155, 0.32
-"""Inches of a group's row, and of a panel's title and edges."""
+"""Height of a group's row, and of a panel's title and edges, in inches."""
 
 _TALLEST = 9.0
-"""Inches, of a page's height."""
+"""Height of a page, in inches."""
 
 
 def errors_figure(
@@ -24,10 +24,10 @@ def errors_figure(
     """Draw the recall of every group as a dot with its 95% interval, a panel for each kind of group.
 
     Args:
-        kinds: the groups by what they have in common, from above.
-        overall: the share of all utterances that are labelled right: a dashed line.
-        over: what the intervals are over.
-        notes: what a reader must know, below.
+        kinds: the groups by what they have in common, from the top.
+        overall: the share of all utterances that are labelled right, drawn as a dashed line.
+        over: whose luck the intervals hold for.
+        notes: remarks below the axis.
         title: the data set and the pair, as figures show them.
     """
     rows = [len(groups) for groups in kinds.values()]
@@ -44,11 +44,11 @@ def errors_figure(
         for ax, (by, groups) in zip(axes, kinds.items(), strict=True):
             places = np.arange(len(groups))
             mean, low, high = (100 * np.array([getattr(one, x) for one in groups]) for x in ("mean", "low", "high"))
-            ax.axvline(100 * overall, color="0.5", linewidth=0.8, linestyle="--", zorder=1, label="all utterances")
+            ax.axvline(100 * overall, color=shade(0.5), linewidth=0.8, linestyle="--", zorder=1, label="all utterances")
             ax.errorbar(
                 mean, places, xerr=np.array([mean - low, high - mean]) if known else None, fmt="o",
-                color=COLOURS[0], markersize=4, linewidth=1.2, capsize=2.5, zorder=2, clip_on=False,
-                label="mean, 95% interval" if known else "mean",
+                color=colour(0), markersize=4, linewidth=1.2, capsize=2.5, zorder=2, clip_on=False,
+                label=f"mean, 95% interval ({over})" if known else "mean",
             )  # fmt: skip
             ax.set_yticks(places, [f"{plain(cut(one.group))} (n={one.utterances})" for one in groups])
             ax.tick_params(axis="y", length=0, labelsize=min(7.0, 0.75 * 72 * row))
@@ -58,8 +58,6 @@ def errors_figure(
         ends = np.array([x for one in every for x in (one.mean, one.low, one.high) if np.isfinite(x)])
         axes[-1].set_xlim(max(0.0, 100 * ends.min() - 3), min(100.0, 100 * ends.max() + 3))
         axes[-1].set_xlabel("\n".join(["percent of the group's utterances that are labelled right", *notes]))
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
-        interval = f"; intervals over {over}" if known else ""
-        figure.suptitle(f"{title}: test split, {seeds_in_words(every[0].seeds)}{interval}", fontsize=8)
+        legend_below(figure, [*axes[0].get_legend_handles_labels()[0], mark("n: utterances of the group")])
+        figure.suptitle(f"{title}: test split, {seeds_in_words(every[0].seeds)}", fontsize=8)
     return figure

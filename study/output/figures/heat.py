@@ -1,4 +1,4 @@
-"""What every heatmap shares, on paper and in a browser: its colours, their range, and ink that can be read on them."""
+"""Colours of every heatmap, on paper and in a browser: their range, and ink that can be read on them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.text import Text
 
 COLOUR_MAP = "cividis"
-"""Even in lightness: it reads in grey and for the colour-blind."""
+"""Even in lightness, so that it can be read in grey and by the colour-blind."""
 
 FRAME = "#d7191c"
-"""The chosen cell's; with a white edge it stands out on every cell."""
+"""Colour of the chosen cell's frame. With a white edge it stands out on every cell."""
 
 _BLACK, _WHITE = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
@@ -24,7 +24,7 @@ def luminance(colour: Sequence[float]) -> float:
     """Return the relative luminance of an sRGB colour (WCAG 2.2), 0 for black and 1 for white.
 
     Args:
-        colour: red, green and blue from 0 to 1; what follows, such as alpha, does not count.
+        colour: red, green and blue from 0 to 1; alpha may follow and does not count.
     """
     linear = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in colour[:3]]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
@@ -42,7 +42,7 @@ def contrast(first: Sequence[float], second: Sequence[float]) -> float:
 
 
 def ink(ground: Sequence[float]) -> str:
-    """Return ``black`` or ``white``, whichever has more contrast on a ground: 4.58 at least, whatever the ground.
+    """Return ``black`` or ``white``, the one with more contrast on a ground: at least 4.58 on any ground.
 
     Args:
         ground: as :func:`luminance` takes it.
@@ -55,7 +55,7 @@ def ground(value: float, span: tuple[float, float], colours: str = COLOUR_MAP) -
 
     Args:
         value: of the cell.
-        span: the values that the map's ends stand for.
+        span: values of the map's two ends.
         colours: the name of the map.
     """
     red, green, blue, alpha = map(float, mpl.colormaps[colours]((value - span[0]) / (span[1] - span[0])))
@@ -63,11 +63,11 @@ def ground(value: float, span: tuple[float, float], colours: str = COLOUR_MAP) -
 
 
 def colour_span(values: npt.ArrayLike, *, most: float = 100.0) -> tuple[float, float]:
-    """Return the values that the colour map's ends stand for: those that there are, never beyond 0 and ``most``.
+    """Return the values of the colour map's two ends: the range of the values, within 0 and ``most``.
 
     Args:
         values: in percent or points; NaN where a cell is empty.
-        most: what no value can pass.
+        most: the greatest possible value.
     """
     known = np.asarray(values, dtype=float)
     known = known[~np.isnan(known)]
@@ -78,7 +78,7 @@ def colour_span(values: npt.ArrayLike, *, most: float = 100.0) -> tuple[float, f
 
 
 def annotated(ax: Axes, values: npt.NDArray[Any]) -> Iterator[tuple[tuple[int, int], Text]]:
-    """Yield each cell's place and text of a heatmap by seaborn, which writes none where the value is NaN.
+    """Yield the place and text of each cell of a seaborn heatmap. A cell that is NaN has no text.
 
     Args:
         ax: with the heatmap.

@@ -1,13 +1,14 @@
-"""The same figures for a browser, as plotly's: what the Optuna dashboard shows of a study.
+"""The same figures for a browser, drawn by plotly: the Optuna dashboard shows them beside a study.
 
-Numbers and wording are those of the figures on paper; here a cell says more when it is pointed at. The dashboard gives
-each figure half of a window, so measures that stand side by side on paper are chosen by a button.
+Numbers, captions and marks are those of the figures on paper. A cell says more when you point at it. The dashboard
+gives each figure half of a window, so a button chooses one of the metrics that stand side by side on paper.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -22,13 +23,26 @@ from study.findings.statistics import SEEDS_FOR_INTERVAL, Array
 from study.ledger.outcomes import Metric
 from study.output.figures.curves import curve_interval, curve_words
 from study.output.figures.heat import FRAME, colour_span, ground, ink
+from study.output.figures.plane import Plane
 from study.output.figures.style import COLOURS
 
 SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x", "star")
-_SEEDS_SHOWN = 20  # a browser is not to draw hundreds of lines, nor a ledger to hold them
-_MANY, _MANY_ROWS = 12, 20  # cells in a row and in a column in which a number can still be read
-_ROOM, _LONGEST = 45, 40  # characters of all labels below their places, and of one at the side
-# plotly's own cividis is not matplotlib's; between these stops either interpolates alike
+_SEEDS_SHOWN = 20
+"""Seeds that are drawn: hundreds of lines would be slow in a browser and large in a ledger."""
+
+_MANY, _MANY_ROWS = 12, 20
+"""Most cells of a row and of a column in which a number can be read."""
+
+_ROOM, _LONGEST = 45, 40
+"""Most characters of all labels below their places, and of one label at the side."""
+
+_CAPTION_LINE = 105
+"""Characters of a line of a caption."""
+
+_CAPTION_HEIGHT = 13
+"""Pixels of a line of a caption."""
+
+# plotly's own cividis differs from matplotlib's; between these stops both interpolate alike
 _COLOUR_SCALE = [[i / 32, rgb2hex(ground(i / 32, (0, 1)))] for i in range(33)]
 LAYOUT: dict[str, Any] = {
     # plotly's own template is longer than the figures are
@@ -40,45 +54,31 @@ LAYOUT: dict[str, Any] = {
 }
 
 
-def heatmap(
-    frame: pd.DataFrame,
-    columns: tuple[str, str],
-    chosen: tuple[float, float] | None,
-    *,
-    title: str,
-    seeds: int,
-    xs: Sequence[float],
-    ys: Sequence[float],
-    how: str,
-    first: Metric,
-) -> go.Figure:
-    """Draw a plane, a button for each measure: the mean over seeds on the test split; the chosen cell framed.
+def heatmap(plane: Plane, *, title: str, first: Metric) -> go.Figure:
+    """Draw a plane, with a button for each metric: the mean over seeds on the test split, on one colour scale.
+
+    Frames mark the chosen cell and the paper's best one, a star the highest cell.
 
     Args:
-        frame: aggregated by both factors, fractions.
-        columns: the names of the factors, across and upwards.
-        chosen: the cell to frame, by the values of both.
-        title: what it shows.
-        seeds: how many each cell should have.
-        xs: values of the first factor.
-        ys: values of the second, from below.
-        how: how the cell was chosen.
-        first: the measure that is shown first.
+        plane: of the study.
+        title: of the figure.
+        first: the metric that is shown first.
     """
-    (x_name, y_name), across, upwards = columns, sorted(xs), sorted(ys)
+    frame, (x_name, y_name), seeds = plane.frame, plane.columns, plane.seeds
+    across, upwards = sorted(plane.xs), sorted(plane.ys)
 
     def on_the_grid(column: pd.Series) -> list[list[Any]]:
-        """By rows from below; None where no trial is done."""
+        """Return a column by rows from below; None where no trial is done."""
         shaped = frame.assign(shown=column).pivot(index=y_name, columns=x_name, values="shown")
         shaped = shaped.reindex(index=upwards, columns=across).astype(object)
         return shaped.where(shaped.notna(), None).to_numpy().tolist()
 
-    measures = {name: label for name, label in MEASURES.items() if frame[f"test_{name}_mean"].notna().any()}
+    measures = plane.measures
+    low, high = colour_span(100 * frame[[f"test_{name}_mean" for name in measures]].round(4))
     figure = go.Figure()
     for measure, label in measures.items():
         mean, std = (100 * frame[f"test_{measure}_{x}"] for x in ("mean", "std"))
         best = np.isclose(mean, mean.max(), rtol=0, atol=1e-9)
-        low, high = colour_span(mean.round(2))
         said = [
             f"{m:.2f}{f' ± {s:.2f}' if pd.notna(s) else ''}, {_seeds(n)}"
             for m, s, n in zip(mean, std, frame["n_seeds"], strict=True)
@@ -95,7 +95,7 @@ def heatmap(
             colorscale=_COLOUR_SCALE,
             zmin=low,
             zmax=high,
-            colorbar={"title": {"text": f"{label} (%)", "side": "right"}, "thickness": 14},
+            colorbar={"title": {"text": "score on test (%)", "side": "right"}, "thickness": 14},
             xgap=1,
             ygap=1,
             visible=measure == first,
@@ -114,11 +114,17 @@ def heatmap(
         )
     done, asked = frame["n_seeds"].sum(), len(across) * len(upwards) * seeds
     legend = [f"{done} of {asked} so far"] if done < asked else []
-    if chosen and chosen[0] in across and chosen[1] in upwards:
-        x, y = across.index(chosen[0]), upwards.index(chosen[1])
-        for colour, width in (("white", 5), (FRAME, 3)):
-            figure.add_shape(x0=x - 0.5, x1=x + 0.5, y0=y - 0.5, y1=y + 0.5, line={"color": colour, "width": width})
-        legend.append(f'<span style="color:{FRAME}">□</span> {how}: {shown(chosen[0])},{shown(chosen[1])}')
+    for cell, inset, line, how in (
+        (plane.chosen, 0.0, {"color": FRAME, "width": 3}, plane.how),
+        (plane.paper, 0.1, {"color": "black", "width": 2, "dash": "dash"}, "best in the paper"),
+    ):
+        if cell is None or not plane.has(cell):
+            continue
+        x, y, half = across.index(cell[0]), upwards.index(cell[1]), 0.5 - inset
+        for look in ({"color": "white", "width": 5 if not inset else 4}, line):
+            figure.add_shape(x0=x - half, x1=x + half, y0=y - half, y1=y + half, line=look)
+        sign = "⬚" if inset else "□"
+        legend.append(f'<span style="color:{line["color"]}">{sign}</span> {how}: {shown(cell[0])},{shown(cell[1])}')
     legend.append("★ highest")
     figure.update_layout(
         **LAYOUT,
@@ -134,7 +140,7 @@ def heatmap(
 
 
 def tuning(scores: Array, *, label: str, title: str) -> go.Figure:
-    """Draw what a system tried and the best so far.
+    """Draw the score of each configuration that a system tried, and the best so far.
 
     Args:
         scores: validation of each configuration in the order in which it was tried, fractions, the defaults first.
@@ -162,14 +168,14 @@ def tuning(scores: Array, *, label: str, title: str) -> go.Figure:
 
 
 def curves(lines: Mapping[str, pd.DataFrame], *, title: str, head: str = "") -> go.Figure:
-    """Validation WA by epoch, mean and 95% interval over seeds; a lone line with its seeds.
+    """Draw validation WA by epoch, mean and 95% interval over seeds; a single line with its seeds.
 
     Args:
         lines: by label, a frame with a row per seed and a column per epoch, fractions.
         title: the data set and the pair.
-        head: what the labels are values of; empty: they say so themselves.
+        head: name of the factor whose values the labels are; empty: the labels need none.
     """
-    figure = go.Figure()
+    figure, banded = go.Figure(), False
     for (label, frame), colour, symbol in zip(lines.items(), COLOURS, SYMBOLS, strict=False):
         epochs = [int(epoch) for epoch in frame.columns]
         values = 100 * frame.to_numpy(float)
@@ -177,15 +183,18 @@ def curves(lines: Mapping[str, pd.DataFrame], *, title: str, head: str = "") -> 
         if len(lines) == 1:
             for seed, row in list(zip(frame.index, values, strict=True))[:_SEEDS_SHOWN]:
                 figure.add_scatter(
-                    x=epochs, y=_list(row), mode="lines", line={"color": "#bbbbbb", "width": 1}, showlegend=False,
+                    x=epochs, y=_list(row), mode="lines", line={"color": "#bbbbbb", "width": 1}, name="a seed",
+                    legendgroup="seed", showlegend=bool(seed == frame.index[0]),
                     hovertemplate=f"seed {seed}, epoch %{{x}}: %{{y:.1f}}<extra></extra>",
                 )  # fmt: skip
         if n >= SEEDS_FOR_INTERVAL:
             low, high = (100 * end for end in curve_interval(frame))
             figure.add_scatter(
                 x=epochs + epochs[::-1], y=_list(high) + _list(low)[::-1], fill="toself", mode="lines",
-                line={"width": 0, "color": colour}, fillcolor=_pale(colour), hoverinfo="skip", showlegend=False,
+                line={"width": 0, "color": colour}, fillcolor=_pale(colour), hoverinfo="skip",
+                name="95% interval (another seed)", legendgroup="interval", showlegend=not banded,
             )  # fmt: skip
+            banded = True
         figure.add_scatter(
             x=epochs, y=_list(mean), mode="lines+markers", name=f"{label} ({_seeds(n)})",
             line={"color": colour, "width": 2}, marker={"symbol": symbol, "size": 6},
@@ -226,7 +235,7 @@ def configurations(
         published: the paper's figures of each, in percent; None: there are none.
         title: what it shows.
         first: the measure that is shown first.
-        head: what the labels are values of; empty: they say so themselves.
+        head: name of the factor whose values the labels are; empty: the labels need none.
         joined: whether a line joins the means, as over an ordered factor.
     """
     figure = go.Figure()
@@ -235,7 +244,7 @@ def configurations(
     error_bar, value_of = ("error_x", "%{x:.2f}") if upright else ("error_y", "%{y:.2f}")
 
     def at(shift: float, of: Sequence[int], values: Sequence[float | None]) -> dict[str, Sequence[float | None]]:
-        """Points beside their places: from left to right, or from above, where the axis is reversed."""
+        """Return points beside their places: from left to right, or from the top, where the axis is reversed."""
         moved = [place + shift for place in of]
         return {"x": values, "y": moved} if upright else {"x": moved, "y": values}
 
@@ -278,7 +287,7 @@ def configurations(
         "title": {"text": _text(head), "standoff": 12},
         "automargin": True,
     }
-    percent = {"title": {"text": "percent"}, **between(0, 100)}
+    percent = {"title": {"text": "score on test (%)"}, "range": _range(by_seed, summary, published)}
     figure.update_layout(
         **LAYOUT,
         title={**titled(title, "test split"), **({"x": 0.02, "xref": "container"} if upright else {})},
@@ -290,12 +299,43 @@ def configurations(
     return figure
 
 
-def nothing_yet(what: str, why: str) -> go.Figure:
-    """In the place of a figure that cannot be drawn yet, and over one that an earlier command drew.
+def captioned(figure: go.Figure, caption: str) -> go.Figure:
+    """Add a caption below the title of a figure, and return the figure.
 
     Args:
-        what: the figure shows.
-        why: it cannot be drawn.
+        figure: with a title that :func:`titled` made.
+        caption: of any length; it is wrapped.
+    """
+    lines = wrap(caption, _CAPTION_LINE, break_on_hyphens=False)
+    if lines:
+        subtitle = figure.layout.title.subtitle
+        subtitle.text = "<br>".join([*map(_text, lines), subtitle.text])
+        figure.layout.margin.t += _CAPTION_HEIGHT * len(lines)
+    return figure
+
+
+def _range(
+    by_seed: Mapping[str, pd.DataFrame], summary: pd.DataFrame, published: pd.DataFrame | None
+) -> list[float] | None:
+    """Return one range in percent for all metrics, so that a button keeps the scale; None: nothing is known."""
+    ends = [f"test_{measure}_{x}" for measure in by_seed for x in ("mean", "low", "high")]
+    parts: list[Any] = [100 * summary[ends].to_numpy(float)]
+    parts += [100 * frame.to_numpy(float) for frame in by_seed.values()]
+    parts += [published[m].to_numpy(float) for m in by_seed if published is not None and m in published]
+    every = np.concatenate([part.ravel() for part in parts])
+    if not np.isfinite(every).any():
+        return None
+    low, high = np.nanmin(every), np.nanmax(every)
+    room = max(0.05 * (high - low), 0.5)
+    return [round(max(0.0, float(low - room)), 2), round(min(100.0, float(high + room)), 2)]
+
+
+def nothing_yet(what: str, why: str) -> go.Figure:
+    """Return an empty figure in the place of one that cannot be drawn yet.
+
+    Args:
+        what: title of the figure that is missing.
+        why: why it cannot be drawn.
     """
     figure = go.Figure()
     figure.update_layout(**LAYOUT, title=titled(what, why), xaxis={"visible": False}, yaxis={"visible": False})
@@ -303,14 +343,14 @@ def nothing_yet(what: str, why: str) -> go.Figure:
 
 
 def between(low: float, high: float) -> dict[str, Any]:
-    """An axis that shows nothing beyond the range in which its figures can lie."""
+    """Return the setting of an axis that is limited to the possible range of its quantity."""
     return {"autorangeoptions": {"clipmin": low, "clipmax": high}}
 
 
 def with_and_without(
     centre: Array, low: Array, high: Array, *, width: int
 ) -> list[tuple[list[float | None], dict[str, Any], str]]:
-    """The points that have an interval with it, then the others: plotly caps a missing bar as one of no length."""
+    """Return the points with an interval, then those without one: plotly would draw an empty bar for a missing one."""
     known = np.isfinite(low)
     whiskers = {
         **{"type": "data", "symmetric": False, "width": width},
@@ -323,7 +363,7 @@ def with_and_without(
 
 
 def titled(title: str, subtitle: str, legend: Sequence[str] = ()) -> dict[str, Any]:
-    """The title, and under it in small a subtitle and the entries of a legend, which are plotly's HTML already."""
+    """Return the title, with a subtitle and the entries of a legend, in plotly's HTML, in small letters below it."""
     under = "; ".join([_text(subtitle), *legend])
     said = {"text": _text(title), "subtitle": {"text": under, "font": {"size": 11}}}
     return {**said, "x": 0, "xref": "paper", "y": 0.97, "yanchor": "top", "font": {"size": 14}}
@@ -335,17 +375,17 @@ def _subscripted(name: str) -> str:
 
 
 def _cut(name: str) -> str:
-    """A name that leaves the figure room beside it."""
+    """Return a name that leaves room for the figure beside it."""
     return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
 
 
 def _text(text: str) -> str:
-    """A text from outside, which plotly would read as HTML."""
+    """Return a text from outside with its HTML escaped, because plotly reads HTML."""
     return text.replace("<", "&lt;")
 
 
 def _buttons(measures: Sequence[Metric], first: Metric, traces: int) -> dict[str, Any]:
-    """One for each measure; ``traces`` of the figure belong to each."""
+    """Return a button for each metric; ``traces`` of the figure belong to each."""
     buttons = [
         {
             "label": MEASURES[measure],
@@ -362,7 +402,7 @@ def _buttons(measures: Sequence[Metric], first: Metric, traces: int) -> dict[str
 
 
 def _list(values: Sequence[float] | np.ndarray[Any, Any]) -> list[float | None]:
-    """Plain numbers with the digits that can be seen; None for what is not known: JSON has no NaN."""
+    """Return plain numbers with the digits that can be seen; None for NaN, which JSON does not have."""
     return [round(float(value), 2) if np.isfinite(value) else None for value in values]
 
 

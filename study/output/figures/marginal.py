@@ -1,4 +1,4 @@
-"""The marginal effect of each K: what one value of it brings, whatever the other."""
+"""The marginal effect of each K: its mean over the other K."""
 
 from __future__ import annotations
 
@@ -11,15 +11,25 @@ from matplotlib.ticker import MaxNLocator
 
 from study.findings.analysis import MEASURES
 from study.findings.results import GridScores
-from study.findings.statistics import SEEDS_FOR_INTERVAL, marginal
+from study.findings.statistics import marginal
+from study.findings.wording import seeds_in_words
 from study.ledger.outcomes import Metric
-from study.output.figures.style import COLOURS, TEXT_WIDTH, keep_within, style
+from study.output.figures.style import (
+    TEXT_WIDTH,
+    centre_on_zero,
+    colour,
+    keep_within,
+    legend_below,
+    shade,
+    style,
+)
 
-_FEW = 12  # labels side by side at most
+_FEW = 12
+"""Labels side by side, at most."""
 
 
 def marginal_figure(scores: GridScores, *, metric: Metric, title: str) -> Figure:
-    """Each K's mean over the other K, less the grid's mean of the same seed, with its 95% interval over seeds.
+    """Draw each K's mean over the other K, less the grid's mean of the same seed, with its 95% interval over seeds.
 
     Args:
         scores: the grid without holes.
@@ -28,20 +38,18 @@ def marginal_figure(scores: GridScores, *, metric: Metric, title: str) -> Figure
     """
     axes_names: tuple[Literal["k_audio", "k_text"], ...] = ("k_audio", "k_text")
     with style():
-        figure = Figure(figsize=(TEXT_WIDTH, 2.3), layout="constrained")
+        figure = Figure(figsize=(TEXT_WIDTH, 2.6), layout="constrained")
         axes = figure.subplots(1, 2, sharey=True)
         for ax, axis in zip(axes, axes_names, strict=True):
             _panel(ax, scores, axis, metric)
             ax.set_xlabel("$K_{audio}$" if axis == "k_audio" else "$K_{text}$")
+        centre_on_zero(axes)
         keep_within(axes, -100, 100)
+        legend_below(figure, axes[0].get_legend_handles_labels()[0])
         axes[0].set_ylabel(f"{MEASURES[metric]}, points from the grid's mean")
-        n = len(scores.seeds)
-        if n >= SEEDS_FOR_INTERVAL:
-            what = f"mean over {n} seeds and 95% interval (another seed)"
-        else:
-            what = f"mean over {n} seeds, no interval" if n > 1 else "one seed, no interval"
         left = f"; without {scores.left_out}" if scores.left_out else ""
-        figure.suptitle(f"{title}: each K whatever the other, test split, {what}{left}", fontsize=8, wrap=True)
+        over = seeds_in_words(len(scores.seeds))
+        figure.suptitle(f"{title}: each K over the other, test split, {over}{left}", fontsize=8, wrap=True)
     return figure
 
 
@@ -50,15 +58,19 @@ def _panel(ax: Axes, scores: GridScores, axis: Literal["k_audio", "k_text"], met
     levels = scores.k_audio if axis == "k_audio" else scores.k_text
     places = np.arange(len(levels))
     made = marginal(values, axis)
-    ax.axhline(0, color="0.6", linewidth=0.8)
+    ax.axhline(0, color=shade(0.4), linewidth=0.8, label="mean of the grid")
     over = 2 if axis == "k_audio" else 1
     seeds = 100 * (values.mean(axis=over) - values.mean(axis=(1, 2))[:, None])
-    for row in seeds:
-        ax.plot(places, row, ".", color="0.7", markersize=3, zorder=1)
+    for i, row in enumerate(seeds if len(seeds) > 1 else ()):
+        ax.plot(places, row, ".", color=shade(0.35), markersize=3, zorder=1, label="a seed" if i == 0 else None)
     means = np.array([100 * interval.mean for interval in made])
     ends = np.array([(interval.mean - interval.low, interval.high - interval.mean) for interval in made])
     whiskers = 100 * ends.T if np.isfinite(ends).all() else None
-    ax.errorbar(places, means, yerr=whiskers, fmt="o-", color=COLOURS[0], markersize=3.5, linewidth=1, capsize=2)
+    label = "mean" if len(seeds) > 1 else "the only seed"
+    ax.errorbar(
+        places, means, yerr=whiskers, fmt="o-", color=colour(0), markersize=3.5, linewidth=1, capsize=2,
+        label=f"{label}{', 95% interval (another seed)' if whiskers is not None else ''}",
+    )  # fmt: skip
     ax.set_xlim(-0.5, len(levels) - 0.5)
     if len(levels) <= _FEW:
         ax.set_xticks(places, [str(level) for level in levels])

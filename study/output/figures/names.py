@@ -1,4 +1,4 @@
-"""Configurations by name or over one ordered factor: single seeds, means and intervals, beside published figures."""
+"""Configurations by name or over one ordered factor: single seeds, means, intervals and published figures."""
 
 from __future__ import annotations
 
@@ -13,19 +13,28 @@ from matplotlib.ticker import MaxNLocator, NullLocator
 
 from study.design.block import shown
 from study.findings.analysis import MEASURES
-from study.output.figures.style import COLOURS, TEXT_WIDTH, keep_within, panels, panels_across, style
+from study.output.figures.style import (
+    TEXT_WIDTH,
+    colour,
+    keep_within,
+    legend_below,
+    panels,
+    panels_across,
+    shade,
+    style,
+)
 
 _LOGARITHMIC = 8.0
-"""An axis is logarithmic where its last value is so many times its first."""
+"""An axis is logarithmic if its last value is at least so many times its first."""
 
 _WIDEST = 14
-"""Characters of a label that finds room below its place; where labels are longer, or many, they stand at the side."""
+"""Characters of a label that has room below its place. Longer labels, or many, stand at the side."""
 
 _FOLDED = 34
 """Characters of a line of a label at the side."""
 
 _TALLEST = 9.0
-"""Inches, of a page's height."""
+"""Height of a page, in inches."""
 
 
 def names_figure(
@@ -40,16 +49,16 @@ def names_figure(
 ) -> Figure:
     """Draw every metric of the test split for each configuration: a grey line a seed, the mean with its 95% interval.
 
-    Fewer than three seeds have no interval.
+    Fewer than three seeds have no interval. All panels have the same scale.
 
     Args:
         by_seed: by measure, a frame with a row per seed and a column per configuration, fractions.
         summary: a row per configuration with ``n_seeds`` and the figures, fractions; NaN where there is none.
-        labels: of the configurations, from left to right; where they are long, from above.
-        head: what the labels are values of, as figures show it; empty: they say so themselves.
+        labels: of the configurations, from left to right, or from above if they are long.
+        head: name of the factor whose values the labels are, as figures show it; empty: the labels need none.
         published: the paper's figures of each, in percent; None: there are none.
         title: the data set and the pair, as figures show them.
-        seeds: how many were asked for; configurations with fewer say how many.
+        seeds: number that was asked for. Configurations with fewer say how many they have.
     """
     places = np.arange(len(labels), dtype=float)
     measures = len(by_seed)
@@ -59,13 +68,17 @@ def names_figure(
     with style():
         tall = min(max(1.1 + 0.11 * len(labels) + 0.12 * lines, 2.2), _TALLEST)
         figure = Figure(figsize=(TEXT_WIDTH, tall if upright else _height(measures)), layout="constrained")
-        axes = list(np.atleast_1d(figure.subplots(1, measures, sharey=True))) if upright else panels(figure, measures)
+        axes = (
+            list(figure.subplots(1, measures, sharex=True, sharey=True, squeeze=False)[0])
+            if upright
+            else panels(figure, measures, sharey=True)
+        )
         for ax, measure in zip(axes, by_seed, strict=True):
             _panel(ax, places, by_seed[measure], summary, measure, upright=upright)
             if published is not None and measure in published:
                 theirs = published[measure].to_numpy(float)
                 ax.plot(
-                    *_turned(places + 0.22, theirs, upright), "D", color=COLOURS[1], fillstyle="none", markersize=4,
+                    *_turned(places + 0.22, theirs, upright), "D", color=colour(1), fillstyle="none", markersize=4,
                     linestyle="none", label="published",
                 )  # fmt: skip
             ax.set_title(f"{MEASURES[measure]} (%)")
@@ -100,7 +113,7 @@ def line_figure(
         values: of the factor.
         factor: its name, as figures show it.
         title: the data set and the pair, as figures show them.
-        seeds: how many were asked for; values with fewer say how many.
+        seeds: number that was asked for. Values with fewer say how many they have.
     """
     order = np.argsort(values)
     places, ordered = np.asarray(values, dtype=float)[order], summary.iloc[order]
@@ -108,7 +121,7 @@ def line_figure(
     labels = _with_counts([shown(float(value)) for value in places], ordered, seeds)
     with style():
         figure = Figure(figsize=(TEXT_WIDTH, _height(len(by_seed))), layout="constrained")
-        axes = panels(figure, len(by_seed))
+        axes = panels(figure, len(by_seed), sharey=True)
         for ax, measure in zip(axes, by_seed, strict=True):
             if logarithmic:
                 ax.set_xscale("log")
@@ -123,18 +136,18 @@ def line_figure(
 
 
 def _height(measures: int) -> float:
-    """Return a figure's height in inches: so much a row of panels, and the legend."""
+    """Return a figure's height in inches, for its rows of panels and the legend."""
     return -(-measures // panels_across(measures)) * 2.2 + 0.4
 
 
 def _with_counts(labels: Sequence[str], summary: pd.DataFrame, seeds: int) -> list[str]:
-    """Return the labels, with how many seeds are done where some are not."""
+    """Return the labels, with the number of done seeds if some are missing."""
     counts = summary["n_seeds"].fillna(0).astype(int)
     return [text if n == seeds else f"{text}\n{n} of {seeds}" for text, n in zip(labels, counts, strict=True)]
 
 
 def _apart(places: np.ndarray, labels: Sequence[str], panel: float) -> list[bool]:
-    """Return which labels stand side by side without touching; of two that would touch, the left one.
+    """Return which labels fit side by side. Of two that would touch, the left one stays.
 
     Args:
         places: in order.
@@ -151,7 +164,7 @@ def _apart(places: np.ndarray, labels: Sequence[str], panel: float) -> list[bool
 
 
 def _turned(places: np.ndarray, values: np.ndarray, upright: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return x and y: places from left to right, or from above."""
+    """Return x and y, with the places on the vertical axis if ``upright``."""
     return (values, places) if upright else (places, values)
 
 
@@ -159,8 +172,7 @@ def _finish(figure: Figure, axes: list[Axes], title: str, *, upright: bool = Fal
     for ax in axes:
         ax.grid(axis="x" if upright else "y", linewidth=0.3)
     keep_within(axes, 0, 100, "x" if upright else "y")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
+    legend_below(figure, axes[0].get_legend_handles_labels()[0])
     figure.suptitle(f"{title}: test split", fontsize=8)
 
 
@@ -176,7 +188,7 @@ def _panel(
 ) -> None:
     for i, row in enumerate(100 * seeds.to_numpy(float)):
         ax.plot(
-            *_turned(places, row, upright), ".-", color="0.75", markersize=4, linewidth=0.6, zorder=1,
+            *_turned(places, row, upright), ".-", color=shade(0.25), markersize=4, linewidth=0.6, zorder=1,
             label="a seed" if i == 0 else None,
         )  # fmt: skip
     mean, low, high = (100 * summary[f"test_{measure}_{figure}"].to_numpy(float) for figure in ("mean", "low", "high"))
@@ -185,6 +197,6 @@ def _panel(
     x, y = _turned(places, mean, upright)
     ax.errorbar(
         x, y, xerr=whiskers if upright else None, yerr=None if upright else whiskers, fmt="o-" if joined else "o",
-        color=COLOURS[0], markersize=4, linewidth=1.2, capsize=3, zorder=2,
+        color=colour(0), markersize=4, linewidth=1.2, capsize=3, zorder=2,
         label="mean, 95% interval (another seed)" if known else "mean",
     )  # fmt: skip

@@ -10,17 +10,19 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from study.findings.statistics import Array
-from study.output.figures.style import COLOURS, TEXT_WIDTH, style
+from study.output.figures.style import TEXT_WIDTH, colour, legend_below, shade, style
 
 _ACROSS = 5
 """Panels in a row, at most."""
 
 _TALL = 1.15
-"""Inches of a row of panels."""
+"""Height of a row of panels, in inches."""
 
 
 def tuning_figure(scores: Mapping[str, Array], *, label: str, title: str) -> Figure:
-    """Draw what each system tried and the best so far; a curve that is flat in the end had budget enough.
+    """Draw the score of each configuration that a system tried, and the best so far.
+
+    A curve that is flat at its end had enough budget.
 
     Args:
         scores: by system, validation of each configuration in the order in which it was tried, fractions, the
@@ -33,26 +35,33 @@ def tuning_figure(scores: Mapping[str, Array], *, label: str, title: str) -> Fig
     every = np.concatenate(list(scores.values()))
     best = [np.nanmax(of) for of in scores.values() if np.isfinite(of).any()]
     with style():
-        figure = Figure(figsize=(TEXT_WIDTH, 0.65 + _TALL * rows), layout="constrained")
+        figure = Figure(figsize=(TEXT_WIDTH, 0.85 + _TALL * rows), layout="constrained")
         panels = figure.subplots(rows, across, squeeze=False, sharex=True, sharey=True).ravel()
         for panel, (name, of) in zip(panels, scores.items(), strict=False):
             places = np.arange(1, len(of) + 1)
-            panel.axhline(100 * of[0], color=COLOURS[8], linewidth=0.8, linestyle=":", zorder=1)
-            panel.plot(places, 100 * of, "o", color=COLOURS[8], markersize=2, alpha=0.6, zorder=2)
-            panel.step(places, 100 * np.fmax.accumulate(of), where="post", color=COLOURS[0], linewidth=1.2, zorder=3)
+            panel.axhline(100 * of[0], color=shade(0.5), linewidth=0.8, linestyle=":", zorder=1, label="the defaults")
+            panel.plot(
+                places, 100 * of, "o", color=shade(0.5), markersize=2, alpha=0.6, zorder=2, label="a configuration"
+            )
+            panel.step(
+                places, 100 * np.fmax.accumulate(of), where="post", color=colour(0), linewidth=1.2, zorder=3,
+                label="the best so far",
+            )  # fmt: skip
             panel.set_title(name, fontsize=7)
             panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
-            panel.grid(axis="y", linewidth=0.3, color="0.9")
+            panel.grid(axis="y", linewidth=0.3)
         for empty in panels[len(scores) :]:
             empty.remove()
-        for column in range(across):  # below a panel that was removed no axis is left
-            last = max(i for i in range(column, len(scores), across))
-            panels[last].tick_params(labelbottom=True)
+        for place, panel in enumerate(panels[: len(scores)]):
+            if place + across >= len(scores):  # the last in its column
+                panel.tick_params(labelbottom=True)
+                panel.set_xlabel("configuration")
+            if place % across == 0:
+                panel.set_ylabel(f"validation\n{label} (%)")
         if best:
-            # what is far below every system's best says only that it failed
+            # a score far below every system's best would only press the others together
             low = max(100 * np.nanmin(every), 100 * min(best) - 25)
             panels[0].set_ylim(low - 1, 100 * max(best) + 2)
-        figure.suptitle(f"{title}: tuning (line: the best so far; dotted: the defaults)", fontsize=8)
-        figure.supxlabel("configurations tried", fontsize=7)
-        figure.supylabel(f"validation {label} (%)", fontsize=7)
+        figure.suptitle(f"{title}: tuning on validation", fontsize=8)
+        legend_below(figure, panels[0].get_legend_handles_labels()[0])
     return figure

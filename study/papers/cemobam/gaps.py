@@ -15,7 +15,17 @@ from study.findings.results import AboutBlock
 from study.findings.wording import WHOSE, evaluation_graph_notes, seeds_in_words
 from study.ledger.outcomes import Metric
 from study.output.figures import interactive
-from study.output.figures.style import COLOURS, TEXT_WIDTH, keep_within, plain, style
+from study.output.figures.style import (
+    COLOURS,
+    TEXT_WIDTH,
+    centre_on_zero,
+    colour,
+    keep_within,
+    legend_below,
+    plain,
+    shade,
+    style,
+)
 from study.output.tables import Table, captioned, where, with_deviation, with_interval
 from study.papers.cemobam.paper import GAPS
 
@@ -124,14 +134,15 @@ def gaps_figure(table: pd.DataFrame, *, title: str) -> Figure:
         title: the data set, as figures show it.
     """
     with style():
-        figure = Figure(figsize=(TEXT_WIDTH, 0.9 + 0.24 * len(GAPS)), layout="constrained")
+        figure = Figure(figsize=(TEXT_WIDTH, 1.1 + 0.24 * len(GAPS)), layout="constrained")
         axes = figure.subplots(1, 2, sharey=True, sharex=True)
+        interval = " and 95% interval" if table["wa_low"].notna().any() else ""
         sides = {"paper": "paper, with the code's choice", "released": "released, with the paper's choice"}
         for ax, (start, label) in zip(axes, sides.items(), strict=True):
             rows = table[(table["start"] == start) & (table["switched"] != "")]
             rows = rows.set_index("switched").reindex(list(reversed(GAPS)))
-            ax.axvline(0, color="0.6", linewidth=0.8)
-            for (measure, offset), colour, marker in zip(_SHOWN, COLOURS, "os", strict=False):
+            ax.axvline(0, color=shade(0.4), linewidth=0.8, label="no difference")
+            for place, ((measure, offset), marker) in enumerate(zip(_SHOWN, "os", strict=True)):
                 centre = rows[f"{measure}_difference"].to_numpy(float)
                 whiskers = np.abs(rows[[f"{measure}_low", f"{measure}_high"]].to_numpy(float).T - centre)
                 ax.errorbar(
@@ -139,18 +150,18 @@ def gaps_figure(table: pd.DataFrame, *, title: str) -> Figure:
                     np.arange(len(rows)) + offset,
                     xerr=whiskers,
                     fmt=marker,
-                    color=colour,
+                    color=colour(place),
                     markersize=3,
                     linewidth=1,
-                    label=MEASURES[measure],
+                    label=f"{MEASURES[measure]}: mean{interval}",
                 )
             ax.set_yticks(range(len(rows)), list(rows.index))
             ax.set(title=label, xlabel="difference on the test split (percentage points)")
             ax.grid(axis="x", linewidth=0.3)
+        centre_on_zero(axes, "x")
         keep_within(axes, -100, 100, "x")
-        axes[1].legend(frameon=False, loc="best")
-        interval = " and 95% interval" if table["wa_low"].notna().any() else ""
-        figure.suptitle(f"{title}: one choice switched, mean over seeds{interval}", fontsize=8)
+        legend_below(figure, axes[0].get_legend_handles_labels()[0])
+        figure.suptitle(f"{title}: one choice switched, mean over seeds", fontsize=8)
     return figure
 
 
@@ -163,7 +174,7 @@ def gaps_page(table: pd.DataFrame, *, title: str) -> go.Figure:
     """
     figure = go.Figure()
     sides = {"paper": "paper, with the code's choice", "released": "released, with the paper's choice"}
-    for (start, label), colour, symbol, offset in zip(
+    for (start, label), own, symbol, offset in zip(
         sides.items(), COLOURS, interactive.SYMBOLS, (0.12, -0.12), strict=False
     ):
         rows = table[(table["start"] == start) & (table["switched"] != "")].set_index("switched").reindex(list(GAPS))
@@ -176,7 +187,7 @@ def gaps_page(table: pd.DataFrame, *, title: str) -> go.Figure:
         for i, (x, error, _) in enumerate(parts):
             figure.add_scatter(
                 x=x, y=[len(GAPS) - 1 - i + offset for i in range(len(GAPS))], error_x=error, name=label,
-                mode="markers", marker={"color": colour, "symbol": symbol, "size": 8}, showlegend=i == 0,
+                mode="markers", marker={"color": own, "symbol": symbol, "size": 8}, showlegend=i == 0,
                 hovertemplate="%{x:+.2f} points<extra>%{fullData.name}</extra>",
             )  # fmt: skip
     interval = " and 95% interval" if table["wa_low"].notna().any() else ""

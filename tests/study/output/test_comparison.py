@@ -182,7 +182,10 @@ def test_the_figure_has_a_row_for_every_system_the_best_above() -> None:
     boxes = [label.get_window_extent() for label in ax.get_yticklabels()]
     assert not any(above.overlaps(below) for above, below in pairwise(boxes))
     legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert legend == ["with a graph", "without a graph", "a seed", "default settings", "published (own protocol)"]
+    assert legend == [
+        *("mean, with a graph", "mean, without a graph", "95% interval (another seed)", "a seed"),
+        *("mean of default settings", "published (own protocol)", "← mean left of the axis"),
+    ]
 
 
 def test_a_figure_of_few_systems_needs_no_edge() -> None:

@@ -111,6 +111,10 @@ def test_the_heatmap_has_the_grids_numbers(make_ledger: Make, plan: Plan, facts:
     assert f'<span style="color:{figure["layout"]["shapes"][1]["line"]["color"]}">□</span>' in json.dumps(
         figure["layout"]["title"], ensure_ascii=False
     ).replace('\\"', '"')
+    subtitle = figure["layout"]["title"]["subtitle"]["text"]
+    assert subtitle.startswith("Each cell is the mean score on the test split")
+    assert subtitle.endswith("chosen on validation: 2,1; ★ highest")
+    assert {trace["zmin"] for trace in figure["data"][::2]} == {wa["zmin"]}  # one scale for all metrics
     frame = figure["layout"]["shapes"][0]  # K 2,1
     assert (frame["x0"], frame["x1"], frame["y0"], frame["y1"]) == (0.5, 1.5, -0.5, 0.5)
 
@@ -138,8 +142,10 @@ def test_figures_stay_between_0_and_100_and_two_seeds_have_no_interval(
     ledger = make_ledger()
     published_study(plan, ledger, facts, tmp_path)
     figures = shown(ledger.optuna_study("fusion"))
+    assert figures["learning-curves"]["layout"]["yaxis"]["autorangeoptions"] == {"clipmin": 0, "clipmax": 100}
+    low, high = figures["fusion"]["layout"]["yaxis"]["range"]
+    assert 0 <= low < high <= 100
     for figure in figures.values():
-        assert figure["layout"]["yaxis"]["autorangeoptions"] == {"clipmin": 0, "clipmax": 100}
         assert "95%" not in figure["layout"]["title"]["subtitle"]["text"]
         for trace in figure["data"]:
             assert trace.get("fill") != "toself"

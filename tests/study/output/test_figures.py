@@ -1,20 +1,25 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from cycler import cycler
 from hypothesis import given, strategies
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import to_rgb, to_rgba
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.image import imread
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from simulated import Noise, study, worse
 
+from cemobam_core.errors import InputError
 from study.commands.figures import build_parser as figures_parser
 from study.design.factors import Pair
 from study.findings.analysis import MEASURES
@@ -22,10 +27,10 @@ from study.findings.calibration import measured
 from study.findings.confusions import ConfusionDifference, matrix_difference
 from study.findings.errors import By, Recall, left_out, shown_groups
 from study.findings.results import Results
-from study.findings.wording import WHOSE
+from study.findings.wording import WHOSE, seeds_in_words
 from study.ledger.outcomes import METRICS
 from study.output import figures
-from study.output.figures import interactive
+from study.output.figures import captions, interactive
 from study.output.figures.calibration import calibration_figure
 from study.output.figures.confusion import confusion_figure
 from study.output.figures.confusion_difference import Panel, confusion_difference_figure
@@ -35,8 +40,9 @@ from study.output.figures.errors import errors_figure
 from study.output.figures.heat import contrast, ground, ink
 from study.output.figures.marginal import marginal_figure
 from study.output.figures.names import line_figure, names_figure
-from study.output.figures.plane import plane_figure
-from study.output.figures.style import plain
+from study.output.figures.plane import FigureOf, Plane, joint_figure, plane_figure, plane_of
+from study.output.figures.style import Look, plain, read_style
+from study.output.figures.tuning import tuning_figure
 from study.papers.cemobam.paper import FUSIONS, LABELS
 from study.papers.cemobam.published import published
 
@@ -55,16 +61,19 @@ def grid(k_audio: range, k_text: range) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def draw(made: pd.DataFrame, chosen: Pair | None = None, seeds: int = 5, k_audio: list[int] | None = None) -> Figure:
-    figure = plane_figure(
-        made,
-        PAIR,
-        (chosen.k_audio, chosen.k_text) if chosen else None,
-        title="demo (synthetic)",
-        seeds=seeds,
-        xs=k_audio or sorted(set(made["k_audio"])),
-        ys=sorted(set(made["k_text"])),
-    )
+def plane(made: pd.DataFrame, chosen: Pair | None = None, paper: Pair | None = None, **changes: Any) -> Plane:
+    arguments: dict[str, Any] = {
+        "xs": tuple(sorted(set(made["k_audio"]))),
+        "ys": tuple(sorted(set(made["k_text"]))),
+        "seeds": 5,
+        "chosen": (chosen.k_audio, chosen.k_text) if chosen else None,
+        "paper": (paper.k_audio, paper.k_text) if paper else None,
+    }
+    return Plane(frame=made, columns=PAIR, **{**arguments, **changes})
+
+
+def draw(made: pd.DataFrame, chosen: Pair | None = None, paper: Pair | None = None, **changes: Any) -> Figure:
+    figure = plane_figure(plane(made, chosen, paper, **changes), title="demo (synthetic)")
     FigureCanvasAgg(figure).draw()
     return figure
 
@@ -77,7 +86,7 @@ def test_the_full_grid_has_every_cell_the_chosen_framed_and_the_best_starred() -
     figure = draw(grid(range(1, 11), range(1, 11)), Pair(8, 7))
     panels = figure.axes[: len(SHOWN)]
     assert [ax.get_title() for ax in panels] == SHOWN
-    assert len(figure.axes) == 2 * len(SHOWN)  # a colour bar each
+    assert len(figure.axes) == len(SHOWN) + 1  # one colour bar
     assert "synthetic" in figure.get_suptitle()
     for ax in panels:
         texts = [text.get_text() for text in ax.texts]
@@ -118,7 +127,7 @@ def test_holes_stay_white_and_fewer_seeds_are_in_italics() -> None:
     assert [text.get_fontstyle() for text in texts].count("italic") == 1
     assert "italics: fewer seeds" in legend_of(figure)
     # a K of which no trial is done keeps its column
-    figure = draw(grid(range(1, 4), range(1, 4)), k_audio=[1, 2, 3, 5])
+    figure = draw(grid(range(1, 4), range(1, 4)), xs=(1, 2, 3, 5))
     assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["1", "2", "3", "5"]
     assert "italics: fewer seeds" not in legend_of(figure)
 
@@ -177,7 +186,12 @@ def test_marginal_effects_are_drawn_for_any_grid(size: tuple[int, int], seeds: i
     assert results.scores
     figure = marginal_figure(results.scores, metric="wa", title="demo (synthetic)")
     no_text_collides(figure)
-    assert f"{seeds} seeds" in figure.get_suptitle() or "one seed" in figure.get_suptitle()
+    assert figure.get_suptitle().endswith(seeds_in_words(seeds))
+    for ax in figure.axes:
+        low, high = ax.get_ylim()
+        assert low == -high
+    interval = ["mean, 95% interval (another seed)"]
+    assert legend_of(figure) == ["mean of the grid", *(["a seed", *interval] if seeds == 5 else ["the only seed"])]
 
 
 @pytest.mark.parametrize("classes", [2, 3, 4, 5, 7, 9])
@@ -259,9 +273,9 @@ def test_what_noise_does_not_explain_is_bold() -> None:
     figure = confusion_difference_figure([Panel("MIN less MAX", difference)], ["a", "b"], title="x")
     texts = [(text.get_text(), text.get_fontweight()) for text in figure.axes[0].texts]
     assert texts == [("+25.0", "bold"), ("−25.0", "normal"), ("0", "normal"), ("−0.4", "normal")]
-    assert "bold: more than another seed's luck" in figure.get_suptitle()
+    assert legend_of(figure) == ["bold: more than another seed's luck (paired t, 95%, Holm in the panel)"]
     one = confusion_difference_figure([Panel("x", replace(difference, seeds=1))], ["a", "b"], title="x")
-    assert "bold" not in one.get_suptitle()
+    assert not legend_of(one)
 
 
 def recalls_of(by: By, names: list[str]) -> list[Recall]:
@@ -288,7 +302,7 @@ def test_recall_by_group_finds_room(speakers: int, classes: int) -> None:
     no_text_collides(figure)
     assert figure.get_figheight() <= 9
     assert len(figure.axes) == (4 if speakers else 1)
-    assert WHOSE["utterances"] in figure.get_suptitle()
+    assert legend_of(figure)[1] == f"mean, 95% interval ({WHOSE['utterances']})"
     low, high = figure.axes[-1].get_xlim()
     assert 0 <= low < high == 100
     ticks = [label.get_text() for label in figure.axes[0].get_yticklabels()]
@@ -302,7 +316,7 @@ def test_recall_without_intervals_says_so() -> None:
     alone = [replace(one, low=np.nan, high=np.nan, seeds=1) for one in recalls_of("class", ["a", "b"])]
     figure = errors_figure({"class": alone}, overall=0.9, over=WHOSE["utterances"], title="x")
     no_text_collides(figure)
-    assert legend_of(figure) == ["all utterances", "mean"]
+    assert legend_of(figure) == ["all utterances", "mean", "n: utterances of the group"]
     assert figure.get_suptitle() == "x: test split, 1 seed"
 
 
@@ -332,9 +346,7 @@ def test_learning_curves(panels: int) -> None:
 
 def test_the_deviation_has_its_own_heatmap_without_a_best() -> None:
     results = study(np.random.default_rng(0), Noise(), size=(3, 7))
-    figure = plane_figure(
-        results.grid, PAIR, (1, 1), title="x", seeds=5, xs=range(1, 4), ys=range(1, 8), figure_of="std"
-    )
+    figure = plane_figure(plane(results.grid, Pair(1, 1)), title="x", figure_of="std")
     FigureCanvasAgg(figure).draw()
     assert "standard deviation over 5 seeds" in figure.get_suptitle()
     assert not any("★" in text.get_text() for text in figure.axes[0].texts)
@@ -342,26 +354,107 @@ def test_the_deviation_has_its_own_heatmap_without_a_best() -> None:
     assert figure.axes[0].texts[0].get_text() == f"{expected:.1f}"
 
 
-def test_the_bar_says_what_its_colours_are() -> None:
+@pytest.mark.parametrize(
+    ("figure_of", "bar"),
+    [
+        ("mean", "score on test (%), mean over 5 seeds"),
+        ("std", "standard deviation of the score on test (points) over 5 seeds"),
+    ],
+)
+def test_all_panels_have_the_colours_of_one_bar(figure_of: FigureOf, bar: str) -> None:
     results = study(np.random.default_rng(0), Noise(), size=(3, 3))
-    bars = {}
-    for figure_of in ("mean", "std"):
-        figure = plane_figure(
-            results.grid, PAIR, (1, 1), title="x", seeds=5, xs=range(1, 4), ys=range(1, 4), figure_of=figure_of
-        )  # fmt: skip
-        bars[figure_of] = [ax.get_xlabel() for ax in figure.axes[len(SHOWN) :]]
-    assert bars["mean"] == [f"{label} (%)" for label in SHOWN]
-    assert bars["std"] == [f"standard deviation of {label} (points)" for label in SHOWN]
+    figure = plane_figure(plane(results.grid, Pair(1, 1)), title="x", figure_of=figure_of)
+    *panels, colours = figure.axes
+    assert [ax.get_title() for ax in panels] == SHOWN
+    assert colours.get_xlabel() == bar
+    columns = [f"test_{measure}_{figure_of}" for measure in MEASURES]
+    ends = 100 * results.grid[columns].min(axis=None), 100 * results.grid[columns].max(axis=None)
+    for ax in panels:
+        assert ax.collections[0].get_clim() == pytest.approx(ends)
+    assert colours.get_xlim() == pytest.approx(ends)
+
+
+def test_the_papers_best_cell_has_a_dashed_frame_within_its_cell() -> None:
+    for chosen in (Pair(2, 2), Pair(3, 1)):  # another cell, and the same
+        figure = draw(grid(range(1, 4), range(1, 4)), chosen, Pair(3, 1))
+        for ax in figure.axes[: len(SHOWN)]:
+            dashed = [p for p in ax.patches if isinstance(p, Rectangle) and p.get_linestyle() != "-"]
+            (frame,) = [p for p in dashed if p.get_linestyle() not in ("solid", "-")]
+            assert 2 < frame.get_x() < frame.get_x() + frame.get_width() < 3  # the third column
+            assert 2 < frame.get_y() < frame.get_y() + frame.get_height() < 3  # K_text falls from 3
+        assert legend_of(figure) == [
+            f"chosen on validation ($K_{{audio}}$={chosen.k_audio}, $K_{{text}}$={chosen.k_text})",
+            "best in the paper ($K_{audio}$=3, $K_{text}$=1)",
+            "highest in the panel",
+        ]
+        no_text_collides(figure)
+
+
+def test_a_best_cell_of_the_paper_that_is_not_on_the_grid_is_in_the_caption() -> None:
+    small = plane(grid(range(1, 4), range(1, 4)), Pair(2, 2), Pair(8, 7))
+    assert "best in the paper" not in " ".join(legend_of(plane_figure(small, title="x")))
+    assert captions.of_plane(small, "mean").endswith(
+        "The best pair of the paper (K_audio 8, K_text 7) is not on this grid."
+    )
+    on_it = captions.of_plane(replace(small, paper=(3, 1)), "std")
+    assert "dashed frame marks the best pair of the paper (K_audio 3, K_text 1)" in on_it
+    assert "star" not in on_it
+
+
+@pytest.mark.parametrize(("dataset", "cell"), [("iemocap", (8, 7)), ("esd", (4, 5)), ("demo", None)])
+def test_a_plane_knows_the_papers_best_cell_of_its_data_set(dataset: str, cell: tuple[int, int] | None) -> None:
+    results = study(np.random.default_rng(0), Noise(), size=(3, 4), dataset=dataset)
+    assert results.about.choosing
+    made = plane_of(results, results.about.choosing)
+    assert (made.paper, made.chosen) == (cell, results.about.pair)
+    assert (made.xs, made.ys) == ((1, 2, 3), (1, 2, 3, 4))
+    other = replace(results, about=replace(results.about, system="gcn"))
+    assert other.about.choosing
+    assert plane_of(other, other.about.choosing).paper is None
+
+
+def test_cells_without_a_trial_are_in_the_legend() -> None:
+    assert "empty: no trial is done" in legend_of(draw(grid(range(1, 4), range(1, 4)).drop(index=4)))
+    assert "empty: no trial is done" not in legend_of(draw(grid(range(1, 4), range(1, 4))))
+
+
+def joint(*sizes: tuple[int, int]) -> Figure:
+    made = {
+        f"study {i}": plane(grid(range(1, a + 1), range(1, t + 1)), Pair(a, 1), Pair(1, t))
+        for i, (a, t) in enumerate(sizes, start=1)
+    }
+    figure = joint_figure(made, {"wa": "WA", "ua": "UA", "wf1": "w-F1"})
+    no_text_collides(figure)
+    return figure
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [[(2, 2)] * 2, [(3, 10)] * 4, *(pytest.param([(10, 10)] * n, marks=pytest.mark.slow) for n in (2, 3))],
+)
+def test_a_joint_figure_has_a_column_a_study_and_one_scale(sizes: list[tuple[int, int]]) -> None:
+    figure = joint(*sizes)
+    *panels, bar = figure.axes
+    assert figure.get_figheight() <= 9
+    assert [ax.get_title() for ax in panels] == [
+        f"study {i}: {label} (%)" for label in ("WA", "UA", "w-F1") for i in range(1, len(sizes) + 1)
+    ]
+    low, high = bar.get_xlim()
+    assert low == -high
+    widths = [np.ptp(ax.collections[0].get_clim()) for ax in panels]
+    assert widths == pytest.approx([high - low] * len(panels))
+    assert "study 1: $K_{audio}$=" in legend_of(figure)[0]
+    assert legend_of(figure)[1].startswith("best in the paper (study 1: $K_{audio}$=1")
 
 
 def test_the_legends_square_has_the_frames_colour() -> None:
     figure = draw(grid(range(1, 4), range(1, 4)), Pair(2, 2))
     frame = next(p for p in reversed(figure.axes[0].patches) if isinstance(p, Rectangle))
     (square, star) = figure.legends[0].legend_handles
-    assert isinstance(square, Line2D)
+    assert isinstance(square, Rectangle)
     assert isinstance(star, Line2D)
-    assert to_rgba(square.get_markeredgecolor()) == frame.get_edgecolor()
-    assert (square.get_marker(), star.get_marker()) == ("s", "*")
+    assert square.get_edgecolor() == frame.get_edgecolor()
+    assert star.get_marker() == "*"
 
 
 @given(strategies.floats(0, 1))
@@ -386,13 +479,8 @@ def test_contrast_by_hand() -> None:
 
 def test_every_number_on_a_heatmap_can_be_read() -> None:
     results = study(np.random.default_rng(0), Noise(), size=(10, 10))
-    about = results.about
-    made = [
-        plane_figure(
-            results.grid, PAIR, (1, 1), title="x", seeds=5, xs=about.k_audio, ys=about.k_text, figure_of=shown
-        )
-        for shown in ("mean", "std")
-    ]  # fmt: skip
+    of: tuple[FigureOf, ...] = ("mean", "std")
+    made = [plane_figure(plane(results.grid, Pair(1, 1)), title="x", figure_of=shown) for shown in of]
     counts = np.random.default_rng(0).integers(1, 500, (7, 7))
     made.append(confusion_figure(counts, LONG[:7], title="x", trials=1))
     for figure in made:
@@ -421,8 +509,7 @@ def test_axes_of_shares_end_at_100_percent() -> None:
                 for path in collection.get_paths():
                     assert path.vertices[:, 1].max() <= 100 + 1e-9
     flat = grid(range(1, 3), range(1, 3)).assign(**{f"{m}_mean": 1.0 for m in METRICS})
-    for ax in draw(flat).axes[len(SHOWN) :]:
-        assert ax.get_xlim() == (99, 100)
+    assert draw(flat).axes[-1].get_xlim() == (99, 100)
     extreme = study(np.random.default_rng(0), Noise(), size=(1, 2), seeds=3, point=0.0).scores
     assert extreme
     values = np.array([[[0.0, 1.0]], [[0.0, 1.0]], [[1.0, 0.0]]])
@@ -442,7 +529,7 @@ def test_two_seeds_are_drawn_without_intervals() -> None:
     assert results.scores
     effects = marginal_figure(results.scores, metric="wa", title="x")
     assert all(not ax.collections for ax in effects.axes)
-    assert not any("95%" in f.get_suptitle() for f in (curves, effects))
+    assert not any("95%" in text for f in (curves, effects) for text in legend_of(f))
 
 
 def test_fonts_are_embedded_as_such_and_names_are_no_formulas(tmp_path: Path) -> None:
@@ -543,15 +630,141 @@ def test_a_plane_of_other_factors_says_which() -> None:
         for d in (8, 16, 1024)
         for r in (1e-4, 3e-4)
     ]
-    figure = plane_figure(
-        pd.DataFrame(rows), ("hidden_dim", "lr"), title="demo", seeds=5, xs=[8, 16, 1024], ys=[1e-4, 3e-4]
-    )
+    made = Plane(frame=pd.DataFrame(rows), columns=("hidden_dim", "lr"), xs=(8, 16, 1024), ys=(1e-4, 3e-4), seeds=5)
+    figure = plane_figure(made, title="demo")
     no_text_collides(figure)
     ax = figure.axes[0]
-    assert (ax.get_xlabel(), ax.get_ylabel()) == ("hidden_dim", "learning rate")
+    assert (figure.axes[2].get_xlabel(), ax.get_ylabel()) == ("hidden_dim", "learning rate")
     assert [label.get_text() for label in ax.get_xticklabels()] == ["8", "16", "1024"]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["0.0003", "0.0001"]
     assert legend_of(figure) == ["highest in the panel"]
+
+
+@pytest.mark.parametrize("name", ["names", "line"])
+def test_panels_of_configurations_have_one_scale(name: str) -> None:
+    by_seed, summary = scores(5)
+    if name == "line":
+        figure = line_figure(by_seed, summary, [1, 2, 3, 4, 5], factor="layers", title="demo", seeds=5)
+        limits = {ax.get_ylim() for ax in figure.axes}
+    else:
+        figure = names_figure(by_seed, summary, LABELS_OF["systems"], title="demo", seeds=5)
+        limits = {ax.get_xlim() for ax in figure.axes}
+    assert len(figure.axes) == len(SHOWN)
+    assert len(limits) == 1
+    assert legend_of(figure) == ["a seed", "mean, 95% interval (another seed)"]
+
+
+def test_the_legend_of_curves_explains_bands_and_grey_lines() -> None:
+    frame = pd.DataFrame(0.5 + 0.01 * np.arange(30.0).reshape(3, 10), columns=range(2, 22, 2))
+    lone = curves_figure({"grid": {"a": frame}}, title="x")
+    assert legend_of(lone) == ["mean over n seeds", "95% interval (another seed)", "a seed"]
+    several = curves_figure({"fusion": {"a": frame.iloc[:2], "b": frame.iloc[:1]}}, title="x")
+    assert legend_of(several) == ["mean over n seeds"]
+
+
+def test_the_legend_of_tuning_explains_its_lines() -> None:
+    tried = {f"system {i}": np.array([0.5, 0.4, np.nan, 0.6]) for i in range(7)}
+    figure = tuning_figure(tried, label="WA", title="x")
+    no_text_collides(figure)
+    assert legend_of(figure) == ["the defaults", "a configuration", "the best so far"]
+    assert len({ax.get_ylim() for ax in figure.axes}) == 1
+
+
+def looks_of_every_kind() -> list[Figure]:
+    """One figure of nearly every kind."""
+    results = study(np.random.default_rng(0), Noise(), size=(4, 4), variants=worse(1.0))
+    assert results.scores
+    by_seed, summary = scores(5)
+    frame = pd.DataFrame(0.5 + 0.01 * np.arange(30.0).reshape(3, 10), columns=range(2, 22, 2))
+    return [
+        draw(grid(range(1, 4), range(1, 4)), Pair(2, 2), Pair(3, 1)),
+        joint((3, 3), (3, 3)),
+        marginal_figure(results.scores, metric="wa", title="demo (synthetic)"),
+        confusion_figure(np.eye(5, dtype=np.int64), LONG[:5], title="x", trials=1),
+        confusion_difference_figure(differences(4, 4), LONG[:4], title="demo"),
+        names_figure(by_seed, summary, LABELS_OF["systems"], title="demo", seeds=5),
+        line_figure(by_seed, summary, [8, 16, 32, 64, 1024], factor="hidden_dim", title="demo", seeds=5),
+        curves_figure({"grid": {"a": frame}, "fusion": {"a": frame, "b": frame}}, title="x"),
+        errors_figure({"class": recalls_of("class", list(LONG[:4]))}, overall=0.9, over="another seed", title="x"),
+        tuning_figure({"a": np.array([0.5, 0.4, 0.6])}, label="WA", title="x"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("dark_background", "seaborn-v0_8-poster"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("ggplot", "classic", "fivethirtyeight")),
+    ],
+)
+def test_a_style_of_the_users_breaks_no_figure(name: str) -> None:
+    with Look(style=read_style(name)).applied():
+        for figure in looks_of_every_kind():
+            no_text_collides(figure)
+            assert to_hex(figure.get_facecolor()) == to_hex(read_style(name).get("figure.facecolor", "white"))
+    assert draw(grid(range(1, 3), range(1, 3))).get_facecolor() == (1, 1, 1, 1)  # the next is as before
+
+
+def test_a_style_changes_colours_and_not_sizes() -> None:
+    look = {"axes.prop_cycle": cycler(color=["#123456", "#654321"]), "font.size": 30, "text.color": "#ff0000"}
+    by_seed, summary = scores(2)
+    with Look(style=look).applied():
+        figure = names_figure(by_seed, summary, ["a", "b"], title="demo", seeds=5)
+    assert any(line.get_color() == "#123456" for line in figure.axes[0].lines)
+    assert figure.axes[0].get_xticklabels()[0].get_fontsize() == 7
+    assert figure.legends[0].get_texts()[0].get_color() == "#ff0000"
+
+
+def test_a_file_of_a_style_is_read_and_its_mistakes_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "own.mplstyle"
+    path.write_text("font.family: serif\nlines.linewidth: 3  # wide\n")
+    assert read_style(str(path)) == {"font.family": ["serif"], "lines.linewidth": 3.0}
+    for text, complaint in (
+        ("lines.widht: 3", "Bad key lines.widht"),
+        ("lines.linewidth: thick", "Bad value in file"),
+        ("", "it has no setting"),
+    ):
+        path.write_text(text)
+        with pytest.raises(InputError, match=complaint) as caught:
+            read_style(str(path))
+        assert len(str(caught.value).splitlines()) == 1
+    with pytest.raises(InputError, match="there is no such file"):
+        read_style(str(tmp_path / "other.mplstyle"))
+    with pytest.raises(InputError, match=r"greyscale: neither .* the nearest are grayscale"):
+        read_style("greyscale")
+
+
+@pytest.mark.parametrize("form", ["png", "pdf", "svg"])
+def test_a_figure_is_written_in_the_form_that_is_asked_for(form: str, tmp_path: Path) -> None:
+    figure = draw(grid(range(1, 3), range(1, 3)))
+    (path,) = figures.save(figure, tmp_path / "a.b", Look(forms=(form,), dpi=60, title=False))
+    assert path.name == f"a.b.{form}"
+    assert path.read_bytes().lstrip().startswith({"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}[form])
+    assert figure.get_suptitle() == ""
+    if form == "png":
+        assert imread(path).shape[:2] == pytest.approx([60 * x for x in figure.get_size_inches()[::-1]], abs=1)
+
+
+def test_every_figure_has_a_caption_of_one_to_three_sentences() -> None:
+    results = study(np.random.default_rng(0), Noise(), size=(3, 4), variants=worse(1.0))
+    about = results.about
+    fusion = about.block("fusion")
+    assert fusion
+    made = plane(results.grid, Pair(1, 1), Pair(2, 2))
+    told = [
+        *(captions.of_plane(made, "mean"), captions.of_plane(made, "std"), captions.marginal(about, "")),
+        captions.of_configurations(fusion, joined=False, published=True, seeds=5),
+        captions.of_configurations(fusion, joined=True, published=False, seeds=1),
+        *(captions.tuning(about), captions.comparison(about), captions.critical(), captions.curves(about)),
+        *(captions.confusion(), captions.confusion_difference(), captions.errors(), captions.calibration()),
+        *(captions.embedding(), captions.joint({"a": made, "b": made})),
+    ]
+    for text in told:
+        assert text.endswith(".")
+        assert 1 <= len(re.findall(r"\.(?= |$)", text)) <= 4
+        assert "  " not in text
+    assert captions.led("How wide?", "Each cell.") == "How wide? Each cell."
+    assert captions.led("The grid", "Each cell.") == "The grid. Each cell."
 
 
 def test_help_tells_every_figure() -> None:
