@@ -105,7 +105,7 @@ def run_study(args: argparse.Namespace, *, print_report: bool = True) -> int:
         return 0
     _refuse_unwritable(request)
     with _alone(request), logged(request.results / "logs", verbose=args.verbose) as log:
-        return _run_trials(request, folds, facts, devices, log, print_report)
+        return _run_trials(request, folds, facts, devices, log, print_report=print_report)
 
 
 def _folds_of_corpus(request: Request, raw: RawCorpus) -> tuple[Fold, ...] | None:
@@ -188,6 +188,7 @@ def _run_trials(
     facts: StudyFacts,
     devices: Sequence[str],
     log: Path,
+    *,
     print_report: bool,
 ) -> int:
     from study.driver import StudyRun
