@@ -1,6 +1,7 @@
 """Studies for experiment trackers, one target a module: MLflow, Weights & Biases, TensorBoard.
 
-The module of a target has a class ``Folder``, a :class:`Target`. A new target is a module here and a line in ``TARGETS``.
+The module of a target has a class ``Folder``, a :class:`Target`. A new target is a module here, and a line in
+``TARGETS``.
 """
 
 from __future__ import annotations

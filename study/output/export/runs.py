@@ -145,16 +145,16 @@ def _summary(run: StudyRun, evidence: Evidence, *, version: str, common: Mapping
     about, own = evidence.about, evidence.results.own
     of = [f"test_{name}_{figure}" for name in evidence.results.measures for figure in ("mean", "std", "low", "high")]
     known = own.iloc[0][of].dropna().to_dict() if len(own) else {}
-    tag = _group(run, "").strip()
+    group = f"summary{_group(run, '')}"
     return Run(
         study=about.name,
-        group=f"summary {tag}".strip(),
+        group=group,
         name="summary",
         key="summary",
         version=version,
         parameters=settings_of(about),
         metrics={name: float(value) for name, value in known.items()},
-        tags={"block": "summary", "profile": about.profile, "system": about.system, **common},
+        tags={"block": group, "profile": about.profile, "system": about.system, **common},
         attachments=lambda: _attachments(evidence),
     )
 
