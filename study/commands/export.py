@@ -21,7 +21,7 @@ examples:
   cemobam export --to tensorboard exported/tensorboard --dataset iemocap
       An event file for each trial.
 
-Run the same command again after the study has grown: it writes only what is new. The demo's 530 trials take ten seconds
+Run the same command again after the study has grown: it writes only what is new. The demo's 530 trials take a quarter
 to half a minute. Each target is an optional extra: pip install 'cemobam-study[mlflow]', [wandb] or [tensorboard].
 """
 
