@@ -189,7 +189,7 @@ def test_the_notebook_of_the_documents_runs_as_it_stands(in_folder: Path) -> Non
 @pytest.mark.process
 def test_an_interrupted_cell_keeps_what_was_done_and_goes_on(in_folder: Path) -> None:
     ask = "import study; study.run(k_audio=[1, 2], k_text=[1, 2], blocks='grid', seeds=2, workers=1, epochs={})"
-    made, client = _executed([ask.format(400)], in_folder, allow_errors=True)
+    made, client = _executed([ask.format(3000)], in_folder, allow_errors=True)
 
     def interrupt() -> None:
         until(lambda: recorded() >= 1, "a trial is done")
