@@ -173,7 +173,7 @@ def test_the_notebook_of_the_documents_runs_as_it_stands(in_folder: Path) -> Non
     _client(made, in_folder).execute()
     for cell, before in zip(made.cells, kept.cells, strict=True):
         if cell.cell_type == "code":
-            assert [one.output_type for one in cell.outputs] == [one.output_type for one in before.outputs], cell.source
+            assert {one.output_type for one in cell.outputs} == {one.output_type for one in before.outputs}, cell.source
             assert not any(one.output_type == "error" or one.get("name") == "stderr" for one in cell.outputs), (
                 cell.source
             )
