@@ -1,5 +1,6 @@
 """The experiment: designs, the ledger of what has been run, engines, and what comes out.
 
+``study.run(...)`` runs a study from a notebook or a script, and ``study.figures(...)`` draws its figures.
 ``from study import load_results`` gives the results of a study as frames; ``from study import Block, Factor, papers``
 is what a study file needs.
 """
@@ -14,14 +15,17 @@ if TYPE_CHECKING:
     from study.design.block import Block
     from study.design.factors import Factor
     from study.findings.results import Results, load_results
+    from study.notebook import figures, run
 
-__all__ = ["Block", "Factor", "Results", "load_results", "papers"]
+__all__ = ["Block", "Factor", "Results", "figures", "load_results", "papers", "run"]
 
 _HOMES = {
     "Block": "study.design.block",
     "Factor": "study.design.factors",
     "Results": "study.findings.results",
+    "figures": "study.notebook",
     "load_results": "study.findings.results",
+    "run": "study.notebook",
 }
 
 

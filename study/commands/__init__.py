@@ -23,6 +23,7 @@ COMMANDS = {
     "figures": "figures of a study, drawn from its ledger, all or one alone",
     "dashboard": "the trials, figures and tables of a study in a browser, also while it runs",
     "compare": "several studies side by side",
+    "export": "the trials of a study, for MLflow, Weights & Biases or TensorBoard",
     "systems": "the systems that there are; a system's settings, their defaults and its source",
     "predict": "label utterances with a model of a study, or with a checkpoint of the authors' code",
 }

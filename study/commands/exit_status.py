@@ -51,15 +51,15 @@ def status_of(run: Callable[[argparse.Namespace], int], parser: argparse.Argumen
         print("interrupted; what was done is kept, and the same command goes on from there", file=sys.stderr)
         return 130
     except Exception as error:
-        told = _told(error)
-        if told is None:
+        message = told(error)
+        if message is None:
             raise
-        print(f"{parser.prog}: error: {told}", file=sys.stderr)
+        print(f"{parser.prog}: error: {message}", file=sys.stderr)
         return 2
 
 
-def _told(error: Exception) -> str | None:
-    """One line on what the user can mend; None: it is a bug."""
+def told(error: Exception) -> str | None:
+    """Return one line on what the user can mend; None: it is a bug."""
     from study.ledger.storages import LedgerFailed
 
     if isinstance(error, OSError) and error.errno in _PLACES:

@@ -14,8 +14,14 @@ if TYPE_CHECKING:
     from study.driver import StudyRun
 
 
-def write_report(request: Request, run: StudyRun) -> None:
-    """Write the tables, the figures and the report of what the ledger holds, and print the summary."""
+def write_report(request: Request, run: StudyRun, *, printed: bool = True) -> None:
+    """Write the tables, the figures and the report of what the ledger holds, and print the summary.
+
+    Args:
+        request: for the study.
+        run: the study against its ledger.
+        printed: whether to print the summary.
+    """
     from study.findings.evidence import Evidence
     from study.output.aside import drop_covered, set_aside
     from study.output.publishing import publish_report
@@ -28,6 +34,8 @@ def write_report(request: Request, run: StudyRun) -> None:
     written = report.write(request.results, request.plots)
     drop_covered(evidence.about, request.results, request.plots)
     publish_report(run, report)
+    if not printed:
+        return
     print(f"\nopen {request.results / 'report.html'}")
     if moved:
         print(moved)

@@ -54,8 +54,13 @@ _SLOW = ("study.output.publishing", "matplotlib.backends.backend_pdf")
 """What a report needs and takes seconds to import."""
 
 
-def run_study(args: argparse.Namespace) -> int:
-    """Run the study, tell its plan or write its report again, as the options say, and return the exit status."""
+def run_study(args: argparse.Namespace, *, print_report: bool = True) -> int:
+    """Run the study, tell its plan or write its report again, as the options say, and return the exit status.
+
+    Args:
+        args: as they were given.
+        print_report: whether to print the summary of the report, and where files are.
+    """
     request = Request.of(args)
     if args.dry_run:
         print(f"planning the study {request.name} …", flush=True)
@@ -76,7 +81,7 @@ def run_study(args: argparse.Namespace) -> int:
     if args.keep_probabilities and (args.report_only or args.dry_run):
         raise InputError("--keep-probabilities: they are kept by running; leave out --report-only and --dry-run")
     if args.report_only:
-        write_report(request, recorded(request))
+        write_report(request, recorded(request), printed=print_report)
         return 0
     devices = devices_of(args)
     raw = data.raw_corpus(args)
@@ -100,7 +105,7 @@ def run_study(args: argparse.Namespace) -> int:
         return 0
     _refuse_unwritable(request)
     with _alone(request), logged(request.results / "logs", verbose=args.verbose) as log:
-        return _run_trials(request, folds, facts, devices, log)
+        return _run_trials(request, folds, facts, devices, log, print_report=print_report)
 
 
 def _folds_of_corpus(request: Request, raw: RawCorpus) -> tuple[Fold, ...] | None:
@@ -177,7 +182,15 @@ def _alone(request: Request) -> Iterator[None]:
         ) from None
 
 
-def _run_trials(request: Request, folds: tuple[Fold, ...], facts: StudyFacts, devices: Sequence[str], log: Path) -> int:
+def _run_trials(
+    request: Request,
+    folds: tuple[Fold, ...],
+    facts: StudyFacts,
+    devices: Sequence[str],
+    log: Path,
+    *,
+    print_report: bool,
+) -> int:
     from study.driver import StudyRun
     from study.engines.execution import versions
     from study.findings.looks import catch_up
@@ -204,9 +217,10 @@ def _run_trials(request: Request, folds: tuple[Fold, ...], facts: StudyFacts, de
     kept = keep_models(request, run, folds, devices) if keep else True
     if request.args.keep_probabilities:
         print(f"\n{told_of_probabilities(request, run)}")
-    write_report(request, run)
-    print(f"\nbrowse every trial:\n  {dashboard_as_typed(request.args)}")
-    print(f"\nlog of this run:\n  {log}")
+    write_report(request, run, printed=print_report)
+    if print_report:
+        print(f"\nbrowse every trial:\n  {dashboard_as_typed(request.args)}")
+        print(f"\nlog of this run:\n  {log}")
     asked, done = run.counts()
     _log.info("ended: %d of %d trials done", done, asked)
     return 0 if done == asked and kept else 1

@@ -24,7 +24,7 @@ from cemobam_core.errors import InputError
 from cemobam_core.training.memory import keep_freed_memory
 from study.design.configuration import Trial
 from study.engines.execution import TRIES, Attempts, Group, StudyData, at_once, groups, ran_past, undone
-from study.engines.server import FORKS, start_server
+from study.engines.server import FORKS, start_server, without_main_module
 from study.ledger.outcomes import Outcome
 
 
@@ -151,7 +151,8 @@ class LocalEngine:
             target=_work, args=(theirs, self._data, device), name="cemobam-worker", daemon=True
         )
         start_server()
-        process.start()
+        with without_main_module():
+            process.start()
         theirs.close()
         return _Worker(process, ours, device)
 

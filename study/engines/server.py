@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import ModuleType
 
 FORKS = "forkserver" in multiprocessing.get_all_start_methods()
 """Whether the platform has such a server. On Windows it does not, and each worker is a new process."""
@@ -29,3 +33,22 @@ def start_server() -> None:
         forkserver.ensure_running()
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def without_main_module() -> Iterator[None]:
+    """Keep the processes that start in this block from importing the script that the user runs.
+
+    By default, every process that multiprocessing starts imports that script. A script without
+    ``if __name__ == "__main__":`` would then run the study again in each worker. Workers need nothing from it.
+    """
+    with _HIDING:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")  # without a file, so that there is nothing to import
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
+
+
+_HIDING = threading.Lock()

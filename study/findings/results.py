@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -21,6 +22,7 @@ from study.design.block import shown
 from study.design.factors import Pair, displayed
 from study.design.seeds import LOOKS
 from study.findings.aggregate import IDENTITY, PAIR, aggregate, columns, per_seed, whole_numbers
+from study.findings.overview import overview
 from study.findings.predictions import NO_UTTERANCES, Predictions, load_predictions
 from study.findings.statistics import Array
 from study.findings.wording import in_words
@@ -259,11 +261,24 @@ class Results:
         about: Description of the study.
         trials: One row per trial, as in ``trials.csv``.
         kept: Predictions of the trials. `None` if the ledger is older than this field.
+        folder: Folder that the results were loaded from. `None` if they come from the ledger.
     """
 
     about: About
     trials: pd.DataFrame
     kept: Predictions | None = None
+    folder: Path | None = None
+
+    def __repr__(self) -> str:
+        """Return what the study is, and a line for each of its blocks."""
+        head, table, frames = overview(self)
+        return "\n\n".join([*head, table.to_string(index=False), frames])
+
+    def _repr_html_(self) -> str:
+        """Return the same for a notebook."""
+        head, table, frames = overview(self)
+        lines = "".join(f"<p>{escape(line)}</p>" for line in head)
+        return f"{lines}{table.to_html(index=False, border=0, justify='left')}<p>{escape(frames)}</p>"
 
     def __getattr__(self, name: str) -> pd.DataFrame:
         """Return the aggregate of a block by its name, like :meth:`block`: ``results.grid``."""
@@ -463,7 +478,7 @@ def load_results(folder: Path | str) -> Results:
     if unsound := _unsound(trials, about):
         raise InputError(f"{path}: {unsound}; make it again with --report-only")
     kept = load_predictions(folder, trials, folds=about.folds, classes=len(about.class_names))
-    return Results(about=about, trials=trials, kept=kept)
+    return Results(about=about, trials=trials, kept=kept, folder=folder)
 
 
 def _texts(about: About) -> dict[str, type[str]]:
