@@ -1,4 +1,4 @@
-"""Optional parts of the installation, and the error that names the one that is missing."""
+"""The optional parts of the installation, and the error that names the one that is missing."""
 
 from __future__ import annotations
 
@@ -24,17 +24,24 @@ def require(extra: str, purpose: str) -> None:
     """Raise an error if the packages of an extra are not installed.
 
     Args:
-        extra: its name, a key of `EXTRAS`.
-        purpose: what needs it, as the start of a sentence: ``--engine ray``, ``cemobam dashboard``.
+        extra: Name of the extra, a key of `EXTRAS`.
+        purpose: The part that needs it, as the start of a sentence: ``--engine ray``, ``cemobam dashboard``.
 
     Raises:
-        InputError: A package is missing; the message gives the command that installs it.
+        InputError: A package is missing. The message gives the command that installs it.
     """
-    if missing := [module for module in EXTRAS[extra] if not installed(module)]:
-        names = ", ".join(missing)
+    if absent := missing(extra):
+        *first, last = absent
+        names = f"{', '.join(first)} and {last}, which are" if first else f"{last}, which is"
         raise InputError(
-            f"{purpose} needs {names}, which is not installed. Install it with: pip install 'cemobam-study[{extra}]'"
+            f"{purpose} needs {names} not installed; install {'them' if first else 'it'} with: "
+            f"pip install 'cemobam-study[{extra}]'"
         )
+
+
+def missing(extra: str) -> list[str]:
+    """Return the modules of an extra that are not installed."""
+    return [module for module in EXTRAS[extra] if not installed(module)]
 
 
 def installed(module: str) -> bool:

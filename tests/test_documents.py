@@ -57,16 +57,16 @@ def words(command: str) -> list[str]:
 
 def ours(command: str) -> tuple[argparse.ArgumentParser, list[str]] | None:
     """The parser of a command of this project, and what it is given; None: it is another program's."""
-    if not re.search(r"run_grid\.py|cemobam", command.partition("#")[0]):
+    if "--help" in command or not re.search(r"run_grid\.py|cemobam", command.partition("#")[0]):
         return None
     try:
         typed = words(command)
     except ValueError:  # prose with an apostrophe
         return None
     if len(typed) > 1 and re.fullmatch(r"(.*/)?python3?", typed[0]) and typed[1] == "run_grid.py":
-        return PARSERS["grid"](), typed[2:]
+        return PARSERS["run"](), typed[2:]
     if typed[:1] == ["sbatch"] and "docs/cemobam.sbatch" in typed:
-        return PARSERS["grid"](), typed[typed.index("docs/cemobam.sbatch") + 1 :]
+        return PARSERS["run"](), typed[typed.index("docs/cemobam.sbatch") + 1 :]
     if len(typed) > 1 and typed[0] in ("cemobam", ".venv/bin/cemobam"):
         return PARSERS[typed[1]](), typed[2:]
     return None
@@ -105,7 +105,7 @@ def test_the_commands_are_found() -> None:
     counts = {where: sum(ours(command) is not None for command in commands(text)) for where, text in TEXTS.items()}
     assert counts["README.md"] >= 12
     assert counts["docs/running.md"] >= 7
-    assert counts["grid --help"] >= 6
+    assert counts["run --help"] >= 6
     assert {where for where, count in counts.items() if count} >= {
         *("docs/dashboard.md", "docs/features.md", "docs/profiles.md"),
         *(f"{name} --help" for name in ("features", "dashboard", "compare", "predict")),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cemobam_core.errors import InputError
+from cemobam_core.extras import require
 
 NO_CODE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 """How everything is loaded from an encoder's folder: a folder can bring code of its own, which is not run."""
@@ -91,6 +92,7 @@ def find_pretrained(name: str, option: str) -> Pretrained:
 
 
 def _from_hub(name: str, option: str) -> Pretrained:
+    require("features", f"{option} {name}")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -149,6 +151,7 @@ def load_model(pretrained: Pretrained, *, spare: tuple[str, ...] = ()) -> Any:
     Raises:
         InputError: files that cannot be read, or that lack weights which would then be random.
     """
+    require("features", "cemobam_core.encoders")
     from transformers import AutoModel
     from transformers.utils import logging
 

@@ -187,7 +187,7 @@ def check_k(folds: Sequence[Fold | Assignment], k_max: int, graphs: Iterable[Gra
 def versions() -> dict[str, str]:
     """What a trial's numbers, or a report's, may depend on."""
     known = {"python": platform.python_version(), "method": str(METHOD_VERSION)}
-    for package in ("cemobam-study", "torch", "torch-geometric", "numpy", "scipy", "statsmodels", "scikit-learn"):
+    for package in ("cemobam-study", "torch", "torch-geometric", "numpy", "scipy", "scikit-learn"):
         try:
             known[package] = version(package)
         except PackageNotFoundError:  # run from a checkout that was not installed

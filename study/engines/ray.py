@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any
 
 from cemobam_core.errors import InputError
+from cemobam_core.extras import require
 from cemobam_core.training.memory import keep_freed_memory
 from study.design.configuration import Trial
 from study.engines.execution import TRIES, Attempts, Group, StudyData, at_once, groups, ran_past, undone
@@ -61,6 +62,7 @@ def environment() -> Iterator[None]:
                 os.environ[name] = value
 
 
+require("ray", "study.engines.ray")
 with environment():
     import ray
     import torch
