@@ -15,9 +15,10 @@ examples:
   cemobam dashboard
       The demo's study, in results/demo/study.db.
   cemobam dashboard --dataset iemocap --port 9000
-  cemobam dashboard --dataset iemocap --storage postgresql://me@db.example.org/cemobam
+  cemobam dashboard --dataset iemocap --storage postgresql://me@HOST/cemobam
   ssh -C -L 8080:127.0.0.1:8080 HOST
-      From another machine: run this there, then open http://127.0.0.1:8080/ to see the dashboard of HOST.
+      From another machine: run this there, then open http://127.0.0.1:8080/ to
+      see the dashboard of HOST.
 """
 
 

@@ -15,13 +15,14 @@ _QUICK = ("--k-audio", "1,4,7,10", "--k-text", "1,4,7,10", "--seeds", "2")
 _EXAMPLES = """
 examples:
   cemobam demo --quick --open
-      A first look: a 4 × 4 grid with two seeds, then the report in your browser.
+      A first look: a small study, then the report in your browser.
   cemobam demo
-      The whole study: a 10 × 10 grid, the fusion strategies and the ablation, with five seeds each.
+      The whole study: a 10 × 10 grid, the fusion strategies and the ablation,
+      with five seeds each.
   cemobam run --help
       Every other option, and your own data.
 
-The whole study continues from the quick one: trials that are done are not run again.
+The whole study continues from the quick one: finished trials are not run again.
 """
 
 
@@ -35,7 +36,7 @@ def build_parser(prog: str = "cemobam demo") -> argparse.ArgumentParser:
     )
     add_version(parser)
     parser.add_argument(
-        "--quick", action="store_true", help="run a 4 × 4 grid (K 1, 4, 7 and 10) with two seeds instead of all"
+        "--quick", action="store_true", help="take a 4 × 4 grid (K 1, 4, 7 and 10) and two seeds, about 30 seconds"
     )
     for option in _TAKEN:
         option.add_to(parser)

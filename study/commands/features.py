@@ -12,9 +12,12 @@ from study.commands.parsing import parser_with_examples
 
 _EXAMPLES = """
 examples:
-  cemobam features --dataset iemocap --data-root IEMOCAP_full_release --out features/iemocap
-  cemobam features --dataset esd --data-root ESD --out features/esd-sequences --level sequence --tune-layers 0
-  cemobam features --dataset mine --manifest metadata.csv --out features/mine --split-protocol speaker
+  cemobam features --dataset iemocap --data-root IEMOCAP_full_release \\
+      --out features/iemocap
+  cemobam features --dataset esd --data-root ESD --level sequence \\
+      --tune-layers 0 --out features/esd-sequences
+  cemobam features --dataset mine --manifest metadata.csv \\
+      --split-protocol speaker --out features/mine
   cemobam run --dataset iemocap --features features/iemocap
       Then run the study on them.
 """

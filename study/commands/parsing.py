@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
+import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -126,7 +127,7 @@ def parser_with_examples(prog: str, *, description: str, epilog: str) -> Parser:
     """
     return Parser(
         prog,
-        description=textwrap.fill(description, 100),
+        description=textwrap.fill(description, min(100, shutil.get_terminal_size().columns - 2)),
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

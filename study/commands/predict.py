@@ -14,10 +14,11 @@ from study.commands.parsing import parser_with_examples
 
 _EXAMPLES = """
 examples:
-  cemobam predict --model results/demo/models/NAME --features new.safetensors --to labels.csv
-      With a kept model. The file of features needs no labels; the classes are those of the model.
-  cemobam predict --released-checkpoint FILE.pt --features FILE.pkl --dataset iemocap \\
-      --fusion min --k-audio 8 --k-text 7 --to labels.csv
+  cemobam predict --model results/demo/models/NAME \\
+      --features new.safetensors --to labels.csv
+      With a kept model. The features need no labels.
+  cemobam predict --released-checkpoint FILE.pt --features FILE.pkl \\
+      --dataset iemocap --fusion min --k-audio 8 --k-text 7 --to labels.csv
       With a checkpoint of the authors' code.
 """
 

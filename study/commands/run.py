@@ -10,9 +10,10 @@ from study.commands.parsing import add_version, as_command, parser_with_examples
 _EXAMPLES = """
 examples:
   COMMAND
-      The whole study on the embedded demo: synthetic features, a few minutes on a laptop.
+      The whole study on the embedded demo: synthetic features, a few minutes.
   COMMAND --dataset iemocap --features DIR
-      The paper's study on features made before. DIR holds train, val and test (.safetensors, or the authors' .pkl).
+      The paper's study on features made before. DIR holds train, val and
+      test (.safetensors, or the authors' .pkl).
   COMMAND --dataset iemocap --features FILE --split-protocol random:80/10/10
       The same study from one file, which is split here.
   COMMAND --dataset iemocap --data-root IEMOCAP_full_release
@@ -20,9 +21,10 @@ examples:
   COMMAND --dataset iemocap --features DIR --engine ray --ray-address auto
       The same study on the Ray cluster that this machine belongs to.
   COMMAND --dry-run --k-audio 1,4,8 --k-text 1:10 --seeds 3
-      The plan only: how many trials, how many are done, and how long the rest will take.
+      The plan only: how many trials, how many are done, how long the rest takes.
 
-If a run stops for any reason, run the same command again: it continues where it stopped.
+If a run stops for any reason, run the same command again: it continues where
+it stopped.
 
 exit status:
   0    all trials are done
@@ -45,6 +47,7 @@ def build_parser(prog: str = "cemobam run") -> argparse.ArgumentParser:
         "(Table II), with five seeds each. Without options it runs on the embedded demo.",
         epilog=_EXAMPLES.replace("COMMAND", command),
     )
+    parser.usage = f"{prog} [-h] [--dataset NAME] [options]"
     add_version(parser)
     for group in STUDY:
         group.add_to(parser)
