@@ -304,7 +304,7 @@ def test_a_disk_too_small_is_told_before_anything_runs(
     usage = type("usage", (), {"free": 1000})
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     assert main([*SMALL, "--keep-models", "all"]) == 2
-    assert "16 models take" in capsys.readouterr().err
+    assert "16 models need" in capsys.readouterr().err
     assert not Path("results/demo/models").exists()
 
 

@@ -132,5 +132,5 @@ def test_a_disk_too_small_is_told_before_anything_runs(
     usage = type("usage", (), {"free": 5000})  # 4 trials of 180 utterances of 4 classes take 5,760 bytes
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     assert main([*SMALL, "--keep-probabilities"]) == 2
-    assert "--keep-probabilities: those of 4 trials take" in capsys.readouterr().err
+    assert "--keep-probabilities: 4 trials need" in capsys.readouterr().err
     assert not Path("results/demo/probabilities").exists()

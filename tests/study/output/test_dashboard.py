@@ -456,7 +456,7 @@ def test_mistakes_are_told_in_one_line(
         assert said.err.count("\n") == 1
         return said.err
 
-    assert "no ledger there yet" in refused("--dataset", "iemocap")
+    assert "there is no ledger" in refused("--dataset", "iemocap")
     assert not (in_folder / "results").exists()
     published_study(plan, make_ledger(), facts, in_folder)
     storage = f"sqlite:///{in_folder / 'study.db'}"
