@@ -144,7 +144,7 @@ def test_features_that_do_not_fit_are_named(
     assert "its audio is float32 (20, 3, 12), but the model was trained on float32 (40, 12)" in said(
         predict(model, path), capsys
     )
-    assert "leave it out with --model" in said(predict(model, path, "--k-audio", "3"), capsys)
+    assert "leave the option out with --model" in said(predict(model, path, "--k-audio", "3"), capsys)
     assert "holds no kept model" in said(predict(tmp_path, path), capsys)
     assert not (tmp_path / "out.csv").exists()
 
