@@ -110,8 +110,5 @@ def test_the_installed_command_says_what_it_knows(capsys: pytest.CaptureFixture[
     assert cemobam(["--help"]) == 0
     assert "predict" in capsys.readouterr().out
     assert cemobam(["train"]) == 2
-    assert (
-        "unknown command 'train'; choose from run, demo, features"
-        in capsys.readouterr().err
-    )
+    assert "unknown command 'train'; choose from run, demo, features" in capsys.readouterr().err
     assert cemobam([]) == 2
