@@ -1,20 +1,33 @@
+# make quick     30 seconds: a small grid on the demo features, then the report opens in your browser
 # make demo      the whole study on the demo features
 # make test      lint, types and the quick tests, which find nearly every fault
-# make test-all  lint, types and every test, PostgreSQL, Chromium and LaTeX among them where they are installed
-# make docs-figures  the demo's figures and numbers in the documents, from the whole study on the demo
-# Each sets up .venv first; PYTHON chooses the interpreter it is made with.
+# make test-all  lint, types and every test; PostgreSQL, Chromium and LaTeX too if they are installed
+# make docs      the documentation as a site: open site/index.html
+# make docs-figures  figures and numbers of the demo in the documents, from the whole study on the demo
+# Each target sets up .venv first: quick and demo with the base packages only, the others with everything for
+# development (make setup). PYTHON is the interpreter for .venv. uv installs the packages if it is on the PATH, else pip.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
-# torch comes first and by its exact version, so that pip takes the build for this machine that it finds.
+TORCH := $(shell grep '^torch==' constraints.txt)
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+UV := $(shell command -v uv)
+# pip installs torch even if there is uv, first and by its exact version: pip finds local wheels and the build for this
+# machine (such as +cpu), which uv ignores. uv leaves an installed torch alone.
+INSTALL := $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt,$(PIP))
+ACTIVATE := printf '\nTo use the cemobam command in this shell: source %s/activate\n' $(BIN)
 
-.PHONY: demo test test-all lint setup docs-figures clean
+.PHONY: quick demo test test-all lint setup setup-demo docs docs-figures clean
 
-demo: $(VENV)/.runtime
-	$(BIN)/python run_grid.py
+quick: setup-demo
+	$(BIN)/cemobam demo --quick --open
+	@$(ACTIVATE)
+
+demo: setup-demo
+	$(BIN)/cemobam demo
+	@$(ACTIVATE)
 
 test: lint
 	$(PYTEST) -m 'not (slow or postgres or browser or latex)'
@@ -22,24 +35,30 @@ test: lint
 test-all: lint
 	$(PYTEST) --hypothesis-profile=thorough
 
-lint: $(VENV)/.dev
+lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-docs-figures: $(VENV)/.dev
+# The variable hides an advertisement that Material for MkDocs prints about another tool.
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+docs-figures: setup
 	$(BIN)/python docs/figures.py
 
 setup: $(VENV)/.dev
 
-$(VENV)/.runtime: pyproject.toml constraints.txt
+setup-demo: $(VENV)/.base
+
+$(VENV)/.base: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) "$$(grep '^torch==' constraints.txt)"
-	$(PIP) --editable .
+	$(PIP) '$(TORCH)'
+	$(INSTALL) --editable .
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.runtime
-	$(PIP) --editable '.[dev]'
+$(VENV)/.dev: $(VENV)/.base
+	$(INSTALL) --editable '.[dev]'
 	touch $@
 
 clean:

@@ -1,4 +1,4 @@
-"""The door: ``python run_grid.py --help``."""
+"""Run the study from a checkout: ``python run_grid.py --help``."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ if __name__ == "__main__":
         from study.commands import main
 
         sys.exit(main())
-    except KeyboardInterrupt:  # before there was anything to interrupt
+    except KeyboardInterrupt:  # during the imports
         sys.exit(130)

@@ -30,11 +30,18 @@ def require(extra: str, purpose: str) -> None:
     Raises:
         InputError: A package is missing. The message gives the command that installs it.
     """
-    if missing := [module for module in EXTRAS[extra] if not installed(module)]:
-        names = ", ".join(missing)
+    if absent := missing(extra):
+        *first, last = absent
+        names = f"{', '.join(first)} and {last}, which are" if first else f"{last}, which is"
         raise InputError(
-            f"{purpose} needs {names}, which is not installed. Install it with: pip install 'cemobam-study[{extra}]'"
+            f"{purpose} needs {names} not installed; install {'them' if first else 'it'} with: "
+            f"pip install 'cemobam-study[{extra}]'"
         )
+
+
+def missing(extra: str) -> list[str]:
+    """Return the modules of an extra that are not installed."""
+    return [module for module in EXTRAS[extra] if not installed(module)]
 
 
 def installed(module: str) -> bool:

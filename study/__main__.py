@@ -1,4 +1,4 @@
-"""``python -m study`` is ``cemobam``."""
+"""The command ``python -m study``, which is ``cemobam``."""
 
 from __future__ import annotations
 

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import soundfile
-import soxr
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -18,7 +16,15 @@ from torch.nn.utils.rnn import pad_sequence
 
 from cemobam_core.encoders.pretrained import NO_CODE, Pretrained, load_model
 from cemobam_core.errors import InputError
+from cemobam_core.extras import require
 from cemobam_core.operators.pooling import masked_mean
+
+try:
+    import soundfile
+    import soxr
+except ModuleNotFoundError:
+    require("features", "cemobam_core.encoders.audio")
+    raise
 
 SAMPLE_RATE = 16_000
 """Sampling rate in Hz on which wav2vec 2.0 was trained."""

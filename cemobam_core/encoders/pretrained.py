@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cemobam_core.errors import InputError
+from cemobam_core.extras import require
 
 NO_CODE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 """Arguments of every ``from_pretrained`` call. A folder can contain code of its own, and these do not run it."""
@@ -90,6 +91,7 @@ def find_pretrained(name: str, option: str) -> Pretrained:
 
 
 def _from_hub(name: str, option: str) -> Pretrained:
+    require("features", f"{option} {name}")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -148,6 +150,7 @@ def load_model(pretrained: Pretrained, *, spare: tuple[str, ...] = ()) -> Any:
     Raises:
         InputError: Files cannot be read, or weights are missing and would be random.
     """
+    require("features", "cemobam_core.encoders")
     from transformers import AutoModel
     from transformers.utils import logging
 

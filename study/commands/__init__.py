@@ -1,9 +1,8 @@
-"""The command line: ``run_grid.py`` and ``cemobam COMMAND``, a module a command.
+"""The command line: ``python run_grid.py`` and ``cemobam COMMAND``, one module per command.
 
-A command's module has a function ``build_parser(prog)``, which returns its parser, and a function ``run(args)``, which
-does what it is for and returns the exit status. A new command is a module here and a line in ``COMMANDS``. Its module
-is imported when it is asked for, and imports what is slow to import in ``run``: ``--help`` and a typing error answer at
-once.
+The module of a command has two functions. ``build_parser(prog)`` returns its parser. ``run(args)`` does the work and
+returns the exit status. To add a command, add a module here and a line in ``COMMANDS``. A module is imported only when
+its command is used, and it imports slow packages inside ``run``, so that ``--help`` and typing errors answer at once.
 """
 
 from __future__ import annotations
@@ -18,16 +17,17 @@ from study.commands.exit_status import status_of
 from study.commands.parsing import add_version, did_you_mean
 
 COMMANDS = {
-    "grid": "the study, as run_grid.py",
-    "features": "features of a raw corpus: IEMOCAP, ESD, or any by a manifest",
-    "figures": "figures of a study, drawn from its ledger, all or one alone",
-    "dashboard": "the trials, figures and tables of a study in a browser, also while it runs",
-    "compare": "several studies side by side",
-    "export": "the trials of a study, for MLflow, Weights & Biases or TensorBoard",
-    "systems": "the systems that there are; a system's settings, their defaults and its source",
-    "predict": "label utterances with a model of a study, or with a checkpoint of the authors' code",
+    "run": "run the study, as python run_grid.py does",
+    "demo": "run the study on the embedded demo data; --quick takes about 30 seconds",
+    "features": "make features from a raw corpus: IEMOCAP, ESD, or any other",
+    "figures": "draw the figures of a study again, all or some",
+    "dashboard": "browse the trials, figures and tables of a study, also while it runs",
+    "compare": "compare several studies",
+    "export": "export the trials of a study to MLflow, Weights & Biases or TensorBoard",
+    "systems": "list the systems, or show the settings and source of one",
+    "predict": "label utterances with a trained model",
 }
-"""The commands by name, which is also their module's, and what the help says of them."""
+"""The commands by name, with one line of help each. The name is also the name of the module."""
 
 
 class _Command(Protocol):
@@ -40,11 +40,11 @@ class _Command(Protocol):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the study, as ``run_grid.py`` does, and return the exit status."""
-    return _run("grid", "run_grid.py", sys.argv[1:] if argv is None else list(argv))
+    return _run("run", "run_grid.py", sys.argv[1:] if argv is None else list(argv))
 
 
 def cemobam(argv: Sequence[str] | None = None) -> int:
-    """Run ``cemobam COMMAND``, as the package installs it, and return the exit status."""
+    """Run ``cemobam COMMAND``, the command that the package installs, and return the exit status."""
     words = sys.argv[1:] if argv is None else list(argv)
     if words and words[0] in COMMANDS:
         return _run(words[0], f"cemobam {words[0]}", words[1:])
@@ -55,8 +55,8 @@ def cemobam(argv: Sequence[str] | None = None) -> int:
     if words in (["-h"], ["--help"]):
         print(_usage())
         return 0
-    said = f"unknown command {words[0]!r}{did_you_mean(words[:1], COMMANDS)}" if words else "no command given"
-    print(f"cemobam: error: {said}; choose from {', '.join(COMMANDS)} (see cemobam --help)", file=sys.stderr)
+    wrong = f"unknown command {words[0]!r}{did_you_mean(words[:1], COMMANDS)}" if words else "no command given"
+    print(f"cemobam: error: {wrong}; choose from {', '.join(COMMANDS)} (see cemobam --help)", file=sys.stderr)
     return 2
 
 
@@ -67,7 +67,16 @@ def _run(name: str, prog: str, words: Sequence[str]) -> int:
 
 def _usage() -> str:
     listed = "\n".join(f"  {name:<9} {summary}" for name, summary in COMMANDS.items())
-    return (
-        f"usage: cemobam COMMAND …\n\n{listed}\n\n"
-        "cemobam COMMAND --help says what a command takes; cemobam --version prints the version."
-    )
+    return f"""usage: cemobam COMMAND [options]
+
+Rerun, check and extend the CemoBAM study of speech emotion recognition.
+
+commands:
+{listed}
+
+examples:
+  cemobam demo --quick --open
+  cemobam run --dataset iemocap --features DIR
+  cemobam run --help
+
+cemobam COMMAND --help shows the options of a command; cemobam --version prints the version."""

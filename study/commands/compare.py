@@ -16,7 +16,7 @@ def build_parser(prog: str = "cemobam compare") -> argparse.ArgumentParser:
     parser = Parser(
         prog,
         description="Put studies side by side: their chosen configurations, fusion strategies, ablations, systems, "
-        "their verdicts on the paper's claims, and their K grids in one figure. Reads the files that run_grid.py wrote "
+        "their verdicts on the paper's claims, and their K grids in one figure. Reads the files that cemobam run wrote "
         "into their folders.",
         epilog="example: cemobam compare results/iemocap results/esd --to results/both",
     )

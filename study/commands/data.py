@@ -1,4 +1,4 @@
-"""The data that a command line names: features made before, or a raw corpus to make them of."""
+"""The data that a command line names: features made before, or a raw corpus to make them from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cemobam_core.errors import InputError
 from study.commands.machine import device_type
 from study.commands.options import MAKING
 
-# torch is imported where it is used: a typing error answers at once.
+# torch is imported where it is used, so that typing errors answer at once.
 if TYPE_CHECKING:
     from cemobam_core.corpora.utterances import RawCorpus
     from cemobam_core.encoders.settings import Recipe
@@ -23,13 +23,14 @@ def raw_corpus(args: argparse.Namespace) -> RawCorpus | None:
     """Read the corpus that ``--data-root`` or ``--manifest`` names; return None if neither is given.
 
     Raises:
-        InputError: two sources of data, a data set that ``--data-root`` does not know, a corpus that cannot be read.
+        InputError: Two sources of data are given, ``--data-root`` does not know the data set, or the corpus cannot be
+            read.
     """
     given = [
         f"--{name.replace('_', '-')}" for name in ("data_root", "manifest", "features") if getattr(args, name, None)
     ]
     if len(given) > 1:
-        raise InputError(f"{given[0]} with {given[1]}: two sources of data; give one of them")
+        raise InputError(f"{given[0]} with {given[1]}: these are two sources of data; give only one")
     known = CORPORA.get(args.dataset)
     if args.manifest:
         from cemobam_core.corpora.manifest import read_manifest
@@ -39,8 +40,8 @@ def raw_corpus(args: argparse.Namespace) -> RawCorpus | None:
     if args.data_root:
         if known is None or known.reader is None:
             raise InputError(
-                f"--dataset {args.dataset}: --data-root reads {' and '.join(_readable())}; "
-                "describe any other corpus in a CSV or JSONL and give it with --manifest"
+                f"--dataset {args.dataset}: --data-root reads only {' and '.join(_readable())}; "
+                "list any other corpus in a CSV or JSONL file and give it with --manifest"
             )
         return known.reader(args.data_root)
     return None
@@ -51,10 +52,10 @@ def _readable() -> list[str]:
 
 
 def recipe(args: argparse.Namespace, raw: RawCorpus) -> Recipe:
-    """Return how the options say that features are made of a raw corpus.
+    """Return how features are made from a raw corpus, as the options say.
 
     Raises:
-        InputError: options that do not fit, an encoder that is not to be had.
+        InputError: Options do not fit together, or an encoder cannot be found.
     """
     from cemobam_core.corpora.splits import DEFAULT_PROTOCOL
     from cemobam_core.encoders.settings import FeatureSettings, Recipe
@@ -64,7 +65,7 @@ def recipe(args: argparse.Namespace, raw: RawCorpus) -> Recipe:
     says = args.manifest and any(utterance.split for utterance in raw.utterances)
     protocol = args.split_protocol or ("manifest" if says else DEFAULT_PROTOCOL)
     if args.split_seed is not None and protocol in {"session", "manifest"}:
-        raise InputError(f"--split-seed: the protocol {protocol} draws no lots; leave the option out")
+        raise InputError(f"--split-seed: the split protocol {protocol} is not random; leave the option out")
     settings = FeatureSettings(**given, protocol=protocol, split_seed=args.split_seed or 0)
     return Recipe.of(raw, settings)
 
@@ -78,10 +79,10 @@ def make(args: argparse.Namespace, recipe: Recipe, out: Path) -> None:
 
 
 def folds(args: argparse.Namespace, corpus: Corpus) -> tuple[Fold, ...]:
-    """Load the features that ``--features`` names, or the demo's, and print what leaks, as far as they tell.
+    """Load the features that ``--features`` names, or the demo's, and print the leakage between the splits.
 
     Raises:
-        InputError: none named, files that cannot be used, options without effect.
+        InputError: No features are named, files cannot be used, or options have no effect.
     """
     from cemobam_core.corpora.leaks import leaks
     from cemobam_core.corpora.splits import load_folds
@@ -90,8 +91,8 @@ def folds(args: argparse.Namespace, corpus: Corpus) -> tuple[Fold, ...]:
         for option in ("features", "split_protocol", "split_seed"):
             if getattr(args, option) is not None:
                 flag = "--" + option.replace("_", "-")
-                raise InputError(f"{flag}: the demo brings its own features and split; name your data with --dataset")
-        _refuse_idle(args, "on the demo, which brings its own features; name your data with --dataset")
+                raise InputError(f"{flag}: the demo has its own features and split; name your data with --dataset")
+        _refuse_idle(args, "on the demo, which has its own features; name your data with --dataset")
         from cemobam_core.corpora.synthetic import demo_fold
 
         return (demo_fold(),)
@@ -99,12 +100,12 @@ def folds(args: argparse.Namespace, corpus: Corpus) -> tuple[Fold, ...]:
         what = f"{corpus.about}. " if corpus.about else ""
         known = "" if corpus.about else f" (known by name: {', '.join(CORPORA)})"
         raise InputError(
-            f"--dataset {corpus.name}: no data given{known}. {what}Ways to go on: --data-root DIR, the corpus as it "
-            "was unpacked; --manifest FILE, any corpus as a CSV or JSONL; --features DIR, features made before (train, "
-            "val and test as .safetensors or as the .pkl files that the authors publish), or --features FILE, one such "
-            "file to split. python run_grid.py alone runs the demo"
+            f"--dataset {corpus.name}: no data given{known}. {what}Give one of these: --data-root DIR, the corpus as "
+            "you unpacked it; --manifest FILE, a CSV or JSONL list of any corpus; --features DIR, features made before "
+            "(train, val and test as .safetensors, or the .pkl files that the authors publish); --features FILE, one "
+            f"such file to split. {args.command} without options runs the demo"
         )
-    _refuse_idle(args, "with --features; they are for making features, with --data-root or --manifest")
+    _refuse_idle(args, "with --features; it is for feature extraction, with --data-root or --manifest")
     loaded = load_folds(
         args.features,
         corpus=corpus.name,

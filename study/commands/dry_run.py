@@ -1,4 +1,4 @@
-"""``--dry-run``: the plan of a study, and how long it will take."""
+"""The option ``--dry-run``: print the plan of a study and an estimate of its time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from study.commands.request import Request
 from study.commands.wording import duration, rounded, spanned
 from study.ledger.outcomes import StudyFacts
 
-# What imports torch is imported where it is used: the local engine's server starts before.
+# Modules that import torch are imported where they are used: the local engine's server starts first.
 if TYPE_CHECKING:
     from cemobam_core.corpora.splits import Assignment
     from cemobam_core.encoders.settings import Recipe
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from study.driver import StudyRun
 
 _ANSWER_S, _LEAST_TIMED_S = 16.0, 5.0
-"""Seconds after which ``--dry-run`` is to have timed what it can, and that it times in any case."""
+"""Seconds within which ``--dry-run`` should answer, and the least that it spends on timing."""
 
 
 def dry_run(request: Request, folds: tuple[Fold, ...], facts: StudyFacts, devices: Sequence[str]) -> None:
-    """Print how many trials there are and how many are done, and time some epochs to tell how long the rest takes."""
+    """Print how many trials there are and how many are done, and time some epochs to estimate the rest."""
     from study.driver import StudyRun
     from study.findings.looks import catch_up
 
@@ -41,27 +41,25 @@ def dry_run(request: Request, folds: tuple[Fold, ...], facts: StudyFacts, device
     if asked == done:
         print("  time        none: every trial is done")
     else:
-        print("  time        is being measured, in about 15 s …", flush=True)
+        print("  time        measuring, about 15 s …", flush=True)
         _print_time(request, run, folds[0], devices, unfinished=asked - done)
 
 
 def dry_run_before_features(request: Request, run: StudyRun, recipe: Recipe, folds: Sequence[Assignment]) -> None:
-    """Print the plan of a study whose features are still to be made."""
+    """Print the plan of a study whose features do not exist yet."""
     from cemobam_core.corpora.leaks import copies, leaks
 
     raw = recipe.corpus
     asked = sum(len(run.planned(block)) for block in run.plan.blocks)
-    print(
-        f"{raw.title}: {asked} trials at most (blocks share some); the features are made first", *raw.notes, sep="\n  "
-    )
+    print(f"{raw.title}: at most {asked} trials (blocks share some); features are made first", *raw.notes, sep="\n  ")
     _print_plan(request, run, {name: len(utterances) for name, utterances in folds[0].splits.items()})
     for modality, layers in zip(("audio", "text"), recipe.tuned, strict=True):
-        tuned = f"the upper {layers} layers tuned" if layers else "as it comes"
+        tuned = f"the upper {layers} layers fine-tuned" if layers else "not fine-tuned"
         print(f"  {modality:<11} {getattr(recipe, modality).name}, {tuned}")
     print(*(f"  leaks       {leak}" for leak in leaks(*folds)), sep="\n")
     for line in copies(*folds, k=request.k_max()) if request.k_max() else ():
         print(textwrap.fill(str(line), 100, initial_indent="  ties        ", subsequent_indent=" " * 14))
-    print("  time        known when the features are made: run without --dry-run, or cemobam features")
+    print("  time        known after the features are made: run without --dry-run, or use cemobam features")
 
 
 def _print_plan(request: Request, run: StudyRun, sizes: Mapping[str, int]) -> None:
@@ -88,7 +86,7 @@ def _print_time(request: Request, run: StudyRun, fold: Fold, devices: Sequence[s
     from study.commands.estimate import parts, time_trials, typical
     from study.engines.execution import StudyData, at_once
 
-    # More workers than cores or trials bring nothing; a GPU's share is the user's word.
+    # More workers than cores or trials do not help; on GPUs the user sets their number.
     gpu, here = devices[0] != "cpu", devices[0] == "cpu" and not request.args.ray_address
     side_by_side = max(1, min(len(devices), unfinished, cores() if here else len(devices)))
     trial = typical(run)
@@ -109,7 +107,7 @@ def _print_time(request: Request, run: StudyRun, fold: Fold, devices: Sequence[s
     whole, low, high = (duration(seconds * rounds) for seconds in (one.seconds, one.low, one.high))
     print(
         f"  time        about {whole}, between {low} and {high}: {rounded(one.seconds)} s a trial, "
-        f"{side_by_side} side by side{_as_if(run, trial)}"
+        f"{side_by_side} at a time{_as_if(run, trial)}"
     )
     if one.timed_on == one.of:
         print(f"              (epochs timed on the train split, {one.of} utterances, on {devices[0]})")
@@ -121,10 +119,10 @@ def _print_time(request: Request, run: StudyRun, fold: Fold, devices: Sequence[s
 
 
 def _as_if(run: StudyRun, timed: Configuration) -> str:
-    """Return that all trials count as one system's, where there are several; empty: there are not."""
+    """Return a remark that all trials are estimated as one system's, or an empty string for a single system."""
     from cemobam_core.systems import name_of
     from study.design.design import ANY_PAIR
 
     design = run.plan.design
     systems = {type(one.system) for block in run.plan.blocks for one in design.configurations(block, ANY_PAIR)}
-    return f", as if all were {name_of(timed.system)}'s" if len(systems) > 1 else ""
+    return f", as if all were of {name_of(timed.system)}" if len(systems) > 1 else ""

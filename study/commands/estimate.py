@@ -1,4 +1,4 @@
-"""How long a trial takes, extrapolated from epochs that are timed on a part of the train split."""
+"""Estimate the time of a trial from epochs that are timed on a part of the train split."""
 
 from __future__ import annotations
 
@@ -22,35 +22,35 @@ if TYPE_CHECKING:
     from study.driver import StudyRun
 
 _SIZES, _WHOLE = (64, 256, 512, 1024), 2048
-"""Utterances of the parts of the train split that may be timed; and the largest split that may be timed whole.
+"""Sizes of the parts of the train split that may be timed, and the largest split that may be timed whole.
 
-Making a part costs time too: it is checked, and its neighbours are ranked.
+Preparing a part costs time too: it is checked, and its neighbours are ranked.
 """
 
 _LINE_S = 12.0
-"""Seconds that the second part may take, whatever the budget: a line needs two points."""
+"""Seconds that the second part may take even beyond the budget, because a line needs two points."""
 
 _CAUTION = 1.3
-"""How much longer than expected a larger part may take: it leaves the caches."""
+"""Factor by which a larger part may take longer than expected, because it no longer fits the caches."""
 
 _MARGIN = 0.2
-"""How far off times are even of the whole split: the machine's own speed changes by that much."""
+"""Relative error of a time even on the whole split, because the speed of a machine varies by that much."""
 
 _FEW, _MOST = {False: 1, True: 8}, 32
-"""Epochs of the shorter training on a CPU and on a GPU, where the first epochs are slower; and how many more the longer
-training has at most."""
+"""Epochs of the shorter training on a CPU and on a GPU, where the first epochs are slower, and the most that the longer
+training has in addition."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What a trial takes, in seconds; of a stack, a trial's share.
+    """The time of a trial in seconds. For a stack it is the share of one trial.
 
     Attributes:
-        seconds: the estimate.
-        low: the least that it may be.
-        high: the most.
-        timed_on: how many utterances of the train split the epochs were timed on.
-        of: how many there are.
+        seconds: The estimate.
+        low: Lower end of its range.
+        high: Upper end of its range.
+        timed_on: Number of utterances of the train split that the epochs were timed on.
+        of: Number of utterances of the train split.
     """
 
     seconds: float
@@ -61,13 +61,13 @@ class Estimate:
 
 
 def parts(fold: Fold, k_max: int) -> tuple[Fold, ...]:
-    """Return folds with ever larger parts of the train split, to time epochs on.
+    """Return folds with increasing parts of the train split, to time epochs on.
 
-    Validation and test are as small as they can be, so that little but the train split is timed.
+    Validation and test are as small as possible, so that the time is nearly that of the train split alone.
 
     Args:
-        fold: the features of the study.
-        k_max: the largest K, which every split must have the utterances for.
+        fold: Features of the study.
+        k_max: The largest K. Every split must have more utterances than that.
     """
     n, least = len(fold.train), k_max + 1
     sizes = [size for size in _SIZES if least <= size < n]
@@ -78,10 +78,10 @@ def parts(fold: Fold, k_max: int) -> tuple[Fold, ...]:
 
 
 def typical(run: StudyRun) -> Configuration:
-    """Return a configuration of the study's that is to be run and takes as long as most: with the mean K.
+    """Return a configuration that is still to be run and takes about the average time: the one with the mean K.
 
     Args:
-        run: the study, of which something is missing.
+        run: The study. Some of its trials must be missing.
     """
     design, pair = run.plan.design, run.pair()
     block = next(block for block in run.plan.blocks if run.missing(run.trials(block)) or not run.trials(block))
@@ -106,25 +106,25 @@ def time_trials(
 ) -> Estimate:
     """Time short trainings of a configuration, on as much of the train split as time allows.
 
-    The trainings run side by side as the study's will, because trials slow one another down: they share the machine's
-    memory and caches. What an epoch takes is the difference between a longer and a shorter training; the rest of the
-    shorter one is setting up and one pass over the train split. A pass takes as long as there are utterances.
+    The trainings run at the same time, as in the study, because trials share the memory and the caches of the machine
+    and slow one another down. The time of an epoch is the difference between a longer and a shorter training. The rest
+    of the shorter one is setting up and one pass over the train split. The time of a pass grows with the utterances.
 
     Args:
-        configuration: that is timed.
-        fold: the features of the study.
-        timed: their parts, as :func:`parts` gives them; the engine has these as its folds.
-        engine: what will run the study.
-        side_by_side: how many trials at once.
-        budget: seconds that it may take, about.
-        gpu: whether they run on a GPU.
+        configuration: The configuration to time.
+        fold: Features of the study.
+        timed: Parts of them, as :func:`parts` returns them. The engine has these as its folds.
+        engine: The engine that will run the study.
+        side_by_side: Number of trials at the same time.
+        budget: About how many seconds the timing may take.
+        gpu: Whether the trials run on a GPU.
 
     Returns:
-        The estimate. Its range is that of two extrapolations (time in proportion to utterances, and on a line through
-        the two largest parts) with a margin for the machine's own speed.
+        The estimate. Its range covers two extrapolations (time in proportion to utterances, and time on a line through
+        the two largest parts), with a margin for the varying speed of the machine.
 
     Raises:
-        InputError: a trial fails; says why.
+        InputError: A trial fails. The message says why.
     """
     few, end = _FEW[gpu], time.monotonic() + budget
 
@@ -138,16 +138,16 @@ def time_trials(
         return mean(outcome.seconds for outcome in outcomes)
 
     def measured(part: int, more: int) -> tuple[float, float]:
-        """Seconds of an epoch, and of the rest."""
+        """Return the seconds of an epoch, and of the rest."""
         once = seconds(part, few)
         epoch = max(1e-6, (seconds(part, few + more) - once) / more)
         return epoch, max(0.0, once - few * epoch)
 
     sizes = [len(part.train) for part in timed]
     seconds(0, few)  # the first of anything is slow
-    epochs: dict[int, float] = {}  # what an epoch takes on so many utterances
-    trials: dict[int, float] = {}  # and a whole trial
-    # Two small parts, for a line to extrapolate on, and the largest that there is time for.
+    epochs: dict[int, float] = {}  # seconds of an epoch, by number of utterances
+    trials: dict[int, float] = {}  # seconds of a whole trial
+    # Two small parts give a line to extrapolate on; then the largest part that there is time for.
     for largest, more, least in ((0, 2, 0.0), (1, 2, _LINE_S), (len(sizes) - 1, _MOST, 0.0)):
         left = max(least, (end - time.monotonic()) / _CAUTION)
         part = 0
@@ -162,12 +162,12 @@ def time_trials(
 
 
 def _more(epochs: Mapping[int, float], size: int, at_most: int) -> int:
-    """How many epochs to time on ``size`` utterances: a second's worth, two at least."""
+    """Return how many epochs to time on ``size`` utterances: about one second, but at least two epochs."""
     return min(at_most, max(2, round(1 / max(1e-3, _at(epochs, size)))))
 
 
 def _at(known: Mapping[int, float], n: int) -> float:
-    """Seconds on ``n`` utterances: on a line through the two largest sizes that are known, in proportion to one."""
+    """Return seconds on ``n`` utterances, in proportion, or on a line through the two largest known sizes."""
     sizes = sorted(known)[-2:]
     if not sizes:
         return 0.0
@@ -175,32 +175,32 @@ def _at(known: Mapping[int, float], n: int) -> float:
         return known[sizes[0]] * n / sizes[0]
     less, more = sizes
     line = known[more] + (known[more] - known[less]) / (more - less) * (n - more)
-    return max(known[more] if n >= more else 1e-6, line)  # whatever noise says, more utterances never take less time
+    return max(known[more] if n >= more else 1e-6, line)  # despite noise, more utterances never take less time
 
 
 def _trial(configuration: Configuration, fold: Fold, *, epoch: float, rest: float) -> float:
-    """A whole trial's seconds on a part of the train split, and as large a share of the other splits.
+    """Return the seconds of a whole trial on a part of the train split and the same share of the other splits.
 
     Args:
-        configuration: its settings.
-        fold: the features of the study.
-        epoch: seconds of an epoch on that part.
-        rest: seconds of one pass over it without learning, and of setting up.
+        configuration: Settings of the trial.
+        fold: Features of the study.
+        epoch: Seconds of an epoch on that part.
+        rest: Seconds of setting up and of one pass over the part without learning.
     """
     training = configuration.training
-    if training is None:  # it is fitted in one go
+    if training is None:  # fitted in one step
         return epoch + rest
     looks = training.epochs if training.schedule == "plateau" else min(training.epochs, CURVE_POINTS)
     val, test = (len(features) / len(fold.train) for features in (fold.val, fold.test))
     if configuration.graph and configuration.graph.evaluation_graph != "own":
-        val, test = val + 1, test + 1  # train comes along
+        val, test = val + 1, test + 1  # the train split is part of these graphs
     settling = 1 if training.batch_norm == "settled" else 0
-    one = min(rest, epoch / 3)  # a pass without learning takes a third of one with it at most
+    one = min(rest, epoch / 3)  # a pass without learning takes at most a third of an epoch
     return training.epochs * epoch + rest + one * (test + looks * (settling + val))
 
 
 def _estimate(known: Mapping[int, float], n: int) -> Estimate:
-    """From a trial's seconds on parts of so many utterances to its seconds on all ``n``."""
+    """Return the estimate for all ``n`` utterances from the seconds on parts, by their number of utterances."""
     sizes = sorted(known)
     guesses = [known[sizes[-1]] * n / sizes[-1], _at(known, n)]
     seconds = mean(guesses)
@@ -209,7 +209,7 @@ def _estimate(known: Mapping[int, float], n: int) -> Estimate:
 
 
 def _part(features: FeatureSet, size: int) -> FeatureSet:
-    """Utterances evenly over a split, the first of each class among them."""
+    """Return ``size`` utterances spread evenly over a split, with the first of each class."""
     if size >= len(features):
         return features
     first = [int((features.labels == c).nonzero()[0]) for c in range(features.num_classes)]

@@ -1,4 +1,4 @@
-"""How a command ends: its exit status, and the user's mistakes told in one line on standard error."""
+"""The exit status of a command, and the one-line error messages on standard error."""
 
 from __future__ import annotations
 
@@ -13,42 +13,44 @@ from types import FrameType
 from typing import NoReturn
 
 from cemobam_core.errors import InputError
+from study.commands.needs import check_extras
 
 _PLACES = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM),
     *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG),
 }
-"""What the system says of a place that cannot be written to; any other failure of its is not the user's."""
+"""System errors about a place that cannot be written to, which the user can correct. Any other is a bug."""
 
 
 def status_of(run: Callable[[argparse.Namespace], int], parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
-    """Run a command and return its exit status: 2 after a mistake of the user's, 130 after an interruption.
+    """Run a command and return its exit status: 2 after a mistake of the user, 130 after an interruption.
 
     Args:
-        run: does what the command is for, and returns its own exit status.
-        parser: of the command.
-        words: the command line.
+        run: Function that does the work of the command and returns its exit status.
+        parser: Parser of the command.
+        words: The command line.
 
     Raises:
-        SystemExit: the parser printed its help, or refused the words.
-        Exception: a bug, with its traceback.
+        SystemExit: The parser printed its help, or refused the words.
+        Exception: A bug, with its traceback.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a file's name may be no UTF-8, a terminal no Unicode
-    signal.signal(signal.SIGTERM, _interrupt)  # a cluster's polite kill is as good as Ctrl-C
+            stream.reconfigure(errors="backslashreplace")  # a file name may not be UTF-8, a terminal may lack Unicode
+    signal.signal(signal.SIGTERM, _interrupt)  # clusters end a job so: treat it as Ctrl-C
     try:
         args = parser.parse_args(words)
+        check_extras(args)
         if getattr(args, "report_only", False):
             from study.commands.recall import recalled
 
             args = recalled(parser, words, args)
         return run(args)
-    except BrokenPipeError:  # whoever read our output has gone, as head does
+    except BrokenPipeError:  # the reader of our output has ended, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
-        print("interrupted; what was done is kept, and the same command goes on from there", file=sys.stderr)
+        print("interrupted; finished trials are kept: run the same command again to continue", file=sys.stderr)
         return 130
     except Exception as error:
         message = told(error)
@@ -59,14 +61,16 @@ def status_of(run: Callable[[argparse.Namespace], int], parser: argparse.Argumen
 
 
 def told(error: Exception) -> str | None:
-    """Return one line on what the user can mend; None: it is a bug."""
+    """Return one line about a mistake that the user can correct, or None for a bug."""
     from study.ledger.storages import LedgerFailed
 
     if isinstance(error, OSError) and error.errno in _PLACES:
         path = f"{error.filename}: " if error.filename else ""
-        return f"{path}{error.strerror}; make room or give a place that can be written to (what is recorded is kept)"
+        return (
+            f"{path}{error.strerror}; free some space or give a place that can be written to (recorded trials are kept)"
+        )
     if isinstance(error, LedgerFailed):
-        return f"the ledger cannot be used: {error}; what was recorded before is kept, and the same command goes on"
+        return f"the ledger cannot be used: {error}; recorded trials are kept: run the same command again to continue"
     return " ".join(str(error).split()) if isinstance(error, InputError) else None
 
 

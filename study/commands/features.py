@@ -1,4 +1,4 @@
-"""``cemobam features``: make features of a raw corpus."""
+"""``cemobam features``: make features from a raw corpus."""
 
 from __future__ import annotations
 
@@ -12,10 +12,14 @@ from study.commands.parsing import parser_with_examples
 
 _EXAMPLES = """
 examples:
-  cemobam features --dataset iemocap --data-root IEMOCAP_full_release --out features/iemocap
-  cemobam features --dataset esd --data-root ESD --out features/esd-sequences --level sequence --tune-layers 0
-  cemobam features --dataset mine --manifest metadata.csv --out features/mine --split-protocol speaker
-  python run_grid.py --dataset iemocap --features features/iemocap
+  cemobam features --dataset iemocap --data-root IEMOCAP_full_release \\
+      --out features/iemocap
+  cemobam features --dataset esd --data-root ESD --level sequence \\
+      --tune-layers 0 --out features/esd-sequences
+  cemobam features --dataset mine --manifest metadata.csv \\
+      --split-protocol speaker --out features/mine
+  cemobam run --dataset iemocap --features features/iemocap
+      Then run the study on them.
 """
 
 
@@ -23,20 +27,22 @@ def build_parser(prog: str = "cemobam features") -> argparse.ArgumentParser:
     """Return the parser of the command."""
     parser = parser_with_examples(
         prog,
-        description="Make features of a raw corpus: wav2vec 2.0 on the audio, BERT on the transcripts, the upper "
-        "layers of both tuned on the train split. What is made is kept: an interrupted run goes on where it stopped, "
-        "and the same command again does nothing.",
+        description="Make features from a raw corpus: wav2vec 2.0 for the audio and BERT for the transcripts, with the "
+        "upper layers of both fine-tuned on the train split. An interrupted run continues where it stopped, and "
+        "features that exist are not made again. Needs the extra `features`: pip install 'cemobam-study[features]'.",
         epilog=_EXAMPLES,
     )
     corpus = parser.add_argument_group("the corpus")
-    DATASET.add_to(corpus, required=True, help="iemocap, esd, or with --manifest a name of yours")
+    DATASET.add_to(
+        corpus, required=True, help="the corpus: iemocap, esd, or with --manifest a name of your choice (required)"
+    )
     for option in CORPUS:
         option.add_to(corpus)
-    MAKING.add_to(parser, title="how features are made")
+    MAKING.add_to(parser, title="feature extraction")
     machine = parser.add_argument_group("the machine")
     DEVICE.add_to(machine)
     machine.add_argument(
-        "--out", metavar="DIR", type=Path, required=True, help="where they are kept; run_grid.py --features takes it"
+        "--out", metavar="DIR", type=Path, required=True, help="write the features here, for --features (required)"
     )
     return parser
 
@@ -50,8 +56,8 @@ def run(args: argparse.Namespace) -> int:
         known = CORPORA.get(args.dataset)
         about = f" ({known.about})" if known else ""
         raise InputError(
-            f"--dataset {args.dataset}: no corpus given; give --data-root DIR, the corpus as it was unpacked{about}, "
-            "or --manifest FILE, any corpus as a CSV or JSONL"
+            f"--dataset {args.dataset}: no corpus given; give --data-root DIR, the corpus as you unpacked it{about}, "
+            "or --manifest FILE, a CSV or JSONL list of any corpus"
         )
     make(args, recipe(args, raw), args.out)
     return 0

@@ -1,4 +1,4 @@
-"""``--keep-models``: train what is to be kept and is not, and keep it; ``--keep-probabilities``."""
+"""The options ``--keep-models`` and ``--keep-probabilities``: check for room, and train missing models again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from study.design.configuration import Trial
 from study.design.design import ANY_PAIR, distinct
 from study.ledger.outcomes import StudyFacts
 
-# What imports torch is imported where it is used: the local engine's server starts before.
+# Modules that import torch are imported where they are used: the local engine's server starts first.
 if TYPE_CHECKING:
     from cemobam_core.features import Fold
     from study.driver import StudyRun
@@ -41,56 +41,56 @@ def probabilities_of(request: Request, facts: StudyFacts) -> KeptProbabilities:
 
 
 def check_room_of_probabilities(request: Request, trials: int, folds: tuple[Fold, ...]) -> None:
-    """Check that the disk takes the probabilities that are to be kept.
+    """Check that the disk has room for the probabilities to keep.
 
     Args:
-        request: what is asked for.
-        trials: that are to be run.
-        folds: the features.
+        request: The study that is asked for.
+        trials: Number of trials to run.
+        folds: Features of the study.
 
     Raises:
-        InputError: it does not.
+        InputError: The disk has too little room.
     """
     needed = trials * max(2 * len(fold.test) * fold.test.num_classes for fold in folds)
     free = shutil.disk_usage(request.results).free
     if needed > free:
         raise InputError(
-            f"--keep-probabilities: those of {trials} trials take {needed / 1e9:.3f} GB and {request.results} has "
-            f"{free / 1e9:.3f} GB left; make room, give other --results, or leave the option out"
+            f"--keep-probabilities: {trials} trials need {needed / 1e9:.3f} GB and {request.results} has "
+            f"{free / 1e9:.3f} GB left; free some space, give other --results, or leave the option out"
         )
 
 
 def told_of_probabilities(request: Request, run: StudyRun) -> str:
-    """Return in a sentence of how many trials probabilities are kept."""
+    """Return a sentence about how many trials have their probabilities kept."""
     kept = probabilities_of(request, run.facts)
     known = run.known(trial for block in run.plan.blocks for trial in run.trials(block))
     places = {kept.place(trial) for trial, outcome in known.items() if outcome.status == "done"}
     there = sum(place.is_file() for place in places)
-    said = f"the probabilities of {there} of {len(places)} trials are kept under {kept.folder}"
-    return said if there == len(places) else f"{said}; the others were run without --keep-probabilities"
+    sentence = f"the probabilities of {there} of {len(places)} trials are kept under {kept.folder}"
+    return sentence if there == len(places) else f"{sentence}; the others were run without --keep-probabilities"
 
 
 def check_kept(request: Request, run: StudyRun) -> None:
-    """Check that the models that are to be kept can be.
+    """Check that the models to keep can be kept.
 
     Raises:
-        InputError: a system is fitted without an estimator that could be written.
+        InputError: A system is fitted without an estimator that can be written to a file.
     """
     kept = {name_of(trial.configuration.system): trial.configuration.system for trial in _wanted(request, run)}
     kept |= {name_of(system): system for system in [request.design.base.system]}
     for name, system in kept.items():
         if isinstance(system, FittedSystem) and not isinstance(system, EstimatorSystem):
             raise InputError(
-                f"--keep-models {request.args.keep_models}: {name} cannot be kept, for it labels by the labels of the "
-                "training utterances, which no kept model has; leave the option or the system out"
+                f"--keep-models {request.args.keep_models}: {name} cannot be kept, because it needs the labels of the "
+                "training utterances, which a kept model does not have; leave out the option or the system"
             )
 
 
 def check_room(request: Request, run: StudyRun, folds: tuple[Fold, ...]) -> None:
-    """Check that the disk takes the models that are to be kept.
+    """Check that the disk has room for the models to keep.
 
     Raises:
-        InputError: it does not.
+        InputError: The disk has too little room.
     """
     from study.engines.models import size_in_bytes
 
@@ -101,16 +101,18 @@ def check_room(request: Request, run: StudyRun, folds: tuple[Fold, ...]) -> None
     free = shutil.disk_usage(request.results).free
     if needed > free:
         raise InputError(
-            f"--keep-models {which}: {count} models take {needed / 1e9:.1f} GB and {request.results} "
-            f"has {free / 1e9:.1f} GB left; make room, give other --results, or keep fewer"
+            f"--keep-models {which}: {count} models need {needed / 1e9:.1f} GB and {request.results} "
+            f"has {free / 1e9:.1f} GB left; free some space, give other --results, or keep fewer models"
         )
 
 
 def keep_models(request: Request, run: StudyRun, folds: tuple[Fold, ...], devices: Sequence[str]) -> bool:
-    """Train again what is to be kept and is not: on one CPU the weights are those that the ledger's figures are of.
+    """Train again the models that should be kept and are not.
+
+    On the same CPU the weights are exactly those of the recorded trials.
 
     Returns:
-        Whether all of it is kept.
+        Whether all models are kept.
     """
     from study.engines.execution import StudyData
 
@@ -135,9 +137,8 @@ def keep_models(request: Request, run: StudyRun, folds: tuple[Fold, ...], device
                     bar.write(f"not kept: {described(run, trial)}: {outcome.reason}", file=sys.stderr)
                 elif outcome.metrics != known[trial].metrics:
                     bar.write(
-                        f"{described(run, trial)}: trained again for its weights, and not the same to the last bit as "
-                        "in the ledger (another device, or other versions?); config.json has the figures of these "
-                        "weights",
+                        f"{described(run, trial)}: trained again for its weights; the metrics differ from those in the "
+                        "ledger (another device, or other versions?). config.json has the metrics of these weights",
                         file=sys.stderr,
                     )
     kept = [trial for trial in known if keeping.has(trial)]
@@ -145,12 +146,12 @@ def keep_models(request: Request, run: StudyRun, folds: tuple[Fold, ...], device
     if kept:
         print(f"\n{len(kept)} models are kept, such as {keeping.place(kept[0])}")
     else:
-        print("\nno model is kept: no trial of the chosen configuration is done")
+        print("\nno model is kept, because no trial of the chosen configuration is done")
     return complete
 
 
 def _wanted(request: Request, run: StudyRun) -> list[Trial]:
-    """Return the trials whose models are to be kept: every one, or those of the chosen configuration."""
+    """Return the trials whose models should be kept: all, or those of the chosen configuration."""
     if request.args.keep_models == "all":
         return distinct(trial for block in run.plan.blocks for trial in run.trials(block))
     design, pair = request.design, run.pair()

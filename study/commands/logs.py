@@ -1,4 +1,4 @@
-"""The log of a run: a file of JSON lines, one for each thing that happened, so that one trial can be found in it."""
+"""The log of a run: a file of JSON lines, one for each event, so that a single trial can be found in it."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _LOGGERS = tuple(map(logging.getLogger, ("study", "cemobam_core")))
 
 @contextmanager
 def logged(folder: Path, *, verbose: bool) -> Iterator[Path]:
-    """Log what is done in the block, and how it ended.
+    """Log the events in the block, and how it ended.
 
     Args:
-        folder: where the log's file is made, named for the moment, the machine and the process.
-        verbose: whether to tell it on standard error too, above the progress bar.
+        folder: Folder of the log file, which is named after the time, the machine and the process.
+        verbose: Whether to print the log on standard error too, above the progress bar.
 
     Yields:
-        The file.
+        The path of the log file.
 
     Raises:
-        OSError: the folder cannot be made or written to.
+        OSError: The folder cannot be made or written to.
     """
     folder.mkdir(parents=True, exist_ok=True)
     moment = datetime.now(UTC)
@@ -69,19 +69,19 @@ def logged(folder: Path, *, verbose: bool) -> Iterator[Path]:
 
 
 class _Masking(JsonFormatter):
-    """JSON without passwords: not in the message, the fields, or a traceback."""
+    """A formatter that writes JSON without passwords in the message, the fields or a traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         return masked(super().format(record))
 
 
 class _Plain(logging.Formatter):
-    """A line for people: the message, and of what is told with it what they look for."""
+    """A formatter for people: the message and the fields that they look for, in one line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        told = " ".join(f"{name}={getattr(record, name)}" for name in _FOR_PEOPLE if hasattr(record, name))
+        shown = " ".join(f"{name}={getattr(record, name)}" for name in _FOR_PEOPLE if hasattr(record, name))
         record.exc_info, record.exc_text = None, None
-        return masked(f"{super().format(record)} {told}".rstrip())
+        return masked(f"{super().format(record)} {shown}".rstrip())
 
 
 _FOR_PEOPLE = (

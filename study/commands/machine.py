@@ -1,4 +1,4 @@
-"""What executes trials, as the options of the machine say: devices, and the engine."""
+"""The devices and the engine that run trials, as the options of the machine say."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cemobam_core.errors import InputError
 
-# torch is imported where it is used: a typing error answers at once.
+# torch is imported where it is used, so that typing errors answer at once.
 if TYPE_CHECKING:
     from study.engines import Engine
     from study.engines.execution import StudyData
@@ -19,20 +19,20 @@ def device_type(args: argparse.Namespace) -> str:
     """Return ``cpu`` or ``cuda``, as ``--device`` says.
 
     Raises:
-        InputError: ``cuda`` is asked for and there is none.
+        InputError: ``cuda`` is asked for and there is no CUDA device.
     """
     import torch
 
     if args.device == "cuda" and not torch.cuda.is_available():
-        raise InputError("--device cuda: no CUDA device is available here; use --device cpu or auto")
+        raise InputError("--device cuda: no CUDA device is available; use --device cpu or auto")
     return "cuda" if args.device != "cpu" and torch.cuda.is_available() else "cpu"
 
 
 def devices_of(args: argparse.Namespace) -> list[str]:
-    """Return a device for each of the trials side by side.
+    """Return a device for each worker.
 
     Raises:
-        InputError: options that do not go together, a device or a cluster that is not there.
+        InputError: Options do not fit together, or a device or a cluster is missing.
     """
     import torch
 
@@ -51,12 +51,12 @@ def devices_of(args: argparse.Namespace) -> list[str]:
         workers = args.workers or max(1, int(gpus / args.gpus_per_trial))
         devices = [f"cuda:{i % gpus}" for i in range(workers)]
     if devices[0] == "cpu" and args.precision == "tf32":
-        raise InputError("--precision tf32: a mode of CUDA devices; on a CPU use fp32 or bf16")
+        raise InputError("--precision tf32: only CUDA devices have this mode; on a CPU use fp32 or bf16")
     return devices
 
 
 def engine_of(args: argparse.Namespace, prepared: StudyData, devices: Sequence[str]) -> Engine:
-    """Return what executes trials on the devices, as ``--engine`` says."""
+    """Return the engine that runs trials on the devices, as ``--engine`` says."""
     if args.engine == "ray":
         from study.engines.ray import RayEngine
 

@@ -1,4 +1,4 @@
-"""Every option of the study's command line, declared once; commands take the groups or the options that they need."""
+"""Every option of the study's command line, declared once. Commands take the groups or the options that they need."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ DATASET = Option(
     "--dataset",
     metavar="NAME",
     type=values.name,
-    help="demo (default), iemocap, esd, or any name for data of yours",
+    help="the data set: demo, iemocap, esd, or a name of your choice for your own data (default: demo)",
 )
 FEATURES = Option(
     "--features",
     metavar="PATH",
     type=Path,
-    help="a folder with train, val and test, or one file to split",
+    help="features made before: a folder with train, val and test, or one file that is split here (default: none; the "
+    "demo has its own)",
     concerns="data",
 )
 CORPUS = (
@@ -27,162 +28,188 @@ CORPUS = (
         "--data-root",
         metavar="DIR",
         type=Path,
-        help="the raw corpus as it was unpacked: IEMOCAP_full_release, or ESD's folder of speakers",
+        help="the raw corpus as you unpacked it: IEMOCAP_full_release, or ESD's folder of speakers (default: none)",
         concerns="data",
     ),
     Option(
         "--manifest",
         metavar="FILE",
         type=Path,
-        help="any other corpus: CSV or JSONL with audio, text, label, and perhaps id, speaker, session, split",
+        help="a CSV or JSONL file that lists any other corpus: columns audio, text and label, and optionally id, "
+        "speaker, session and split (default: none)",
         concerns="data",
     ),
     Option(
         "--split-protocol",
         metavar="P",
-        help="random:80/10/10 (default; stratified), speaker (none in two splits), session (leave one out), or "
-        "manifest (as the file says; the default where it does)",
+        help="how utterances are split: random:80/10/10 (stratified by label); speaker (no speaker in two splits); "
+        "session (leave one session out); manifest (the manifest's own split) (default: manifest if it has a split, "
+        "else random:80/10/10)",
         concerns="data",
     ),
-    Option("--split-seed", metavar="N", type=values.seed, help="draws the split (default 0)", concerns="data"),
+    Option(
+        "--split-seed",
+        metavar="N",
+        type=values.seed,
+        help="the random seed of the split (default: 0)",
+        concerns="data",
+    ),
 )
-"""A raw corpus, and who goes into which split."""
+"""A raw corpus, and how its utterances are split."""
 
 DATA = Group("data", (DATASET, FEATURES, *CORPUS))
 
 MAKING = Group(
-    "making features (with --data-root or --manifest)",
+    "feature extraction (with --data-root or --manifest)",
     (
         Option(
             "--audio-encoder",
             metavar="E",
-            help="wav2vec 2.0, HuBERT or WavLM: a hub id or a folder (default facebook/wav2vec2-base-960h)",
+            help="wav2vec 2.0, HuBERT or WavLM: a model name on the Hugging Face hub, or a folder (default: "
+            "facebook/wav2vec2-base-960h)",
             concerns="data",
         ),
         Option(
             "--text-encoder",
             metavar="E",
-            help="BERT or its like: a hub id or a folder (default google-bert/bert-base-uncased)",
+            help="BERT or a similar model: a model name on the Hugging Face hub, or a folder (default: "
+            "google-bert/bert-base-uncased)",
             concerns="data",
         ),
         Option(
             "--level",
             choices=("utterance", "sequence"),
-            help="one embedding an utterance (default), or text tokens and audio steps",
+            help="utterance: one embedding per utterance and modality; sequence: text tokens and audio steps (default: "
+            "utterance)",
             concerns="data",
         ),
         Option(
             "--audio-steps",
             metavar="N",
             type=values.at_least_one,
-            help="sequence: audio frames averaged down to N (default 32)",
+            help="with --level sequence: average the audio frames down to N steps (default: 32)",
             concerns="data",
         ),
         Option(
             "--max-seconds",
             metavar="S",
             type=values.positive,
-            help="longer clips are cut into windows, averaged by their length (default 20)",
+            help="cut longer clips into windows, and average the windows by their length (default: 20)",
             concerns="data",
         ),
         Option(
             "--max-tokens",
             metavar="N",
             type=values.at_least_three,
-            help="longer transcripts are cut (default 128)",
+            help="cut longer transcripts to N tokens (default: 128)",
             concerns="data",
         ),
         Option(
             "--text-pool",
             choices=("cls", "pooler", "mean"),
-            help="tokens to one embedding: [CLS] (default), BERT's pooler, or the mean",
+            help="how tokens become one embedding: the [CLS] token, BERT's pooler, or the mean (default: cls)",
             concerns="data",
         ),
         Option(
             "--tune-layers",
             metavar="N",
             type=values.whole_number,
-            help="the upper N layers of both encoders learn (default 4 of 12); 0: the encoders as they come",
+            help="fine-tune the upper N layers of both encoders; 0 leaves the encoders unchanged (default: 4 of 12)",
             concerns="data",
         ),
         Option(
             "--objective",
             choices=("supervised", "contrastive"),
-            help="what they learn: the labels (default), or to tell utterances apart (NT-Xent, as the authors' code)",
+            help="what fine-tuning learns: supervised, to predict the labels; contrastive, to tell utterances apart "
+            "(NT-Xent, as the authors' code) (default: supervised)",
             concerns="data",
         ),
-        Option("--tune-epochs", metavar="N", type=values.at_least_one, help="at most (default 10)", concerns="data"),
-        Option("--tune-lr", metavar="R", type=values.positive, help="the highest rate (default 2e-5)", concerns="data"),
+        Option(
+            "--tune-epochs",
+            metavar="N",
+            type=values.at_least_one,
+            help="fine-tune for at most N epochs (default: 10)",
+            concerns="data",
+        ),
+        Option(
+            "--tune-lr",
+            metavar="R",
+            type=values.positive,
+            help="the highest learning rate of fine-tuning (default: 2e-5)",
+            concerns="data",
+        ),
         Option(
             "--max-bad",
             metavar="P",
             type=values.share,
-            help="the share of utterances that may be unusable, left out and reported (default 1%%)",
+            help="stop if more than this share of the utterances cannot be used; fewer are left out and reported "
+            "(default: 1%%)",
             concerns="data",
         ),
     ),
 )
-"""How features are made of a raw corpus; None where not given, so that options without effect are told."""
+"""Options of feature extraction. A value is None if it is not given, so that options without effect are refused."""
 
 K_AUDIO = Option(
     "--k-audio",
     metavar="K",
     type=values.whole_numbers,
-    help="the grid's K_audio: 1:10 is 1 to 10 (default), or a list as 1,4,8",
+    help="the values of K_audio in the grid: 1:10 is 1 to 10, or a list such as 1,4,8 (default: 1:10)",
 )
 K_TEXT = Option(
     "--k-text",
     metavar="K",
     type=values.whole_numbers,
-    help="the grid's K_text, likewise",
+    help="the values of K_text in the grid, written the same way (default: 1:10)",
 )
 
 TRIALS = Group(
-    "what is run",
+    "what to run",
     (
         Option(
             "--blocks",
             metavar="A,B",
             type=values.blocks,
-            help="any of grid, fusion, ablation (default: these three), confirm (the chosen pair beside the paper's; "
-            "by default on iemocap and esd), gaps (each difference between the paper's text and the released code) "
-            "and evaluation (the graph at evaluation); with --study any of the file's (default: all)",
+            help="the blocks to run: grid, fusion, ablation; confirm (the chosen K pair and the paper's, with fresh "
+            "seeds); gaps (each difference between the paper's text and the released code); evaluation (the graph at "
+            "evaluation); with --study, blocks of that file (default: grid, fusion and ablation, and confirm on "
+            "iemocap and esd; with --study all of the file's)",
         ),
         Option(
             "--study",
             metavar="FILE.py",
             type=Path,
-            help="run the blocks that a study file lists, instead of the paper's",
+            help="run the blocks that a study file lists (default: the paper's blocks)",
         ),
         Option(
             "--vary",
             metavar="KEY=V1,V2",
             type=values.variation,
             action="append",
-            help="run a block over a setting, as --vary hidden_dim=128,256, instead of the paper's blocks; given "
-            "twice, a plane over both",
+            help="run a block over one setting instead of the paper's blocks, such as --vary hidden_dim=128,256; give "
+            "it twice for a plane over two settings (default: none)",
         ),
         Option(
             "--systems",
             metavar="A,B",
             type=values.systems,
-            help="run a block that compares systems on the same folds and seeds, instead of the paper's blocks: names, "
-            "as cemobam systems lists them, FILE.py:NAME, or groups of them: paper (what the paper compares with and "
-            "can be rebuilt), baselines, graphs, all",
+            help="run a block that compares systems on the same folds and seeds, instead of the paper's blocks: names "
+            "from cemobam systems, FILE.py:NAME, or the groups paper (what the paper compares with and can be "
+            "rebuilt), baselines, graphs, all (default: none)",
         ),
         Option(
             "--budget",
             metavar="N",
             type=values.at_least_one,
-            help="tune each of --systems (or --system alone) over N configurations, its defaults among them, with one "
-            "seed; validation chooses, and what it chose runs with fresh seeds beside the defaults",
+            help="tune each of --systems (or --system alone) over N configurations with one seed; the defaults are "
+            "one of them. The best on validation then runs with fresh seeds beside the defaults (default: no tuning)",
         ),
         Option(
             "--search",
             choices=("sobol", "tpe"),
             default="sobol",
-            help="how --budget draws configurations: sobol, quasi-random and known beforehand (default); tpe, in "
-            "rounds of 5 that learn from the rounds before (the first 10 are Sobol's)",
+            help="how --budget draws configurations: sobol, quasi-random and known beforehand; tpe, in rounds of 5 "
+            "that learn from earlier rounds, after 10 from Sobol (default: sobol)",
         ),
         K_AUDIO,
         K_TEXT,
@@ -191,83 +218,92 @@ TRIALS = Group(
             metavar="S",
             type=values.seeds,
             default=tuple(range(5)),
-            help="how many (default 5: seeds 0 to 4), or which: 0,1,7; where a pair is chosen, these seeds choose it",
+            help="the number of seeds (5 is seeds 0 to 4), or a list such as 0,1,7. In a study that chooses a K pair, "
+            "these seeds choose it (default: 5)",
         ),
         Option(
             "--confirm",
             metavar="N",
             type=values.at_least_one,
-            help="the blocks at the chosen pair run with N fresh seeds, which took no part in choosing it (default: as "
-            "many as --seeds, so 5 to 9)",
+            help="run the blocks at the chosen K pair with N fresh seeds, which had no part in the choice (default: "
+            "as many as --seeds, so seeds 5 to 9)",
         ),
         Option(
             "--until-clear",
             action="store_true",
             default=False,
-            help="compare after 5, 10 and 20 fresh seeds, and give more seeds only to configurations that are not "
+            help="compare after 5, 10 and 20 fresh seeds, and give more seeds only to configurations that are not yet "
             "clearly better, worse or equivalent",
         ),
         Option(
             "--rope",
             metavar="POINTS",
             type=values.points,
-            help="two configurations that differ by less are practically the same (default: 1.0, on the demo 2.0)",
+            help="two configurations that differ by fewer percentage points are practically the same (default: 1.0; on "
+            "the demo: 2.0)",
         ),
         Option(
             "--at",
             metavar="A,T",
-            help="the K pair for blocks that do not vary it: 8,7, or paper for the paper's best "
-            "(default: the pair that validation chooses)",
+            help="the K pair of blocks that do not vary it: K_audio,K_text such as 8,7, or paper for the paper's best "
+            "pair (default: the pair that validation chooses)",
         ),
         Option(
             "--select-by",
             choices=tuple(METRICS),
-            help="the metric that chooses the pair, on validation (default wa; the profile released: wf1, on test)",
+            help="the metric that chooses the K pair, on validation (default: wa; with --profile released: wf1, on "
+            "the test split)",
         ),
     ),
 )
 
-FUSION = Option("--fusion", choices=FUSIONS, default="min", help="in the grid and ablation (default min)")
+FUSION = Option(
+    "--fusion",
+    choices=FUSIONS,
+    default="min",
+    help="the fusion strategy of every block that does not vary it (default: min)",
+)
 
 SYSTEM = Option(
     "--system",
     metavar="NAME",
     type=values.system,
     default="cemobam",
-    help="the system that the blocks vary: a name, as cemobam systems lists them, or FILE.py:NAME (default cemobam)",
+    help="the system that the blocks vary: a name from cemobam systems, or FILE.py:NAME (default: cemobam)",
 )
 
 CONFIGURED = (
     FUSION,
-    Option("--epochs", metavar="N", type=values.at_least_one, help="100 in the paper's profile"),
-    Option("--hidden-dim", metavar="D", type=values.at_least_one, help="512 in the paper's profile"),
-    Option("--lr", metavar="R", type=values.positive, help="1e-4 in the paper's profile"),
-    Option("--precision", choices=("fp32", "tf32", "bf16"), help="of matrix products (default fp32)"),
+    Option("--epochs", metavar="N", type=values.at_least_one, help="training epochs (default: 100)"),
+    Option("--hidden-dim", metavar="D", type=values.at_least_one, help="hidden units (default: 512)"),
+    Option("--lr", metavar="R", type=values.positive, help="the learning rate (default: 1e-4)"),
+    Option("--precision", choices=("fp32", "tf32", "bf16"), help="precision of matrix products (default: fp32)"),
     Option(
         "--evaluation-graph",
         choices=("own", "anchored", "joint"),
-        help="whom a validation or test utterance has as neighbours: own, those of its split, as the paper and its "
-        "code (default; a small split then has a poor graph); anchored, the training utterances nearest to it, so that "
-        "its label does not depend on which others are labelled; joint, both at once, which is transductive",
+        help="the neighbours of a validation or test utterance: own, utterances of its own split, as in the paper and "
+        "its code (in a small split they are few); anchored, the nearest training utterances, so that its label does "
+        "not depend on the other utterances; joint, both, which is transductive (default: own)",
     ),
     Option(
         "--ties",
         choices=("index", "random", "all"),
-        help="which of equally similar neighbours are linked, as those who say the same sentence: the first in the "
-        "file (index, the default), a random choice with each seed, or all of them",
+        help="which equally similar neighbours are linked, such as those that say the same sentence: index, the first "
+        "in the file; random, a new choice with each seed; all (default: index)",
     ),
 )
 """Settings that have an option of their own."""
 
 METHOD = Group(
-    "the method (defaults: the profile's; the demo has a smaller model of its own)",
+    "the method (these defaults are the paper's; the demo has smaller ones)",
     (
         SYSTEM,
         Option(
             "--profile",
             choices=PROFILE_NAMES,
             default="paper",
-            help="which reading of the method: the paper's text (default), or what the released code does",
+            help="the reading of the method: paper, what the paper's text says; released, what the authors' code does "
+            "(default: paper)",
         ),
         *CONFIGURED,
         Option(
@@ -275,7 +311,8 @@ METHOD = Group(
             metavar="KEY=VALUE",
             type=values.setting,
             action="append",
-            help="any setting of the system or the training, as --set gat_layers=2; may be repeated",
+            help="any setting of the system or the training, such as --set gat_layers=2; may be repeated (default: "
+            "the profile's settings)",
         ),
     ),
 )
@@ -284,7 +321,16 @@ DEVICE = Option(
     "--device",
     choices=("auto", "cpu", "cuda"),
     default="auto",
-    help="default: cuda where there is one",
+    help="where to compute: auto is cuda if there is a CUDA device, else cpu (default: auto)",
+    concerns="machine",
+)
+
+WORKERS = Option(
+    "--workers",
+    metavar="N",
+    type=values.at_least_one,
+    help="the number of trials that run at the same time, with one thread each (default: the number of cores, or what "
+    "fits the GPUs)",
     concerns="machine",
 )
 
@@ -296,93 +342,101 @@ MACHINE = Group(
             "--engine",
             choices=("local", "ray"),
             default="local",
-            help="what executes trials: processes on this machine (default), or Ray Tune, on this machine or a cluster",
+            help="what runs the trials: local, processes on this machine; ray, Ray Tune on this machine or a cluster "
+            "(default: local)",
             concerns="machine",
         ),
         Option(
             "--ray-address",
             metavar="A",
             type=values.address,
-            help="with --engine ray: the cluster to join, as HOST:6379, or auto for the one that this machine is part "
-            "of (default: one is started on this machine, and ended with the run); every node needs this package",
+            help="with --engine ray: the cluster to join, as HOST:6379, or auto for the one that this machine belongs "
+            "to. Every node needs this package (default: start Ray on this machine, and stop it after the run)",
             concerns="machine",
         ),
-        Option(
-            "--workers",
-            metavar="N",
-            type=values.at_least_one,
-            help="trials side by side, one thread each (default: the cores, or what the GPUs take)",
-            concerns="machine",
-        ),
+        WORKERS,
         Option(
             "--gpus-per-trial",
             metavar="F",
             type=values.positive,
             default=1.0,
-            help="the share of a GPU that a worker takes (default 1: it trains as many trials at once as its memory "
-            "holds)",
+            help="the share of a GPU that each worker takes; a worker trains as many trials at once as its memory "
+            "holds (default: 1)",
             concerns="machine",
         ),
         Option(
             "--trial-timeout",
             metavar="SECONDS",
             type=values.positive,
-            help="give up a trial that takes longer, as failed, and go on with the others (default: never)",
+            help="record a trial that takes longer as failed, and continue with the others (default: no limit)",
             concerns="machine",
         ),
         Option(
             "--verbose",
             action="store_true",
             default=False,
-            help="tell on standard error what goes into the run's log: a line a trial",
+            help="print the run's log on standard error: one line per trial",
             concerns="run",
         ),
     ),
 )
 
+RESULTS = Option(
+    "--results",
+    metavar="DIR",
+    type=Path,
+    default=Path("results"),
+    help="write tables, logs and the ledger under DIR/NAME (default: results)",
+    concerns="ledger",
+)
+
 LEDGER = (
-    Option(
-        "--results",
-        metavar="DIR",
-        type=Path,
-        default=Path("results"),
-        help="tables, logs and the ledger, under DIR/NAME (default results)",
-        concerns="ledger",
-    ),
+    RESULTS,
     Option(
         "--name",
         metavar="NAME",
         type=values.name,
-        help="of the study (default: the data set's)",
+        help="the name of the study (default: the name of the data set)",
         concerns="ledger",
     ),
     Option(
         "--storage",
         metavar="URL",
-        help="the ledger (default: SQLite under --results, for one run at a time); several runs share the work through "
-        "postgresql://USER:PASSWORD@HOST/DATABASE, mysql+pymysql://…, or a file that all of them see: "
-        "journal:///PATH",
+        help="where the ledger is. To share a study among several runs: postgresql://USER:PASSWORD@HOST/DATABASE, "
+        "mysql+pymysql://…, or journal:///PATH, a file that all of them can see (default: an SQLite file under "
+        "--results, for one run at a time)",
         concerns="ledger",
     ),
 )
 """Where the ledger of a study is."""
 
+PLOTS = Option(
+    "--plots",
+    metavar="DIR",
+    type=Path,
+    default=Path("plots"),
+    help="write figures under DIR/NAME (default: plots)",
+)
+
+OPEN = Option(
+    "--open",
+    action="store_true",
+    default=False,
+    help="open the report in a browser at the end; on a machine without a display, print its address",
+    concerns="run",
+)
+
 PLACE = Group(
-    "where it is kept",
+    "results",
     (
         *LEDGER,
-        Option(
-            "--plots",
-            metavar="DIR",
-            type=Path,
-            default=Path("plots"),
-            help="figures, under DIR/NAME (default plots)",
-        ),
+        PLOTS,
         Option(
             "--keep-models",
             choices=("best", "all"),
-            help="keep trained models under DIR/NAME/models: best, every seed of the configuration at the chosen pair "
-            "(none is picked among them: the best seed is luck); all, every trial's (45 MB each at 512 hidden units)",
+            help="keep trained models under DIR/NAME/models: best, all seeds of the configuration at the chosen K "
+            "pair, because the best single seed is luck; all, the model of every trial, 45 MB each at 512 hidden units "
+            "(default: none is kept)",
             concerns="run",
         ),
         Option(
@@ -390,9 +444,11 @@ PLACE = Group(
             action="store_true",
             default=False,
             help="keep the probability of each class for every test utterance, as float16 under "
-            "DIR/NAME/probabilities: of the trials that this command runs; those that the ledger has are not run again",
+            "DIR/NAME/probabilities. This covers the trials that this command runs; trials already in the ledger are "
+            "not run again",
             concerns="run",
         ),
+        OPEN,
     ),
 )
 
@@ -403,15 +459,15 @@ INSTEAD = Group(
             "--dry-run",
             action="store_true",
             default=False,
-            help="tell the plan and how long it will take",
+            help="print the plan and an estimate of the time",
             concerns="run",
         ),
         Option(
             "--report-only",
             action="store_true",
             default=False,
-            help="make tables and figures from the ledger again, with the options that the study was last run with; "
-            "those that you give replace them",
+            help="write tables, figures and report again from the ledger, with the options of the last run; options "
+            "that you give replace those",
             concerns="run",
         ),
     ),
@@ -450,4 +506,4 @@ DRAWN = Group(
 )
 
 STUDY = (DATA, MAKING, TRIALS, METHOD, MACHINE, PLACE, INSTEAD)
-"""All that ``run_grid.py`` takes."""
+"""All options of ``cemobam run``."""

@@ -1,10 +1,11 @@
-"""What a command line is made of: options that are declared once, groups of them, and the parser that takes them."""
+"""The parts of a command line: options that are declared once, groups of options, and the parser."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
 import re
+import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -13,26 +14,27 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal, NoReturn
 
 HIDDEN = argparse.SUPPRESS
-"""The help of an option that a command takes and does not show."""
+"""The help of an option that a command accepts but does not show."""
 
 Concern = Literal["study", "data", "machine", "ledger", "run"]
-"""What an option is about: the study that is asked for, the data it is made from, what executes its trials, where its
-ledger is, or this one run of the command."""
+"""The subject of an option: the study, its data, the machine that runs its trials, the place of its ledger, or this one
+run of the command."""
 
 
 @dataclass(frozen=True)
 class Option:
-    """One option, as :meth:`argparse.ArgumentParser.add_argument` takes it.
+    """An option, with the arguments of :meth:`argparse.ArgumentParser.add_argument`.
 
     Attributes:
-        flag: how it is typed: ``--k-audio``.
-        help: what it does, in a few words.
-        metavar: what stands for its value in the help.
-        type: reads its value.
-        choices: the values that it may have.
-        default: its value if it is not given.
+        flag: The option as it is typed: ``--k-audio``.
+        help: A short description with the default.
+        metavar: Placeholder of the value in the help.
+        type: Function that reads the value.
+        choices: Values that are allowed.
+        default: Value if the option is not given.
         action: ``store_true`` for an option without a value, ``append`` for one that may be repeated.
-        concerns: what it is about; a command hides, and a kept command line leaves out, all options of one concern.
+        concerns: Subject of the option. A command can hide all options of a subject, and a recorded command line can
+            leave them out.
     """
 
     flag: str
@@ -47,15 +49,15 @@ class Option:
 
     @property
     def name(self) -> str:
-        """Its name among the parsed arguments: ``k_audio``."""
+        """Name of the parsed argument: ``k_audio``."""
         return self.flag.removeprefix("--").replace("-", "_")
 
     def add_to(self, container: argparse._ActionsContainer, **changes: Any) -> None:
         """Add the option to a parser or to a group of one.
 
         Args:
-            container: the parser or the group.
-            changes: what ``add_argument`` is given instead, where a command means something else by the option.
+            container: The parser or the group.
+            changes: Arguments of ``add_argument`` that replace the option's own in this command.
         """
         declared = {name: getattr(self, name) for name in ("help", "metavar", "type", "choices", "default", "action")}
         given = {name: value for name, value in {**declared, **changes}.items() if value is not None}
@@ -67,9 +69,9 @@ class Group:
     """Options under one title in the help.
 
     Attributes:
-        title: the title.
-        options: in the order of the help.
-        exclusive: whether only one of them may be given.
+        title: The title.
+        options: The options, in the order of the help.
+        exclusive: Whether only one of them may be given.
     """
 
     title: str
@@ -82,9 +84,9 @@ class Group:
         """Add the options to a parser.
 
         Args:
-            parser: the parser.
-            title: the title to show instead.
-            hidden: concerns whose options are taken and not shown.
+            parser: The parser.
+            title: A title to show instead of the group's own.
+            hidden: Subjects whose options are accepted but not shown.
         """
         container: argparse._ActionsContainer = parser.add_argument_group(title or self.title)
         if self.exclusive:
@@ -94,61 +96,66 @@ class Group:
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that takes no abbreviations and tells a mistake in one line.
+    """A parser that accepts no abbreviations and reports a mistake in one line.
 
     Args:
-        prog: what the help and the errors call the command.
-        settings: as :class:`argparse.ArgumentParser` takes them.
+        prog: The name of the program in help and errors.
+        settings: Other arguments of :class:`argparse.ArgumentParser`.
     """
 
     def __init__(self, prog: str, **settings: Any) -> None:
         super().__init__(prog=prog, allow_abbrev=False, **settings)
 
     def error(self, message: str) -> NoReturn:
-        """Print one line: the error, the option that an unknown one is like, and where to learn more."""
+        """Print the error in one line, with the closest known option and the command that shows the help."""
         from study.ledger.storages import masked  # with Optuna: --help does not wait for it
 
         if unknown := re.fullmatch(r"unrecognized arguments: (.*)", message):
             known = [option for action in self._actions for option in action.option_strings if action.help != HIDDEN]
             message += did_you_mean((word for word in unknown[1].split() if word.startswith("-")), known)
-        print(f"{self.prog}: error: {masked(message)} (see {self.prog} --help)", file=sys.stderr)
+        print(f"{self.prog}: error: {masked(message)} (see {as_command(self.prog)} --help)", file=sys.stderr)
         raise SystemExit(2)
 
 
 def parser_with_examples(prog: str, *, description: str, epilog: str) -> Parser:
-    """Return a parser whose help shows the lines of ``epilog`` as they are.
+    """Return a parser whose help keeps the lines of ``epilog`` as they are.
 
     Args:
-        prog: what the help and the errors call the command.
-        description: what the command does; it is wrapped here, because such a parser wraps nothing itself.
-        epilog: examples, or another list.
+        prog: The name of the program in help and errors.
+        description: What the command does. It is wrapped here, because such a parser does not wrap text.
+        epilog: Examples, or another list.
     """
     return Parser(
         prog,
-        description=textwrap.fill(description, 100),
+        description=textwrap.fill(description, min(100, shutil.get_terminal_size().columns - 2)),
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
 
 def add_version(parser: argparse.ArgumentParser) -> None:
-    """Add ``--version``: the package's version, and that of the method, which every trial's signature holds."""
+    """Add ``--version``: the versions of the package and of the method, which is part of every trial's signature."""
     from cemobam_core.training.config import METHOD_VERSION
 
     try:
         package = version("cemobam-study")
     except PackageNotFoundError:
-        package = "(run from a checkout that is not installed)"
-    said = f"cemobam-study {package}, method {METHOD_VERSION}"
-    parser.add_argument("--version", action="version", version=said, help="print the version and end")
+        package = "(from a checkout that is not installed)"
+    text = f"cemobam-study {package}, method {METHOD_VERSION}"
+    parser.add_argument("--version", action="version", version=text, help="print the version and exit")
+
+
+def as_command(prog: str) -> str:
+    """Return the command line that starts a program: ``python run_grid.py`` for ``run_grid.py``."""
+    return f"python {prog}" if prog.endswith(".py") else prog
 
 
 def did_you_mean(words: Iterable[str], known: Iterable[str]) -> str:
-    """Return ``; did you mean X?`` for the words that are like a known one; an empty string where none is."""
+    """Return ``; did you mean X?`` with the closest known words, or an empty string if none is close."""
     known = list(known)
-    meant = [
+    close = [
         match
         for word in words
         for match in difflib.get_close_matches(word.partition("=")[0].replace("_", "-"), known, 1)
     ]
-    return f"; did you mean {', '.join(dict.fromkeys(meant))}?" if meant else ""
+    return f"; did you mean {', '.join(dict.fromkeys(close))}?" if close else ""

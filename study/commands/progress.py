@@ -1,4 +1,4 @@
-"""How far a run is: a line that moves on a terminal, a line now and then in a log file."""
+"""The progress of a run: a moving bar on a terminal, a line from time to time in a log file."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 class Progress:
     """A progress bar: trials done, time left, and the best mean so far.
 
-    Means are compared among the configurations of the choosing block with the most seeds done. They fall as seeds come
-    in: the best of few seeds is partly luck.
+    The best mean is taken among the configurations of the choosing block that have the most seeds done. It falls as
+    more seeds are done, because the best of few seeds is partly luck.
 
     Args:
-        run: the study that is run.
+        run: The study that runs.
     """
 
     def __init__(self, run: StudyRun) -> None:
@@ -55,7 +55,7 @@ class Progress:
         self._bar.update()
 
     def words(self) -> str:
-        """Return the best mean so far, with its K pair and how many seeds it is over, and how many trials failed."""
+        """Return the best mean so far, with its K pair and number of seeds, and how many trials failed."""
         words = []
         if self._scores:
             best, scores = max(self._scores.items(), key=lambda item: (len(item[1]), sum(item[1])))
@@ -75,7 +75,7 @@ class Progress:
 
 
 def described(run: StudyRun, trial: Trial) -> str:
-    """Return what tells the trial from the others of its study, in words."""
+    """Return in words how the trial differs from the others of its study."""
     told = run.told(trial)
     if run.plan.design.profile == told["profile"]:
         del told["profile"]

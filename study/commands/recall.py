@@ -1,4 +1,4 @@
-"""Find the recorded study that a command means, with the options that it was last run with: nobody types them twice."""
+"""Find the recorded study that a command means, and complete the command with the options of that study's last run."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 
 
 def recalled(parser: argparse.ArgumentParser, words: Sequence[str], args: argparse.Namespace) -> argparse.Namespace:
-    """Complete a command on a recorded study with the options that the study was last run with.
+    """Complete a command on a recorded study with the options of that study's last run.
 
     Args:
-        parser: of the command.
-        words: the command line; its options replace the recorded ones.
-        args: what ``parser`` makes of it.
+        parser: Parser of the command.
+        words: The command line. Its options replace the recorded ones.
+        args: The parsed command line.
 
     Returns:
-        The arguments, or ``args`` themselves where no such study is recorded.
+        The completed arguments, or ``args`` if no such study is recorded.
 
     Raises:
-        InputError: several studies are meant, or none of those that are recorded; lists them.
+        InputError: Several recorded studies fit the command, or none does. The message lists them.
     """
     name = only_name(args)
     storage = storage_of(args, name)
@@ -43,10 +43,10 @@ def recalled(parser: argparse.ArgumentParser, words: Sequence[str], args: argpar
     meant, refused = [], []
     for study in there:
         try:
-            full = _completed(parser, words, args, study)
+            full = completed(parser, words, args, study)
             if Request.of(full).tag == study.tag:
                 meant.append(full)
-        except InputError as error:  # another study's options need not go with these
+        except InputError as error:  # the options of another study may not fit these
             refused.append(error)
     if refused and not meant:
         raise refused[0]
@@ -60,44 +60,46 @@ def recalled(parser: argparse.ArgumentParser, words: Sequence[str], args: argpar
 
 
 def recorded(request: Request) -> StudyRun:
-    """Return what the ledger holds of the trials asked for.
+    """Return the study that is asked for, with what the ledger holds of its trials.
 
     Raises:
-        InputError: there is no such ledger, or no such study or none of the trials in it.
+        InputError: There is no such ledger, no such study in it, or none of the trials.
     """
     from study.driver import StudyRun
     from study.findings.looks import catch_up
 
     if request.database and not request.database.exists():
-        raise InputError(f"{request.database}: no ledger there; run the study first, without --report-only")
+        raise InputError(f"{request.database}: there is no ledger; run the study first, without --report-only")
     ledger = request.ledger()
     facts = ledger.facts()
     if facts is None:
         tagged = f" with {request.tag}" if request.tag else ""
         raise InputError(
             f"the ledger {masked(request.storage)} has no study {request.name!r}{tagged}; give the --name and the "
-            "settings (--epochs, --hidden-dim, --lr …) that it was run with"
+            "settings of its run (--epochs, --hidden-dim, --lr …)"
         )
     if facts.dataset != request.corpus.name:
-        raise InputError(f"the ledger's trials are of the data set {facts.dataset}; give --dataset {facts.dataset}")
+        raise InputError(
+            f"the trials in the ledger are of the data set {facts.dataset}; give --dataset {facts.dataset}"
+        )
     request.set_folds(facts.folds)
     run = StudyRun(request.plan(ledger), ledger, facts)
     catch_up(run, name=request.name)
     if not run.knows_any():
         raise InputError(
-            f"the ledger {masked(request.storage)} has none of the trials asked for; give the settings (--k-audio, "
-            "--k-text, --seeds, --fusion …) that it was run with"
+            f"the ledger {masked(request.storage)} has none of the trials asked for; give the settings of its run "
+            "(--k-audio, --k-text, --seeds, --fusion …)"
         )
     return run
 
 
 def only_name(args: argparse.Namespace) -> str | None:
-    """Return the name of the study that is meant: the one given, or the only one there is; None: there is none.
+    """Return the name of the study that is meant: the one given, or the only one; None if there is no study.
 
-    If there are several and options such as ``--epochs 2`` are given, return ``demo``, as running does.
+    If there are several studies and options such as ``--epochs 2`` are given, return ``demo``, as a run does.
 
     Raises:
-        InputError: no name is given and there are several studies; lists them.
+        InputError: No name is given and there are several studies. The message lists them.
     """
     if args.name or args.dataset:
         return str(args.name or args.dataset)
@@ -116,14 +118,14 @@ def only_name(args: argparse.Namespace) -> str | None:
 
 
 def names_in(storage: str) -> list[str]:
-    """Return the names of the studies in a storage, without making one."""
+    """Return the names of the studies in a storage. A storage that does not exist is not created."""
     if not _is_there(storage):
         return []
     return list(dict.fromkeys(study.name for study in Ledger(storage, name="").recorded()))
 
 
 def storage_of(args: argparse.Namespace, name: str | None) -> str:
-    """Return where the ledger of a name is kept."""
+    """Return the URL of the ledger of a study."""
     return args.storage or f"sqlite:///{args.results / (name or 'demo') / 'study.db'}"
 
 
@@ -132,23 +134,30 @@ def _is_there(storage: str) -> bool:
     return file is None or file.exists()
 
 
-def _completed(
+def completed(
     parser: argparse.ArgumentParser, words: Sequence[str], given: argparse.Namespace, study: Recorded
 ) -> argparse.Namespace:
-    """Parse the recorded options and then the given ones, so that these win.
+    """Return the options of a recorded study, replaced by those that are given.
 
-    Options that may be repeated add up when they are parsed: a ``--set`` that is given replaces that of its setting,
-    and ``--vary`` all of them.
+    Args:
+        parser: Parser of the command.
+        words: The command line.
+        given: The parsed command line. A ``--set`` replaces the recorded one of the same setting, and ``--vary`` all
+            recorded ones.
+        study: The recorded study.
+
+    Raises:
+        InputError: The recorded options do not fit the given ones, or this version.
     """
     asked = study.asked or ("--dataset", study.facts.dataset)
-    said = io.StringIO()
+    refusal = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(refusal):
             args, before = parser.parse_args([*asked, *words]), parser.parse_args(asked)
     except SystemExit:
         raise InputError(
-            f"the ledger's study {study.name!r} was run with {shlex.join(asked)}, which does not go with these options "
-            f"or with this version ({said.getvalue().strip()})"
+            f"the study {study.name!r} in the ledger was run with {shlex.join(asked)}, which does not fit these "
+            f"options or this version ({refusal.getvalue().strip()})"
         ) from None
     if given.set:
         named = {name for name, _ in given.set}
@@ -163,7 +172,7 @@ def _completed(
 
 
 def _choice(study: Recorded, among: Sequence[Recorded]) -> str:
-    """Return what a user types to choose one of the studies of one name."""
+    """Return the options that choose one of several studies of the same name."""
     tags = [part.partition("=")[0] for other in among for part in other.tag.split(",")]
     apart = [name for name in dict.fromkeys(tags) if name in study.facts.settings]
     own = {"profile", "system", *(configured.name for configured in CONFIGURED)}

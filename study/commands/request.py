@@ -1,4 +1,4 @@
-"""What a command line asks for, resolved against what is known of the data set."""
+"""The study that a command line asks for: its arguments, resolved with the facts of the data set."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from study.ledger.storages import ledger_file
 from study.papers.cemobam import paper
 from study.papers.cemobam.published import paper_pair
 
-# What imports torch or pandas is imported where it is used: a typing error answers at once.
+# Modules that import torch or pandas are imported where they are used, so that typing errors answer at once.
 if TYPE_CHECKING:
     from cemobam_core.features import Fold
     from cemobam_core.graph import GraphConfig
@@ -45,17 +45,17 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class Request:
-    """The arguments, resolved against what is known of the data set.
+    """The arguments of a command, resolved with the facts of the data set.
 
     Attributes:
-        args: as they were given.
-        corpus: the data set that they name.
-        name: of the study.
-        at: the pair for the blocks that need one; None: the one that is chosen.
-        settings: of system, graph and training, that the user changes.
-        available: every block that the options know, by name.
-        blocks: the names of those to run.
-        folds: how many folds the features come in.
+        args: The parsed arguments.
+        corpus: The data set.
+        name: Name of the study.
+        at: K pair of the blocks that need one, or None for the pair that is chosen.
+        settings: Settings of system, graph and training that the user changes.
+        available: Every block that the options name, by name.
+        blocks: Names of the blocks to run.
+        folds: Number of folds of the features.
     """
 
     args: argparse.Namespace
@@ -72,19 +72,25 @@ class Request:
         """Resolve the arguments.
 
         Raises:
-            InputError: data without a name, options that do not go together, an unknown block, a pair that is none.
+            InputError: Data have no name, options do not fit together, a block is unknown, or a K pair is not valid.
         """
         dataset = args.dataset or "demo"
         for option in ("features", "data_root", "manifest"):
             if args.dataset is None and getattr(args, option) is not None:
                 flag = "--" + option.replace("_", "-")
-                raise InputError(f"{flag} without --dataset: say what it is (iemocap, esd, or a name of yours)")
+                raise InputError(
+                    f"{flag} without --dataset: name the data set (iemocap, esd, or a name of your choice)"
+                )
         if args.search != "sobol" and args.budget is None:
-            raise InputError(f"--search {args.search} without --budget: say over how many configurations to tune")
+            raise InputError(
+                f"--search {args.search} without --budget: give the number of configurations to tune over with --budget"
+            )
         if args.confirm and args.until_clear:
-            raise InputError("--confirm and --until-clear: the latter adds seeds as they are needed; leave one out")
+            raise InputError(
+                "--confirm with --until-clear: --until-clear decides how many seeds to add; leave one of them out"
+            )
         if max(args.seeds) + max(args.confirm or len(args.seeds), *LOOKS) > LARGEST_SEED:
-            raise InputError(f"--seeds: {max(args.seeds)} leaves no room for fresh seeds after it; give smaller ones")
+            raise InputError(f"--seeds: {max(args.seeds)} leaves no room for fresh seeds after it; give smaller seeds")
         available, asked = _blocks(args, dataset)
         return cls(
             args=args,
@@ -98,10 +104,10 @@ class Request:
 
     @cached_property
     def tag(self) -> str:
-        """What of the settings differs from the data set's defaults; it tells the studies of one name apart.
+        """The settings that differ from the data set's defaults. They distinguish studies of the same name.
 
         Raises:
-            InputError: a setting that no system of the study has, a value out of range.
+            InputError: No system of the study has a setting, or a value is out of range.
         """
         from study.design.configuration import check_known
         from study.design.design import Design
@@ -123,22 +129,22 @@ class Request:
         return ",".join(f"{name}={value}" for name, value in {**start, **differing}.items())
 
     def _used(self, design: Design) -> list[Configuration]:
-        """Return the design's own configuration and those of the blocks to run, whatever their pair."""
+        """Return the design's own configuration and those of the blocks to run, with any K pair."""
         from study.design.design import ANY_PAIR
 
         return [design.base, *(one for block in self.blocks for one in design.configurations(block, ANY_PAIR))]
 
     def check_settings(self) -> None:
-        """Check that some system of the study has each setting that is changed.
+        """Check that each changed setting belongs to some system of the study.
 
         Raises:
-            InputError: none has it, or its value is out of range.
+            InputError: No system has a setting, or its value is out of range.
         """
         _ = self.tag
 
     @cached_property
     def design(self) -> Design:
-        """Every block that the options know, over what all trials share."""
+        """The design of every block that the options name."""
         return self._design(self.available)
 
     def _design(self, blocks: Mapping[str, Block]) -> Design:
@@ -157,12 +163,12 @@ class Request:
         )
 
     def plan(self, ledger: Ledger) -> Plan:
-        """Return what the driver is to do; what the ledger has of other blocks stays part of the study.
+        """Return the plan for the driver. Other blocks in the ledger remain part of the study.
 
-        Blocks at a chosen pair are left out for a system that uses no graph.
+        Blocks at a chosen K pair are left out for a system without a graph.
 
         Raises:
-            InputError: that leaves none.
+            InputError: No block is left.
         """
         from study.design.design import with_values
         from study.driver import Plan
@@ -175,13 +181,13 @@ class Request:
                 if block := self._recorded(name, data):
                     blocks[name] = block
             elif blocks[name].chooses and name not in self.blocks and not (self.args.k_audio or self.args.k_text):
-                # The choice that was made stays, whatever the grid usually is.
+                # The recorded grid stays, so that the K pair that it chose stays.
                 blocks[name] = with_values(blocks[name], {factor: tuple(of) for factor, of in data.get("factors", ())})
         asked_for = self.blocks
         if self.tuning:
             tunes = [self.tuning.block(system) for system in self.tuning.systems]
             tuned = {block.tunes for block in tunes}
-            # What an earlier budget or another search has found of these systems is not this one's.
+            # Results of an earlier budget or another search do not belong to this tuning.
             blocks = {name: of for name, of in blocks.items() if name != TUNED and of.tunes not in tuned}
             blocks |= {block.name: block for block in tunes}
             asked_for = (*(block.name for block in tunes), *self.blocks)
@@ -190,8 +196,8 @@ class Request:
         asked = tuple(name for name in asked_for if not blocks[name].after_choice or design.needs_pair(name))
         if not asked:
             raise InputError(
-                f"--blocks {','.join(self.blocks)}: {name_of(design.base.system)} uses no graph, so no pair of K is "
-                "chosen for it; leave --blocks out"
+                f"--blocks {','.join(self.blocks)}: {name_of(design.base.system)} does not use the graph, so it has no "
+                "K pair to choose; leave --blocks out"
             )
         return Plan(
             design=design,
@@ -207,7 +213,7 @@ class Request:
 
     @cached_property
     def tuning(self) -> Tuning | None:
-        """What ``--budget`` tunes; None: nothing. A user's file must have been tried before."""
+        """The tuning that ``--budget`` asks for, or None. Systems in a user's file must have been tried before."""
         if self.args.budget is None:
             return None
         from study.design.tuning import Tuning
@@ -220,7 +226,7 @@ class Request:
         )
 
     def _recorded(self, name: str, data: Mapping[str, object]) -> Block | None:
-        """Return a block that an earlier command has run; None: it cannot be made any more, as the log says."""
+        """Return a block of an earlier command, or None (and a line in the log) if it cannot be made any more."""
         from study.design.design import ANY_PAIR
         from study.ledger.ledger import block_of
 
@@ -233,7 +239,7 @@ class Request:
         return block
 
     def facts(self, folds: tuple[Fold, ...]) -> StudyFacts:
-        """Return what the ledger keeps of a study on these features."""
+        """Return the facts that the ledger keeps of a study on these features."""
         from cemobam_core.features import fingerprint
         from study.engines.execution import versions
 
@@ -250,19 +256,19 @@ class Request:
         )
 
     def set_folds(self, folds: int) -> None:
-        """Say how many folds the features come in."""
+        """Set the number of folds of the features."""
         self.folds = folds
         self.__dict__.pop("design", None)
 
     def try_systems(self, sizes: Sizes, *, sequence: bool) -> None:
-        """Try every system that is in a user's file, in a process of its own, before this one loads it.
+        """Try every system of a user's file in a separate process, before this process loads it.
 
         Args:
-            sizes: of the features.
-            sequence: whether they have several steps an utterance.
+            sizes: Sizes of the features.
+            sequence: Whether an utterance has several steps.
 
         Raises:
-            InputError: one does not work; says why.
+            InputError: A system does not work. The message says why.
         """
         from cemobam_core.systems.files import is_in_file
 
@@ -302,14 +308,14 @@ class Request:
 
     @property
     def database(self) -> Path | None:
-        """The file of a ledger that is one."""
+        """The file of the ledger, or None if the ledger is not a file."""
         return ledger_file(self.storage)
 
     def k_max(self, pair: Pair | None = None) -> int:
-        """Return the largest K that must be ranked; 0: no block to run uses a graph.
+        """Return the largest K to rank, or 0 if no block to run uses a graph.
 
         Args:
-            pair: that is known for the blocks that need one; None: it is still to be chosen.
+            pair: K pair of the blocks that need one, or None if it is not chosen yet.
         """
         tuned = self.tuning.k_max if self.tuning else 0
         return max([tuned, *(k for one in self.graphs(pair) for k in (one.k_audio, one.k_text))])
@@ -318,7 +324,7 @@ class Request:
         """Return the graphs of the blocks to run, each once.
 
         Args:
-            pair: that is known for the blocks that need one; None: it is still to be chosen.
+            pair: K pair of the blocks that need one, or None if it is not chosen yet.
         """
         from study.design.design import ANY_PAIR
 
@@ -331,13 +337,13 @@ class Request:
 
     @property
     def otherwise(self) -> Pair | None:
-        """The pair where nothing chooses one; None: a block to run waits for a choice."""
+        """The K pair if no block chooses one, or None if a block to run waits for the choice."""
         waits = any(self.available[name].after_choice for name in self.blocks)
         return None if waits else self.usual_pair
 
     @property
     def usual_pair(self) -> Pair:
-        """The pair of blocks of the user's, where nothing chooses one."""
+        """The K pair of the user's own blocks if no block chooses one."""
         return paper_pair(self.corpus.name) or _USUAL_PAIR
 
     def ledger(
@@ -350,9 +356,10 @@ class Request:
         """Open the ledger.
 
         Args:
-            facts: what the ledger keeps of the study, checked against what it has; None: nothing is checked or written.
-            utterances: that the study's trials are tested on, for the ledger to keep.
-            new: the storage to use instead if the ledger is a file that is not there yet.
+            facts: Facts of the study, which are checked against those in the ledger. With None nothing is checked or
+                written.
+            utterances: Test utterances of the study, for the ledger to keep.
+            new: Storage to use instead if the ledger is a file that does not exist yet.
         """
         missing = self.database is not None and not self.database.exists()
         ledger = Ledger(new if new and missing else self.storage, name=self.name, tag=self.tag)
@@ -361,26 +368,26 @@ class Request:
         return ledger
 
     def check_pair(self, run: StudyRun) -> None:
-        """Check that blocks that need a chosen pair have one: chosen before or now, or from the user.
+        """Check that blocks which need a K pair have one: chosen before, chosen in this run, or given.
 
         Raises:
-            InputError: there is none.
+            InputError: There is no K pair.
         """
         design = run.plan.design
         waiting = [name for name in self.blocks if design.needs_pair(name)]
         if waiting and design.choosing not in self.blocks and run.pair() is None:
             raise InputError(
-                f"--blocks {','.join(self.blocks)}: {waiting[0]} needs a K pair, and the grid that would choose it is "
-                "not in the ledger; add grid to --blocks, or give the pair with --at 8,7"
+                f"--blocks {','.join(self.blocks)}: {waiting[0]} needs a K pair, and the ledger has no grid that "
+                "chooses it; add grid to --blocks, or give the pair, such as --at 8,7"
             )
 
 
 _USUAL_PAIR = Pair(5, 5)
-"""Where the paper names none for the data set."""
+"""The K pair if the paper names none for the data set."""
 
 
 def _blocks(args: argparse.Namespace, dataset: str) -> tuple[dict[str, Block], tuple[str, ...]]:
-    """Return every block that the options know, by name, and the names of those to run."""
+    """Return every block that the options name, by name, and the names of the blocks to run."""
     listed, usual = _listed(args, dataset)
     own: list[Block] = []
     if args.vary:
@@ -392,14 +399,14 @@ def _blocks(args: argparse.Namespace, dataset: str) -> tuple[dict[str, Block], t
         systems = _named(args.systems or (args.system,))
         question = "Which system is best, as they come?" if args.budget else "Which system is best?"
         own.append(Block(SYSTEMS, question=question, systems=systems, title="Systems", fresh=bool(args.budget)))
-    if args.budget:  # what is tuned and its defaults run with the same seeds
+    if args.budget:  # tuned systems and their defaults run with the same seeds
         listed = [replace(block, fresh=True) if "system" in block.columns else block for block in listed]
     known = {block.name: block for block in listed}
     for block in own:
         if block.name in known:
             raise InputError(
-                f"--vary or --systems: the study has a block {block.name!r} already; run that with --blocks "
-                f"{block.name}, or give yours another name in a study file"
+                f"--vary or --systems: the study already has a block {block.name!r}; run it with --blocks "
+                f"{block.name}, or give your block another name in a study file"
             )
         known[block.name] = block
     _check_files(known.values())
@@ -419,7 +426,7 @@ def _blocks(args: argparse.Namespace, dataset: str) -> tuple[dict[str, Block], t
 
 
 def _named(systems: Iterable[str]) -> tuple[str, ...]:
-    """Return the systems that names stand for, groups among them, each once."""
+    """Return the systems of a list of names and groups, each once."""
     found: list[str] = []
     for name in systems:
         if name in GROUPS:
@@ -436,7 +443,7 @@ def _systems_of(blocks: Iterable[Block]) -> list[str]:
 
 
 def _listed(args: argparse.Namespace, dataset: str) -> tuple[list[Block], list[str]]:
-    """Return the blocks of the study file, or the paper's, and the names of those that are run unless others are."""
+    """Return the blocks of the study file or of the paper, and the names of those that run by default."""
     if args.study:
         from study.design.study_file import load_study
 
@@ -459,11 +466,11 @@ _FILES = frozenset(
         *("critical-difference", "critical_difference"),
     }
 )
-"""What a report calls files of its own."""
+"""Names of the report's own files."""
 
 
 def _check_files(blocks: Iterable[Block]) -> None:
-    """Raise InputError where two blocks, or a block and the report, would write the same file."""
+    """Raise InputError if two blocks, or a block and the report, would write the same file."""
     taken = dict.fromkeys(_FILES, "the report")
     for block in blocks:
         drawing = block.drawing or block.name
@@ -472,14 +479,14 @@ def _check_files(blocks: Iterable[Block]) -> None:
         ours = {name.lower() for name in {block.table or block.name, drawing, file, *sd}}
         if twice := sorted(ours & taken.keys()):
             raise InputError(
-                f"block {block.name!r}: {taken[twice[0]]} has a file called {twice[0]!r} already; give the block "
+                f"block {block.name!r}: {taken[twice[0]]} already has a file named {twice[0]!r}; give the block "
                 "another name"
             )
         taken |= dict.fromkeys(ours, f"block {block.name!r}")
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Value]:
-    """Return what the options change of the settings, by name."""
+    """Return the settings that the options change, by name."""
     given = {option.name: getattr(args, option.name) for option in CONFIGURED}
     settings: dict[str, Value] = {
         option.name: given[option.name] for option in CONFIGURED if given[option.name] != option.default
@@ -489,7 +496,7 @@ def _settings(args: argparse.Namespace) -> dict[str, Value]:
         if name in settings:
             raise InputError(f"--set {name}={value}: {name} is given twice; give it once")
         if name in PAIR:
-            raise InputError(f"--set {name}={value}: give the pair with --at, or vary it with --k-audio and --k-text")
+            raise InputError(f"--set {name}={value}: give the K pair with --at, or vary it with --k-audio and --k-text")
         settings[name] = value
     return settings
 
@@ -500,8 +507,8 @@ def _pair(text: str | None, dataset: str) -> Pair | None:
     if text == "paper":
         if pair := paper_pair(dataset):
             return pair
-        raise InputError(f"--at paper: the paper reports no best K pair for {dataset}; give one as --at 8,7")
+        raise InputError(f"--at paper: the paper reports no best K pair for {dataset}; give one, such as --at 8,7")
     match = re.fullmatch(r"([1-9]\d{0,5}),([1-9]\d{0,5})", text)
     if not match:
-        raise InputError(f"--at {text}: write K_audio,K_text, each at least 1, as 8,7; or paper")
+        raise InputError(f"--at {text} is not a K pair; write K_audio,K_text, each at least 1, such as 8,7, or paper")
     return Pair(*map(int, match.groups()))

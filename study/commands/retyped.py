@@ -1,4 +1,4 @@
-"""Command lines made of arguments: what a user would type to ask for the same again."""
+"""Command lines made from arguments: what a user types to ask for the same again."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from study.ledger.storages import masked
 
 
 def as_typed(args: argparse.Namespace) -> str:
-    """Return the command that gives these arguments, without defaults and without what only this run was told."""
-    return shlex.join(["python", "run_grid.py", *_words(_study_options(), args)])
+    """Return the command that gives these arguments, without defaults and without options of this one run."""
+    return shlex.join([*args.command.split(), *_words(_study_options(), args)])
 
 
 def as_asked(args: argparse.Namespace) -> list[str]:
-    """Return the options that ask for the same study again, for the ledger to keep.
+    """Return the options that ask for the same study again, which the ledger keeps.
 
-    Where the ledger is and what ran the trials are not among them: another machine may ask for the report.
+    The options of the ledger and of the machine are left out, because another machine may ask for the report.
     """
     return _words(_study_options(), args, without={"machine", "ledger", "run"})
 
@@ -29,7 +29,7 @@ def dashboard_as_typed(args: argparse.Namespace) -> str:
     """Return the command that opens the dashboard on the ledger of a study with these arguments."""
     named = argparse.Namespace(**vars(args))
     if not (args.dataset or args.name or args.storage):
-        named.dataset = "demo"  # there may be other studies beside it
+        named.dataset = "demo"  # there may be other studies in the same folder
     return shlex.join(["cemobam", "dashboard", *_words([DATASET, *LEDGER], named)])
 
 
@@ -39,10 +39,10 @@ def option(name: str, value: Any) -> list[str]:
         return [word for one in value for word in option(name, "=".join([one[0], _listed(one[1])]))]
     if value is True:
         return [f"--{name.replace('_', '-')}"]
-    said = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
     if name == "seeds" and len(value) == 1:
-        said += ","
-    return [f"--{name.replace('_', '-')}", masked(said)]
+        text += ","
+    return [f"--{name.replace('_', '-')}", masked(text)]
 
 
 def _listed(value: Any) -> str:
@@ -56,7 +56,7 @@ def _study_options() -> list[Option]:
 def _words(
     options: Iterable[Option], args: argparse.Namespace, without: Collection[Concern] = frozenset({"run"})
 ) -> list[str]:
-    """Return the words for the options that are not at their defaults, without those of some concerns."""
+    """Return the words for the options that are not at their defaults, without the options of some subjects."""
     return [
         word
         for declared in options

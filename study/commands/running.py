@@ -1,4 +1,4 @@
-"""Run the study: make its features if needed, run the trials that are missing, and write its report."""
+"""Run the study: make its features if needed, run the missing trials, and write its report."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from cemobam_core.errors import InputError
+from cemobam_core.extras import missing
 from cemobam_core.files import written_atomically
 from study.commands import data
 from study.commands.dry_run import dry_run, dry_run_before_features
@@ -30,6 +31,7 @@ from study.commands.keeping import (
 )
 from study.commands.logs import logged
 from study.commands.machine import devices_of, engine_of
+from study.commands.opening import open_page
 from study.commands.progress import Progress
 from study.commands.recall import recorded
 from study.commands.report import write_report
@@ -39,7 +41,7 @@ from study.design.configuration import Trial
 from study.ledger.outcomes import Outcome, StudyFacts
 from study.ledger.utterances import TestUtterances
 
-# What imports torch is imported where it is used: the local engine's server starts before.
+# Modules that import torch are imported where they are used: the local engine's server starts first.
 if TYPE_CHECKING:
     from cemobam_core.corpora.splits import Assignment
     from cemobam_core.corpora.utterances import RawCorpus
@@ -50,24 +52,27 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_SLOW = ("study.output.publishing", "matplotlib.backends.backend_pdf")
-"""What a report needs and takes seconds to import."""
+_SLOW = ("study.output.report", "matplotlib.backends.backend_pdf")
+"""Modules of the report that take seconds to import."""
+
+_INSTALL = "  (install it first: pip install 'cemobam-study[dashboard]')"
 
 
 def run_study(args: argparse.Namespace, *, print_report: bool = True) -> int:
-    """Run the study, tell its plan or write its report again, as the options say, and return the exit status.
+    """Run the study, print its plan or write its report again, as the options say, and return the exit status.
 
     Args:
-        args: as they were given.
-        print_report: whether to print the summary of the report, and where files are.
+        args: The parsed options.
+        print_report: Whether to print the summary of the report and where the files are.
     """
+    _refuse_without_effect(args)
     request = Request.of(args)
     if args.dry_run:
         print(f"planning the study {request.name} …", flush=True)
     if args.engine == "local" and not args.report_only:
         from study.engines.server import start_server
 
-        start_server()  # first of all: it takes longer than what follows
+        start_server()  # first, because it takes longer than the next steps
     import torch
 
     from cemobam_core.corpora.blanks import blanks
@@ -75,13 +80,10 @@ def run_study(args: argparse.Namespace, *, print_report: bool = True) -> int:
     from study.engines.execution import check_k
 
     if args.dry_run:
-        torch.set_num_threads(1)  # there is little to compute here, and on a busy machine threads wait for one another
-    if args.keep_models and (args.report_only or args.dry_run):
-        raise InputError("--keep-models: models are kept by running; leave out --report-only and --dry-run")
-    if args.keep_probabilities and (args.report_only or args.dry_run):
-        raise InputError("--keep-probabilities: they are kept by running; leave out --report-only and --dry-run")
+        torch.set_num_threads(1)  # there is little to compute, and on a busy machine threads wait for one another
     if args.report_only:
         write_report(request, recorded(request), printed=print_report)
+        _open(request)
         return 0
     devices = devices_of(args)
     raw = data.raw_corpus(args)
@@ -108,11 +110,21 @@ def run_study(args: argparse.Namespace, *, print_report: bool = True) -> int:
         return _run_trials(request, folds, facts, devices, log, print_report=print_report)
 
 
+def _refuse_without_effect(args: argparse.Namespace) -> None:
+    """Refuse options that need a run or a report where there is none."""
+    if args.keep_models and (args.report_only or args.dry_run):
+        raise InputError("--keep-models: only a run keeps models; leave out --report-only and --dry-run")
+    if args.keep_probabilities and (args.report_only or args.dry_run):
+        raise InputError("--keep-probabilities: only a run keeps them; leave out --report-only and --dry-run")
+    if args.open and args.dry_run:
+        raise InputError("--open: --dry-run writes no report; leave one of them out")
+
+
 def _folds_of_corpus(request: Request, raw: RawCorpus) -> tuple[Fold, ...] | None:
-    """Make the features of a raw corpus, if they are not there, and load them.
+    """Make the features of a raw corpus if they do not exist, and load them.
 
     Returns:
-        The folds; None: only the plan is asked for and the features are not there, so that the plan is already told.
+        The folds, or None if only the plan was asked for and it was printed without features.
     """
     from cemobam_core.corpora.splits import load_folds
     from cemobam_core.encoders.extract import made_before
@@ -131,7 +143,7 @@ def _folds_of_corpus(request: Request, raw: RawCorpus) -> tuple[Fold, ...] | Non
 
 
 def _refuse_before_features(request: Request, recipe: Recipe) -> tuple[tuple[Assignment, ...], StudyRun]:
-    """Refuse what would be refused after hours of making features; return who goes where, and the study so far."""
+    """Refuse now what would be refused after hours of feature extraction; return the splits and the study so far."""
     from cemobam_core.corpora.splits import split_utterances
     from cemobam_core.inputs import Sizes
     from study.driver import StudyRun
@@ -150,7 +162,7 @@ def _refuse_before_features(request: Request, recipe: Recipe) -> tuple[tuple[Ass
     if facts.recipe not in {"", recipe.signature}:
         raise InputError(
             f"the ledger's study {request.name!r} was made from other features (signature {facts.recipe}, now "
-            f"{recipe.signature}); give these another --name or other --results"
+            f"{recipe.signature}); give another --name or other --results"
         )
     run = StudyRun(request.plan(ledger), ledger, facts)
     request.check_pair(run)
@@ -158,7 +170,7 @@ def _refuse_before_features(request: Request, recipe: Recipe) -> tuple[tuple[Ass
 
 
 def _refuse_unwritable(request: Request) -> None:
-    """Refuse folders that cannot be written to: better now than after hours."""
+    """Refuse folders that cannot be written to, before hours of work."""
     for folder in (request.results, request.plots):
         with written_atomically(folder / "probe"):
             pass
@@ -167,7 +179,7 @@ def _refuse_unwritable(request: Request) -> None:
 
 @contextmanager
 def _alone(request: Request) -> Iterator[None]:
-    """Let only one run at a time use a ledger in SQLite; the other storages are for several."""
+    """Let only one run at a time use a ledger in SQLite. Several runs can share the other storages."""
     if not request.storage.startswith("sqlite"):
         yield
         return
@@ -177,8 +189,8 @@ def _alone(request: Request) -> Iterator[None]:
             yield
     except Timeout:
         raise InputError(
-            f"{lock}: another run is writing to this ledger; wait for it, give this one another --name, or share the "
-            "work: --storage journal:///PATH or postgresql://… lets several runs at one study"
+            f"{lock}: another run is writing to this ledger; wait for it, give this run another --name, or share the "
+            "study among several runs with --storage journal:///PATH or postgresql://…"
         ) from None
 
 
@@ -213,21 +225,29 @@ def _run_trials(
     if done < asked:
         _run_missing(request, run, folds, devices, log)
     else:
-        run.share()  # a kill may have come between a trial and its copy
+        run.share()  # a run may have been killed between recording a trial and copying it
     kept = keep_models(request, run, folds, devices) if keep else True
     if request.args.keep_probabilities:
         print(f"\n{told_of_probabilities(request, run)}")
     write_report(request, run, printed=print_report)
     if print_report:
-        print(f"\nbrowse every trial:\n  {dashboard_as_typed(request.args)}")
+        hint = _INSTALL if missing("dashboard") else ""
+        print(f"\nbrowse every trial:\n  {dashboard_as_typed(request.args)}{hint}")
         print(f"\nlog of this run:\n  {log}")
+    _open(request)
     asked, done = run.counts()
     _log.info("ended: %d of %d trials done", done, asked)
     return 0 if done == asked and kept else 1
 
 
+def _open(request: Request) -> None:
+    """Open the report if the user asked for it."""
+    if request.args.open:
+        open_page(request.results / "report.html")
+
+
 def _run_missing(request: Request, run: StudyRun, folds: tuple[Fold, ...], devices: Sequence[str], log: Path) -> None:
-    """Run the trials that the ledger does not have, and keep the dashboard current."""
+    """Run the trials that are missing in the ledger, and keep the dashboard current if it is installed."""
     from study.engines.execution import StudyData
     from study.findings.looks import look
     from study.findings.tuned import tune
@@ -242,8 +262,10 @@ def _run_missing(request: Request, run: StudyRun, folds: tuple[Fold, ...], devic
         keeping=keeping,
         probabilities=probabilities,
     )
-    print(f"watch it in a browser: {dashboard_as_typed(request.args)}", flush=True)
-    # Figures and statistics are slow to import: while the first trials run, there is time.
+    watched = not missing("dashboard")
+    if watched:
+        print(f"watch it in a browser: {dashboard_as_typed(request.args)}", flush=True)
+    # Figures and statistics are slow to import, so they are imported while the first trials run.
     threading.Thread(target=lambda: [import_module(name) for name in _SLOW], daemon=True).start()
 
     @cache
@@ -259,11 +281,12 @@ def _run_missing(request: Request, run: StudyRun, folds: tuple[Fold, ...], devic
 
                 def on_outcome(trial: Trial, outcome: Outcome, progress: Progress = progress) -> None:
                     progress.on_outcome(trial, outcome)
-                    publisher().on_outcome()
+                    if watched:
+                        publisher().on_outcome()
 
                 run.run(engine, on_outcome, log=str(log))
             if unfinished := tune(run, name=request.name):
                 continue
             if unfinished := look(run, name=request.name):
                 asked, done = run.counts()
-                print(f"{asked - done} more trials, for differences that are not clear yet", flush=True)
+                print(f"{asked - done} more trials, because some differences are not clear yet", flush=True)

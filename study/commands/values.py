@@ -1,4 +1,4 @@
-"""What the value of an option may be. Each function reads one, or says in a line why it cannot be taken."""
+"""Parsers of option values. Each function reads one value, or raises an error of one line that says what to write."""
 
 from __future__ import annotations
 
@@ -29,20 +29,22 @@ def whole_numbers(text: str) -> tuple[int, ...]:
         numbers = _each_once(text, [int(part) for part in text.split(",")])
     if not numbers or min(numbers) < 1:
         raise ArgumentTypeError(
-            f"{text!r} is not whole numbers of at least 1; write 1:10 for 1 to 10, or a list as 1,4,8"
+            f"{text!r} is not a list of whole numbers of at least 1; write 1:10 for 1 to 10, or a list such as 1,4,8"
         )
     return tuple(sorted(numbers))
 
 
 def seeds(text: str) -> tuple[int, ...]:
-    """Parse ``5`` for seeds 0 to 4, or ``0,1,7`` for these (``7,`` for one)."""
+    """Parse ``5`` for seeds 0 to 4, or a list such as ``0,1,7`` (``7,`` for one seed)."""
     if re.fullmatch(r"\d+", text) and 0 < int(text) <= 10_000:
         return tuple(range(int(text)))
     if re.fullmatch(r"\d+(,\d+)*,?", text) and "," in text:
         numbers = _each_once(text, [int(part) for part in text.rstrip(",").split(",")])
         if max(numbers) <= LARGEST_SEED:
             return tuple(sorted(numbers))
-    raise ArgumentTypeError(f"{text!r} is not seeds; write how many, at least 1 (5 is seeds 0 to 4), or which (0,1,7)")
+    raise ArgumentTypeError(
+        f"{text!r} is not a number or list of seeds; write 5 for seeds 0 to 4, or a list such as 0,1,7"
+    )
 
 
 def seed(text: str) -> int:
@@ -64,7 +66,7 @@ def setting(text: str) -> Setting:
     """Parse ``gat_layers=2``: the name of a setting and its value."""
     name, told, value = text.partition("=")
     if not told or not value or not re.fullmatch(r"[A-Za-z_]\w*", name):
-        raise ArgumentTypeError(f"{text!r} is not a setting; write KEY=VALUE, as gat_layers=2")
+        raise ArgumentTypeError(f"{text!r} is not a setting; write KEY=VALUE, such as gat_layers=2")
     return name, plain_value(value)
 
 
@@ -72,12 +74,12 @@ def variation(text: str) -> tuple[str, tuple[Value, ...]]:
     """Parse ``hidden_dim=128,256``: the name of a setting and its values."""
     name, told, listed = text.partition("=")
     if not told or not listed or not re.fullmatch(r"[A-Za-z_]\w*", name) or "" in listed.split(","):
-        raise ArgumentTypeError(f"{text!r} is not a variation; write KEY=V1,V2, as hidden_dim=128,256")
+        raise ArgumentTypeError(f"{text!r} is not a setting with values; write KEY=V1,V2, such as hidden_dim=128,256")
     return name, tuple(map(plain_value, _each_once(text, listed.split(","))))
 
 
 def plain_value(text: str) -> Value:
-    """Parse a whole number, a number, ``true`` or ``false``, or a name."""
+    """Parse a whole number, a number, ``true``, ``false``, or a name."""
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
     for kind in (int, float):
@@ -94,10 +96,10 @@ def systems(text: str) -> tuple[str, ...]:
 
 
 def system(text: str) -> str:
-    """Parse the name of a system of the tool's, or ``FILE.py:NAME``."""
+    """Parse the name of a built-in system, or ``FILE.py:NAME``."""
     if not re.fullmatch(r"[a-z][a-z0-9_]*|.+\.py:[A-Za-z_]\w*", text):
         raise ArgumentTypeError(
-            f"{text!r} is not a system; write a name that cemobam systems lists, or FILE.py:NAME, as mine.py:MyModel"
+            f"{text!r} is not a system; write a name from cemobam systems, or FILE.py:NAME such as mine.py:MyModel"
         )
     return text
 
@@ -117,7 +119,7 @@ def at_least_one(text: str) -> int:
 
 
 def at_least_three(text: str) -> int:
-    """Parse a number of tokens: at least the three of a transcript of one token."""
+    """Parse a number of tokens: at least 3, for [CLS], one token and [SEP]."""
     if not re.fullmatch(r"\d{1,7}", text) or int(text) < 3:
         raise ArgumentTypeError(f"{text!r} is not a whole number of at least 3: [CLS], a token and [SEP]")
     return int(text)
@@ -147,7 +149,7 @@ def share(text: str) -> float:
     matched = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)(%?)", text)
     value = float(matched[1]) / (100 if matched[2] else 1) if matched else -1.0
     if not 0 <= value <= 1:
-        raise ArgumentTypeError(f"{text!r} is not a share; write 1%, or 0.01 for the same")
+        raise ArgumentTypeError(f"{text!r} is not a share; write 1% or 0.01")
     return value
 
 
@@ -167,9 +169,11 @@ def dots_per_inch(text: str) -> int:
 
 
 def port(text: str) -> int:
-    """Parse the number of a TCP port; 0 is any free one."""
+    """Parse the number of a TCP port. 0 is any free port."""
     if not re.fullmatch(r"\d{1,5}", text) or int(text) > 65535:
-        raise ArgumentTypeError(f"{text!r} is not a port: a whole number from 1024 to 65535 (0: any free one)")
+        raise ArgumentTypeError(
+            f"{text!r} is not a port; write a whole number from 1024 to 65535, or 0 for any free port"
+        )
     return int(text)
 
 
@@ -181,14 +185,16 @@ def address(text: str) -> str:
 
 
 def name(text: str) -> str:
-    """Parse the name of a data set or a study; the known data sets are found in upper case too."""
+    """Parse the name of a data set or a study. Names of known data sets may be in upper case."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", text):
-        raise ArgumentTypeError(f"{text!r}: a name is letters, digits and ._-, and starts with one of the first two")
+        raise ArgumentTypeError(
+            f"{text!r} is not a name; use letters, digits and ._- and start with a letter or a digit"
+        )
     return text.lower() if text.lower() in CORPORA else text
 
 
 def _each_once(text: str, values: list[T]) -> list[T]:
     twice = [value for i, value in enumerate(values) if value in values[:i]]
     if twice:
-        raise ArgumentTypeError(f"{text!r} names {twice[0]} twice; write each once")
+        raise ArgumentTypeError(f"{text!r} names {twice[0]} twice; write each value once")
     return values

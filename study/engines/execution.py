@@ -187,7 +187,7 @@ def check_k(folds: Sequence[Fold | Assignment], k_max: int, graphs: Iterable[Gra
 def versions() -> dict[str, str]:
     """Return the versions of the software that the numbers of a trial or a report may depend on."""
     known = {"python": platform.python_version(), "method": str(METHOD_VERSION)}
-    for package in ("cemobam-study", "torch", "torch-geometric", "numpy", "scipy", "statsmodels", "scikit-learn"):
+    for package in ("cemobam-study", "torch", "torch-geometric", "numpy", "scipy", "scikit-learn"):
         try:
             known[package] = version(package)
         except PackageNotFoundError:  # run from a checkout that was not installed
@@ -222,7 +222,7 @@ def groups(trials: Iterable[Trial], at_most: int) -> Iterator[Group]:
         yield tuple(group)
 
 
-def undone(group: Group, outcomes: Sequence[Outcome], tries: int) -> list[tuple[Group, int]]:
+def unfinished(group: Group, outcomes: Sequence[Outcome], tries: int) -> list[tuple[Group, int]]:
     """Return the trials of a group that must be tried again.
 
     If a part of the group was done, the rest is one group. If nothing was done, each trial is a group by itself.

@@ -23,7 +23,7 @@ import torch.multiprocessing
 from cemobam_core.errors import InputError
 from cemobam_core.training.memory import keep_freed_memory
 from study.design.configuration import Trial
-from study.engines.execution import TRIES, Attempts, Group, StudyData, at_once, groups, ran_past, undone
+from study.engines.execution import TRIES, Attempts, Group, StudyData, at_once, groups, ran_past, unfinished
 from study.engines.server import FORKS, start_server, without_main_module
 from study.ledger.outcomes import Outcome
 
@@ -122,7 +122,7 @@ class LocalEngine:
                     died = Outcome(status="failed", seconds=0.0, device=worker.device, reason=worker.cause_of_death())
                     worker = self._replace(worker)  # noqa: PLW2901
                     outcomes = [died] if len(group) == 1 and tries == TRIES else []
-                again.extend(undone(group, outcomes, tries))
+                again.extend(unfinished(group, outcomes, tries))
                 # Give out work before the driver records these outcomes, so that no worker waits for the ledger.
                 # Idle workers take their share of the trials that came back.
                 idle = [other for other in self._workers if other is not worker and not other.assignment]

@@ -21,9 +21,10 @@ from types import TracebackType
 from typing import Any
 
 from cemobam_core.errors import InputError
+from cemobam_core.extras import require
 from cemobam_core.training.memory import keep_freed_memory
 from study.design.configuration import Trial
-from study.engines.execution import TRIES, Attempts, Group, StudyData, at_once, groups, ran_past, undone
+from study.engines.execution import TRIES, Attempts, Group, StudyData, at_once, groups, ran_past, unfinished
 from study.ledger.outcomes import Outcome
 
 # These settings turn off Ray's usage reports, do not start a cluster unless asked, let workers read tensors in place in
@@ -61,6 +62,7 @@ def environment() -> Iterator[None]:
                 os.environ[name] = value
 
 
+require("ray", "study.engines.ray")
 with environment():
     import ray
     import torch
@@ -243,7 +245,7 @@ class RayEngine:
                 if bundle.assigned and question.answers == bundle.assigned.number:
                     group, tries = bundle.assigned.group, bundle.assigned.tries
                     ended = tuple(zip(group, question.outcomes, strict=False))
-                    self._again.extend(undone(group, question.outcomes, tries))
+                    self._again.extend(unfinished(group, question.outcomes, tries))
                     bundle.assigned = None
                 # answer before the driver records the outcomes, so that no worker waits for the ledger
                 self._answer(question, bundle, fresh)
@@ -335,7 +337,7 @@ class RayEngine:
                 reason = f"its worker died {TRIES} times ({death.cause}; often out of memory: try fewer --workers)"
                 yield assigned.group[0], Outcome(status="failed", seconds=0.0, device=self._device, reason=reason)
             else:  # for any worker: after the loss of a node there may be no resources for a replacement
-                self._again.extend(undone(assigned.group, (), assigned.tries))
+                self._again.extend(unfinished(assigned.group, (), assigned.tries))
 
     def _given_up(self) -> Iterator[tuple[Trial, Outcome]]:
         """Yield the trials that exceeded their time. Their worker is killed, and Tune starts another for the bundle."""
@@ -349,7 +351,7 @@ class RayEngine:
                 if len(assigned.group) == 1:
                     yield assigned.group[0], ran_past(self._trial_timeout, self._device)
                 else:
-                    self._again.extend(undone(assigned.group, (), assigned.tries))
+                    self._again.extend(unfinished(assigned.group, (), assigned.tries))
 
 
 @dataclass

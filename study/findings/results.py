@@ -445,7 +445,7 @@ def load_results(folder: Path | str) -> Results:
     """Return the results of a study from its folder, such as ``results/demo``, as frames.
 
     Args:
-        folder: Folder in which ``run_grid.py`` wrote ``trials.csv`` and ``study.json``. It also has
+        folder: Folder in which ``cemobam run`` wrote ``trials.csv`` and ``study.json``. It also has
             ``predictions.npz`` and ``utterances.csv``, except in studies of earlier releases.
 
     Raises:

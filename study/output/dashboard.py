@@ -14,13 +14,19 @@ from typing import Any
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, _CachedStorage
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
-from optuna_dashboard import wsgi
-from optuna_dashboard._note import note_str_key_prefix, note_ver_key
-from waitress.server import create_server
 
 from cemobam_core.errors import InputError
+from cemobam_core.extras import require
 from cemobam_core.metrics import METRICS as SCORES
 from study.ledger.ledger import BLOCK, FACTS, OPTIONS, PREDICTED, UTTERANCES, taken_apart
+
+try:
+    from optuna_dashboard import wsgi
+    from optuna_dashboard._note import note_str_key_prefix, note_ver_key
+    from waitress.server import create_server
+except ModuleNotFoundError:
+    require("dashboard", "study.output.dashboard")
+    raise
 
 _PORTS = range(8080, 8100)
 """The ports to try if the user names none."""

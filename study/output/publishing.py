@@ -13,16 +13,18 @@ from pathlib import Path
 
 import optuna
 import pandas as pd
-import plotly.graph_objects as go
-from optuna_dashboard import get_note, save_note, save_plotly_graph_object
+from optuna.storages import BaseStorage
+from optuna.study._frozen import FrozenStudy
 from sqlalchemy.exc import SQLAlchemyError
 
+from cemobam_core.extras import require
 from study.design.tuning import DEFAULTS, TUNED
 from study.driver import StudyRun
 from study.findings.analysis import MEASURES
 from study.findings.answers import Answer
 from study.findings.evidence import Evidence
 from study.findings.tuned import trace
+from study.ledger.ledger import FACTS
 from study.output.document import VERDICT_SIGNS
 from study.output.figures import (
     drawings,
@@ -40,12 +42,22 @@ from study.output.tables import Table, plain_markdown
 from study.papers.cemobam.claims import Claim, scope
 from study.papers.cemobam.systems import NAMES
 
+try:
+    import plotly.graph_objects as go
+    from optuna_dashboard import get_note, save_note, save_plotly_graph_object
+except ModuleNotFoundError:
+    require("dashboard", "study.output.publishing")
+    raise
+
 _EVERY = 30.0
 """The least seconds between two updates of a running study."""
 _SHARE = 0.02
 """The largest share of a run's time that updates may take."""
 
 _MARK = "*The study updates the text below this line. Text that you write above it stays.*"
+
+_PUBLISHED = "cemobam:published"
+"""The system attribute of an Optuna study that holds its number of trials when its figures and note were written."""
 
 _BEST, _ANSWER = "Best Trial", "Answer"
 """Attributes of an Optuna study that the dashboard shows beside its "Best Trial"."""
@@ -127,9 +139,17 @@ def publish(
             own = before.partition(_MARK)[0].rstrip()
             if before != (text := "\n\n".join(part for part in (own, _MARK, note) if part)):
                 save_note(shown, text)
+            storage, study_id = shown._storage, shown._study_id
+            storage.set_study_system_attr(study_id, _PUBLISHED, storage.get_n_trials(study_id))
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError, OSError) as error:
         # Figures can be published again; a broken storage stops the recording of the next trial.
         _log.warning("the figures and notes of the dashboard were not updated: %s", str(error).partition("\n")[0])
+
+
+def is_current(storage: BaseStorage, study: FrozenStudy) -> bool:
+    """Return whether the figures and the note of an Optuna study include all of its trials."""
+    trials = storage.get_n_trials(study._study_id)
+    return FACTS not in study.user_attrs or not trials or study.system_attrs.get(_PUBLISHED) == trials
 
 
 def _figures(evidence: Evidence, block: str) -> dict[str, go.Figure]:

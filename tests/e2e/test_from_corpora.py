@@ -27,7 +27,7 @@ def test_from_the_wav_files_of_iemocap_to_the_heatmap_in_one_command(in_folder: 
     tree = make_iemocap(in_folder / "IEMOCAP_full_release", per_class=6)
     command = ["--dataset", "iemocap", "--data-root", str(tree), *encoders, "--tune-epochs", "2"]
     plan, _ = run_here(*command, *GRID, "--dry-run")
-    assert "the features are made first" in plan
+    assert "features are made first" in plan
     assert not (in_folder / "results").exists()
 
     out, err = run_here(*command, *GRID)
@@ -105,7 +105,7 @@ def test_killed_at_any_moment_the_features_are_made_all_the_same(in_folder: Path
     [
         (["--dataset", "iemocap", "--data-root", "nowhere"], "no such folder"),
         (["--dataset", "iemocap", "--data-root", "."], "Session"),
-        (["--dataset", "mine", "--data-root", "."], "--data-root reads iemocap and esd"),
+        (["--dataset", "mine", "--data-root", "."], "--data-root reads only iemocap and esd"),
         (["--dataset", "mine", "--manifest", "nowhere.csv"], "nowhere.csv"),
         (["--dataset", "iemocap", "--data-root", ".", "--manifest", "x.csv"], "two sources of data"),
         (["--dataset", "iemocap", "--data-root", ".", "--features", "x"], "two sources of data"),

@@ -41,7 +41,7 @@ def test_interrupted_it_keeps_what_was_done_and_leaves_no_process(in_folder: Pat
     until(three_are_recorded, "three trials are recorded", process)
     interrupt(process)
     _, err = ended(process, status=130)
-    assert "interrupted; what was done is kept" in err
+    assert "interrupted; finished trials are kept" in err
     assert "Traceback" not in err
     assert [process for process in family.values() if alive(process)] == []
     assert recorded() >= 3

@@ -146,7 +146,7 @@ def test_interrupted_it_keeps_what_was_done_and_goes_on_from_there(in_folder: Pa
     until(lambda: recorded() >= 3, "three trials are recorded", process)
     process.send_signal(sent)
     _, err = ended(process, status=130)
-    assert "interrupted; what was done is kept" in err
+    assert "interrupted; finished trials are kept" in err
     assert "Traceback" not in err
     done = recorded()
     assert 3 <= done < 2000
@@ -188,7 +188,7 @@ def test_a_disk_that_is_full_leaves_every_file_whole(small_study: Path) -> None:
     limited += f"sys.argv[1:] = {[*SMALL, '--report-only']!r}; "
     limited += f"runpy.run_path({str(ROOT / 'run_grid.py')!r}, run_name='__main__')"
     _, err = ended(start_python("-c", limited), status=2)
-    assert "make room or give a place that can be written to" in err
+    assert "free some space or give a place that can be written to" in err
     after = {path: path.read_bytes() for path in small_study.glob("*/demo/*") if path.is_file()}
     assert after.keys() == before.keys()
     for path, content in after.items():

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 from matplotlib.colors import rgb2hex
 
+from cemobam_core.extras import require
 from study.design.block import shown
 from study.design.factors import displayed
 from study.findings.analysis import MEASURES
@@ -25,6 +25,12 @@ from study.output.figures.curves import curve_interval, curve_words
 from study.output.figures.heat import FRAME, colour_span, ground, ink
 from study.output.figures.plane import Plane
 from study.output.figures.style import COLOURS
+
+try:
+    import plotly.graph_objects as go
+except ModuleNotFoundError:
+    require("dashboard", "study.output.figures.interactive")
+    raise
 
 SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x", "star")
 _SEEDS_SHOWN = 20

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 from matplotlib.figure import Figure
 
 from study.findings.analysis import MEASURES, Analysis
 from study.findings.results import AboutBlock
 from study.findings.wording import WHOSE, evaluation_graph_notes, seeds_in_words
 from study.ledger.outcomes import Metric
-from study.output.figures import interactive
 from study.output.figures.style import (
     COLOURS,
     TEXT_WIDTH,
@@ -30,6 +28,8 @@ from study.output.tables import Table, captioned, where, with_deviation, with_in
 from study.papers.cemobam.paper import GAPS
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
     from study.findings.evidence import Evidence
 
 NAME = "gaps"
@@ -172,6 +172,10 @@ def gaps_page(table: pd.DataFrame, *, title: str) -> go.Figure:
         table: as :func:`gaps_table` makes it, in percent.
         title: the data set and the pair.
     """
+    import plotly.graph_objects as go  # noqa: PLC0415  (the extra `dashboard`)
+
+    from study.output.figures import interactive  # noqa: PLC0415
+
     figure = go.Figure()
     sides = {"paper": "paper, with the code's choice", "released": "released, with the paper's choice"}
     for (start, label), own, symbol, offset in zip(

@@ -16,8 +16,8 @@ from runs import ended, start_python
 from cemobam_core import FeatureSet
 from study import load_results
 from study.commands import COMMANDS, cemobam, main
-from study.commands.grid import build_parser as grid_parser
 from study.commands.retyped import as_asked, as_typed
+from study.commands.run import build_parser as run_parser
 from study.design.factors import Pair
 
 QUICK = ["--k-audio", "1", "--k-text", "1,2", "--seeds", "1", "--epochs", "1", "--workers", "1"]
@@ -39,13 +39,13 @@ def said(arguments: list[str], capsys: pytest.CaptureFixture[str], status: int =
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--k-audio", "0:10"], "argument --k-audio: '0:10' is not whole numbers of at least 1; write 1:10"),
+        (["--k-audio", "0:10"], "argument --k-audio: '0:10' is not a list of whole numbers of at least 1; write 1:10"),
         (["--k-text", "5:4"], "--k-text: '5:4' runs backwards; write 4:5"),
-        (["--k-audio", "1,3,1"], "--k-audio: '1,3,1' names 1 twice; write each once"),
+        (["--k-audio", "1,3,1"], "--k-audio: '1,3,1' names 1 twice; write each value once"),
         (["--seeds", "1,1"], "--seeds: '1,1' names 1 twice"),
         (["--k-text", "1,x"], "--k-text: '1,x'"),
         (["--k-text", "-3"], "--k-text"),
-        (["--seeds", "0"], "--seeds: '0' is not seeds; write how many, at least 1"),
+        (["--seeds", "0"], "--seeds: '0' is not a number or list of seeds; write 5 for seeds 0 to 4"),
         (["--seeds", "1.5"], "--seeds: '1.5'"),
         (["--seeds", f"1,{2**32}"], "--seeds"),
         (["--blocks", "grid,all"], "unknown block 'all'; choose from grid, fusion, ablation"),
@@ -55,8 +55,8 @@ def said(arguments: list[str], capsys: pytest.CaptureFixture[str], status: int =
         (["--hidden-dim", "10"], "hidden_dim=10 must be a multiple of heads=4"),
         (["--fusion", "sum"], "invalid choice: 'sum'"),
         (["--profile", "mine"], "invalid choice: 'mine'"),
-        (["--name", "a/b"], "a name is letters"),
-        (["--at", "8"], "--at 8: write K_audio,K_text"),
+        (["--name", "a/b"], "'a/b' is not a name; use letters"),
+        (["--at", "8"], "--at 8 is not a K pair; write K_audio,K_text"),
         (["--at", "0,3"], "--at 0,3"),
         (["--at", "paper"], "--at paper: the paper reports no best K pair for demo"),
         (["--device", "cuda"], "--device cuda: no CUDA device"),
@@ -66,15 +66,15 @@ def said(arguments: list[str], capsys: pytest.CaptureFixture[str], status: int =
         (["--ray-address", "auto"], "--ray-address auto: has no effect without --engine ray"),
         (["--engine", "ray", "--ray-address", "here"], "'here' is not the address of a Ray cluster; write HOST:6379"),
         (["--engine", "ray", "--ray-address", "127.0.0.1:1"], "127.0.0.1:1: no Ray cluster can be joined there"),
-        (["--split-protocol", "speaker"], "--split-protocol: the demo brings its own"),
+        (["--split-protocol", "speaker"], "--split-protocol: the demo has its own"),
         (["--no-such-flag"], "unrecognized arguments: --no-such-flag (see"),
-        (["--epoch", "3"], "unrecognized arguments: --epoch 3; did you mean --epochs? (see run_grid.py --help)"),
+        (["--epoch", "3"], "unrecognized arguments: --epoch 3; did you mean --epochs? (see python run_grid.py --help)"),
         (["--k_audio=1"], "unrecognized arguments: --k_audio=1; did you mean --k-audio?"),
         (
             ["--k-text", "5:600"],
             "demo (synthetic) (random:40/30/30) has 180 utterances in the val split, so K can be 179 at most",
         ),
-        (["--report-only"], "no ledger there; run the study first"),
+        (["--report-only"], "there is no ledger; run the study first"),
         (["--blocks", "fusion"], "fusion needs a K pair"),
         (["--storage", "nonsense"], "cannot be opened as an Optuna storage"),
         (["--dry-run", "--report-only"], "not allowed with argument"),
@@ -184,7 +184,7 @@ def test_a_full_disk_leaves_the_old_tables_whole(
         raise OSError(28, "No space left on device", "results/demo/.trials.csv")
 
     monkeypatch.setattr("pandas.DataFrame.to_csv", full)
-    assert "No space left on device; make room" in said([*arguments, "--report-only"], capsys)
+    assert "No space left on device; free some space" in said([*arguments, "--report-only"], capsys)
     assert {path: path.read_bytes() for path in in_folder.glob("results/demo/*.csv")} == before
     assert not [path.name for path in Path("results/demo").iterdir() if path.name.startswith(".")]
 
@@ -204,7 +204,13 @@ def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    for part in ("examples:", "--dataset iemocap --features DIR", "1:10 is 1 to 10", "Exit status: 0 all trials done"):
+    for part in (
+        "examples:",
+        "--dataset iemocap --features DIR",
+        "1:10 is 1 to 10",
+        "exit status:",
+        "some trials failed",
+    ):
         assert part in text
 
 
@@ -223,7 +229,7 @@ def test_a_password_after_a_mistyped_option_is_not_printed(capsys: pytest.Captur
 
 def test_what_is_recorded_of_the_options_is_not_of_one_machine() -> None:
     given = "--seeds 2 --plots out --workers 3 --device cpu --trial-timeout 9 --storage postgresql://me:secret@host/x"
-    assert as_asked(grid_parser().parse_args(given.split())) == ["--seeds", "0,1", "--plots", "out"]
+    assert as_asked(run_parser().parse_args(given.split())) == ["--seeds", "0,1", "--plots", "out"]
 
 
 def test_a_report_of_something_else_leaves_the_files_alone(
@@ -311,7 +317,7 @@ def test_figures_are_drawn_alone_from_the_ledger(in_folder: Path, capsys: pytest
             ["--only", "heatmap", "--name", "made"],
             "--only heatmap: no such figure; choose from topk, topk-sd, marginal",
         ),
-        (["--only", "topk"], "no ledger there"),
+        (["--only", "topk"], "there is no ledger"),
         (["--only", "topk-sd", "--name", "made"], "--only topk-sd: one seed has no standard deviation"),
     ],
 )
@@ -397,8 +403,8 @@ def test_a_plan_says_first_what_it_does_and_then_how_long_a_run_takes(
     assert main([*QUICK, "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "planning the study demo …"
-    assert lines[-3] == "  time        is being measured, in about 15 s …"
-    assert "s a trial, 1 side by side" in lines[-2]
+    assert lines[-3] == "  time        measuring, about 15 s …"
+    assert "s a trial, 1 at a time" in lines[-2]
     assert re.search(r"about \d+ \w+, between \d+ \w+ and \d+ \w+: ", lines[-2])
     assert lines[-1].strip() == "(epochs timed on the train split, 240 utterances, on cpu)"
     assert main([*QUICK]) == 0
@@ -407,7 +413,7 @@ def test_a_plan_says_first_what_it_does_and_then_how_long_a_run_takes(
     assert capsys.readouterr().out.endswith("time        none: every trial is done\n")
 
 
-@pytest.mark.parametrize("arguments", [["--version"], ["grid", "--version"], ["figures", "--version"]])
+@pytest.mark.parametrize("arguments", [["--version"], ["run", "--version"], ["figures", "--version"]])
 def test_the_version_is_told(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         cemobam(arguments)
@@ -415,15 +421,30 @@ def test_the_version_is_told(arguments: list[str], capsys: pytest.CaptureFixture
     assert re.fullmatch(r"cemobam-study \S.*, method \d+\n", capsys.readouterr().out)
 
 
-def test_cemobam_grid_calls_itself_so(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("start", "prog", "command"),
+    [
+        (main, "run_grid.py", "python run_grid.py"),
+        (lambda words: cemobam(["run", *words]), "cemobam run", "cemobam run"),
+    ],
+    ids=["script", "installed"],
+)
+def test_help_and_errors_name_the_command_as_it_was_started(
+    capsys: pytest.CaptureFixture[str], start: Callable[[list[str]], int], prog: str, command: str
+) -> None:
     with pytest.raises(SystemExit):
-        cemobam(["grid", "--help"])
+        start(["--help"])
     text = capsys.readouterr().out
-    assert "usage: cemobam grid [-h]" in text
-    assert "cemobam grid --dataset iemocap --features DIR" in text
-    assert "run_grid" not in text
-    assert cemobam(["grid", "--at", "8"]) == 2
-    assert capsys.readouterr().err.startswith("cemobam grid: error: --at 8")
+    assert f"usage: {prog} [-h]" in text
+    assert f"\n  {command} --dataset iemocap --features DIR" in text
+    assert ("cemobam run" in text, "run_grid" in text) == (prog == "cemobam run", prog == "run_grid.py")
+    assert start(["--at", "8"]) == 2
+    assert capsys.readouterr().err.startswith(f"{prog}: error: --at 8")
+    with pytest.raises(SystemExit):
+        start(["--att", "8"])
+    assert f"(see {command} --help)" in capsys.readouterr().err
+    assert start(["--dataset", "mine"]) == 2
+    assert f"{command} without options runs the demo" in capsys.readouterr().err
 
 
 @pytest.mark.process
@@ -455,7 +476,7 @@ def test_a_command_calls_itself_as_it_was_called(name: str, capsys: pytest.Captu
 
 def test_an_unknown_command_is_told_what_it_is_like(capsys: pytest.CaptureFixture[str]) -> None:
     assert cemobam(["dashbord"]) == 2
-    assert "unknown command 'dashbord'; did you mean dashboard?; choose from grid," in capsys.readouterr().err
+    assert "unknown command 'dashbord'; did you mean dashboard?; choose from run, demo," in capsys.readouterr().err
 
 
 def test_the_package_runs_as_a_module(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -474,5 +495,8 @@ def test_the_report_says_how_to_make_it_again(in_folder: Path, capsys: pytest.Ca
     assert again == "python run_grid.py --k-audio 1 --k-text 1,2 --seeds 0, --epochs 1 --workers 1 --name x"
     command = again.split()[2:]
     assert main([*command, "--report-only"]) == 0
-    url = as_typed(grid_parser().parse_args(["--storage", "postgresql://me:secret@host/db"]))
+    assert cemobam(["run", *command, "--report-only"]) == 0
+    again = Path("results/x/report.md").read_text().split("## Again")[1].strip()
+    assert again == "cemobam run --k-audio 1 --k-text 1,2 --seeds 0, --epochs 1 --workers 1 --name x"
+    url = as_typed(run_parser().parse_args(["--storage", "postgresql://me:secret@host/db"]))
     assert "secret" not in url

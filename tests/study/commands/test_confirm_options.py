@@ -9,8 +9,8 @@ import pytest
 from runs import SMALL, run_here
 
 from study import load_results
-from study.commands.grid import build_parser
 from study.commands.retyped import as_asked, as_typed
+from study.commands.run import build_parser
 
 FRESH = [*SMALL, "--report-only"]
 
@@ -18,7 +18,10 @@ FRESH = [*SMALL, "--report-only"]
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("--confirm 5 --until-clear", "--confirm and --until-clear: the latter adds seeds as they are needed; leave"),
+        (
+            "--confirm 5 --until-clear",
+            "--confirm with --until-clear: --until-clear decides how many seeds to add; leave",
+        ),
         ("--confirm 0", "argument --confirm: '0' is not a whole number of at least 1"),
         ("--confirm 2.5", "argument --confirm: '2.5' is not a whole number"),
         ("--confirm 5,6", "argument --confirm: '5,6' is not a whole number"),
@@ -27,7 +30,7 @@ FRESH = [*SMALL, "--report-only"]
         ("--rope nan", "argument --rope: 'nan' is not a number above 0"),
         ("--rope 100", "argument --rope: '100' is not below 100 percentage points"),
         ("--rope one", "argument --rope: 'one'"),
-        (f"--seeds {2**32 - 1},", "--seeds: 4294967295 leaves no room for fresh seeds after it; give smaller ones"),
+        (f"--seeds {2**32 - 1},", "--seeds: 4294967295 leaves no room for fresh seeds after it; give smaller seeds"),
         (f"--seeds {2**32 - 9}, --confirm 9", "--seeds: 4294967287 leaves no room for fresh seeds after it"),
     ],
 )
@@ -98,7 +101,7 @@ def test_a_wider_rope_changes_verdicts_and_no_number(small_study: Path) -> None:
 @pytest.mark.parametrize("given", ["--confirm 7 --rope 2.5", "--until-clear", "--until-clear --rope 0.5"])
 def test_the_options_are_kept_and_typed_again(given: str) -> None:
     args = build_parser().parse_args(given.split())
-    assert as_typed(args) == f"python run_grid.py {given}"
+    assert as_typed(args) == f"cemobam run {given}"
     assert as_asked(args) == given.split()
 
 
@@ -113,7 +116,7 @@ def test_until_clear_runs_and_is_reported_from_the_ledger(in_folder: Path) -> No
     counts = {n for block in results.about.blocks if block.compared for n in block.n_seeds}
     assert counts <= {5, 10, 20}
     if max(counts) > 5:
-        assert "more trials, for differences that are not clear yet" in out
+        assert "more trials, because some differences are not clear yet" in out
     kept = {path: path.read_bytes() for path in Path("results/demo").glob("*.csv")}
     for path in kept:
         path.unlink()

@@ -13,9 +13,9 @@ from runs import cemobam_here, ended, run_here, start_python
 from cemobam_core import systems
 from study import load_results
 from study.commands import main
-from study.commands.grid import build_parser
 from study.commands.request import _FILES, Request
 from study.commands.retyped import as_asked, as_typed
+from study.commands.run import build_parser
 from study.output.report import ALWAYS, OTHERS
 
 QUICK = ["--seeds", "1", "--epochs", "1", "--workers", "1"]
@@ -49,10 +49,13 @@ def names(database: str = "results/demo/study.db") -> list[str]:
     [
         ("--vary hiden_dim=8,16", "block 'hiden_dim': cemobam has no setting 'hiden_dim'; did you mean hidden_dim?"),
         ("--vary depth=1,2", "cemobam has no setting 'depth'; choose from batch_norm, cbam_kernel,"),
-        ("--vary hidden_dim", "--vary: 'hidden_dim' is not a variation; write KEY=V1,V2, as hidden_dim=128,256"),
-        ("--vary hidden_dim=", "--vary: 'hidden_dim=' is not a variation"),
-        ("--vary hidden_dim=8,,16", "--vary: 'hidden_dim=8,,16' is not a variation"),
-        ("--vary hidden_dim=8,16,8", "--vary: 'hidden_dim=8,16,8' names 8 twice; write each once"),
+        (
+            "--vary hidden_dim",
+            "--vary: 'hidden_dim' is not a setting with values; write KEY=V1,V2, such as hidden_dim=128,256",
+        ),
+        ("--vary hidden_dim=", "--vary: 'hidden_dim=' is not a setting with values"),
+        ("--vary hidden_dim=8,,16", "--vary: 'hidden_dim=8,,16' is not a setting with values"),
+        ("--vary hidden_dim=8,16,8", "--vary: 'hidden_dim=8,16,8' names 8 twice; write each value once"),
         ("--vary lr=0.001,1e-3", "factor lr: the value 0.001 is given twice"),
         ("--vary hidden_dim=8,wide", "its values must be all numbers, all names, or True and False, not [8, 'wide']"),
         ("--vary hidden_dim=0,8", "hidden_dim=0 must be a whole number of at least 1"),
@@ -60,20 +63,20 @@ def names(database: str = "results/demo/study.db") -> list[str]:
         ("--vary dropout=0.1,1.5", "dropout=1.5 must be less than 1"),
         ("--vary lr=1,2 --vary lr=3,4", "two of its factors have the same name"),
         ("--vary profile=paper,mine", "profile 'mine': choose from paper, released"),
-        ("--set gat_layers", "--set: 'gat_layers' is not a setting; write KEY=VALUE, as gat_layers=2"),
+        ("--set gat_layers", "--set: 'gat_layers' is not a setting; write KEY=VALUE, such as gat_layers=2"),
         ("--set gat_layer=2", "--set: cemobam has no setting 'gat_layer'; did you mean gat_layers?"),
         ("--set lr=nan", "lr=nan must be a finite number of at least 0"),
-        ("--set k_audio=3", "--set k_audio=3: give the pair with --at, or vary it with --k-audio and --k-text"),
+        ("--set k_audio=3", "--set k_audio=3: give the K pair with --at, or vary it with --k-audio and --k-text"),
         ("--epochs 2 --set epochs=3", "--set epochs=3: epochs is given twice; give it once"),
         ("--set lr=1 --set lr=2", "--set lr=2: lr is given twice; give it once"),
         ("--system concat", "no system is called 'concat'; choose from audio_mlp, cemobam, "),
-        ("--system Concat-MLP", "--system: 'Concat-MLP' is not a system; write a name that cemobam systems lists"),
+        ("--system Concat-MLP", "--system: 'Concat-MLP' is not a system; write a name from cemobam systems"),
         ("--system mine.py:Mine", "mine.py: no such file"),
         ("--system concat_mlp --fusion max", "--fusion: concat_mlp has no setting 'fusion'"),
         ("--system logistic --epochs 3", "--epochs: logistic has no setting 'epochs'"),
         ("--system concat_mlp --blocks fusion", "--blocks: unknown block 'fusion'; choose from grid"),
         ("--systems cemobam,concat", "no system is called 'concat'"),
-        ("--systems cemobam,cemobam", "--systems: 'cemobam,cemobam' names cemobam twice; write each once"),
+        ("--systems cemobam,cemobam", "--systems: 'cemobam,cemobam' names cemobam twice; write each value once"),
         ("--systems cemobam,", "--systems: '' is not a system"),
         ("--systems concat_mlp,logistic --vary layers=1,2", "block 'layers': cemobam has no setting 'layers'"),
         ("--systems concat_mlp,logistic --set gat_heads=2", "--set: cemobam, concat_mlp, logistic has no setting"),
@@ -124,17 +127,17 @@ for words in sys.argv[1:]:
         ("import nothing_of_the_sort", "study.py, line 1: ModuleNotFoundError: No module named 'nothing_of_the_sort'"),
         (
             "from study import Block, Factor\nblocks = [Block('trials', factors=[Factor('lr', [1e-3])])]",
-            "block 'trials': the report has a file called 'trials' already; give the block another name",
+            "block 'trials': the report already has a file named 'trials'; give the block another name",
         ),
         (
             "from study import Block, Factor, papers\n"
             "blocks = [*papers.cemobam.blocks, Block('topk', factors=[Factor('lr', [1e-3])])]",
-            "block 'topk': block 'grid' has a file called 'topk' already; give the block another name",
+            "block 'topk': block 'grid' already has a file named 'topk'; give the block another name",
         ),
         (
             "from study import Block, Factor, papers\n"
             "blocks = [*papers.cemobam.blocks, Block('Table1', factors=[Factor('lr', [1e-3])])]",
-            "block 'Table1': block 'fusion' has a file called 'table1' already; give the block another name",
+            "block 'Table1': block 'fusion' already has a file named 'table1'; give the block another name",
         ),
     ],
 )
@@ -154,7 +157,7 @@ def test_options_that_repeat_are_typed_again_as_they_were() -> None:
         "--set weight_decay=1e-05 --set schedule=plateau"
     )
     args = build_parser().parse_args(given.split())
-    assert as_typed(args) == f"python run_grid.py {given}"
+    assert as_typed(args) == f"cemobam run {given}"
     assert as_asked(args) == given.split()
     assert build_parser().parse_args(as_asked(args)) == args
     assert vars(args)["vary"] == [
@@ -290,12 +293,12 @@ def test_systems_are_listed_and_told_of(in_folder: Path) -> None:
     baselines = out.partition("Baselines (--systems baselines):\n")[2].partition("\n\n")[0]
     assert {"prior", "svm"} < {line.split()[0] for line in baselines.splitlines()} < set(systems.group("baselines"))
     out, _ = cemobam_here("systems", "label_propagation")
-    assert "Its source prescribes, in place of the profile's:\n  evaluation_graph  joint\n" in out
+    assert "Settings of its source, which replace the profile's:\n  evaluation_graph  joint\n" in out
     assert "  alpha    0.1 to 0.99" in out
     out, _ = cemobam_here("systems", "knn")
     assert "  metric      cosine, euclidean\n" in out
     out, _ = cemobam_here("systems", "prior")
-    assert "It has no settings.\n\nIt has no search space: --budget does not tune it." in out
+    assert "It has no settings.\n\nIt has no search space, so --budget does not tune it." in out
     out, _ = cemobam_here("systems", "gcn")
     assert "uses the graph" in out.splitlines()[0]
     settings = {line.split()[0]: " ".join(line.split()[1:]) for line in out.splitlines() if line and line[0].islower()}
@@ -305,7 +308,7 @@ def test_systems_are_listed_and_told_of(in_folder: Path) -> None:
     out, _ = cemobam_here("systems", "mine.py:GRU")
     assert out.startswith("mine.py:GRU (GRU, version ")
     assert "The last states of two GRUs, scaled." in out
-    assert "does not use the graph: it is trained once, not for every K" in out
+    assert "does not use the graph, so it is trained once and not for every K" in out
     for wrong, message in (
         ("nope", f"no system is called 'nope'; choose from {', '.join(systems.names())}, or give FILE.py:NAME"),
         ("mine.py:LSTM", "mine.py: it has no system 'LSTM'; its system is GRU"),

@@ -55,7 +55,7 @@ def test_a_study_marks_its_transductive_systems(in_folder: Path) -> None:
         ),
         (
             "--system label_propagation --at 3,2 --keep-models best --seeds 1",
-            "--keep-models best: label_propagation cannot be kept, for it labels by the labels of the training",
+            "--keep-models best: label_propagation cannot be kept, because it needs the labels of the training",
         ),
     ],
 )

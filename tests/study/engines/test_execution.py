@@ -31,7 +31,7 @@ from study.engines.execution import (
     check_k,
     execute,
     groups,
-    undone,
+    unfinished,
 )
 from study.ledger.outcomes import Outcome
 
@@ -88,10 +88,10 @@ def test_no_trial_is_taken_before_a_group_is_asked_for() -> None:
 def test_what_is_left_of_a_group_is_tried_again() -> None:
     group = tuple(GRID[:4])
     done = Outcome(status="done", seconds=1.0, device="cpu")
-    assert undone(group, [done] * 4, 1) == []
-    assert undone(group, [done], 1) == [(group[1:], 1)]
-    assert undone(group, [], 1) == [((trial,), 1) for trial in group]
-    assert undone(group[:1], [], 1) == [(group[:1], 2)]
+    assert unfinished(group, [done] * 4, 1) == []
+    assert unfinished(group, [done], 1) == [(group[1:], 1)]
+    assert unfinished(group, [], 1) == [((trial,), 1) for trial in group]
+    assert unfinished(group[:1], [], 1) == [(group[:1], 2)]
 
 
 def test_a_group_too_large_for_the_memory_is_halved_and_the_worker_remembers(
@@ -113,7 +113,7 @@ def test_a_group_too_large_for_the_memory_is_halved_and_the_worker_remembers(
         group, tries = waiting.pop()
         answer = attempts.attempt(group)
         outcomes |= dict(zip(group, answer, strict=False))
-        waiting += undone(group, answer, tries)
+        waiting += unfinished(group, answer, tries)
     assert tried == [12, 6, 3, 3, 3, 3]
     assert outcomes.keys() == set(GRID)
     assert all(outcome.status == "done" for outcome in outcomes.values())

@@ -144,7 +144,7 @@ def test_features_that_do_not_fit_are_named(
     assert "its audio is float32 (20, 3, 12), but the model was trained on float32 (40, 12)" in said(
         predict(model, path), capsys
     )
-    assert "leave it out with --model" in said(predict(model, path, "--k-audio", "3"), capsys)
+    assert "leave the option out with --model" in said(predict(model, path, "--k-audio", "3"), capsys)
     assert "there is no model in this folder" in said(predict(tmp_path, path), capsys)
     assert not (tmp_path / "out.csv").exists()
 
@@ -308,7 +308,7 @@ def test_a_disk_too_small_is_told_before_anything_runs(
     usage = type("usage", (), {"free": 1000})
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     assert main([*SMALL, "--keep-models", "all"]) == 2
-    assert "16 models take" in capsys.readouterr().err
+    assert "16 models need" in capsys.readouterr().err
     assert not Path("results/demo/models").exists()
 
 

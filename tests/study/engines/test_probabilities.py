@@ -123,7 +123,7 @@ def test_a_study_keeps_those_of_the_trials_that_it_runs(in_folder: Path, capsys:
 def test_they_are_kept_by_running_alone(in_folder: Path, capsys: pytest.CaptureFixture[str], other: str) -> None:
     assert main([*SMALL, "--keep-probabilities", other]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "--keep-probabilities: they are kept by running; leave out --report-only and --dry-run" in line
+    assert "--keep-probabilities: only a run keeps them; leave out --report-only and --dry-run" in line
 
 
 def test_a_disk_too_small_is_told_before_anything_runs(
@@ -132,5 +132,5 @@ def test_a_disk_too_small_is_told_before_anything_runs(
     usage = type("usage", (), {"free": 5000})  # 4 trials of 180 utterances of 4 classes take 5,760 bytes
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     assert main([*SMALL, "--keep-probabilities"]) == 2
-    assert "--keep-probabilities: those of 4 trials take" in capsys.readouterr().err
+    assert "--keep-probabilities: 4 trials need" in capsys.readouterr().err
     assert not Path("results/demo/probabilities").exists()

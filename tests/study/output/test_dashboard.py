@@ -28,8 +28,8 @@ from predicting import some_utterances
 from runs import PATIENCE_S, ended, start_cemobam
 
 from study.commands import cemobam
-from study.commands.grid import build_parser as grid_parser
 from study.commands.retyped import dashboard_as_typed
+from study.commands.run import build_parser as run_parser
 from study.design.configuration import Trial
 from study.design.design import ANY_PAIR
 from study.driver import Plan, StudyRun
@@ -401,7 +401,7 @@ def test_a_failed_trial_says_why_on_its_page(make_ledger: Make, plan: Plan, fact
     ],
 )
 def test_the_command_that_finds_a_study(given: str, command: str) -> None:
-    assert dashboard_as_typed(grid_parser().parse_args(given.split())) == command
+    assert dashboard_as_typed(run_parser().parse_args(given.split())) == command
 
 
 @pytest.fixture
@@ -464,7 +464,7 @@ def test_mistakes_are_told_in_one_line(
         assert said.err.count("\n") == 1
         return said.err
 
-    assert "no ledger there yet" in refused("--dataset", "iemocap")
+    assert "there is no ledger" in refused("--dataset", "iemocap")
     assert not (in_folder / "results").exists()
     published_study(plan, make_ledger(), facts, in_folder)
     storage = f"sqlite:///{in_folder / 'study.db'}"
