@@ -66,7 +66,7 @@ def _with_links(text: str, folder: Path) -> str:
 
 
 def _commands() -> Iterator[str]:
-    """The help of every command, as a terminal shows it."""
+    """Yield the help of every command, as a terminal shows it."""
     os.environ["COLUMNS"] = "96"
     for name, summary in COMMANDS.items():
         text = import_module(f"study.commands.{name}").build_parser(f"cemobam {name}").format_help()

@@ -74,7 +74,7 @@ def _browser() -> Iterator[webdriver.Chrome]:
 
 @contextmanager
 def _dashboard(study: Path) -> Iterator[str]:
-    """The address of ``cemobam dashboard`` on a study's ledger, while it is served."""
+    """Serve a study with ``cemobam dashboard`` and yield its address."""
     command = "import sys; from study.commands import cemobam; sys.exit(cemobam())"
     asked = ["dashboard", "--results", str(study.parent), "--name", study.name]
     with subprocess.Popen([sys.executable, "-c", command, *asked], stdout=subprocess.PIPE, text=True) as server:

@@ -72,8 +72,8 @@ def run(*, print_report: bool = False, **options: Any) -> Results | None:
 
     Args:
         print_report: whether to print the summary that ``run_grid.py`` prints at its end.
-        options: the options of ``run_grid.py``, with underscores: ``dataset``, ``features``, ``k_audio``, ``seeds``,
-            ``blocks``, ``epochs``, ``workers`` and so on. ``python run_grid.py --help`` explains each.
+        options: Options of ``cemobam run``, with underscores: ``dataset``, ``features``, ``k_audio``, ``seeds``,
+            ``blocks``, ``epochs``, ``workers`` and so on. ``cemobam run --help`` explains each.
 
     Returns:
         The results of the study; None with ``dry_run=True``, which only prints the plan.
@@ -86,11 +86,11 @@ def run(*, print_report: bool = False, **options: Any) -> Results | None:
         >>> import study
         >>> results = study.run(dataset="demo", k_audio=[1, 4], k_text=[1, 4], seeds=2)  # doctest: +SKIP
     """
-    from study.commands import grid  # noqa: PLC0415
+    from study.commands import run as command  # noqa: PLC0415
     from study.commands.request import Request  # noqa: PLC0415
     from study.commands.running import run_study  # noqa: PLC0415
 
-    args = _arguments(grid, options)
+    args = _arguments(command, options)
     run_study(args, print_report=print_report)
     return None if args.dry_run else load_results(Request.of(args).results)
 

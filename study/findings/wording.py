@@ -124,7 +124,9 @@ def interval_cell(difference: Difference) -> str:
 def difference_sentence(
     difference: Difference, first: str, second: str, *, p: float, holm: bool = False, whose: str = ""
 ) -> str:
-    """Return a difference as a sentence: "A scores 1.6 points more than B (95% interval …; p 0.320; 5 seeds)."
+    """Return a difference as a sentence.
+
+    For example: "A scores 1.6 points more than B (95% interval −3.1 to +6.2; p 0.320; 5 seeds)."
 
     Args:
         difference: The first less the second.

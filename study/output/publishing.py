@@ -167,7 +167,7 @@ def _figures(evidence: Evidence, block: str) -> dict[str, go.Figure]:
             about = evidence.about.block(block)
             head = about.head if about and not about.chooses and head_of(about) else ""
             figure = interactive.curves(lines[block], title=_where(evidence), head=head)
-            figures["learning-curves"] = interactive.captioned(figure, known["curves"].caption)
+            figures["learning-curves"] = interactive.captioned(figure, described["curves"].caption)
     return figures
 
 

@@ -276,7 +276,9 @@ class Report:
         for name in self.figures:
             drawing = self.drawings[name]
             png = f"{drawing.file}.png"
-            made.append(Picture(name, drawing.title, drawing.shows, plots / png, f"{folder}/{png}", wide=name not in _NARROW))
+            made.append(
+                Picture(name, drawing.title, drawing.shows, plots / png, f"{folder}/{png}", wide=name not in _NARROW)
+            )
         if self.missing:
             made.append(Text("Figures that cannot be drawn:"))
             made.append(Items(tuple(f"{self.drawings[x].title}: {why}." for x, why in self.missing.items())))

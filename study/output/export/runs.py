@@ -153,7 +153,7 @@ def _summary(run: StudyRun, evidence: Evidence, *, version: str, common: Mapping
         key="summary",
         version=version,
         parameters=settings_of(about),
-        metrics={name: float(value) for name, value in known.items()},
+        metrics={str(name): float(value) for name, value in known.items()},
         tags={"block": group, "profile": about.profile, "system": about.system, **common},
         attachments=lambda: _attachments(evidence),
     )
