@@ -59,7 +59,7 @@ from study.papers.cemobam import paper
 from study.papers.cemobam.claims import OF_SYSTEMS, Claim, claims, scope, spread_sentences
 from study.papers.cemobam.systems import NAMES as SYSTEMS
 from study.papers.cemobam.systems import systems_table
-from study.papers.demo import recovered, truths
+from study.papers.demo import Truth, recovered, truths
 
 OTHERS = ("claims.csv", "report.md", "report.html")
 
@@ -174,6 +174,7 @@ class Report:
             *(table.markdown().rstrip() for name, table in self.tables.items() if name == TUNING or name not in ALWAYS),
             *("\n".join([answer.question, *(_hanging("  -", x, 4) for x in answer.lines)]) for answer in self.answers),
             *(["\n".join([f"The paper's claims. {scope(about.dataset, about.title)}", *verdicts])] if verdicts else []),
+            *([recovered(self._found)] if self._found else []),
             *([f"{MORE}:\n  {self.more}"] if self.more else []),
         )
 
@@ -256,18 +257,21 @@ class Report:
             for x in tested_first
         ]
 
+    @cached_property
+    def _found(self) -> list[Truth]:
+        return truths(self.evidence.analysis, self.claims)
+
     def _truths(self) -> list[Part]:
-        found = truths(self.evidence.analysis, self.claims)
-        if not found:
+        if not self._found:
             return []
-        rows = tuple((truth.truth, truth.reason, truth.outcome, truth.finding) for truth in found)
+        rows = tuple((truth.truth, truth.reason, truth.outcome, truth.finding) for truth in self._found)
         return [
             Text(
                 "The demo's data come from a generator, so what is true of them is known. This table compares it with "
                 "what the study says."
             ),
             Rows(("Truth", "Why it is true", "Outcome", "What the study says"), rows),
-            Text(recovered(found)),
+            Text(recovered(self._found)),
         ]
 
     def _pictures(self, results: Path, plots: Path) -> list[Part]:

@@ -106,7 +106,7 @@ def recovered(found: Sequence[Truth]) -> str:
     """
     counts = Counter(truth.outcome for truth in found)
     rest = [f"{counts[outcome]} {words}" for outcome, words in _IN_WORDS.items() if counts[outcome]]
-    said = f"The study finds {counts['found']} of {len(found)} truths"
+    said = f"The study finds {counts['found']} of the {len(found)} truths about the demo"
     return f"{said}; {', '.join(rest)}." if rest else f"{said} and claims nothing that is not true."
 
 

@@ -20,6 +20,7 @@ NEED_AN_EXTRA = {
     "study.output.dashboard": "dashboard",
     "study.output.figures.interactive": "dashboard",
     "study.output.publishing": "dashboard",
+    **{f"study.output.export.{tracker}": tracker for tracker in ("mlflow", "tensorboard", "wandb")},
 }
 """The modules that cannot be imported without an extra. Every other module belongs to the base installation."""
 

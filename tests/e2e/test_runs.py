@@ -80,7 +80,7 @@ def test_the_demo_from_nothing_to_tables_and_again(in_folder: Path) -> None:
         path.unlink()
     run_here("--report-only", *SMALL)
     assert {path: path.read_bytes() for path in kept} == kept
-    assert "about the demo data alone" in out
+    assert "hold for the demo data alone" in out
     claims = pd.read_csv("results/demo/claims.csv").set_index("id")["verdict"]
     assert set(claims) <= {"confirmed", "equivalent", "undecided", "contradicted", "not tested"}
     assert claims["level"] == "not tested"
@@ -262,7 +262,7 @@ def test_one_file_of_the_authors_by_a_protocol(in_folder: Path) -> None:
     Path("ours.pkl").write_bytes(pickle.dumps(made))
     arguments = ["--dataset", "iemocap", "--features", "ours.pkl", *SMALL, "--hidden-dim", "8"]
     out, _ = run_here(*arguments, "--at", "paper", "--k-text", "1,7")
-    assert "K_audio = 8, K_text = 7 (given)" in out
+    assert "The given pair is K_audio = 8, K_text = 7." in out
     assert "82.17" in Path("results/iemocap/table1.md").read_text()
     assert "may be swapped" in Path("results/iemocap/table1.tex").read_text()
     run_here(*arguments, "--split-seed", "1", status=2)
@@ -293,7 +293,7 @@ def test_the_gaps_between_text_and_code(in_folder: Path) -> None:
 @pytest.mark.usefixtures("without_figures")
 def test_the_released_profile_chooses_as_the_released_code_does(in_folder: Path) -> None:
     out, _ = run_here(*SMALL, "--profile", "released", "--seeds", "1")
-    assert "chosen on the test split, as the released code does by w-F1" in out
+    assert "which has the best mean w-F1 on the test split, as in the released code" in out
     grid = pd.read_csv("results/demo/grid.csv")
     best = grid.sort_values("test_wf1_mean", ascending=False, kind="stable").iloc[0]
     assert f"K_audio = {best['k_audio']:.0f}, K_text = {best['k_text']:.0f}" in out

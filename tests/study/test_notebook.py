@@ -19,7 +19,7 @@ from runs import ROOT, TRIALS, ended, recorded, start_python, until
 import study
 from cemobam_core import InputError
 from study import notebook
-from study.commands import grid
+from study.commands import run as command
 from study.commands.options import STUDY
 
 
@@ -43,7 +43,7 @@ from study.commands.options import STUDY
     ],
 )
 def test_arguments_mean_what_the_options_mean(given: dict[str, Any], typed: list[str]) -> None:
-    assert vars(notebook._arguments(grid, given)) == vars(grid.build_parser().parse_args(typed))
+    assert vars(notebook._arguments(command, given)) == vars(command.build_parser().parse_args(typed))
 
 
 @pytest.mark.parametrize(

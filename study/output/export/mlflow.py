@@ -10,12 +10,18 @@ from tempfile import TemporaryDirectory
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when MLflow is imported
 
-from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunStatus
-from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
-
+from cemobam_core.extras import require
 from study.output.export.runs import CURVE, Run
 from study.output.export.target import Target
+
+try:
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Param, RunStatus
+    from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
+except ModuleNotFoundError:
+    require("mlflow", "study.output.export.mlflow")
+    raise
+
 
 _DATABASE = "mlflow.db"
 

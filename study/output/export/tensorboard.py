@@ -8,19 +8,25 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tensorboard.compat.proto.event_pb2 import Event
-from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.compat.proto.tensor_pb2 import TensorProto
-from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
-from tensorboard.compat.proto.types_pb2 import DT_STRING
-from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
-from tensorboard.plugins.hparams import metadata as hparams
-from tensorboard.plugins.text import metadata as text
-from tensorboard.summary.writer.record_writer import RecordWriter
-
+from cemobam_core.extras import require
 from cemobam_core.files import written_atomically
 from study.output.export.runs import CURVE, Run
 from study.output.export.target import Target
+
+try:
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.compat.proto.tensor_pb2 import TensorProto
+    from tensorboard.compat.proto.tensor_shape_pb2 import TensorShapeProto
+    from tensorboard.compat.proto.types_pb2 import DT_STRING
+    from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
+    from tensorboard.plugins.hparams import metadata as hparams
+    from tensorboard.plugins.text import metadata as text
+    from tensorboard.summary.writer.record_writer import RecordWriter
+except ModuleNotFoundError:
+    require("tensorboard", "study.output.export.tensorboard")
+    raise
+
 
 _LONGEST = 150
 """Characters of a run's folder."""

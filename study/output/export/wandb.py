@@ -16,10 +16,17 @@ os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # read when wandb is im
 os.environ.setdefault("WANDB_SILENT", "true")
 
 import pandas as pd
-import wandb
 
+from cemobam_core.extras import require
 from study.output.export.runs import CURVE, Run
 from study.output.export.target import Target
+
+try:
+    import wandb
+except ModuleNotFoundError:
+    require("wandb", "study.output.export.wandb")
+    raise
+
 
 _ABOUT = "cemobam.json"
 """The file in a run's folder that identifies the run."""

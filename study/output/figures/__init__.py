@@ -345,7 +345,7 @@ def _confusion_difference(evidence: Evidence) -> Figure | str:
         keys, matrices = evidence.results.keys(block), [evidence.confusions(row, block.seeds) for row in block.rows]
         for other, key in enumerate(keys):
             if other != block.reference and (d := matrix_difference(matrices[block.reference], matrices[other])):
-                made.append(Panel(plain(f"{block.told(keys[block.reference])} less {block.told(key)}"), d))
+                made.append(Panel(plain(f"{block.told(keys[block.reference])} − {block.told(key)}"), d))
     if not made:
         return (
             f"no block compares its reference with at most {_FEW_OTHERS} others that have a confusion matrix and a "

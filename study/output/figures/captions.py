@@ -158,7 +158,7 @@ def confusion() -> str:
 def confusion_difference() -> str:
     """Return the caption of the differences of confusion matrices."""
     return _joined(
-        "Each panel is the matrix of a block's reference less that of another configuration, in percentage points of "
+        "Each panel is the matrix of a block's reference minus that of another configuration, in percentage points of "
         "the label's test utterances: blue cells are more frequent with the reference, red cells less.",
         "Bold differences are larger than another seed's luck (paired t-test, 95%, Holm's correction in the panel).",
         "Blue on the diagonal is a higher recall of the reference.",

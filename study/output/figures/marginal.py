@@ -29,7 +29,7 @@ _FEW = 12
 
 
 def marginal_figure(scores: GridScores, *, metric: Metric, title: str) -> Figure:
-    """Draw each K's mean over the other K, less the grid's mean of the same seed, with its 95% interval over seeds.
+    """Draw each K's mean over the other K minus the grid's mean of the same seed, with its 95% interval over seeds.
 
     Args:
         scores: the grid without holes.

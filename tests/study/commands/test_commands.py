@@ -72,7 +72,7 @@ def said(arguments: list[str], capsys: pytest.CaptureFixture[str], status: int =
         (["--k_audio=1"], "unrecognized arguments: --k_audio=1; did you mean --k-audio?"),
         (
             ["--k-text", "5:600"],
-            "demo (synthetic) (random:40/30/30) has 180 utterances in the val split, so K can be 179 at most",
+            "demo (synthetic) has 240 utterances in the val split, so K can be 239 at most",
         ),
         (["--report-only"], "there is no ledger; run the study first"),
         (["--blocks", "fusion"], "fusion needs a K pair"),
@@ -406,7 +406,7 @@ def test_a_plan_says_first_what_it_does_and_then_how_long_a_run_takes(
     assert lines[-3] == "  time        measuring, about 15 s …"
     assert "s a trial, 1 at a time" in lines[-2]
     assert re.search(r"about \d+ \w+, between \d+ \w+ and \d+ \w+: ", lines[-2])
-    assert lines[-1].strip() == "(epochs timed on the train split, 240 utterances, on cpu)"
+    assert lines[-1].strip() == "(epochs timed on the train split, 480 utterances, on cpu)"
     assert main([*QUICK]) == 0
     assert "\nopen results/demo/report.html\n\ndemo (synthetic): 8 of 8 trials done" in capsys.readouterr().out
     assert main([*QUICK, "--dry-run"]) == 0
@@ -496,7 +496,7 @@ def test_the_report_says_how_to_make_it_again(in_folder: Path, capsys: pytest.Ca
     command = again.split()[2:]
     assert main([*command, "--report-only"]) == 0
     assert cemobam(["run", *command, "--report-only"]) == 0
-    again = Path("results/x/report.md").read_text().split("## Again")[1].strip()
+    again = Path("results/x/report.md").read_text().rpartition("How to reproduce this")[2].strip().splitlines()[0]
     assert again == "cemobam run --k-audio 1 --k-text 1,2 --seeds 0, --epochs 1 --workers 1 --name x"
     url = as_typed(run_parser().parse_args(["--storage", "postgresql://me:secret@host/db"]))
     assert "secret" not in url

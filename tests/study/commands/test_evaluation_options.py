@@ -18,8 +18,8 @@ QUICK = ["--seeds", "1", "--epochs", "1", "--hidden-dim", "8", "--workers", "1",
 def test_a_joint_graph_is_told_wherever_it_is_shown(in_folder: Path) -> None:
     out, _ = run_here("--blocks", "fusion", "--evaluation-graph", "joint", *QUICK)
     for text in (out, Path("results/demo/report.md").read_text(), Path("results/demo/report.html").read_text()):
-        assert "That is transductive: the graph of the training utterances changes with those that are measured" in text
-    assert "evaluation graph joint (transductive)): test split" in Path("results/demo/table1.md").read_text()
+        assert "This is transductive: the evaluated utterances change the graph of the training utterances" in text
+    assert "evaluation graph joint (transductive)" in Path("results/demo/table1.md").read_text()
     assert load_results("results/demo").about.settings["evaluation_graph"] == "joint"
     assert {path.name for path in Path("results/demo").glob("defaults*")} == set()
 
@@ -30,7 +30,7 @@ def test_the_graphs_are_a_factor_like_any_other(in_folder: Path) -> None:
     assert set(made["evaluation_graph"]) == {"own", "anchored", "joint"}
     assert made["train_loss"].nunique() == 1  # the same training
     assert made["test_loss"].nunique() == 3
-    assert "joint: the utterances that are measured and the training utterances are ranked together" in out
+    assert "Joint: the evaluated utterances and the training utterances form one graph" in out
     run_here("--vary", "ties=index,random,all", *QUICK)
     run_here("--vary", "evaluation_size=0,30", *QUICK)
 
@@ -53,7 +53,7 @@ def test_a_usual_graph_leaves_the_study_what_it_is(in_folder: Path) -> None:
     out, _ = run_here(*asked, "--evaluation-graph", "anchored")
     assert "3 trials, 0 done, 3 to run" in out
     report = Path("results/demo/report.md").read_text()
-    assert "Evaluation graph anchored: each utterance that is measured is linked to its nearest" in report
+    assert "Evaluation graph anchored: each test utterance is linked to its nearest" in report
 
 
 def test_with_few_to_test_neighbours_may_be_sought_in_train(in_folder: Path, small_fold: Fold) -> None:

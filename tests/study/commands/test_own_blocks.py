@@ -169,7 +169,7 @@ def test_options_that_repeat_are_typed_again_as_they_were() -> None:
     ("given", "tag", "blocks"),
     [
         ("", "", "grid fusion ablation"),
-        ("--set gat_layers=3 --set dropout=0.3 --fusion max", "", "grid fusion ablation"),
+        ("--set gat_layers=3 --set dropout=0.2 --fusion max", "", "grid fusion ablation"),
         ("--set gat_layers=2", "gat_layers=2", "grid fusion ablation"),
         ("--epochs 3 --set weight_decay=0", "epochs=3,weight_decay=0", "grid fusion ablation"),
         ("--set epochs=3 --profile released", "profile=released,epochs=3", "grid fusion ablation"),
@@ -189,18 +189,18 @@ def test_settings_name_the_study_and_options_its_blocks(given: str, tag: str, bl
 @pytest.mark.usefixtures("without_figures")
 def test_a_study_of_other_settings_is_another_one_and_is_recalled(in_folder: Path) -> None:
     run_here(*QUICK, *GRID, "--blocks", "grid")
-    run_here(*QUICK, *GRID, "--blocks", "grid", "--set", "gat_layers=2", "--set", "dropout=0.2")
-    assert names() == ["demo/grid epochs=1", "demo/grid epochs=1,gat_layers=2,dropout=0.2"]
-    first, second = "--epochs 1 --set gat_layers=3 --set dropout=0.3", "--epochs 1 --set gat_layers=2 --set dropout=0.2"
+    run_here(*QUICK, *GRID, "--blocks", "grid", "--set", "gat_layers=2", "--set", "dropout=0.3")
+    assert names() == ["demo/grid epochs=1", "demo/grid epochs=1,gat_layers=2,dropout=0.3"]
+    first, second = "--epochs 1 --set gat_layers=3 --set dropout=0.2", "--epochs 1 --set gat_layers=2 --set dropout=0.3"
     said = mistake("--report-only")
     assert f"has several studies named 'demo'; choose one by its settings: {first}; {second}" in said
     for options, layers in ((first, 3), (second, 2)):
         run_here("--report-only", *options.split())
         assert load_results("results/demo").about.settings["gat_layers"] == layers
     assert "has no study 'demo' with these settings; it has: " in mistake("--report-only", "--set", "gat_layers=4")
-    run_here("--report-only", "--set", "gat_layers=2", "--set", "dropout=0.2")
+    run_here("--report-only", "--set", "gat_layers=2", "--set", "dropout=0.3")
     report = Path("results/demo/report.md").read_text()
-    assert "--set gat_layers=2 --set dropout=0.2" in report.rpartition("How to reproduce this")[2]
+    assert "--set gat_layers=2 --set dropout=0.3" in report.rpartition("How to reproduce this")[2]
 
 
 @pytest.mark.usefixtures("without_figures")
@@ -233,7 +233,7 @@ def test_systems_are_compared_on_the_same_seeds(in_folder: Path) -> None:
     out, _ = run_here(*QUICK, "--seeds", "2", "--systems", "cemobam,concat_mlp,logistic,mine.py:GRU")
     assert "trying mine.py:GRU …" in out
     assert "Which system is best?" in out
-    assert "K_audio = 5, K_text = 5 (the usual one, as none was chosen)" in out
+    assert "The pair is K_audio = 5, K_text = 5, the usual one, because none was chosen." in out
     results = load_results("results/demo")
     assert results.systems["system"].tolist() == ["cemobam", "concat_mlp", "logistic", "mine.py:GRU"]
     assert results.systems["n_seeds"].tolist() == [2] * 4
@@ -268,7 +268,7 @@ def test_a_plan_of_blocks_of_ones_own(in_folder: Path, monkeypatch: pytest.Monke
         out, _ = run_here("--dry-run", "--seeds", "2", *arguments.split())
         return [line.strip() for line in out.splitlines()]
 
-    lines = plan("--vary hidden_dim=8,16 --vary lr=0.006,0.02 --systems cemobam,logistic")
+    lines = plan("--vary hidden_dim=8,24 --vary lr=0.01,0.02 --systems cemobam,logistic")
     assert lines[1] == "demo (synthetic): 10 trials, 0 done, 10 to run"  # two of them are in both blocks
     assert "hidden_dim-lr 8 trials at K 5,5" in lines
     assert "systems     4 trials at K 5,5" in lines

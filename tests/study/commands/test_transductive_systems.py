@@ -28,9 +28,9 @@ def test_a_study_marks_its_transductive_systems(in_folder: Path) -> None:
     assert "label_propagation§" in table
     assert "correct_and_smooth§" in table
     assert "logistic§" not in table
-    assert "§ Evaluation graph joint: the utterances that are measured and the training utterances" in table
+    assert "§ Evaluation graph joint: the evaluated utterances and the training utterances" in table
     assert r"label\_propagation$^{\mathsection}$" in Path("results/demo/systems.tex").read_text()
-    assert "Transductive, with the evaluation graph joint: " in out
+    assert "Evaluation graph joint: label_propagation" in out
     assert [label.endswith(" (transductive)") for label in labels_of(results, block)] == results.marked(block)
     # A study of an earlier release does not say which are.
     about = Path("results/demo/study.json")

@@ -338,7 +338,7 @@ def test_a_file_much_smaller_than_the_test_split_is_warned_of(
         return
     (line,) = captured.err.strip().splitlines()
     assert line.startswith(f"cemobam predict: warning: {tmp_path / 'new.safetensors'}: holds {n} utterances, ")
-    assert "the test split that the model was measured on had 24" in line
+    assert "the model was evaluated on a test split of 24" in line
     assert "IEMOCAP" in line
     assert line.endswith("Label more utterances at once, or leave --graph among out")
 

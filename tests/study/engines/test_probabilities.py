@@ -42,6 +42,12 @@ def read(path: Path) -> torch.Tensor:
     return probabilities.double()
 
 
+def chosen_by(probabilities: torch.Tensor, predicted: torch.Tensor) -> bool:
+    """Whether each predicted class has the highest probability, as far as half precision tells."""
+    of_predicted = probabilities[torch.arange(len(predicted)), predicted.long()]
+    return bool((of_predicted >= probabilities.amax(dim=1) - 1e-3).all())
+
+
 def test_they_are_a_softmax_in_half_precision(kept: KeptProbabilities) -> None:
     kept.keep(GRID[0], torch.tensor([[0.0, 0.0], [np.log(3.0), 0.0], [100.0, -100.0]]))
     assert kept.place(GRID[0]) == kept.folder / f"{GRID[0].signature('abc')}.safetensors"
@@ -58,7 +64,7 @@ def test_every_trial_has_those_that_it_was_measured_by(data: StudyData, kept: Ke
         found = read(kept.place(trial))
         assert found.shape == (24, 4)
         assert (found.sum(dim=1) - 1).abs().max() < 2e-3
-        assert bytes(found.argmax(dim=1).tolist()) == outcome.predicted
+        assert chosen_by(found, torch.tensor(list(outcome.predicted)))
         loss = -found[torch.arange(24), data.folds[0].test.labels].log().mean().item()
         assert loss == pytest.approx(outcome.metrics["test_loss"], rel=2e-3)
     assert len(list(kept.folder.iterdir())) == in_group
@@ -69,7 +75,7 @@ def test_scikit_learns_probabilities_are_its_own(data: StudyData, kept: KeptProb
     (trial,) = design.trials("x", ANY_PAIR)
     (outcome,) = Attempts(data, "cpu").attempt((trial,))
     found = read(kept.place(trial))
-    assert bytes(found.argmax(dim=1).tolist()) == outcome.predicted
+    assert chosen_by(found, torch.tensor(list(outcome.predicted)))
     assert (found.sum(dim=1) - 1).abs().max() < 2e-3
 
 
@@ -83,7 +89,7 @@ def test_workers_write_them(data: StudyData, kept: KeptProbabilities) -> None:
     with LocalEngine(data, ["cpu"] * 2) as engine:
         outcomes = dict(engine.run(GRID))
     for trial in GRID:
-        assert bytes(read(kept.place(trial)).argmax(dim=1).tolist()) == outcomes[trial].predicted
+        assert chosen_by(read(kept.place(trial)), torch.tensor(list(outcomes[trial].predicted)))
 
 
 def test_a_folder_that_cannot_be_written_to_fails_the_trial_with_its_reason(
@@ -110,10 +116,11 @@ def test_a_study_keeps_those_of_the_trials_that_it_runs(in_folder: Path, capsys:
     files = list(Path("results/demo/probabilities").iterdir())
     results = load_results("results/demo")
     labels = torch.tensor(results.utterances["label"].tolist())
-    second = results.predictions[results.trials["seed"] == 1].to_numpy(int).tolist()
-    assert sorted(read(path).argmax(dim=1).tolist() for path in files) == sorted(second)
+    second = results.predictions[results.trials["seed"] == 1].to_numpy(int)
+    for predicted in map(torch.tensor, second):
+        assert sum(chosen_by(read(path), predicted) for path in files) == 1
     found = sorted((read(path).argmax(dim=1) == labels).double().mean().item() for path in files)
-    assert found == pytest.approx(sorted(results.trials.loc[results.trials["seed"] == 1, "test_wa"]))
+    assert found == pytest.approx(sorted(results.trials.loc[results.trials["seed"] == 1, "test_wa"]), abs=0.02)
     before = pd.read_csv("results/demo/trials.csv")
     assert main([*SMALL, "--report-only"]) == 0  # the option applies only to its own run
     pd.testing.assert_frame_equal(pd.read_csv("results/demo/trials.csv"), before)
@@ -129,7 +136,7 @@ def test_they_are_kept_by_running_alone(in_folder: Path, capsys: pytest.CaptureF
 def test_a_disk_too_small_is_told_before_anything_runs(
     in_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    usage = type("usage", (), {"free": 5000})  # 4 trials of 180 utterances of 4 classes take 5,760 bytes
+    usage = type("usage", (), {"free": 15_000})  # 4 trials of 480 utterances of 4 classes take 15,360 bytes
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
     assert main([*SMALL, "--keep-probabilities"]) == 2
     assert "--keep-probabilities: 4 trials need" in capsys.readouterr().err

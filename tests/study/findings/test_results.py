@@ -94,7 +94,7 @@ def test_studies_stand_side_by_side(results: Results, tmp_path: Path, capsys: py
         f"{name}.{form}"
         for name in ("compare", "compare_fusion", "compare_ablation", "compare_claims")
         for form in ("csv", "md", "tex")
-    }
+    } | {"compare_topk.png", "compare_topk.pdf"}
     for wrong in ([folders[0]], [folders[0], folders[0]], [folders[0], str(tmp_path)]):
         assert cemobam(["compare", *wrong]) == 2
         (line,) = capsys.readouterr().err.strip().splitlines()

@@ -107,7 +107,8 @@ def test_the_heatmap_has_the_grids_numbers(make_ledger: Make, plan: Plan, facts:
             row = grid[(grid["k_audio"] == k_audio) & (grid["k_text"] == k_text)].iloc[0]
             assert wa["z"][i][j] == pytest.approx(100 * row["test_wa_mean"], abs=0.006)
             assert wa["customdata"][i][j].endswith("2 seeds")
-    assert sum("★" in cell for cell in numbers["text"]) == 1
+    highest = grid["test_wa_mean"].max()
+    assert sum("★" in cell for cell in numbers["text"]) == (grid["test_wa_mean"] > highest - 1e-9).sum()
     assert f'<span style="color:{figure["layout"]["shapes"][1]["line"]["color"]}">□</span>' in json.dumps(
         figure["layout"]["title"], ensure_ascii=False
     ).replace('\\"', '"')

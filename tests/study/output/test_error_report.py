@@ -129,7 +129,7 @@ def test_every_figure_is_drawn_and_is_a_file_of_the_report(study: Callable[..., 
     assert files <= set(plot_files(report.evidence.about))
     titles = [ax.get_title().replace("\n", " ") for ax in report.figures["confusion-difference"].axes]
     assert titles[:3] == [f"MIN less {name}" for name in ("CLS", "MAX", "MEAN")]
-    assert titles[3:5] == [f"CemoBAM less w/o {name}" for name in ("xCBAM", "CH-GAT")]
+    assert titles[3:5] == [f"CemoBAM − w/o {name}" for name in ("xCBAM", "CH-GAT")]
     panels = [ax.get_title(loc="left") for ax in report.figures["errors"].axes]
     assert panels == ["by class", "by speaker", "by length"]
 

@@ -180,7 +180,7 @@ def test_the_command_says_what_is_missing(in_folder: Path) -> None:
         _, err = cemobam_here("export", *words, status=2)
         assert err.strip() == "cemobam export: error: say what to write and where, as: cemobam export --to mlflow DIR"
     _, err = cemobam_here("export", "--to", "mlflow", "exported", status=2)
-    assert "no ledger there; run the study first" in err
+    assert "there is no ledger; run the study first" in err
     assert not Path("exported").exists()
 
 

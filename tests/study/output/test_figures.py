@@ -270,7 +270,7 @@ def test_what_noise_does_not_explain_is_bold() -> None:
     points = np.array([[0.25, -0.25], [0.0, -0.004]])
     bold = np.array([[True, False], [False, False]])
     difference = ConfusionDifference(points=points, beyond_noise=bold, seeds=5)
-    figure = confusion_difference_figure([Panel("MIN less MAX", difference)], ["a", "b"], title="x")
+    figure = confusion_difference_figure([Panel("MIN − MAX", difference)], ["a", "b"], title="x")
     texts = [(text.get_text(), text.get_fontweight()) for text in figure.axes[0].texts]
     assert texts == [("+25.0", "bold"), ("−25.0", "normal"), ("0", "normal"), ("−0.4", "normal")]
     assert legend_of(figure) == ["bold: more than another seed's luck (paired t, 95%, Holm in the panel)"]
