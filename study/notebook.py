@@ -71,7 +71,7 @@ def run(*, print_report: bool = False, **options: Any) -> Results | None:
     folder. If you interrupt it, the trials that are done are kept. The same call continues from there.
 
     Args:
-        print_report: whether to print the summary that ``run_grid.py`` prints at its end.
+        print_report: Whether to print the summary that ``run_grid.py`` prints at its end.
         options: Options of ``cemobam run``, with underscores: ``dataset``, ``features``, ``k_audio``, ``seeds``,
             ``blocks``, ``epochs``, ``workers`` and so on. ``cemobam run --help`` explains each.
 
@@ -100,10 +100,10 @@ def figures(of: Results | Path | str, only: str | Sequence[str] | None = None, *
     """Return the figures of a study by name, drawn from its ledger.
 
     Args:
-        of: the results, or their folder, such as ``results/demo``.
-        only: the name of a figure, or several names. By default, every figure that can be drawn is.
-        options: options of ``cemobam figures``, with underscores: ``storage`` if the ledger is not in the folder of the
-            results, or settings such as ``epochs`` that choose among several studies of one name.
+        of: The results, or their folder, such as ``results/demo``.
+        only: The name of a figure, or several names. By default, every figure that can be drawn is returned.
+        options: Options of ``cemobam figures``, with underscores. Give ``storage`` if the ledger is not in the folder
+            of the results, and settings such as ``epochs`` to choose among several studies with the same name.
 
     Raises:
         InputError: There is no such study or figure, or a figure that you name cannot be drawn yet.

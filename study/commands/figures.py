@@ -101,10 +101,10 @@ def look_of(args: argparse.Namespace) -> Look:
     """Return how figures are to be drawn.
 
     Args:
-        args: with the options of :data:`study.commands.options.DRAWN`.
+        args: Parsed arguments with the options of :data:`study.commands.options.DRAWN`.
 
     Raises:
-        InputError: a style that there is not, or a resolution without a PNG.
+        InputError: The style does not exist, or a resolution is given without the format PNG.
     """
     from study.output.figures.style import DPI, Look, read_style
 

@@ -45,7 +45,7 @@ def compare(studies: Mapping[str, Results]) -> list[Table]:
     Nothing here is tested between studies, because they differ by more than their seeds: in data, splits or settings.
 
     Args:
-        studies: by the label that columns and rows show; at least one.
+        studies: At least one study, by the label that columns and rows show.
     """
     notes = _notes(studies)
     tables = [_chosen(studies, notes)]
@@ -193,7 +193,7 @@ def system_scores(studies: Mapping[str, Results]) -> pd.DataFrame:
     """Return the WA of the systems that all studies have measured: a row a study, a column a system.
 
     Args:
-        studies: by label. A study that compares no systems has no row.
+        studies: Results by label. A study that compares no systems has no row.
     """
     rows = {}
     for label, results in studies.items():
@@ -207,7 +207,7 @@ def ranks_figure(studies: Mapping[str, Results]) -> Figure | str:
     """Return the critical-difference diagram over corpora, or say in words why there is none.
 
     Args:
-        studies: by label, each of another data set.
+        studies: Results by label, each from a different data set.
     """
     scores = system_scores(studies)
     corpora = len({studies[label].about.dataset for label in scores.index})
@@ -224,7 +224,7 @@ def joint_grids(studies: Mapping[str, Results]) -> tuple[dict[str, Plane], list[
     Grids can be drawn together if they have the same K_audio and K_text. The most frequent ones are drawn.
 
     Args:
-        studies: by label.
+        studies: Results by label.
 
     Returns:
         The planes by label, empty if fewer than two can be drawn; and a sentence for each study that is left out.
@@ -270,8 +270,8 @@ def grids_figure(planes: Mapping[str, Plane], studies: Mapping[str, Results]) ->
     """Return the K grids of several studies in one figure, as the paper's Fig. 2, and its caption.
 
     Args:
-        planes: by label, as :func:`joint_grids` returns them.
-        studies: all studies that are compared, by label.
+        planes: Planes by label, from :func:`joint_grids`.
+        studies: Results of all compared studies, by label.
     """
     measures = {name: label for name, label in _measures(studies).items() if name in _OF_THE_PAPER}
     return joint_figure(planes, measures), captions.joint(planes)

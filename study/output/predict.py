@@ -101,7 +101,7 @@ def predict_released(
         to: The csv to write, with ``id``, ``predicted`` and ``p_<class>`` for each class.
 
     Returns:
-        The metrics as a Markdown table under the usual and the authors' names if the file has labels; otherwise the
+        The metrics as a Markdown table, under the usual and the authors' names, if the file has labels. Otherwise the
         number of labelled utterances.
 
     Raises:

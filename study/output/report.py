@@ -81,8 +81,8 @@ def plot_files(about: About, forms: Sequence[str] = figures.FORMS) -> list[str]:
     """Return the name of every file that a report may write into the folder of figures.
 
     Args:
-        about: what the study is.
-        forms: formats of figures: those of a report, or others that a user may have drawn beside them.
+        about: Description of the study.
+        forms: Formats of figures: those of a report, or others that a user may have drawn beside them.
     """
     own = (
         *("curves", "confusion", "confusion_difference", "errors", "calibration", "embedding", "marginal"),

@@ -34,9 +34,9 @@ class Exported:
     """What became of an export.
 
     Attributes:
-        written: how many runs were written.
-        held: how many were there already.
-        open_with: how to look at the folder, a line each.
+        written: Number of runs that were written.
+        held: Number of runs that the folder already had.
+        open_with: Lines that tell the user how to open the folder.
     """
 
     written: int
@@ -48,9 +48,9 @@ def export(runs: Sequence[Run], to: str, folder: Path) -> Exported:
     """Write the runs that a folder does not hold.
 
     Args:
-        runs: of a study.
-        to: the name of the target.
-        folder: a new or an empty one, or that of an earlier export.
+        runs: Runs of a study.
+        to: Name of the target.
+        folder: A new or empty folder, or the folder of an earlier export.
 
     Raises:
         InputError: The target's packages are missing, or the folder holds something else or is being written to.

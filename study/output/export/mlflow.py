@@ -30,7 +30,7 @@ class Folder(Target):
     """A folder with ``mlflow.db`` and ``artifacts``.
 
     Args:
-        folder: it.
+        folder: Absolute path of the folder, which exists.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -14,7 +14,7 @@ class Target(AbstractContextManager["Target"], ABC):
     """A folder of runs in the format of a tracker; leaving its context ends what it has started.
 
     Args:
-        folder: the absolute path of the folder, which exists.
+        folder: Absolute path of the folder, which exists.
     """
 
     def __init__(self, folder: Path) -> None:

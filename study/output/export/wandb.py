@@ -33,7 +33,7 @@ class Folder(Target):
     A run is made in a folder of its own and moved when it is whole.
 
     Args:
-        folder: it.
+        folder: Absolute path of the folder, which exists.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -53,10 +53,10 @@ class Drawing:
     """One figure that can be drawn alone.
 
     Attributes:
-        file: name of its files, without their ending.
-        draw: returns the figure, or says in words why it cannot be drawn yet.
-        title: of the figure, in a few words.
-        caption: after the title: what is drawn, the meaning of the marks, and how to read them.
+        file: Name of the files, without the ending.
+        draw: Function that returns the figure, or the reason why it cannot be drawn yet.
+        title: Title of the figure, in a few words.
+        caption: Text after the title: what the figure shows, the meaning of the marks, and how to read them.
     """
 
     file: str
@@ -226,8 +226,8 @@ def in_order(
     """Return a block's configurations in its order: their values, seeds by measure, and means.
 
     Returns:
-        The values in the block's columns; by measure, a frame with a row per seed and a column per configuration; a
-        row per configuration with ``n_seeds`` and the figures, NaN where no seed is done.
+        The values in the block's columns. Frames by measure with a row per seed and a column per configuration. A frame
+        with a row per configuration, with ``n_seeds`` and the figures, NaN where no seed is done.
     """
     keys, frame = results.keys(block), results.block(block.name)
     known = {

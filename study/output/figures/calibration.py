@@ -19,8 +19,8 @@ def calibration_figure(calibration: Calibration, *, title: str) -> Figure:
     On the diagonal the confidence is right (reliability diagram: DeGroot and Fienberg, 1983; Guo et al., 2017).
 
     Args:
-        calibration: of the study's own configuration.
-        title: the data set and the pair, as figures show them.
+        calibration: Calibration of the study's own configuration.
+        title: Data set and K pair, as figures show them.
     """
     bins, means = calibration.bins, calibration.seeds.mean()
     seeds = len(calibration.seeds)

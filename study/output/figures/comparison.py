@@ -35,14 +35,14 @@ class Dots:
     """The scores of a system, in percent.
 
     Attributes:
-        name: as readers know it.
-        seeds: the score of each seed.
-        mean: of them.
-        low: lower end of its interval; NaN: there is none.
-        high: upper end, likewise.
-        defaults: the mean with default settings; NaN: not known, or not tuned.
-        published: what a paper reports; NaN: nothing.
-        uses_graph: whether it uses the graph.
+        name: Name that readers know.
+        seeds: Score of each seed.
+        mean: Mean of the scores.
+        low: Lower end of the interval of the mean. NaN if there is none.
+        high: Upper end of the interval of the mean. NaN if there is none.
+        defaults: Mean with default settings. NaN if it is unknown, or if the system is not tuned.
+        published: Score that a paper reports. NaN if there is none.
+        uses_graph: Whether the system uses the graph.
     """
 
     name: str
@@ -59,9 +59,9 @@ def comparison_figure(systems: Sequence[Dots], *, measure: str, title: str) -> F
     """Draw systems sorted by their mean, the best at the top.
 
     Args:
-        systems: with a mean each.
-        measure: what is drawn, as figures show it.
-        title: the data set and the pair, as figures show them.
+        systems: Scores of the systems. Each has a mean.
+        measure: Name of the metric, as figures show it.
+        title: Data set and K pair, as figures show them.
     """
     rows = sorted(systems, key=lambda x: -x.mean)
     floor = _floor(rows)

@@ -36,8 +36,8 @@ class Panel:
     """One panel.
 
     Attributes:
-        title: the two configurations.
-        difference: of their confusion matrices.
+        title: Names of the two configurations.
+        difference: Difference of their confusion matrices.
     """
 
     title: str
@@ -51,9 +51,9 @@ def confusion_difference_figure(panels: Sequence[Panel], class_names: Sequence[s
     beyond the room of a page are left out, and the title says so.
 
     Args:
-        panels: at least one, all of C classes.
+        panels: At least one panel. All panels have C classes.
         class_names: C names.
-        title: the data set and the pair, as figures show them.
+        title: Data set and K pair, as figures show them.
     """
     c, names = len(class_names), [cut(name, _LONGEST) for name in class_names]
     most_across, most_down = next((_ACROSS[most] for most in _ACROSS if c <= most), (1, 2))

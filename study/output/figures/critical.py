@@ -17,9 +17,9 @@ def critical_figure(ranks: Ranks, *, title: str, of: str) -> Figure:
     """Draw mean ranks, the critical difference, and bars over systems that are not told apart.
 
     Args:
-        ranks: of the systems.
-        title: what was ranked.
-        of: what they were ranked over: ``folds`` or ``corpora``.
+        ranks: Ranks of the systems.
+        title: Description of what was ranked.
+        of: ``folds`` or ``corpora``, over which the systems were ranked.
     """
     k = len(ranks.names)
     left = -(-k // 2)  # so many labels stand on the left, the others on the right

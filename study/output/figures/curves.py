@@ -34,9 +34,11 @@ def curves_figure(
     if some are left out.
 
     Args:
-        panels: by title, then by the line's label: a frame with a row per seed and a column per epoch, fractions.
-        heads: by title, the name of the factor whose values the labels are; missing or empty: the labels need none.
-        title: the data set and the pair, as figures show them.
+        panels: Lines by label, for each panel title. A line is a frame of fractions with a row per seed and a column
+            per epoch.
+        heads: Name of the factor whose values are the labels, by panel title. Missing or empty if the labels need no
+            name.
+        title: Data set and K pair, as figures show them.
     """
     rows = math.ceil(len(panels) / _SIDE_BY_SIDE)
     tallest = max(_legend_height(lines, (heads or {}).get(name)) for name, lines in panels.items())
@@ -102,7 +104,7 @@ def curve_interval(frame: pd.DataFrame) -> tuple[Array, Array]:
     """Return both ends of a curve's 95% interval at every epoch; NaN with fewer than three seeds.
 
     Args:
-        frame: a row per seed, a column per epoch, fractions.
+        frame: Fractions, with a row per seed and a column per epoch.
     """
     values = frame.to_numpy(float)
     std = values.std(axis=0, ddof=1) if len(values) > 1 else np.full(values.shape[1], np.nan)

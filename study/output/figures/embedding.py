@@ -19,10 +19,10 @@ def embedding_figure(
     Neighbours in the map are neighbours in the embedding. Distances between groups and their sizes mean nothing.
 
     Args:
-        vectors: (N, width).
-        labels: (N,).
+        vectors: Embeddings (N, width).
+        labels: Labels (N,).
         class_names: C names.
-        title: the data set, the pair and the seed, as figures show them.
+        title: Data set, K pair and seed, as figures show them.
     """
     from sklearn.manifold import TSNE  # noqa: PLC0415  (slow to import)
 

@@ -66,9 +66,9 @@ def heatmap(plane: Plane, *, title: str, first: Metric) -> go.Figure:
     Frames mark the chosen cell and the paper's best one, a star the highest cell.
 
     Args:
-        plane: of the study.
-        title: of the figure.
-        first: the metric that is shown first.
+        plane: Plane of the study.
+        title: Title of the figure.
+        first: Metric that is shown first.
     """
     frame, (x_name, y_name), seeds = plane.frame, plane.columns, plane.seeds
     across, upwards = sorted(plane.xs), sorted(plane.ys)
@@ -149,9 +149,10 @@ def tuning(scores: Array, *, label: str, title: str) -> go.Figure:
     """Draw the score of each configuration that a system tried, and the best so far.
 
     Args:
-        scores: validation of each configuration in the order in which it was tried, fractions, the defaults first.
-        label: of the metric.
-        title: what it shows.
+        scores: Validation score of each configuration as a fraction, in the order in which they were tried. The
+            defaults come first.
+        label: Name of the metric.
+        title: Title of the figure.
     """
     places = list(range(len(scores)))
     figure = go.Figure()
@@ -177,9 +178,9 @@ def curves(lines: Mapping[str, pd.DataFrame], *, title: str, head: str = "") -> 
     """Draw validation WA by epoch, mean and 95% interval over seeds; a single line with its seeds.
 
     Args:
-        lines: by label, a frame with a row per seed and a column per epoch, fractions.
-        title: the data set and the pair.
-        head: name of the factor whose values the labels are; empty: the labels need none.
+        lines: Frames of fractions by label, with a row per seed and a column per epoch.
+        title: Data set and K pair.
+        head: Name of the factor whose values are the labels. Empty if the labels need no name.
     """
     figure, banded = go.Figure(), False
     for (label, frame), colour, symbol in zip(lines.items(), COLOURS, SYMBOLS, strict=False):
@@ -235,14 +236,14 @@ def configurations(
     """Draw a block's configurations on the test split: seeds, mean with 95% interval, published; a button a measure.
 
     Args:
-        by_seed: by measure, a frame with a row per seed and a column per configuration, fractions.
-        summary: a row per configuration with ``n_seeds`` and the figures, fractions; NaN where there is none.
-        labels: of the configurations, from left to right.
-        published: the paper's figures of each, in percent; None: there are none.
-        title: what it shows.
-        first: the measure that is shown first.
-        head: name of the factor whose values the labels are; empty: the labels need none.
-        joined: whether a line joins the means, as over an ordered factor.
+        by_seed: Frames of fractions by metric, with a row per seed and a column per configuration.
+        summary: Row per configuration with ``n_seeds`` and the figures as fractions. NaN where there is none.
+        labels: Names of the configurations, from left to right.
+        published: Scores of each configuration in the paper, in percent. ``None`` if there are none.
+        title: Title of the figure.
+        first: Metric that is shown first.
+        head: Name of the factor whose values are the labels. Empty if the labels need no name.
+        joined: Whether a line joins the means, as for an ordered factor.
     """
     figure = go.Figure()
     places = list(range(len(labels)))
@@ -309,8 +310,8 @@ def captioned(figure: go.Figure, caption: str) -> go.Figure:
     """Add a caption below the title of a figure, and return the figure.
 
     Args:
-        figure: with a title that :func:`titled` made.
-        caption: of any length; it is wrapped.
+        figure: Figure with a title from :func:`titled`.
+        caption: Caption of any length. It is wrapped.
     """
     lines = wrap(caption, _CAPTION_LINE, break_on_hyphens=False)
     if lines:
@@ -340,8 +341,8 @@ def nothing_yet(what: str, why: str) -> go.Figure:
     """Return an empty figure in the place of one that cannot be drawn yet.
 
     Args:
-        what: title of the figure that is missing.
-        why: why it cannot be drawn.
+        what: Title of the missing figure.
+        why: Reason why it cannot be drawn.
     """
     figure = go.Figure()
     figure.update_layout(**LAYOUT, title=titled(what, why), xaxis={"visible": False}, yaxis={"visible": False})

@@ -52,13 +52,13 @@ def names_figure(
     Fewer than three seeds have no interval. All panels have the same scale.
 
     Args:
-        by_seed: by measure, a frame with a row per seed and a column per configuration, fractions.
-        summary: a row per configuration with ``n_seeds`` and the figures, fractions; NaN where there is none.
-        labels: of the configurations, from left to right, or from above if they are long.
-        head: name of the factor whose values the labels are, as figures show it; empty: the labels need none.
-        published: the paper's figures of each, in percent; None: there are none.
-        title: the data set and the pair, as figures show them.
-        seeds: number that was asked for. Configurations with fewer say how many they have.
+        by_seed: Frames of fractions by metric, with a row per seed and a column per configuration.
+        summary: Row per configuration with ``n_seeds`` and the figures as fractions. NaN where there is none.
+        labels: Names of the configurations, from left to right, or from the top if they are long.
+        head: Name of the factor whose values are the labels, as figures show it. Empty if the labels need no name.
+        published: Scores of each configuration in the paper, in percent. ``None`` if there are none.
+        title: Data set and K pair, as figures show them.
+        seeds: Number of requested seeds. Labels of configurations with fewer seeds show their number.
     """
     places = np.arange(len(labels), dtype=float)
     measures = len(by_seed)
@@ -108,12 +108,12 @@ def line_figure(
     """Draw every metric of the test split over one ordered factor: a grey line a seed, the mean with its interval.
 
     Args:
-        by_seed: by measure, a frame with a row per seed and a column per value, fractions.
-        summary: a row per value with ``n_seeds`` and the figures, fractions; NaN where there is none.
-        values: of the factor.
-        factor: its name, as figures show it.
-        title: the data set and the pair, as figures show them.
-        seeds: number that was asked for. Values with fewer say how many they have.
+        by_seed: Frames of fractions by metric, with a row per seed and a column per value.
+        summary: Row per value with ``n_seeds`` and the figures as fractions. NaN where there is none.
+        values: Values of the factor.
+        factor: Name of the factor, as figures show it.
+        title: Data set and K pair, as figures show them.
+        seeds: Number of requested seeds. Labels of values with fewer seeds show their number.
     """
     order = np.argsort(values)
     places, ordered = np.asarray(values, dtype=float)[order], summary.iloc[order]
@@ -150,9 +150,9 @@ def _apart(places: np.ndarray, labels: Sequence[str], panel: float) -> list[bool
     """Return which labels fit side by side. Of two that would touch, the left one stays.
 
     Args:
-        places: in order.
-        labels: of them.
-        panel: points of the axis from the first to the last place.
+        places: Places on the axis, in order.
+        labels: Labels of the places.
+        panel: Length of the axis in points, from the first to the last place.
     """
     span = float(places[-1] - places[0]) or 1.0
     kept, end = [], -np.inf

@@ -57,14 +57,14 @@ class Plane:
     """The scores of a study over two factors.
 
     Attributes:
-        frame: aggregated by both factors, fractions.
-        columns: names of the factors, across and upwards.
-        xs: values of the first factor.
-        ys: values of the second, from below.
-        seeds: number of seeds that each cell should have.
-        chosen: the cell of the chosen pair; None: no pair is chosen here.
-        how: how it was chosen.
-        paper: the cell that the paper reports as best; None: it reports none. It may be outside the plane.
+        frame: Scores as fractions, aggregated by both factors.
+        columns: Names of the horizontal and the vertical factor.
+        xs: Values of the first factor.
+        ys: Values of the second factor, from below.
+        seeds: Number of seeds that each cell should have.
+        chosen: Cell of the chosen pair. ``None`` if no pair is chosen here.
+        how: How the pair was chosen.
+        paper: Cell that the paper reports as best, which may be outside the plane. ``None`` if it reports none.
     """
 
     frame: pd.DataFrame
@@ -102,8 +102,8 @@ def plane_of(results: Results, block: AboutBlock) -> Plane:
     The plane has a chosen cell and the paper's best cell if the block chooses the K pair; the paper's only for CemoBAM.
 
     Args:
-        results: of the study.
-        block: of the study.
+        results: Results of the study.
+        block: Block of the study.
     """
     about, keys = results.about, results.keys(block)
     x, y = block.columns
@@ -132,9 +132,9 @@ def plane_figure(plane: Plane, *, title: str, figure_of: FigureOf = "mean") -> F
     empty. Cells with fewer seeds than asked for are in italics. Cells that are too small for a number have none.
 
     Args:
-        plane: of the study.
-        title: the data set, as figures show it.
-        figure_of: the mean over seeds, or the standard deviation.
+        plane: Plane of the study.
+        title: Data set, as figures show it.
+        figure_of: ``mean`` over seeds, or ``std`` for the standard deviation.
     """
     with style():
         n = len(plane.measures)
@@ -161,8 +161,8 @@ def joint_figure(planes: Mapping[str, Plane], measures: Mapping[str, str]) -> Fi
     mean of its panel. Numbers are the scores themselves.
 
     Args:
-        planes: of the studies by label, all over the same values.
-        measures: the metrics by name, and how they are shown. All studies have them.
+        planes: Planes of the studies by label. All have the same values.
+        measures: Labels of the metrics by name. All studies have these metrics.
     """
     with style():
         first, across, down = next(iter(planes.values())), len(planes), len(measures)
@@ -209,13 +209,13 @@ def _draw(
     """Draw panels with one colour bar and one legend.
 
     Args:
-        figure: of the panels.
-        made: the panels, row by row.
-        extent: of a panel, width and height in inches.
-        across: panels in a row.
-        figure_of: the mean over seeds, or the standard deviation.
-        centred: whether colours show the distance from the mean of the panel.
-        names: of the studies, where there are several.
+        figure: Figure of the panels.
+        made: Panels, row by row.
+        extent: Width and height of a panel in inches.
+        across: Number of panels in a row.
+        figure_of: ``mean`` over seeds, or ``std`` for the standard deviation.
+        centred: Whether colours show the distance from the mean of the panel.
+        names: Names of the studies, if there are several.
     """
     planes = list(dict.fromkeys(panel.plane for panel in made))
     first = planes[0]
@@ -309,8 +309,8 @@ def _name_values(panel: _Panel, extent: tuple[float, float]) -> None:
     """Write the values of both factors beside the cells, only every so many where not all have room.
 
     Args:
-        panel: with its cells.
-        extent: width and height of the panel, in inches.
+        panel: Panel with its cells.
+        extent: Width and height of the panel in inches.
     """
     ax, plane = panel.ax, panel.plane
     across, upwards = list(map(shown, sorted(plane.xs))), list(map(shown, sorted(plane.ys, reverse=True)))

@@ -67,10 +67,10 @@ class Look:
     """The way in which figures are drawn and saved.
 
     Attributes:
-        forms: formats to write, by the ending of a file: png, pdf, svg.
-        dpi: resolution of a PNG, in dots per inch.
-        title: whether figures have their title.
-        style: settings of matplotlib that are applied over those of this module.
+        forms: Formats to write, by file ending: png, pdf, svg.
+        dpi: Resolution of a PNG in dots per inch.
+        title: Whether figures have a title.
+        style: Settings of matplotlib that override those of this module.
     """
 
     forms: tuple[str, ...] = FORMS
@@ -106,10 +106,10 @@ def read_style(name: str) -> dict[str, Any]:
     """Return the settings of a matplotlib style.
 
     Args:
-        name: of a style that matplotlib has, or of a ``.mplstyle`` file.
+        name: Name of a matplotlib style, or path of a ``.mplstyle`` file.
 
     Raises:
-        InputError: no such style or file, or a line of the file that is not a setting.
+        InputError: The style or file does not exist, or a line of the file is not a setting.
     """
     if name in mpl.style.available:
         return {str(key): value for key, value in mpl.style.library[name].items()}
@@ -178,9 +178,9 @@ def panels(figure: Figure, n: int, *, sharey: bool = False) -> list[Axes]:
     """Add ``n`` panels to a figure, row by row, and return them.
 
     Args:
-        figure: that gets them.
-        n: how many.
-        sharey: whether all have the same vertical scale.
+        figure: Figure to which the panels are added.
+        n: Number of panels.
+        sharey: Whether all panels have the same vertical scale.
     """
     across = panels_across(n)
     grid = figure.subplots(-(-n // across), across, squeeze=False, sharey=sharey)
@@ -194,10 +194,10 @@ def keep_within(panels: Sequence[Axes], low: float, high: float, axis: Literal["
     """Limit an axis to the range of its quantity. Markers at the ends stay whole.
 
     Args:
-        panels: with everything that they will show. Some may share the axis.
-        low: the least possible value.
-        high: the greatest possible value.
-        axis: which axis.
+        panels: Panels with all their content. Some may share the axis.
+        low: Least possible value.
+        high: Greatest possible value.
+        axis: Axis to limit.
     """
     for ax in panels:
         ends = ax.get_ylim() if axis == "y" else ax.get_xlim()
@@ -212,8 +212,8 @@ def centre_on_zero(panels: Sequence[Axes], axis: Literal["x", "y"] = "y") -> Non
     """Give an axis of differences the same length on both sides of 0, in all panels alike.
 
     Args:
-        panels: with everything that they will show.
-        axis: which axis.
+        panels: Panels with all their content.
+        axis: Axis to centre.
     """
     ends = [abs(x) for ax in panels for x in (ax.get_ylim() if axis == "y" else ax.get_xlim())]
     for ax in panels:
@@ -236,9 +236,9 @@ def legend_below(figure: Figure, handles: Sequence[Artist], *, size: float = 7.0
     """Add a legend below all panels, in as many columns as the figure's width has room for.
 
     Args:
-        figure: with a constrained layout.
-        handles: of the entries, each with its label.
-        size: of the text, in points.
+        figure: Figure with a constrained layout.
+        handles: Entries of the legend, each with its label.
+        size: Size of the text in points.
     """
     widths = [(0.58 * len(re.sub(r"[$_{}\\]", "", str(handle.get_label()))) + 5) * size for handle in handles]
     for columns in range(len(handles), 0, -1):
@@ -254,9 +254,9 @@ def save(figure: Figure, path: Path, look: Look | None = None) -> list[Path]:
     """Write a figure in each format of a look and return the files.
 
     Args:
-        figure: that is drawn.
-        path: of the files without their ending.
-        look: formats, resolution and title; None: those of a report.
+        figure: Figure to write.
+        path: Path of the files without the ending.
+        look: Formats, resolution and title. ``None`` for those of a report.
     """
     look, written = look or Look(), []
     if not look.title:

@@ -25,10 +25,10 @@ def tuning_figure(scores: Mapping[str, Array], *, label: str, title: str) -> Fig
     A curve that is flat at its end had enough budget.
 
     Args:
-        scores: by system, validation of each configuration in the order in which it was tried, fractions, the
-            defaults first; NaN where one failed.
-        label: of the metric.
-        title: the data set.
+        scores: Validation score of each configuration as a fraction, by system, in the order in which they were tried.
+            The defaults come first. NaN where a configuration failed.
+        label: Name of the metric.
+        title: Data set.
     """
     across = min(_ACROSS, len(scores))
     rows = math.ceil(len(scores) / across)

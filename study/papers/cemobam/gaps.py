@@ -130,8 +130,8 @@ def gaps_figure(table: pd.DataFrame, *, title: str) -> Figure:
     """Draw each gap's difference in test WA and UA with its interval, from the paper's side and from the code's.
 
     Args:
-        table: as :func:`gaps_table` makes it, in percent.
-        title: the data set, as figures show it.
+        table: Table from :func:`gaps_table`, in percent.
+        title: Data set, as figures show it.
     """
     with style():
         figure = Figure(figsize=(TEXT_WIDTH, 1.1 + 0.24 * len(GAPS)), layout="constrained")
@@ -169,8 +169,8 @@ def gaps_page(table: pd.DataFrame, *, title: str) -> go.Figure:
     """Draw each gap's difference in test WA with its interval, from the paper's side and from the code's.
 
     Args:
-        table: as :func:`gaps_table` makes it, in percent.
-        title: the data set and the pair.
+        table: Table from :func:`gaps_table`, in percent.
+        title: Data set and K pair.
     """
     import plotly.graph_objects as go  # noqa: PLC0415  (the extra `dashboard`)
 
