@@ -32,7 +32,7 @@ _OPTIONS = {option.name: option for group in STUDY for option in group.options}
 
 
 def _in_python(function: Callable[P, T]) -> Callable[P, T]:
-    """Let errors have a short traceback, and a message that names arguments instead of options."""
+    """Shorten the traceback of errors, and name arguments instead of options in their messages."""
 
     @functools.wraps(function)
     def in_python(*args: P.args, **options: P.kwargs) -> T:
@@ -76,7 +76,7 @@ def run(*, print_report: bool = False, **options: Any) -> Results | None:
             ``blocks``, ``epochs``, ``workers`` and so on. ``cemobam run --help`` explains each.
 
     Returns:
-        The results of the study; None with ``dry_run=True``, which only prints the plan.
+        The results of the study, or `None` with ``dry_run=True``, which only prints the plan.
 
     Raises:
         InputError: An option or the data cannot be used. The message names the argument and the remedy.
@@ -135,7 +135,7 @@ def figures(of: Results | Path | str, only: str | Sequence[str] | None = None, *
 
 
 def _where(of: Results | Path | str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that say which study results are of, and where its ledger is."""
+    """Return the options that identify the study of results and its ledger."""
     results = of if isinstance(of, Results) else load_results(of)
     about = results.about
     if results.folder is None:
@@ -153,7 +153,7 @@ def _where(of: Results | Path | str, given: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _arguments(command: ModuleType, given: Mapping[str, Any]) -> argparse.Namespace:
-    """Return what a command's parser makes of arguments, with the recorded options where it runs nothing.
+    """Parse the arguments of a command. If it runs nothing, add the recorded options.
 
     Raises:
         InputError: An argument is unknown, or its value cannot be used.

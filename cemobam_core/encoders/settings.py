@@ -32,7 +32,7 @@ class FeatureSettings:
     Attributes:
         audio_encoder: Hub id or folder of the audio encoder.
         text_encoder: Hub id or folder of the text encoder.
-        level: ``utterance`` for one embedding per utterance; ``sequence`` for text tokens and averaged audio frames.
+        level: ``utterance`` for one embedding per utterance, or ``sequence`` for text tokens and averaged audio frames.
         audio_steps: Largest number of audio steps in a sequence.
         max_seconds: Longest audio window in seconds. Longer clips are cut into windows.
         max_tokens: Largest number of tokens. Longer transcripts are cut.

@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def look_of(args: argparse.Namespace) -> Look:
-    """Return how figures are to be drawn.
+    """Return the look of figures, according to the options.
 
     Args:
         args: Parsed arguments with the options of :data:`study.commands.options.DRAWN`.

@@ -24,7 +24,7 @@ from study.papers.cemobam import paper
 from study.papers.cemobam.claims import claims
 
 _FEW = 2
-"""A table of systems shows two metrics of so many studies, and one of more."""
+"""Most studies of which a table of systems shows two metrics. With more studies, it shows one."""
 
 _OF_THE_PAPER = ("wa", "ua", "wf1")
 """Metrics that the paper reports: three fit on a page."""
@@ -130,7 +130,7 @@ def _block(studies: Mapping[str, Results], name: str, notes: Sequence[str]) -> T
 
 
 def _systems(studies: Mapping[str, Results], notes: Sequence[str]) -> Table | None:
-    """Return the systems over all studies that compare systems; None: no study does."""
+    """Return the systems over all studies that compare systems, or `None` if no study does."""
     blocks = {label: block for label, results in studies.items() if (block := measured_block(results))}
     if not blocks:
         return None
@@ -204,7 +204,7 @@ def system_scores(studies: Mapping[str, Results]) -> pd.DataFrame:
 
 
 def ranks_figure(studies: Mapping[str, Results]) -> Figure | str:
-    """Return the critical-difference diagram over corpora, or say in words why there is none.
+    """Return the critical-difference diagram over corpora, or the reason why there is none.
 
     Args:
         studies: Results by label, each from a different data set.
@@ -227,7 +227,7 @@ def joint_grids(studies: Mapping[str, Results]) -> tuple[dict[str, Plane], list[
         studies: Results by label.
 
     Returns:
-        The planes by label, empty if fewer than two can be drawn; and a sentence for each study that is left out.
+        The planes by label, empty if fewer than two can be drawn. A sentence for each study that is left out.
     """
     planes = {}
     for label, results in studies.items():
@@ -253,7 +253,7 @@ def joint_grids(studies: Mapping[str, Results]) -> tuple[dict[str, Plane], list[
 
 
 def _k_values(plane: Plane) -> str:
-    """Return the values of both K of a grid, in words."""
+    """Describe the values of both K of a grid."""
     of = dict(zip(plane.columns, (plane.xs, plane.ys), strict=True))
     return f"K_audio {_span(of['k_audio'])} and K_text {_span(of['k_text'])}"
 
@@ -278,7 +278,7 @@ def grids_figure(planes: Mapping[str, Plane], studies: Mapping[str, Results]) ->
 
 
 def _verdicts(studies: Mapping[str, Results], notes: Sequence[str]) -> Table | None:
-    """Return the verdict of each study on the paper's claims; None: no study runs the paper's blocks."""
+    """Return the verdict of each study on the paper's claims, or `None` if no study runs the paper's blocks."""
     papers = {block.name for block in (*paper.blocks, *paper.optional)}
     about_it = [
         r for r in studies.values() if r.about.system == "cemobam" and papers & {b.name for b in r.about.blocks}

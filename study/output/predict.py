@@ -48,10 +48,10 @@ def predict(
         to: The csv to write, with ``id``, ``predicted`` and ``p_<class>`` for each class.
         system: ``FILE.py:NAME``, for a model whose system is in a user's file.
         neighbours: The neighbours of an utterance, for a model that uses a graph: its nearest training utterances
-            (``anchored``), as if it were alone; or those ``among`` the other utterances of the file.
+            (``anchored``), as if it were alone, or its nearest utterances ``among`` those of the file.
 
     Returns:
-        The metrics as a Markdown table if the file has labels; otherwise the number of labelled utterances.
+        The metrics as a Markdown table if the file has labels. Otherwise the number of labelled utterances.
 
     Raises:
         InputError: A file cannot be read, or the files do not fit together.

@@ -114,7 +114,7 @@ def publish(
     claims: Sequence[Claim] = (),
     answers: Sequence[Answer] = (),
 ) -> None:
-    """Write note and figures into the Optuna study of every block; log a warning if the storage refuses.
+    """Write note and figures into the Optuna study of every block. Log a warning if the storage refuses.
 
     Args:
         run: The study.

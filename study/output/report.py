@@ -133,7 +133,7 @@ class Report:
 
     @cached_property
     def claims(self) -> list[Claim]:
-        """The paper's claims with their verdicts; without the paper's blocks, those about a comparison of systems."""
+        """The paper's claims with their verdicts. Without the paper's blocks, only those about systems."""
         about, analysis = self.evidence.about, self.evidence.analysis
         papers = {block.name for block in (*paper.blocks, *paper.optional)}
         named = papers & {*self.evidence.waiting, *(block.name for block in about.blocks)}
@@ -150,7 +150,7 @@ class Report:
 
     @property
     def more(self) -> str:
-        """The command that may decide undecided differences; empty where more seeds would not, or run by themselves."""
+        """The command that may decide undecided differences. Empty if more seeds would not, or run automatically."""
         about, needed = self.evidence.about, self.evidence.analysis.more_seeds
         if not needed or about.looks:
             return ""
@@ -183,7 +183,7 @@ class Report:
         Files of an earlier report that this one does not have are removed: they would show other trials.
 
         Raises:
-            OSError: A folder cannot be written to, or the disk is full; files already written stay.
+            OSError: A folder cannot be written to, or the disk is full. Files that are already written stay.
         """
         made, about = self.evidence.results, self.evidence.about
         written = made.save(results)
@@ -344,7 +344,7 @@ def _behind(block: AboutBlock | None) -> See:
 
 
 def _verdict_counts(claims: list[Claim]) -> str:
-    """Return how many claims have each verdict, in a sentence; empty without claims."""
+    """Return a sentence with the number of claims for each verdict. Empty without claims."""
     if not claims:
         return ""
     by_verdict = Counter(claim.verdict for claim in claims)
@@ -354,7 +354,7 @@ def _verdict_counts(claims: list[Claim]) -> str:
 
 
 def _reading(about: About, *, with_claims: bool) -> tuple[str, ...]:
-    """Return how to read the numbers of the report."""
+    """Return sentences that explain how to read the numbers of the report."""
     rope = points_of(about.rope)
     verdicts = (
         f"Verdicts: an effect is confirmed or contradicted at the 5% level. Equivalent: the difference is shown to be "
@@ -406,7 +406,7 @@ def make_tables(evidence: Evidence) -> dict[str, Table]:
 
 
 def block_tables(evidence: Evidence) -> dict[str, Table]:
-    """Return the tables of the blocks, of the systems and of tuning, by name; this is fast.
+    """Return the tables of the blocks, of the systems and of tuning, by name. This is fast.
 
     A block of many configurations has a csv only: its figure shows it.
     """

@@ -1,4 +1,4 @@
-"""A study as an experiment tracker knows it: runs with parameters, metrics, tags and files."""
+"""A study in the form of an experiment tracker: runs with parameters, metrics, tags and files."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from study.output.figures.style import style
 from study.output.report import chosen, counts, make_tables, settings_of
 
 CURVE = "curve/val_wa"
-"""The metric that has the learning curve: validation WA by epoch."""
+"""The name of the metric for the learning curve, validation WA by epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attachments:
-    """What the summary of a study shows beside numbers.
+    """The content of a study's summary in addition to its metrics.
 
     Attributes:
         text: Findings of the study, in Markdown.
@@ -141,7 +141,7 @@ def _of_trial(
 
 
 def _summary(run: StudyRun, evidence: Evidence, *, version: str, common: Mapping[str, str]) -> Run:
-    """Return the run that has what all trials come to: its metrics are those of the study's own configuration."""
+    """Return the summary. Its metrics are those of the study's own configuration."""
     about, own = evidence.about, evidence.results.own
     of = [f"test_{name}_{figure}" for name in evidence.results.measures for figure in ("mean", "std", "low", "high")]
     known = own.iloc[0][of].dropna().to_dict() if len(own) else {}

@@ -58,7 +58,7 @@ def of_plane(plane: Plane, figure_of: FigureOf) -> str:
 
 
 def _sentence(parts: list[str]) -> str:
-    """Return clauses as one sentence; empty: there are none."""
+    """Return clauses as one sentence. Empty if there are none."""
     said = listed(list(filter(None, parts))) if any(parts) else ""
     return f"{said[0].upper()}{said[1:]}." if said else ""
 
@@ -109,7 +109,7 @@ def of_configurations(block: AboutBlock, *, joined: bool, published: bool, seeds
 
 
 def tuning(about: About) -> str:
-    """Return the caption of what tuning tried."""
+    """Return the caption of the tuning figure."""
     return _joined(
         f"Each dot is the validation {MEASURES[about.select_by]} of one configuration, in the order in which they were "
         "tried, with a panel for each system.",

@@ -1,4 +1,4 @@
-"""Systems from the best down: single seeds, the mean with its interval, default settings and published figures."""
+"""Systems, the best first: single seeds, the mean with its interval, default settings and published figures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ROW = 0.19
 """Height of a system's row, in inches."""
 
 _FAR = 3.0
-"""A system further below the median than so many times the width of the upper half stands at the edge."""
+"""Distance from the median, in widths of the upper half. Systems further below are drawn at the edge."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +132,7 @@ def _marks(shown: Sequence[Dots], *, published: bool, beyond: bool) -> list[Line
 
 
 def _floor(rows: Sequence[Dots]) -> float:
-    """Return the mean below which a system stands at the edge, so that the others have room."""
+    """Return the mean below which a system is drawn at the edge, so that the others have room."""
     means = np.array([x.mean for x in rows])
     median = float(np.median(means))
     return median - max(_FAR * (float(means.max()) - median), 5.0) if len(means) > 2 else -np.inf

@@ -17,10 +17,10 @@ from study.output.figures.heat import ground, ink
 from study.output.figures.style import TEXT_WIDTH, legend_below, mark, style
 
 _MAP = "RdBu"
-"""White where there is no difference; blue and red are told apart by the colour-blind."""
+"""White means no difference. Colour-blind readers can distinguish blue and red."""
 
 _ACROSS = {5: (3, 4), 12: (2, 3)}
-"""By the most classes: panels side by side, and rows of them. With more classes, a panel a row."""
+"""Panels per row and rows, by the largest number of classes. With more classes, a row has one panel."""
 
 _TALLEST = 9.0
 """Height of a page, in inches."""
@@ -28,12 +28,12 @@ _TALLEST = 9.0
 _SMALLEST_TYPE = 3.5  # points
 
 _LONGEST = 14
-"""Characters of a class's name."""
+"""Most characters of a class's name."""
 
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """One panel.
+    """One panel of the figure.
 
     Attributes:
         title: Names of the two configurations.

@@ -78,7 +78,7 @@ def curves_figure(
 
 
 def _marks(panels: Mapping[str, Mapping[str, pd.DataFrame]]) -> list[Artist]:
-    """Return what the legend below all panels says of their lines and bands."""
+    """Return the entries of the legend below all panels."""
     seeds = [len(frame) for lines in panels.values() for frame in lines.values()]
     lone = [len(frame) for lines in panels.values() if len(lines) == 1 for frame in lines.values()]
     grey = shade(0.5)
@@ -101,7 +101,7 @@ def _legend_height(lines: Mapping[str, pd.DataFrame], head: str | None) -> float
 
 
 def curve_interval(frame: pd.DataFrame) -> tuple[Array, Array]:
-    """Return both ends of a curve's 95% interval at every epoch; NaN with fewer than three seeds.
+    """Return both ends of a curve's 95% interval at every epoch. They are NaN with fewer than three seeds.
 
     Args:
         frame: Fractions, with a row per seed and a column per epoch.
@@ -112,5 +112,5 @@ def curve_interval(frame: pd.DataFrame) -> tuple[Array, Array]:
 
 
 def curve_words(seeds: int) -> str:
-    """Return what a learning curve shows, given the most seeds that a line has."""
+    """Describe a learning curve, given the largest number of seeds of a line."""
     return "mean over n seeds" + (", 95% interval (another seed)" if seeds >= SEEDS_FOR_INTERVAL else "")

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.text import Text
 
 COLOUR_MAP = "cividis"
-"""Even in lightness, so that it can be read in grey and by the colour-blind."""
+"""A colour map of even lightness, for grey prints and colour-blind readers."""
 
 FRAME = "#d7191c"
 """Colour of the chosen cell's frame. With a white edge it stands out on every cell."""

@@ -25,7 +25,7 @@ from study.output.figures.style import (
 )
 
 _FEW = 12
-"""Labels side by side, at most."""
+"""Most labels side by side."""
 
 
 def marginal_figure(scores: GridScores, *, metric: Metric, title: str) -> Figure:

@@ -25,10 +25,10 @@ from study.output.figures.style import (
 )
 
 _LOGARITHMIC = 8.0
-"""An axis is logarithmic if its last value is at least so many times its first."""
+"""Smallest ratio of the last to the first value for which an axis is logarithmic."""
 
 _WIDEST = 14
-"""Characters of a label that has room below its place. Longer labels, or many, stand at the side."""
+"""Most characters of a label below its place. Longer labels, or many, are at the side."""
 
 _FOLDED = 34
 """Characters of a line of a label at the side."""
@@ -47,9 +47,9 @@ def names_figure(
     title: str,
     seeds: int,
 ) -> Figure:
-    """Draw every metric of the test split for each configuration: a grey line a seed, the mean with its 95% interval.
+    """Draw every metric of the test split for each configuration: a grey line per seed, the mean with its interval.
 
-    Fewer than three seeds have no interval. All panels have the same scale.
+    The intervals are 95% intervals. Fewer than three seeds have none. All panels have the same scale.
 
     Args:
         by_seed: Frames of fractions by metric, with a row per seed and a column per configuration.
@@ -105,7 +105,7 @@ def line_figure(
     title: str,
     seeds: int,
 ) -> Figure:
-    """Draw every metric of the test split over one ordered factor: a grey line a seed, the mean with its interval.
+    """Draw every metric of the test split over one ordered factor: a grey line per seed, the mean with its interval.
 
     Args:
         by_seed: Frames of fractions by metric, with a row per seed and a column per value.
@@ -147,7 +147,7 @@ def _with_counts(labels: Sequence[str], summary: pd.DataFrame, seeds: int) -> li
 
 
 def _apart(places: np.ndarray, labels: Sequence[str], panel: float) -> list[bool]:
-    """Return which labels fit side by side. Of two that would touch, the left one stays.
+    """Return which labels fit side by side. If two would touch, the left one is kept.
 
     Args:
         places: Places on the axis, in order.

@@ -1,4 +1,4 @@
-"""The heatmap over two ordered factors. Fig. 2 of the paper, over K_audio and K_text, is one."""
+"""The heatmap over two ordered factors, such as Fig. 2 of the paper over K_audio and K_text."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Plane:
 
     @property
     def measures(self) -> dict[str, str]:
-        """The metrics that were measured, by name, and how they are shown."""
+        """Labels of the measured metrics, by name."""
         return {name: label for name, label in MEASURES.items() if self.frame[f"test_{name}_mean"].notna().any()}
 
     def has(self, cell: Cell | None) -> bool:
@@ -86,20 +86,20 @@ class Plane:
         return cell is not None and cell[0] in self.xs and cell[1] in self.ys
 
     def on_the_grid(self, column: str) -> pd.DataFrame:
-        """Return a column of the frame by rows from above; NaN where no trial is done."""
+        """Return a column of the frame by rows from above. Cells without a done trial are NaN."""
         x, y = self.columns
         shaped = self.frame.pivot(index=y, columns=x, values=column)
         return shaped.reindex(index=sorted(self.ys, reverse=True), columns=sorted(self.xs)).astype(float)
 
     def told(self, cell: Cell) -> str:
-        """Return a cell as figures name it."""
+        """Return the name of a cell in figures."""
         return ", ".join(f"{math_text(name)}={shown(value)}" for name, value in zip(self.columns, cell, strict=True))
 
 
 def plane_of(results: Results, block: AboutBlock) -> Plane:
     """Return the plane of a block that varies two ordered factors.
 
-    The plane has a chosen cell and the paper's best cell if the block chooses the K pair; the paper's only for CemoBAM.
+    If the block chooses the K pair, the plane has the chosen cell and, for CemoBAM, the paper's best cell.
 
     Args:
         results: Results of the study.
@@ -126,7 +126,7 @@ def plane_of(results: Results, block: AboutBlock) -> Plane:
 
 
 def plane_figure(plane: Plane, *, title: str, figure_of: FigureOf = "mean") -> Figure:
-    """Draw every metric of the test split over two factors, a panel each, all on one colour scale.
+    """Draw every metric of the test split over two factors, one panel per metric, all on one colour scale.
 
     Frames mark the chosen cell and the paper's best one, a star the highest of each panel. Cells without a trial are
     empty. Cells with fewer seeds than asked for are in italics. Cells that are too small for a number have none.
@@ -183,7 +183,7 @@ def joint_figure(planes: Mapping[str, Plane], measures: Mapping[str, str]) -> Fi
 
 @dataclass(frozen=True, eq=False)
 class _Panel:
-    """One heatmap: where it is drawn, of what, and its title."""
+    """One heatmap: its axes, its scores and its title."""
 
     ax: Axes
     plane: Plane
@@ -306,7 +306,7 @@ def _draw_panel(panel: _Panel, percent: pd.DataFrame, span: tuple[float, float],
 
 
 def _name_values(panel: _Panel, extent: tuple[float, float]) -> None:
-    """Write the values of both factors beside the cells, only every so many where not all have room.
+    """Write the values of both factors beside the cells, and leave some out if not all have room.
 
     Args:
         panel: Panel with its cells.

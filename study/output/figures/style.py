@@ -1,4 +1,4 @@
-"""The look of every figure: sizes of an IEEE page, colours that the colour-blind tell apart, fonts embedded."""
+"""The look of every figure: sizes of an IEEE page, colours for colour-blind readers, embedded fonts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ COLUMN_WIDTH = 3.5
 """Width of one column, in inches."""
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#f0e442", "#7f7f7f")
-"""Okabe and Ito's colours (2008), which the colour-blind tell apart, and a grey. A marker always goes with a colour."""
+"""The colours of Okabe and Ito (2008) for colour-blind readers, and a grey. Use each colour with a marker."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<")
 
 FORMS = ("png", "pdf")
@@ -80,7 +80,7 @@ class Look:
 
     @property
     def usual(self) -> bool:
-        """Whether a figure looks as in a report, whatever its format."""
+        """Whether figures look as in a report. The format does not matter."""
         return self.dpi == DPI and self.title and not self.style
 
     @contextmanager
@@ -160,17 +160,17 @@ def shade(strength: float) -> str:
 
 
 def math_text(name: str) -> str:
-    """Return a setting's name as figures show it: K_audio as a formula."""
+    """Return a setting's name as figures show it, with K_audio as a formula."""
     return re.sub(r"^K_(\w+)$", r"$K_{\1}$", displayed(name))
 
 
 def plain(text: str) -> str:
-    """Return a name from outside as a figure may show it: without formulas and unprintable characters."""
+    """Return a user's name for a figure, without formulas and unprintable characters."""
     return "".join(character for character in text if character.isprintable()).replace("$", r"\$")
 
 
 def panels_across(n: int) -> int:
-    """Return how many of ``n`` panels stand side by side: two of four, otherwise at most three."""
+    """Return how many of ``n`` panels are side by side: two of four, otherwise at most three."""
     return 2 if n == 4 else min(3, n)
 
 
@@ -209,7 +209,7 @@ def keep_within(panels: Sequence[Axes], low: float, high: float, axis: Literal["
 
 
 def centre_on_zero(panels: Sequence[Axes], axis: Literal["x", "y"] = "y") -> None:
-    """Give an axis of differences the same length on both sides of 0, in all panels alike.
+    """Give an axis of differences the same length on both sides of 0, the same in all panels.
 
     Args:
         panels: Panels with all their content.
@@ -228,7 +228,7 @@ def _set_limits(ax: Axes, axis: Literal["x", "y"], limits: tuple[float, float]) 
 
 
 def mark(label: str, marker: str = "", **look: Any) -> Line2D:
-    """Return an entry of a legend: a marker with its meaning, or without a marker a remark."""
+    """Return an entry of a legend: a marker with its meaning, or a remark without a marker."""
     return Line2D([], [], **{"linestyle": "none", "marker": marker, "label": label, "markersize": 5, **look})
 
 

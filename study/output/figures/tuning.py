@@ -1,4 +1,4 @@
-"""Tuning: the best validation score by the budget spent, a panel for each system."""
+"""Tuning: the best validation score over the budget, with a panel for each system."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from study.findings.statistics import Array
 from study.output.figures.style import TEXT_WIDTH, colour, legend_below, shade, style
 
 _ACROSS = 5
-"""Panels in a row, at most."""
+"""Most panels in a row."""
 
 _TALL = 1.15
 """Height of a row of panels, in inches."""
@@ -22,7 +22,7 @@ _TALL = 1.15
 def tuning_figure(scores: Mapping[str, Array], *, label: str, title: str) -> Figure:
     """Draw the score of each configuration that a system tried, and the best so far.
 
-    A curve that is flat at its end had enough budget.
+    If a curve is flat at its end, the budget was large enough.
 
     Args:
         scores: Validation score of each configuration as a fraction, by system, in the order in which they were tried.

@@ -51,14 +51,14 @@ class Claim:
         id: A short name.
         verdict: The verdict of the study.
         answer: One sentence that answers the claim about this study.
-        claim: The claim in words.
+        claim: The claim as a sentence.
         numbers: The numbers behind the answer, in sentences.
         where: The place in the paper.
         confirmed: What would confirm the claim.
         contradicted: What would contradict it.
         test: The statistical test.
-        intervals: A sentence about what the test and its intervals hold for; empty where there are none.
-        block: The block whose trials test the claim; empty: no block of the paper.
+        intervals: A sentence about the repetitions that the test and its intervals describe. Empty if there are none.
+        block: The block whose trials test the claim. Empty if no block of the paper does.
     """
 
     id: str
@@ -144,7 +144,7 @@ def _margins(dataset: str) -> str:
 
 
 def _named_pairs(analysis: Analysis) -> str:
-    """Return the paper's best pair for this data set; where it names none, the pairs for its own data sets."""
+    """Return the paper's best pair for this data set. If it names none, return the pairs for its own data sets."""
     if pair := analysis.paper_pair:
         return _written_out(pair)
     return " and ".join(f"{_written_out(pair)} on {_TITLES[dataset]}" for dataset, pair in paper_pairs().items())
@@ -252,7 +252,7 @@ def _capital(text: str) -> str:
 
 
 def _left_out(analysis: Analysis) -> tuple[str, ...]:
-    """Return what the numbers leave out of the grid, in a sentence; none if it is complete."""
+    """Return a sentence about what the numbers leave out of the grid. Empty if it is complete."""
     grid = analysis.grid
     return (f"Left out of the grid because it is not complete: {grid.left_out}.",) if grid and grid.left_out else ()
 

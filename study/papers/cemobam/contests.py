@@ -42,7 +42,7 @@ _FEW = 3
 """Systems that an answer names."""
 
 _MANY = 10
-"""Systems with a sentence of their own; the table has all."""
+"""Systems with a separate sentence. The table has all."""
 
 
 def best_system(analysis: Analysis) -> Finding:
@@ -151,7 +151,7 @@ def does_a_graph_help(analysis: Analysis) -> Finding:
 
 
 def _others(made: Sequence[Comparison], pair: Comparison, second: Contender, word: str) -> list[str]:
-    """Return which systems, other than that of a pair, score more or less than the second; none if there is none."""
+    """Return which systems, other than that of a pair, score more or less than the second. Empty if none does."""
     names = [c.first for c in made if c is not pair]
     score = "scores" if len(names) == 1 else "score"
     than = f"{word} than {second.told} (p < {CHOSEN:g} after Holm's correction)"

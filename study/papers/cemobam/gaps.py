@@ -108,7 +108,7 @@ def gaps_table(analysis: Analysis, *, caption: str) -> Table:
 def _mean_and_difference(
     analysis: Analysis, block: AboutBlock, means: pd.DataFrame, start: str, gap: str
 ) -> dict[str, float]:
-    """Return a configuration's scores, and its difference to its start, in percent; NaN without enough seeds."""
+    """Return a configuration's scores, and its difference to its start, in percent. NaN without enough seeds."""
     name = f"{start}+{gap}" if gap else start
     row: dict[str, float] = {"n_seeds": means["n_seeds"].get(name, 0)}
     for metric in MEASURES:
