@@ -52,7 +52,7 @@ def main() -> int:
 
 
 def keep(study: Path, plots: Path) -> None:
-    """Keep what the documents show of a finished study of the demo.
+    """Keep the parts of a finished demo study that the documents show.
 
     Args:
         study: Folder of the study's results.

@@ -118,7 +118,7 @@ def figures(of: Results | Path | str, only: str | Sequence[str] | None = None, *
     from study.output.figures import drawings  # noqa: PLC0415
 
     if in_notebook():
-        import_module("matplotlib_inline.backend_inline")  # it lets a cell show a figure that is its value
+        import_module("matplotlib_inline.backend_inline")  # it shows a figure that is the value of a cell
     request = Request.of(_arguments(command, {**_where(of, options), **options}))
     evidence = Evidence.of(recorded(request), name=request.name, models=request.models)
     known = drawings(evidence)
@@ -143,7 +143,7 @@ def _where(of: Results | Path | str, given: Mapping[str, Any]) -> dict[str, Any]
     folder = results.folder.resolve()
     home = next(
         (one for one in (folder, *folder.parents) if one.name == about.name), folder
-    )  # older reports lie deeper
+    )  # older reports are in subfolders
     where = {"dataset": about.dataset, "name": about.name, "results": home.parent}
     if given.get("storage"):
         return where
@@ -212,4 +212,4 @@ run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
     ],
     return_annotation=Results,
 )
-"""With every option, so that notebooks complete the names of arguments and show them."""
+"""The signature with every option, so that notebooks complete and show the names of arguments."""

@@ -31,7 +31,7 @@ _OF_THE_PAPER = ("wa", "ua", "wf1")
 
 
 def _measures(studies: Mapping[str, Results]) -> dict[str, str]:
-    """Return the metrics that all studies have, by name, and how they are shown."""
+    """Return the metrics that all studies have, by name, with their labels."""
     return {name: label for name, label in MEASURES.items() if all(name in r.measures for r in studies.values())}
 
 
@@ -190,7 +190,7 @@ def _systems(studies: Mapping[str, Results], notes: Sequence[str]) -> Table | No
 
 
 def system_scores(studies: Mapping[str, Results]) -> pd.DataFrame:
-    """Return the WA of the systems that all studies have measured: a row a study, a column a system.
+    """Return the WA of the systems that all studies have measured, with a row per study and a column per system.
 
     Args:
         studies: Results by label. A study that compares no systems has no row.

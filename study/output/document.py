@@ -130,7 +130,7 @@ class Picture:
         title: The title: the entry in the table of contents.
         caption: The caption in sentences. It starts with the title.
         png: The file. It must exist when the page is written.
-        link: How the Markdown report refers to the file.
+        link: Link to the file in the Markdown report.
         wide: Whether it may fill the width of the page.
     """
 
@@ -199,7 +199,7 @@ class See:
 
 @dataclass(frozen=True)
 class Claimed:
-    """A claim and what the study finds about it.
+    """A claim and the finding of the study about it.
 
     Attributes:
         claim: The claim.
@@ -424,6 +424,6 @@ def _folded(summary: str, body: str) -> str:
 
 
 def _subscripted(text: object) -> Markup:
-    """Return text for HTML, with K_audio and K_text as they are read."""
+    """Return text for HTML, with subscripts in K_audio and K_text."""
     safe = str(escape(str(text)))
     return Markup(re.sub(r"K_(audio|text)", r"K<sub>\1</sub>", safe))

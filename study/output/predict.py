@@ -58,7 +58,7 @@ def predict(
     """
     kept = load_model(folder, system)
     features = FeatureSet.load(features_file, kept.class_names, need_labels=False)
-    if features.class_names != kept.class_names:  # the same in another order: as FeatureSet.load has seen to
+    if features.class_names != kept.class_names:  # the same names in another order, which FeatureSet.load checks
         places = torch.tensor([kept.class_names.index(name) for name in features.class_names])
         features = replace(features, labels=places[features.labels], class_names=kept.class_names)
     sizes = kept.sizes

@@ -443,7 +443,7 @@ def counts(evidence: Evidence) -> list[str]:
 def chosen(evidence: Evidence) -> str:
     """Return the study's pair and the test scores of the study's own configuration at it, in sentences.
 
-    It is empty where no block needs a pair and the study's own configuration was not run.
+    It is empty if no block needs a pair and the study's own configuration was not run.
     """
     about, own, pair = evidence.about, evidence.results.own, evidence.about.at
     if evidence.waits_for_pair:
@@ -469,7 +469,7 @@ def chosen(evidence: Evidence) -> str:
 
 
 def _how_chosen(about: About) -> tuple[str, str]:
-    """Return the words before and after the study's pair that say how it was chosen."""
+    """Return the words before and after the study's pair that describe how it was chosen."""
     if about.pair_from == "given":
         return "The given pair is", ""
     if about.given:

@@ -313,7 +313,7 @@ def captioned(title: str, text: str) -> str:
 
 
 def where(about: About, block: AboutBlock) -> str:
-    """Return the data and, where the block needs one, the pair that a block was run at."""
+    """Return the data set, and the pair that a block was run at if it needs one."""
     pair = about.at if block.needs_pair else None
     at = f", K_audio = {pair.k_audio}, K_text = {pair.k_text}" if pair else ""
     graph = about.settings.get("evaluation_graph", "own")
@@ -603,7 +603,7 @@ def _outside(value: float, low: float, high: float) -> bool:
 
 
 def with_deviation(mean: float, std: float) -> str:
-    """Return a mean ± a deviation, or the mean alone where there is none."""
+    """Return a mean ± a deviation, or the mean alone if there is none."""
     return f"{number(mean)} ± {number(std)}" if pd.notna(std) else number(mean)
 
 
@@ -648,7 +648,7 @@ def _cut(mean: float, low: float, high: float) -> bool:
 
 
 def with_interval(difference: float, low: float, high: float) -> str:
-    """Return a difference with its interval, or alone where it has none."""
+    """Return a difference with its interval, or alone if it has none."""
     interval = f" [{signed(low)}, {signed(high)}]" if pd.notna(low) else ""
     return signed(difference) + interval
 

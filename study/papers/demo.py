@@ -99,7 +99,7 @@ def truths(analysis: Analysis, claims: Iterable[Claim]) -> list[Truth]:
 
 
 def recovered(found: Sequence[Truth]) -> str:
-    """Return a sentence about how many truths a study finds.
+    """Return a sentence about the number of truths that a study finds.
 
     Args:
         found: The truths with the study's findings.

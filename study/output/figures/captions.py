@@ -1,6 +1,6 @@
-"""Captions: what a figure shows, the meaning of its marks, and how to read it, in one to three sentences.
+"""Captions of one to three sentences: the content of a figure, the meaning of its marks, and how to read it.
 
-Each caption stands after the title of its figure.
+Each caption follows the title of its figure.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The same figures for a browser, drawn by plotly. The Optuna dashboard shows them beside a study.
 
-Numbers, captions and marks are those of the figures on paper. A cell says more when you point at it. The dashboard
+Numbers, captions and marks are those of the figures on paper. Point at a cell to see more. The dashboard
 gives each figure half of a window, so a button chooses one of the metrics that stand side by side on paper.
 """
 

@@ -49,7 +49,7 @@ def names_figure(
 ) -> Figure:
     """Draw every metric of the test split for each configuration: a grey line per seed, the mean with its interval.
 
-    The intervals are 95% intervals. Fewer than three seeds have none. All panels have the same scale.
+    Intervals are at 95%. Fewer than three seeds have none. All panels have the same scale.
 
     Args:
         by_seed: Frames of fractions by metric, with a row per seed and a column per configuration.

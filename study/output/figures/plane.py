@@ -128,8 +128,9 @@ def plane_of(results: Results, block: AboutBlock) -> Plane:
 def plane_figure(plane: Plane, *, title: str, figure_of: FigureOf = "mean") -> Figure:
     """Draw every metric of the test split over two factors, one panel per metric, all on one colour scale.
 
-    Frames mark the chosen cell and the paper's best one, a star the highest of each panel. Cells without a trial are
-    empty. Cells with fewer seeds than asked for are in italics. Cells that are too small for a number have none.
+    Frames mark the chosen cell and the paper's best one. A star marks the highest cell of each panel. Cells without a
+    trial are empty. Cells with fewer seeds than asked for are in italics. Cells that are too small for a
+    number have none.
 
     Args:
         plane: Plane of the study.
@@ -283,7 +284,7 @@ def _draw_panel(panel: _Panel, percent: pd.DataFrame, span: tuple[float, float],
         annot_kws={"size": size}, linewidths=0.3, cbar=False,
     )  # fmt: skip
     for (row, column), text in annotated(ax, values):
-        text.set_in_layout(False)  # it stays in its cell
+        text.set_in_layout(False)  # it always fits in its cell
         text.set_color(ink(ground(values[row, column], span)))
         if np.isclose(values[row, column], best, rtol=0, atol=1e-9):
             text.set_text(f"{text.get_text()}\n★")
@@ -318,6 +319,6 @@ def _name_values(panel: _Panel, extent: tuple[float, float]) -> None:
     step_x = math.ceil(widest * len(across) / (72 * extent[0]))
     step_y = math.ceil(8.5 * len(upwards) / (72 * extent[1]))
     ax.set_xticks(np.arange(len(across))[::step_x] + 0.5, across[::step_x])
-    first = (len(upwards) - 1) % step_y  # the lowest value is named, as the leftmost one is
+    first = (len(upwards) - 1) % step_y  # label the lowest value, like the leftmost one
     ax.set_yticks(np.arange(len(upwards))[first::step_y] + 0.5, upwards[first::step_y])
     ax.tick_params(length=0, rotation=0)

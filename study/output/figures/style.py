@@ -50,7 +50,7 @@ _STYLE: dict[str, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.prop_cycle": cycler(color=COLOURS),
-    "pdf.fonttype": 42,  # fonts embedded as such: journals ask for it
+    "pdf.fonttype": 42,  # embed TrueType fonts, which journals ask for
 }
 
 _LAYOUT = re.compile(
@@ -64,7 +64,7 @@ _user_style: ContextVar[Mapping[str, Any] | None] = ContextVar("user_style", def
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """The way in which figures are drawn and saved.
+    """Settings for drawing and saving figures.
 
     Attributes:
         forms: Formats to write, by file ending: png, pdf, svg.
@@ -191,7 +191,7 @@ def panels(figure: Figure, n: int, *, sharey: bool = False) -> list[Axes]:
 
 
 def keep_within(panels: Sequence[Axes], low: float, high: float, axis: Literal["x", "y"] = "y") -> None:
-    """Limit an axis to the range of its quantity. Markers at the ends stay whole.
+    """Limit an axis to the range of its quantity. Markers at the ends are not cut.
 
     Args:
         panels: Panels with all their content. Some may share the axis.
@@ -262,10 +262,10 @@ def save(figure: Figure, path: Path, look: Look | None = None) -> list[Path]:
     if not look.title:
         figure.suptitle("").set_in_layout(False)
     with style(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in a script that the font has not
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in a script that the font lacks
         for form in look.forms:
             written.append(path.with_name(f"{path.name}.{form}"))
             with written_atomically(written[-1]) as temporary:
                 figure.savefig(temporary, dpi=look.dpi)
-            figure.set_layout_engine(None)  # it is laid out now, in proportions that hold for every format
+            figure.set_layout_engine(None)  # the layout is done, and its proportions hold for every format
     return written

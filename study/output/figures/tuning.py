@@ -59,7 +59,7 @@ def tuning_figure(scores: Mapping[str, Array], *, label: str, title: str) -> Fig
             if place % across == 0:
                 panel.set_ylabel(f"validation\n{label} (%)")
         if best:
-            # a score far below every system's best would only press the others together
+            # a score far below the best of every system would only compress the others
             low = max(100 * np.nanmin(every), 100 * min(best) - 25)
             panels[0].set_ylim(low - 1, 100 * max(best) + 2)
         figure.suptitle(f"{title}: tuning on validation", fontsize=8)

@@ -159,7 +159,7 @@ def _others(made: Sequence[Comparison], pair: Comparison, second: Contender, wor
 
 
 def _none_better(decision: Decision, with_graph: Sequence[Contender], best_without: str, rope: str) -> str:
-    """Return the answer where no system with a graph is better than the best one without."""
+    """Return the answer if no system with a graph is better than the best one without."""
     every = "Every system with a graph" if len(with_graph) > 1 else f"{with_graph[0].told}, with a graph,"
     if decision == "contradicted":
         return f"{every} scores less than {best_without}."
@@ -169,7 +169,7 @@ def _none_better(decision: Decision, with_graph: Sequence[Contender], best_witho
 
 
 def _nothing_measured(analysis: Analysis) -> Finding:
-    """Return the finding where no systems were measured, with the best published figure."""
+    """Return the finding if no systems were measured, with the best published figure."""
     about = analysis.results.about
     _, rows = published_systems(about.dataset)
     others = rows[rows["system"] != "CemoBAM"]

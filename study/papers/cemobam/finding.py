@@ -32,7 +32,7 @@ def not_tested(answer: str, *numbers: str) -> Finding:
     """Return the finding about a claim that the study cannot test.
 
     Args:
-        answer: Why it cannot.
-        *numbers: The numbers that the study has nevertheless.
+        answer: The reason why the study cannot test it.
+        *numbers: The numbers that the study has.
     """
     return Finding(verdict="not tested", answer=answer, numbers=numbers)

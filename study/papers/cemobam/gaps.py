@@ -60,8 +60,8 @@ def gaps_table(analysis: Analysis, *, caption: str) -> Table:
     """Return the effect of each gap between the paper's text and the released code, from either side.
 
     A difference is the mean over seeds of (with the other's choice) − (without), on the test split, paired by seed. Its
-    95% interval holds for another seed and other utterances, or for another seed alone where predictions are not kept.
-    The intervals are not corrected for several: of twenty, one is expected to miss zero by chance.
+    95% interval holds for another seed and other utterances, or for another seed alone if predictions are not kept.
+    The intervals are not corrected for multiple comparisons. Of twenty, one is expected to miss zero by chance.
 
     Args:
         analysis: The analysis of a study that has the block.

@@ -55,12 +55,12 @@ _SHOWN = ("wa", "ua", "wf1")
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """A system as it was measured here.
+    """A system and its scores in this study.
 
     Attributes:
         contender: The system.
         figures: The figures of its aggregate, by name. Empty if it is not finished.
-        difference: The difference of the reference to it. `None` for the reference, or if it is not finished.
+        difference: The difference between the reference and it. `None` for the reference, or if it is not finished.
         parameters: The number of trained parameters. NaN if there are none, or the ledger does not know.
         seconds: The mean seconds of one training. NaN if it is not finished.
         defaults: The mean of each metric with default settings, if it was tuned. Empty if it is not finished or not
