@@ -22,7 +22,7 @@ class Anchors:
     Attributes:
         features: Features of the train split.
         edge_index: (2, E), the graph that the model was trained with.
-        audio_nearness: (N, K), nearness by audio as in ``Neighbours``; K is the larger of K_audio and K_text.
+        audio_nearness: (N, K), nearness by audio as in ``Neighbours``. K is the larger of K_audio and K_text.
         text_nearness: (N, K), the same by text.
     """
 

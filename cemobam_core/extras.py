@@ -25,7 +25,7 @@ def require(extra: str, purpose: str) -> None:
 
     Args:
         extra: Name of the extra, a key of ``EXTRAS``.
-        purpose: The feature that needs the extra; it starts the message: ``--engine ray``, ``cemobam dashboard``.
+        purpose: Feature that needs the extra, such as ``--engine ray``. It starts the message.
 
     Raises:
         InputError: A package is missing. The message gives the command that installs it.

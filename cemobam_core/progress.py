@@ -39,7 +39,7 @@ class _CellOutput:
         self._output = display({"text/plain": ""}, raw=True, display_id=True)
 
     def write(self, text: str) -> None:
-        """Show a line; tqdm ends its last one with an empty one, which changes nothing."""
+        """Show a line. The empty line that tqdm writes at the end changes nothing."""
         if line := text.strip("\r\n "):
             self._output.update({"text/plain": line}, raw=True)
 

@@ -65,7 +65,7 @@ def model_from_released(state: Mapping[str, Tensor], fusion: Fusion, *, source: 
 
     Args:
         state: State dict with the authors' names.
-        fusion: Fusion strategy; the checkpoint does not record it.
+        fusion: Fusion strategy, which the checkpoint does not record.
         source: Name of the checkpoint in error messages.
 
     Raises:
@@ -96,7 +96,7 @@ def model_from_released(state: Mapping[str, Tensor], fusion: Fusion, *, source: 
 
 
 def load_released_checkpoint(path: Path, fusion: Fusion) -> CemoBAMNetwork:
-    """Read a ``.pt`` file that the authors published. Only weights are read; nothing in the file is run.
+    """Read a ``.pt`` file that the authors published. Only weights are read, and no code in the file is run.
 
     The file may be a state dict or hold one under ``model_state_dict``, ``state_dict`` or ``model``.
 

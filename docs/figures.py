@@ -52,11 +52,11 @@ def main() -> int:
 
 
 def keep(study: Path, plots: Path) -> None:
-    """Keep what the documents show of a finished study of the demo.
+    """Keep the parts of a finished demo study that the documents show.
 
     Args:
-        study: folder of its results.
-        plots: folder of its figures.
+        study: Folder of the study's results.
+        plots: Folder of the study's figures.
     """
     for name in (TRIALS, ABOUT, PREDICTIONS, UTTERANCES, REPORT):
         _write(DEMO / name, (study / name).read_bytes())
@@ -84,8 +84,8 @@ def draw(results: Results, path: Path) -> None:
     """Draw the K grid as the report does, for the screen alone.
 
     Args:
-        results: of the demo's whole study.
-        path: of the picture, without its ending.
+        results: Results of the demo's whole study.
+        path: Path of the picture, without the ending.
     """
     assert results.about.choosing
     figure = plane_figure(plane_of(results, results.about.choosing), title=plain(results.about.title))

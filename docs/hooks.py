@@ -1,4 +1,4 @@
-"""What the documentation site shows and no page of ``docs`` holds: documents of other folders, commands, systems.
+"""The parts of the documentation site that are not in ``docs``: documents of other folders, commands, systems.
 
 MkDocs calls the functions ``on_…`` of this module (``hooks`` in ``mkdocs.yml``).
 """
@@ -74,20 +74,20 @@ def _commands() -> Iterator[str]:
 
 
 def _systems() -> Iterator[str]:
-    """Every system, CemoBAM first."""
+    """Yield every system, CemoBAM first."""
     for name in sorted(names(), key=lambda name: (name != "cemobam", name)):
         kind = system_class(name)
         yield f"::: {kind.__module__}.{kind.__name__}"
 
 
 def _operators() -> Iterator[str]:
-    """Every module of operators with what it holds."""
+    """Yield every module of operators."""
     for module in pkgutil.iter_modules(cemobam_core.operators.__path__):
         yield f"::: cemobam_core.operators.{module.name}"
 
 
 def _public(package: str) -> Callable[[], Iterator[str]]:
-    """Every public name of a package."""
+    """Return a function that yields every public name of a package."""
     return lambda: (f"::: {package}.{name}" for name in import_module(package).__all__)
 
 
@@ -98,7 +98,7 @@ GENERATED: dict[str, Callable[[], Iterator[str]]] = {
     "cemobam_core": _public("cemobam_core"),
     "study": _public("study"),
 }
-"""What pages ask for with ``<!-- generated: NAME -->``."""
+"""Generators of the parts that pages include with ``<!-- generated: NAME -->``."""
 
 
 def as_page(notebook: dict[str, Any]) -> str:

@@ -32,8 +32,8 @@ def take(study: Path, folder: Path) -> None:
     """Take ``report.png`` and ``dashboard.png`` of a finished study.
 
     Args:
-        study: folder with its ledger and its report, ``results/NAME``.
-        folder: where the pictures are written.
+        study: Folder with the ledger and the report of the study, ``results/NAME``.
+        folder: Folder to which the pictures are written.
     """
     with _browser() as browser:
         browser.get((study / "report.html").resolve().as_uri())

@@ -83,7 +83,7 @@ class StudyRun:
         self.ledger = ledger
         self._recorded: dict[str, dict[str, Outcome]] = {block: {} for block in plan.design.blocks}
         self._known: dict[str, Outcome] = {}
-        self._pair: tuple[Pair | None] | None = None  # cached pair; None: an outcome has arrived since
+        self._pair: tuple[Pair | None] | None = None  # cached pair, or None if an outcome has arrived since
         self._awaited: dict[str, Trial] = {}  # trials that this run asked for and that have no outcome yet
         self._reported: set[str] = set()  # signatures done before this run began, or passed to on_outcome since
         self._on_outcome: Callable[[Trial, Outcome], None] = lambda *_: None

@@ -32,7 +32,7 @@ _OPTIONS = {option.name: option for group in STUDY for option in group.options}
 
 
 def _in_python(function: Callable[P, T]) -> Callable[P, T]:
-    """Let errors have a short traceback, and a message that names arguments instead of options."""
+    """Shorten the traceback of errors, and name arguments instead of options in their messages."""
 
     @functools.wraps(function)
     def in_python(*args: P.args, **options: P.kwargs) -> T:
@@ -71,12 +71,12 @@ def run(*, print_report: bool = False, **options: Any) -> Results | None:
     folder. If you interrupt it, the trials that are done are kept. The same call continues from there.
 
     Args:
-        print_report: whether to print the summary that ``run_grid.py`` prints at its end.
+        print_report: Whether to print the summary that ``run_grid.py`` prints at its end.
         options: Options of ``cemobam run``, with underscores: ``dataset``, ``features``, ``k_audio``, ``seeds``,
             ``blocks``, ``epochs``, ``workers`` and so on. ``cemobam run --help`` explains each.
 
     Returns:
-        The results of the study; None with ``dry_run=True``, which only prints the plan.
+        The results of the study, or `None` with ``dry_run=True``, which only prints the plan.
 
     Raises:
         InputError: An option or the data cannot be used. The message names the argument and the remedy.
@@ -100,10 +100,10 @@ def figures(of: Results | Path | str, only: str | Sequence[str] | None = None, *
     """Return the figures of a study by name, drawn from its ledger.
 
     Args:
-        of: the results, or their folder, such as ``results/demo``.
-        only: the name of a figure, or several names. By default, every figure that can be drawn is.
-        options: options of ``cemobam figures``, with underscores: ``storage`` if the ledger is not in the folder of the
-            results, or settings such as ``epochs`` that choose among several studies of one name.
+        of: The results, or their folder, such as ``results/demo``.
+        only: The name of a figure, or several names. By default, every figure that can be drawn is returned.
+        options: Options of ``cemobam figures``, with underscores. Give ``storage`` if the ledger is not in the folder
+            of the results, and settings such as ``epochs`` to choose among several studies with the same name.
 
     Raises:
         InputError: There is no such study or figure, or a figure that you name cannot be drawn yet.
@@ -118,7 +118,7 @@ def figures(of: Results | Path | str, only: str | Sequence[str] | None = None, *
     from study.output.figures import drawings  # noqa: PLC0415
 
     if in_notebook():
-        import_module("matplotlib_inline.backend_inline")  # it lets a cell show a figure that is its value
+        import_module("matplotlib_inline.backend_inline")  # it shows a figure that is the value of a cell
     request = Request.of(_arguments(command, {**_where(of, options), **options}))
     evidence = Evidence.of(recorded(request), name=request.name, models=request.models)
     known = drawings(evidence)
@@ -135,7 +135,7 @@ def figures(of: Results | Path | str, only: str | Sequence[str] | None = None, *
 
 
 def _where(of: Results | Path | str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options that say which study results are of, and where its ledger is."""
+    """Return the options that identify the study of results and its ledger."""
     results = of if isinstance(of, Results) else load_results(of)
     about = results.about
     if results.folder is None:
@@ -143,7 +143,7 @@ def _where(of: Results | Path | str, given: Mapping[str, Any]) -> dict[str, Any]
     folder = results.folder.resolve()
     home = next(
         (one for one in (folder, *folder.parents) if one.name == about.name), folder
-    )  # older reports lie deeper
+    )  # older reports are in subfolders
     where = {"dataset": about.dataset, "name": about.name, "results": home.parent}
     if given.get("storage"):
         return where
@@ -153,7 +153,7 @@ def _where(of: Results | Path | str, given: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _arguments(command: ModuleType, given: Mapping[str, Any]) -> argparse.Namespace:
-    """Return what a command's parser makes of arguments, with the recorded options where it runs nothing.
+    """Parse the arguments of a command. If it runs nothing, add the recorded options.
 
     Raises:
         InputError: An argument is unknown, or its value cannot be used.
@@ -212,4 +212,4 @@ run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
     ],
     return_annotation=Results,
 )
-"""With every option, so that notebooks complete the names of arguments and show them."""
+"""The signature with every option, so that notebooks complete and show the names of arguments."""

@@ -146,7 +146,7 @@ def find_root(root: Path, *, holds: Callable[[Path], bool], title: str, tree: st
 
 
 def visible(folder: Path) -> list[Path]:
-    """Return the sorted content of a folder without hidden files such as macOS's ``._*``; empty if no such folder."""
+    """Return the sorted content of a folder without hidden files such as ``._*``, or ``[]`` if it does not exist."""
     try:
         return sorted(child for child in folder.iterdir() if not child.name.startswith("."))
     except (FileNotFoundError, NotADirectoryError):

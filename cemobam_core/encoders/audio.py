@@ -83,22 +83,25 @@ def _decode(path: Path) -> tuple[npt.NDArray[np.float32], int]:
         with path.open("rb") as raw, soundfile.SoundFile(raw) as file:
             expected, rate = file.frames, file.samplerate
             if not _RATES[0] <= rate <= _RATES[1]:
-                raise InputError(f"{path}: says {rate} samples a second; {_RATES[0]} to {_RATES[1]} are read")
+                raise InputError(
+                    f"{path}: its sampling rate is {rate} Hz, but {_RATES[0]} to {_RATES[1]} Hz are "
+                    "expected; replace the file"
+                )
             if expected > _LONGEST * rate:
                 hours = expected / rate / 3600
-                raise InputError(f"{path}: lasts {hours:.1f} hours; an utterance is expected, cut it into them first")
+                raise InputError(f"{path}: lasts {hours:.1f} hours; cut it into utterances first")
             samples = file.read(dtype="float32", always_2d=True)
     except (OSError, soundfile.SoundFileError) as error:
         raise InputError(f"{path}: cannot be read as audio ({_reason(error)})") from None
     if not len(samples):
-        raise InputError(f"{path}: holds no samples")
+        raise InputError(f"{path}: contains no samples")
     if len(samples) < expected:
-        raise InputError(f"{path}: is cut short: {len(samples)} of {expected} samples are there")
+        raise InputError(f"{path}: is cut short: it has {len(samples)} of {expected} samples")
     mono = samples.mean(axis=1)
     if not np.isfinite(mono).all():
-        raise InputError(f"{path}: holds NaN or infinite samples")
+        raise InputError(f"{path}: contains NaN or infinite samples")
     if mono.min() == mono.max():
-        raise InputError(f"{path}: is silent: each of its samples is {mono[0]:g}")
+        raise InputError(f"{path}: is silent: every sample is {mono[0]:g}")
     return mono, rate
 
 
@@ -114,7 +117,7 @@ def _refuse_truncated_wav(path: Path) -> None:
                 there = size - file.tell()
                 # A program that writes to a pipe does not know the length. It writes 0 or the largest number.
                 if there < promised < 0xFFFF_F000:
-                    raise InputError(f"{path}: is cut short: {there} of {promised} bytes of sound are there")
+                    raise InputError(f"{path}: is cut short: it has {there} of {promised} bytes of sound")
                 return
             file.seek(promised + promised % 2, os.SEEK_CUR)
 
@@ -151,8 +154,8 @@ class AudioEncoder(nn.Module):
         if config.model_type not in _BUILDS or getattr(config, "add_adapter", False):
             adapter = " with an adapter" if getattr(config, "add_adapter", False) else ""
             raise InputError(
-                f"--audio-encoder {pretrained.name}: is a {config.model_type}{adapter}; "
-                f"give a model of one of these builds: {', '.join(_BUILDS)}"
+                f"--audio-encoder {pretrained.name}: {config.model_type} models{adapter} are not supported; "
+                f"give a model of one of these types: {', '.join(_BUILDS)}"
             )
         self.steps = steps
         self.max_samples = round(max_seconds * SAMPLE_RATE)
@@ -266,11 +269,11 @@ def _normalises(pretrained: Pretrained) -> bool:
     except Exception as error:  # broken files can raise any exception
         raise InputError(
             f"--audio-encoder {pretrained.name}: its preprocessor_config.json cannot be read ({type(error).__name__}); "
-            "bring it as it was published"
+            "replace it with the published file"
         ) from None
     if getattr(extractor, "sampling_rate", SAMPLE_RATE) != SAMPLE_RATE:
         raise InputError(
-            f"--audio-encoder {pretrained.name}: wants audio at {extractor.sampling_rate} Hz; "
-            f"give one for {SAMPLE_RATE} Hz"
+            f"--audio-encoder {pretrained.name}: expects audio at {extractor.sampling_rate} Hz; "
+            f"give an encoder for {SAMPLE_RATE} Hz"
         )
     return bool(getattr(extractor, "do_normalize", True))

@@ -70,8 +70,8 @@ def make_features(
         pretrained: Pretrained = getattr(recipe, modality)
         if pretrained.folder.resolve().is_relative_to((out / _ENCODERS).resolve()):
             raise InputError(
-                f"--{modality}-encoder {pretrained.name}: lies in {out / _ENCODERS}, where what is tuned now would be "
-                "written; give another folder for these features"
+                f"--{modality}-encoder {pretrained.name}: is inside {out / _ENCODERS}, where tuning would overwrite "
+                "it; write these features to another folder"
             )
     if (made := made_before(recipe, out)) is not None:
         say(f"features: {out}, made before")
@@ -83,11 +83,11 @@ def make_features(
         with FileLock(out / ".lock", timeout=0):
             _Extraction(recipe, out, device, max_bad, say).run()
     except Timeout:
-        raise InputError(f"{out}: another run is making these features; wait for it") from None
+        raise InputError(f"{out}: another run is making these features; wait until it has finished") from None
     except torch.OutOfMemoryError:
         raise InputError(
-            f"--max-seconds {recipe.settings.max_seconds:g}: the GPU's memory does not suffice; give fewer seconds, or "
-            "--device cpu. What was made is kept"
+            f"--max-seconds {recipe.settings.max_seconds:g}: the GPU does not have enough memory; give fewer seconds, "
+            "or --device cpu (the finished parts are kept)"
         ) from None
 
 
@@ -101,7 +101,7 @@ def made_before(recipe: Recipe, out: Path) -> dict[str, Any] | None:
     if not path.exists():
         finished = any(out.glob("train.*")) or any(out.glob("fold_0/train.*"))
         if finished and not (out / _PARTS).exists():
-            raise InputError(f"{out}: holds features that were not made here; give another folder with --out")
+            raise InputError(f"{out}: contains features that this command did not make; give another folder with --out")
         return None
     try:
         made = json.loads(path.read_text(encoding="utf-8"))
@@ -113,11 +113,11 @@ def made_before(recipe: Recipe, out: Path) -> dict[str, Any] | None:
         ours = recipe.facts
         other = next((name for name in {**facts, **ours} if facts.get(name) != ours.get(name)), "version")
         raise InputError(
-            f"{out}: holds features made otherwise ({other} {facts.get(other)}, now {ours.get(other)}); "
+            f"{out}: contains features made with other settings ({other} {facts.get(other)}, now {ours.get(other)}); "
             "give another folder with --out"
         )
     if missing := [name for name in files if not (out / name).is_file()]:
-        raise InputError(f"{out / missing[0]}: is missing; bring it back, or remove {out} to make the features again")
+        raise InputError(f"{out / missing[0]}: is missing; restore it, or remove {out} to make the features again")
     return dict(made)
 
 
@@ -199,8 +199,8 @@ class _Extraction:
             shown = "; ".join(f"{b.id}: {b.reason}" for b in bad[:3])
             raise InputError(
                 f"{corpus.root}: {len(bad)} of {everything} utterances cannot be used, more than --max-bad "
-                f"{self.max_bad:.3g} ({shown}{'; …' if len(bad) > 3 else ''}); all are listed in "
-                f"{self.out / 'bad.csv'}: mend them, or raise --max-bad"
+                f"{self.max_bad:.3g} ({shown}{'; …' if len(bad) > 3 else ''}); repair those that "
+                f"{self.out / 'bad.csv'} lists, or raise --max-bad"
             )
 
     def _refuse_missing_classes(self, folds: Sequence[Assignment]) -> None:
@@ -211,9 +211,9 @@ class _Extraction:
                 for label in [label for label in self.recipe.corpus.class_names if label not in there]:
                     self._write_bad()
                     raise InputError(
-                        f"{self.recipe.corpus.root}: no utterance of class {label!r} is left in the {name} split "
-                        f"without the {len(self.bad)} that cannot be used; mend those ({self.out / 'bad.csv'}), or use "
-                        "another --split-protocol"
+                        f"{self.recipe.corpus.root}: no usable utterance of class {label!r} is left in the {name} "
+                        f"split (unusable in all splits: {len(self.bad)}); repair those that {self.out / 'bad.csv'} "
+                        "lists, or give another --split-protocol"
                     )
 
     # -- encoders ----------------------------------------------------------------------------------------------------

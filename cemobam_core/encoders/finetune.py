@@ -32,7 +32,7 @@ CROP_SECONDS = 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class TuningConfig:
-    """Settings of how an encoder is tuned.
+    """Settings of fine-tuning an encoder.
 
     The paper only says that the upper layers are fine-tuned. The learning rate, the temperature and the views of the
     contrastive objective are those of the authors' code. The rest is common practice with BERT (Devlin et al., 2019).
@@ -99,7 +99,7 @@ def choose_parameters(encoder: Encoder, layers: int) -> str:
     )
     last = len(encoder.layers)
     what = f"layer {last}" if layers == 1 else f"layers {last - layers + 1} to {last}"
-    return f"{what} of {last} learn, all below is frozen: {learning:.3g} of {everything:.3g} million parameters"
+    return f"training {what} of {last}, the others are frozen: {learning:.3g} of {everything:.3g} million parameters"
 
 
 def _learning(encoder: Encoder, layers: int) -> list[nn.Module]:
@@ -278,7 +278,8 @@ class _Tuning:
         for loss, n in self._losses(self.train_data, order, draws):
             if not torch.isfinite(loss):
                 raise InputError(
-                    f"--tune-lr {self.config.lr:g}: the loss is no longer finite ({float(loss)}); give a lower rate"
+                    f"--tune-lr {self.config.lr:g}: the loss is no longer finite ({float(loss)}); "
+                    "give a lower learning rate"
                 )
             self.optimizer.zero_grad()
             self.scaler.scale(loss).backward()
@@ -332,5 +333,5 @@ class _Tuning:
             self.val_losses, self.best = list(state["val_losses"]), state["best"]
         except Exception as error:  # a damaged file can raise any exception
             raise InputError(
-                f"{self.checkpoint}: cannot be gone on from ({type(error).__name__}); remove it to tune anew"
+                f"{self.checkpoint}: cannot be resumed ({type(error).__name__}); remove it to tune again"
             ) from None

@@ -63,8 +63,8 @@ class Pretrained:
             size = 0, 0
         if min(size) < 1:
             raise InputError(
-                f"{self.folder / 'config.json'}: does not say num_hidden_layers and hidden_size; "
-                "a transformer encoder such as wav2vec 2.0 or BERT is expected"
+                f"{self.folder / 'config.json'}: num_hidden_layers and hidden_size must be positive integers; "
+                "give a transformer encoder such as wav2vec 2.0 or BERT"
             )
         return size
 
@@ -83,7 +83,7 @@ def find_pretrained(name: str, option: str) -> Pretrained:
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise InputError(
-                f"{option} {name}: no config.json in this folder; give one that holds an encoder as save_pretrained "
+                f"{option} {name}: no config.json in this folder; give a folder with an encoder as save_pretrained "
                 "writes it (config.json, model.safetensors, and a tokenizer or preprocessor_config.json)"
             )
         return Pretrained(name=name, folder=folder, revision=_hash_of(folder))
@@ -100,10 +100,6 @@ def _from_hub(name: str, option: str) -> Pretrained:
         folder = Path(snapshot_download(name, allow_patterns=[*_FILES, *weights], local_files_only=offline))
         return folder if any(found for pattern in weights for found in folder.glob(pattern)) else None
 
-    bring = (
-        f"bring its folder (config.json, model.safetensors, and a tokenizer or preprocessor_config.json; on a machine "
-        f"with network: hf download {name} --local-dir FOLDER) and give it as {option} FOLDER"
-    )
     try:
         for offline in (True, False):
             # A cached version is used unchanged, because a study must not change when the hub changes.
@@ -118,15 +114,20 @@ def _from_hub(name: str, option: str) -> Pretrained:
                     return Pretrained(name=name, folder=folder, revision=folder.name)
     except HFValidationError:
         raise InputError(
-            f"{option} {name}: no such folder, and not a hub id (as facebook/wav2vec2-base-960h); give one of them"
+            f"{option} {name}: no such folder, and not a hub id; "
+            "give a folder, or an id such as facebook/wav2vec2-base-960h"
         ) from None
     except Exception as error:
         # The hub's client raises any exception of its transport. They all mean that the encoder is not available.
         raise InputError(
             f"{option} {name}: not a folder, not in the hub's cache on this machine, and the hub cannot be reached or "
-            f"has no such encoder ({type(error).__name__}); {bring}"
+            f"has no such encoder ({type(error).__name__}); download it on a machine with network access "
+            f"(hf download {name} --local-dir FOLDER), copy the folder to this machine and give it as {option} FOLDER"
         ) from None
-    raise InputError(f"{option} {name}: the hub has no PyTorch weights under this id; {bring}")
+    raise InputError(
+        f"{option} {name}: the hub has no PyTorch weights under this id; give another encoder, or a folder with "
+        "config.json, model.safetensors, and a tokenizer or preprocessor_config.json"
+    )
 
 
 def _hash_of(folder: Path) -> str:
@@ -161,19 +162,20 @@ def load_model(pretrained: Pretrained, *, spare: tuple[str, ...] = ()) -> Any:
     except Exception as error:
         # Broken files raise any exception from KeyError to SafetensorError.
         raise InputError(
-            f"{pretrained.folder}: cannot be loaded as an encoder ({type(error).__name__}: {_first_line(error)})"
+            f"{pretrained.folder}: cannot be loaded as an encoder ({type(error).__name__}: {_first_line(error)}); "
+            "check its files, or download the encoder again"
         ) from None
     if dropped := sorted(name for name in info["unexpected_keys"] if re.search(r"(^|\.)encoder\.layers?\.", name)):
         raise InputError(
-            f"{pretrained.folder}: config.json has no place for its weights {dropped[0]!r}; bring the configuration "
-            "that belongs to them"
+            f"{pretrained.folder}: config.json does not describe the weights {dropped[0]!r}; use the config.json that "
+            "was published with them"
         )
     missing = sorted(name for name in info["missing_keys"] if not name.startswith(spare))
     if missing:
         raise InputError(
             f"{pretrained.folder}: its weights lack {missing[0]!r}"
-            + (f" and {len(missing) - 1} others" if len(missing) > 1 else "")
-            + ", which would be random; bring the whole encoder"
+            + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
+            + ", which would be random; use the complete encoder"
         )
     return model.eval()
 

@@ -15,7 +15,7 @@ from cemobam_core.errors import InputError
 
 Level = Literal["utterance", "sequence"]
 TextPool = Literal["cls", "pooler", "mean"]
-"""How token embeddings become one: the first token, BERT's pooler on it (a dense layer and tanh), or the mean."""
+"""Pooling of token embeddings into one: the first token, BERT's pooler on it (a dense layer and tanh), or the mean."""
 Objective = Literal["supervised", "contrastive"]
 
 EXTRACTION_VERSION = 1
@@ -27,16 +27,16 @@ _DEFAULT_TUNED = 4
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureSettings:
-    """Settings of how features are made from a corpus.
+    """Settings of feature extraction from a corpus.
 
     Attributes:
         audio_encoder: Hub id or folder of the audio encoder.
         text_encoder: Hub id or folder of the text encoder.
-        level: ``utterance`` for one embedding per utterance; ``sequence`` for text tokens and averaged audio frames.
+        level: ``utterance`` for one embedding per utterance, or ``sequence`` for text tokens and averaged audio frames.
         audio_steps: Largest number of audio steps in a sequence.
         max_seconds: Longest audio window in seconds. Longer clips are cut into windows.
         max_tokens: Largest number of tokens. Longer transcripts are cut.
-        text_pool: How the tokens of a transcript become one embedding.
+        text_pool: How the tokens of a transcript are pooled into one embedding.
         tune_layers: Number of upper layers of each encoder to tune on the train split. ``None`` for 4, or all layers if
             there are fewer.
         objective: Objective of tuning.
@@ -133,5 +133,5 @@ def _layers(asked: int | None, encoder: Pretrained) -> int:
     if asked is None:
         return min(_DEFAULT_TUNED, there)
     if asked > there:
-        raise InputError(f"--tune-layers {asked}: {encoder.name} has {there} layers; give as many at most")
+        raise InputError(f"--tune-layers {asked}: {encoder.name} has {there} layers; give at most {there}")
     return asked

@@ -26,7 +26,7 @@ class TextEncoder(nn.Module):
 
     Args:
         pretrained: Encoder to load.
-        pool: How token embeddings become one.
+        pool: How token embeddings are pooled into one.
         max_tokens: Largest number of tokens. Longer texts are cut to this number, or to the encoder's own limit, and
             keep [CLS] and [SEP]. Shorter texts are padded and masked, so padding does not change their embeddings.
 
@@ -41,13 +41,13 @@ class TextEncoder(nn.Module):
         self.model = load_model(pretrained, spare=() if pool == "pooler" else ("pooler.",))
         if not hasattr(self.model, "encoder") or not hasattr(self.model.encoder, "layer"):
             raise InputError(
-                f"--text-encoder {pretrained.name}: a {self.model.config.model_type} has no encoder layers; "
-                "give a BERT, or a model of its build such as RoBERTa"
+                f"--text-encoder {pretrained.name}: {self.model.config.model_type} models are not supported; "
+                "give a BERT, or a model with its architecture such as RoBERTa"
             )
         if len(self.tokenizer) > self.model.config.vocab_size:
             raise InputError(
-                f"--text-encoder {pretrained.name}: its tokenizer knows {len(self.tokenizer)} tokens, but the model "
-                f"{self.model.config.vocab_size}; bring those that belong together"
+                f"--text-encoder {pretrained.name}: its tokenizer has {len(self.tokenizer)} tokens, but its model has "
+                f"{self.model.config.vocab_size}; use the tokenizer that was published with the model"
             )
         if pool == "pooler" and getattr(self.model, "pooler", None) is None:
             raise InputError(
@@ -114,7 +114,7 @@ def _tokenizer(pretrained: Pretrained) -> Any:
         # Without vocabulary, transformers would create a tokenizer that knows no words.
         raise InputError(
             f"--text-encoder {pretrained.name}: no tokenizer in {pretrained.folder}; "
-            "bring tokenizer.json or vocab.txt along"
+            "add its tokenizer.json or vocab.txt"
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(pretrained.folder, **NO_CODE)
@@ -122,8 +122,11 @@ def _tokenizer(pretrained: Pretrained) -> Any:
     except Exception as error:  # broken files can raise any exception
         raise InputError(
             f"--text-encoder {pretrained.name}: its tokenizer cannot be loaded from {pretrained.folder} "
-            f"({type(error).__name__}); bring tokenizer.json or vocab.txt as it was published"
+            f"({type(error).__name__}); replace tokenizer.json or vocab.txt with the published file"
         ) from None
     if tokenizer.cls_token_id is None or framed[0] != tokenizer.cls_token_id or framed[-1] != tokenizer.sep_token_id:
-        raise InputError(f"--text-encoder {pretrained.name}: its tokenizer does not frame a text as [CLS] … [SEP]")
+        raise InputError(
+            f"--text-encoder {pretrained.name}: its tokenizer does not frame a text as [CLS] … [SEP]; "
+            "give an encoder such as BERT, whose tokenizer does"
+        )
     return tokenizer

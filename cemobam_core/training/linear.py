@@ -38,7 +38,7 @@ class Axes:
     Attributes:
         x: (N, E), the original features.
         mean: (E,), mean of each feature.
-        scale: (E,), standard deviation of each feature; 1 for a constant feature.
+        scale: (E,), standard deviation of each feature, or 1 for a constant feature.
         rotation: (E, E), with one axis per column.
         variances: (E,), variances along the axes.
         turned: (N, E), the standardised features in the coordinates of the axes.

@@ -380,7 +380,7 @@ def train_epoch(
     """Train for one epoch: one full-batch step in the current mode of the model.
 
     Returns:
-        The loss before the step, on the device; (R,) for a stack of R trials.
+        The loss before the step, on the device. Its shape is (R,) for a stack of R trials.
     """
     optimizer.zero_grad(set_to_none=True)
     with _autocast(precision, batch.labels.device):

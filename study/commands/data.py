@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def raw_corpus(args: argparse.Namespace) -> RawCorpus | None:
-    """Read the corpus that ``--data-root`` or ``--manifest`` names; return None if neither is given.
+    """Read the corpus that ``--data-root`` or ``--manifest`` names. Return `None` if neither is given.
 
     Raises:
         InputError: Two sources of data are given, ``--data-root`` does not know the data set, or the corpus cannot be
@@ -52,7 +52,7 @@ def _readable() -> list[str]:
 
 
 def recipe(args: argparse.Namespace, raw: RawCorpus) -> Recipe:
-    """Return how features are made from a raw corpus, as the options say.
+    """Return the recipe for the features of a raw corpus, according to the options.
 
     Raises:
         InputError: Options do not fit together, or an encoder cannot be found.

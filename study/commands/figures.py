@@ -98,13 +98,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def look_of(args: argparse.Namespace) -> Look:
-    """Return how figures are to be drawn.
+    """Return the look of figures, according to the options.
 
     Args:
-        args: with the options of :data:`study.commands.options.DRAWN`.
+        args: Parsed arguments with the options of :data:`study.commands.options.DRAWN`.
 
     Raises:
-        InputError: a style that there is not, or a resolution without a PNG.
+        InputError: The style does not exist, or a resolution is given without the format PNG.
     """
     from study.output.figures.style import DPI, Look, read_style
 

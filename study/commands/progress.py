@@ -75,7 +75,7 @@ class Progress:
 
 
 def described(run: StudyRun, trial: Trial) -> str:
-    """Return in words how the trial differs from the others of its study."""
+    """Describe how the trial differs from the others of its study."""
     told = run.told(trial)
     if run.plan.design.profile == told["profile"]:
         del told["profile"]

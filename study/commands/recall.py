@@ -94,7 +94,7 @@ def recorded(request: Request) -> StudyRun:
 
 
 def only_name(args: argparse.Namespace) -> str | None:
-    """Return the name of the study that is meant: the one given, or the only one; None if there is no study.
+    """Return the name of the study: the given one, or the only one. Return `None` if there is no study.
 
     If there are several studies and options such as ``--epochs 2`` are given, return ``demo``, as a run does.
 

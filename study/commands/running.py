@@ -143,7 +143,7 @@ def _folds_of_corpus(request: Request, raw: RawCorpus) -> tuple[Fold, ...] | Non
 
 
 def _refuse_before_features(request: Request, recipe: Recipe) -> tuple[tuple[Assignment, ...], StudyRun]:
-    """Refuse now what would be refused after hours of feature extraction; return the splits and the study so far."""
+    """Check the study before hours of feature extraction, and return the splits and the study so far."""
     from cemobam_core.corpora.splits import split_utterances
     from cemobam_core.inputs import Sizes
     from study.driver import StudyRun

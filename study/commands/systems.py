@@ -112,7 +112,7 @@ def _columns(of: Mapping[str, object]) -> list[str]:
 
 
 def _values_of(searched: Between | OneOf) -> str:
-    """Return in words the values of a setting that tuning may try."""
+    """Describe the values of a setting that tuning may try."""
     if isinstance(searched, OneOf):
         return ", ".join(map(str, searched.values))
     return f"{searched.low:g} to {searched.high:g}{', on a log scale' if searched.log else ''}"
@@ -132,7 +132,7 @@ def _summary(kind: type[Any]) -> str:
 
 
 def _values(hint: Any) -> str:
-    """Return in words the values that a setting may have."""
+    """Describe the values that a setting may have."""
     if choices := get_args(hint):
         return ", ".join(map(str, choices))
     return {int: "a whole number of at least 1", float: "a number of at least 0", bool: "true or false"}.get(

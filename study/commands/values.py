@@ -18,7 +18,7 @@ FORMATS = ("png", "pdf", "svg")
 
 
 def whole_numbers(text: str) -> tuple[int, ...]:
-    """Parse ``1:10`` or ``1,4,8``: whole numbers of at least 1, each once; return them in order."""
+    """Parse ``1:10`` or ``1,4,8``: whole numbers of at least 1, each once. Return them in order."""
     numbers: list[int] = []
     if span := re.fullmatch(r"(\d+):(\d+)", text):
         first, last = map(int, span.groups())

@@ -187,7 +187,7 @@ class _Worker:
         return message
 
     def cause_of_death(self) -> str:
-        """Return the cause of the worker's death in words, from its exit code."""
+        """Describe the cause of the worker's death, from its exit code."""
         self.process.join()
         code = self.process.exitcode or 0
         if code == -signal.SIGKILL:

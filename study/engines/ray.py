@@ -86,7 +86,7 @@ _LOOK = 5.0
 
 
 class RayEngine:
-    """Runs trials in Ray actors: on a CPU, one trial with one thread per actor; on a GPU, a group as one stack.
+    """Runs trials in Ray actors: one trial with one thread per actor on a CPU, a group as one stack on a GPU.
 
     Ray Tune starts, places and replaces the actors. A trial of Tune is called a bundle here: the work of one worker in
     about ten seconds. The content of a bundle is not fixed beforehand. Its worker asks for one group after another, and

@@ -1,4 +1,4 @@
-"""What a block says to its question, in words: its best configuration, and every difference with its noise."""
+"""The answer of a block to its question: its best configuration, and every difference with its noise."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from study.findings.wording import (
 )
 
 _MANY = 10
-"""Differences of one verdict that an answer names; it counts the others, and the table has them."""
+"""Differences of one verdict that an answer names. It counts the others, which are in the table."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Answer:
         block: The block's name.
         question: The block's question.
         lines: The answer, in sentences.
-        method: The sentences about tests and intervals; empty where nothing is tested.
+        method: Sentences about tests and intervals. Empty if nothing is tested.
     """
 
     block: str
@@ -113,7 +113,7 @@ def _not_decided(analysis: Analysis, made: Sequence[Comparison], first: str, nam
 
 
 def _method(analysis: Analysis, block: AboutBlock) -> str:
-    """Return how the differences of a block are tested; empty where they are not."""
+    """Return sentences on how the differences of a block are tested. Empty if they are not."""
     made = analysis.of(block.name).get(analysis.metric, [])
     if not made or all(np.isnan(c.difference.p) for c in made):
         return ""
@@ -125,14 +125,14 @@ def _method(analysis: Analysis, block: AboutBlock) -> str:
 
 
 def _transductive(analysis: Analysis, block: AboutBlock) -> list[str]:
-    """Return a sentence about the transductive configurations among others; none if no configuration is."""
+    """Return a sentence about the transductive configurations among others. Empty if there are none."""
     of = zip(analysis.results.keys(block), analysis.results.marked(block), strict=True)
     names = [_name(block, key) for key, marked in of if marked]
     return [f"Evaluation graph joint: {listed(names)}. There, {TRANSDUCTIVE}."] if names else []
 
 
 def _name(block: AboutBlock, key: Sequence[Any]) -> str:
-    """Return a configuration's name in a sentence; a name that may be a sentence itself is quoted."""
+    """Return a configuration's name in a sentence. A name that may itself be a sentence is quoted."""
     return f"“{block.told(key)}”" if block.columns == ("profile",) else block.told(key)
 
 

@@ -1,4 +1,4 @@
-"""What a study's results look like when they are printed: a few lines, and a row for each block."""
+"""The printed form of a study's results: a few lines, and a row for each block."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _counts(results: Results) -> str:
 
 
 def _own(results: Results) -> list[str]:
-    """Return the pair and what the study's own configuration reaches at it; none where there is no pair."""
+    """Return the pair and the scores of the study's own configuration at it. Empty if there is no pair."""
     about = results.about
     if about.at is None:
         return []
@@ -69,5 +69,5 @@ def _reference(results: Results, block: AboutBlock) -> str:
 
 
 def _percent(mean: float, deviation: float) -> str:
-    """Return a mean and its standard deviation over seeds in percent; one seed has no deviation."""
+    """Return a mean and its standard deviation over seeds in percent. One seed has no deviation."""
     return f"{100 * mean:.1f}" + ("" if pd.isna(deviation) else f" ± {100 * deviation:.1f}")

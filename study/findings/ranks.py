@@ -116,7 +116,7 @@ def by_fold(results: Results, block: AboutBlock, names: Sequence[str], metric: s
 
 
 def why_not(places: int, systems: int, of: str) -> str:
-    """Return the reason why there are no ranks, in words. Empty if there can be ranks.
+    """Return the reason why there are no ranks. Empty if there can be ranks.
 
     Args:
         places: Number of folds or corpora.

@@ -177,7 +177,7 @@ class About:
 
     @property
     def how(self) -> str:
-        """The source of the pair, in words."""
+        """Description of where the pair comes from."""
         if self.given:
             return "given" if self.pair_from == "given" else "the usual one, as none was chosen"
         return (
@@ -229,7 +229,7 @@ class GridScores:
         k_text: Values of K_text in the complete part.
         seeds: Seeds in the complete part.
         values: Metrics by name, as (S, A, B) arrays of fractions.
-        left_out: Seeds and K that are left out because they are not complete, in words. Empty if there are none.
+        left_out: Description of the incomplete seeds and K that are left out. Empty if there are none.
     """
 
     k_audio: tuple[int, ...]
@@ -270,7 +270,7 @@ class Results:
     folder: Path | None = None
 
     def __repr__(self) -> str:
-        """Return what the study is, and a line for each of its blocks."""
+        """Return a description of the study, and a line for each of its blocks."""
         head, table, frames = overview(self)
         return "\n\n".join([*head, table.to_string(index=False), frames])
 

@@ -36,7 +36,7 @@ TRANSDUCTIVE = (
 
 
 def evaluation_graph_notes(settings: Mapping[str, Any]) -> list[str]:
-    """Return a sentence about the graph of validation and test; none if each split has its own whole graph."""
+    """Return a sentence about the graph of validation and test. Empty if each split has its own whole graph."""
     size, graph = settings.get("evaluation_size", 0), settings.get("evaluation_graph", "own")
     if graph == "joint":
         return [f"Evaluation graph joint: {TRANSDUCTIVE}."]
@@ -110,13 +110,13 @@ def reverse(difference: Difference) -> Difference:
 
 
 def interval(difference: Difference) -> str:
-    """Return a difference's interval in points for a sentence, "−3.1 to +6.2"; empty without an interval."""
+    """Return a difference's interval in points for a sentence, "−3.1 to +6.2". Empty without an interval."""
     low, high = difference.low, difference.high
     return f"{signed(100 * low)} to {signed(100 * high)}" if pd.notna(low) else ""
 
 
 def interval_cell(difference: Difference) -> str:
-    """Return a difference's interval in points for a table, "[−3.1, +6.2]"; empty without an interval."""
+    """Return a difference's interval in points for a table, "[−3.1, +6.2]". Empty without an interval."""
     low, high = difference.low, difference.high
     return f"[{signed(100 * low)}, {signed(100 * high)}]" if pd.notna(low) else ""
 
@@ -134,7 +134,7 @@ def difference_sentence(
         second: The configuration that the first is compared with.
         p: The p-value of the difference.
         holm: Whether the p-value is after Holm's correction.
-        whose: What the interval describes, as in :data:`WHOSE`; empty where another sentence says it.
+        whose: A value of :data:`WHOSE`, or empty if another sentence says it.
     """
     ends = interval(difference)
     parts = [f"95% interval {ends}{f' over {whose}' if whose else ''}"] if ends else []
@@ -184,7 +184,7 @@ def _probability(value: float) -> str:
 
 
 def needed_sentences(undecided: Sequence[tuple[Comparison, str]], analysis: Analysis) -> list[str]:
-    """Return how many seeds or utterances would decide undecided comparisons, in sentences; none if all are decided.
+    """Return sentences on how many seeds or utterances would decide the undecided comparisons.
 
     Args:
         undecided: The comparisons, each with the name of the configuration that the reference is compared with.
@@ -229,11 +229,11 @@ def not_shown(*differences: Difference) -> str:
 
 
 def signed(value: float) -> str:
-    """Return a number with one decimal and a sign; a dash for a missing number."""
+    """Return a number with one decimal and a sign, or a dash if it is missing."""
     # the zero added makes a rounded -0.0 a plain zero
     return f"{round(value, 1) + 0.0:+.1f}".replace("-", "−") if pd.notna(value) else "–"
 
 
 def p_value(value: float) -> str:
-    """Return a p-value with three decimals; a dash for a missing one."""
+    """Return a p-value with three decimals, or a dash if it is missing."""
     return "–" if pd.isna(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -1,1 +1,1 @@
-"""What a study shows: tables, figures, report, dashboard."""
+"""The output of a study: tables, figures, report, dashboard."""

@@ -37,7 +37,7 @@ def set_aside(new: About, results: Path, plots: Path) -> str:
         plots: The folder of its figures.
 
     Returns:
-        One line about the move; empty if nothing moved.
+        One line about the move. Empty if nothing moved.
 
     Raises:
         OSError: A folder cannot be written to.
@@ -91,7 +91,7 @@ def _configurations(about: About, block: AboutBlock) -> list[tuple[Any, ...]]:
 
 
 def label(about: About) -> str:
-    """Return a folder's name made of a report's settings that are not the defaults; ``defaults`` if all are."""
+    """Return a folder's name made of a report's settings that are not the defaults, or ``defaults`` if all are."""
     if about.profile not in PROFILES:  # of another release
         return _shortened(f"profile={about.profile}")
     try:
@@ -150,7 +150,7 @@ def _shown(value: Any) -> str:
 
 
 def _about(folder: Path) -> About | None:
-    """Return the study of the report in a folder; None if there is none, or it cannot be read."""
+    """Return the study of the report in a folder, or `None` if there is none or it cannot be read."""
     try:
         return read_about(folder / ABOUT)
     except InputError:

@@ -24,14 +24,14 @@ from study.papers.cemobam import paper
 from study.papers.cemobam.claims import claims
 
 _FEW = 2
-"""A table of systems shows two metrics of so many studies, and one of more."""
+"""Most studies of which a table of systems shows two metrics. With more studies, it shows one."""
 
 _OF_THE_PAPER = ("wa", "ua", "wf1")
 """Metrics that the paper reports: three fit on a page."""
 
 
 def _measures(studies: Mapping[str, Results]) -> dict[str, str]:
-    """Return the metrics that all studies have, by name, and how they are shown."""
+    """Return the metrics that all studies have, by name, with their labels."""
     return {name: label for name, label in MEASURES.items() if all(name in r.measures for r in studies.values())}
 
 
@@ -45,7 +45,7 @@ def compare(studies: Mapping[str, Results]) -> list[Table]:
     Nothing here is tested between studies, because they differ by more than their seeds: in data, splits or settings.
 
     Args:
-        studies: by the label that columns and rows show; at least one.
+        studies: At least one study, by the label that columns and rows show.
     """
     notes = _notes(studies)
     tables = [_chosen(studies, notes)]
@@ -130,7 +130,7 @@ def _block(studies: Mapping[str, Results], name: str, notes: Sequence[str]) -> T
 
 
 def _systems(studies: Mapping[str, Results], notes: Sequence[str]) -> Table | None:
-    """Return the systems over all studies that compare systems; None: no study does."""
+    """Return the systems over all studies that compare systems, or `None` if no study does."""
     blocks = {label: block for label, results in studies.items() if (block := measured_block(results))}
     if not blocks:
         return None
@@ -190,10 +190,10 @@ def _systems(studies: Mapping[str, Results], notes: Sequence[str]) -> Table | No
 
 
 def system_scores(studies: Mapping[str, Results]) -> pd.DataFrame:
-    """Return the WA of the systems that all studies have measured: a row a study, a column a system.
+    """Return the WA of the systems that all studies have measured, with a row per study and a column per system.
 
     Args:
-        studies: by label. A study that compares no systems has no row.
+        studies: Results by label. A study that compares no systems has no row.
     """
     rows = {}
     for label, results in studies.items():
@@ -204,10 +204,10 @@ def system_scores(studies: Mapping[str, Results]) -> pd.DataFrame:
 
 
 def ranks_figure(studies: Mapping[str, Results]) -> Figure | str:
-    """Return the critical-difference diagram over corpora, or say in words why there is none.
+    """Return the critical-difference diagram over corpora, or the reason why there is none.
 
     Args:
-        studies: by label, each of another data set.
+        studies: Results by label, each from a different data set.
     """
     scores = system_scores(studies)
     corpora = len({studies[label].about.dataset for label in scores.index})
@@ -224,10 +224,10 @@ def joint_grids(studies: Mapping[str, Results]) -> tuple[dict[str, Plane], list[
     Grids can be drawn together if they have the same K_audio and K_text. The most frequent ones are drawn.
 
     Args:
-        studies: by label.
+        studies: Results by label.
 
     Returns:
-        The planes by label, empty if fewer than two can be drawn; and a sentence for each study that is left out.
+        The planes by label, empty if fewer than two can be drawn. A sentence for each study that is left out.
     """
     planes = {}
     for label, results in studies.items():
@@ -253,7 +253,7 @@ def joint_grids(studies: Mapping[str, Results]) -> tuple[dict[str, Plane], list[
 
 
 def _k_values(plane: Plane) -> str:
-    """Return the values of both K of a grid, in words."""
+    """Describe the values of both K of a grid."""
     of = dict(zip(plane.columns, (plane.xs, plane.ys), strict=True))
     return f"K_audio {_span(of['k_audio'])} and K_text {_span(of['k_text'])}"
 
@@ -270,15 +270,15 @@ def grids_figure(planes: Mapping[str, Plane], studies: Mapping[str, Results]) ->
     """Return the K grids of several studies in one figure, as the paper's Fig. 2, and its caption.
 
     Args:
-        planes: by label, as :func:`joint_grids` returns them.
-        studies: all studies that are compared, by label.
+        planes: Planes by label, from :func:`joint_grids`.
+        studies: Results of all compared studies, by label.
     """
     measures = {name: label for name, label in _measures(studies).items() if name in _OF_THE_PAPER}
     return joint_figure(planes, measures), captions.joint(planes)
 
 
 def _verdicts(studies: Mapping[str, Results], notes: Sequence[str]) -> Table | None:
-    """Return the verdict of each study on the paper's claims; None: no study runs the paper's blocks."""
+    """Return the verdict of each study on the paper's claims, or `None` if no study runs the paper's blocks."""
     papers = {block.name for block in (*paper.blocks, *paper.optional)}
     about_it = [
         r for r in studies.values() if r.about.system == "cemobam" and papers & {b.name for b in r.about.blocks}

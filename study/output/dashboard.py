@@ -73,16 +73,16 @@ class LeanJournal(_RenamedWhole, JournalStorage):
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        """Return the trials without predictions; the file keeps them."""
+        """Return the trials without predictions, which the file keeps."""
         return without_predictions(super().get_all_trials(study_id, deepcopy, states))
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
-        """Return the trial without predictions; the file keeps them."""
+        """Return the trial without predictions, which the file keeps."""
         (trial,) = without_predictions([super().get_trial(trial_id)])
         return trial
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
-        """Create a trial; a copy, which renaming a study makes, keeps its predictions."""
+        """Create a trial. A copy, which renaming a study makes, keeps its predictions."""
         return super().create_new_trial(study_id, _whole(template_trial, self._unforgetting))
 
     @cached_property
@@ -104,7 +104,7 @@ class LeanStorage(_RenamedWhole, _CachedStorage):
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        """Return the trials, without learning curves if there are many; the database keeps them."""
+        """Return the trials, without learning curves if there are many. The database keeps the curves."""
         trials = super().get_all_trials(study_id, deepcopy, states)
         if len(trials) > _MANY:
             for trial in trials:
@@ -112,12 +112,12 @@ class LeanStorage(_RenamedWhole, _CachedStorage):
         return trials
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
-        """Return the trial without predictions; the database keeps them."""
+        """Return the trial without predictions, which the database keeps."""
         (trial,) = without_predictions([super().get_trial(trial_id)])
         return trial
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
-        """Create a trial; a copy, which renaming a study makes, keeps its predictions."""
+        """Create a trial. A copy, which renaming a study makes, keeps its predictions."""
         return super().create_new_trial(study_id, _whole(template_trial, self._backend))
 
     def _add_trials_to_cache(self, study_id: int, trials: list[FrozenTrial]) -> None:
@@ -134,12 +134,12 @@ def without_predictions(trials: list[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def _whole(trial: FrozenTrial | None, storage: BaseStorage) -> FrozenTrial | None:
-    """Return a trial with all that the ledger has; a new trial as it is."""
+    """Return a trial with everything in the ledger. A new trial is returned unchanged."""
     return trial if trial is None or trial._trial_id < 0 else storage.get_trial(trial._trial_id)
 
 
 def for_readers(storage: BaseStorage, studies: Iterable[FrozenStudy]) -> list[FrozenStudy]:
-    """Return the studies for the pages of the dashboard; the ledger does not change.
+    """Return the studies for the pages of the dashboard, without changing the ledger.
 
     The home page shows the studies in the opposite order, so the first block comes last here. A trial's page begins
     with its note and ends with its metrics, so a trial without a note gets one with its metrics. Attributes that only
@@ -147,7 +147,7 @@ def for_readers(storage: BaseStorage, studies: Iterable[FrozenStudy]) -> list[Fr
 
     Args:
         storage: The ledger.
-        studies: The studies of the ledger; this function changes them.
+        studies: The studies of the ledger. This function changes them.
     """
     studies = list(studies)
     for study in studies:
@@ -167,8 +167,8 @@ def serve(storage: BaseStorage, *, host: str, port: int | None) -> None:
 
     Args:
         storage: The ledger.
-        host: The address to listen at; a warning is printed if other machines can reach it.
-        port: The port; None for the first free one from 8080.
+        host: The address to listen at. A warning is printed if other machines can reach it.
+        port: The port. `None` for the first free one from 8080.
 
     Raises:
         InputError: This machine has no such address, or the port is taken.
@@ -209,7 +209,7 @@ def _last_first(studies: Iterable[FrozenStudy]) -> list[FrozenStudy]:
 
 
 def _notes(trials: Iterable[FrozenTrial]) -> dict[str, Any]:
-    """Return the notes of trials as the dashboard stores them; version 0 lets a note of the user replace them."""
+    """Return the notes of trials as the dashboard stores them. Version 0 lets a note of the user replace them."""
     notes: dict[str, Any] = {}
     for trial in trials:
         if trial.state.is_finished():

@@ -25,7 +25,7 @@ from study.output.tables import Table, plain_markdown
 from study.papers.cemobam.claims import Claim, Verdict
 
 Kind = Literal["figure", "table"]
-"""What is numbered."""
+"""Kinds of numbered parts."""
 
 VERDICT_SIGNS: dict[Verdict, str] = {
     "confirmed": "✓",
@@ -129,8 +129,8 @@ class Picture:
         name: The name that :class:`See` refers to.
         title: The title: the entry in the table of contents.
         caption: The caption in sentences. It starts with the title.
-        png: The file; it must exist when the page is written.
-        link: How the Markdown report refers to the file.
+        png: The file. It must exist when the page is written.
+        link: Link to the file in the Markdown report.
         wide: Whether it may fill the width of the page.
     """
 
@@ -186,7 +186,7 @@ class Numbered:
 
 @dataclass(frozen=True)
 class See:
-    """The figures and tables behind a statement; names that the report has not got are left out.
+    """The figures and tables behind a statement. Names that the report does not contain are left out.
 
     Attributes:
         figures: Names of figures.
@@ -199,7 +199,7 @@ class See:
 
 @dataclass(frozen=True)
 class Claimed:
-    """A claim and what the study finds about it.
+    """A claim and the finding of the study about it.
 
     Attributes:
         claim: The claim.
@@ -212,7 +212,7 @@ class Claimed:
 
     @property
     def terms(self) -> dict[str, str]:
-        """How the claim was tested, by name."""
+        """Description of how the claim was tested, by name."""
         claim = self.claim
         how = {
             "Would confirm it": claim.confirmed,
@@ -300,7 +300,7 @@ class Document:
 
     Attributes:
         title: The title.
-        lead: The sentence below the title; empty: there is none.
+        lead: The sentence below the title. Empty if there is none.
         sections: The sections, in their order.
     """
 
@@ -365,7 +365,7 @@ class Document:
         )
 
     def markdown(self) -> str:
-        """Return the report for a repository; it links to its figures."""
+        """Return the report for a repository, with links to its figures."""
         contents = []
         for entry in self.contents:
             contents.append(f"- {_link(f'{entry.label} {entry.title}', entry.anchor)}")
@@ -382,7 +382,7 @@ class Document:
         return _paragraphs(title, plain_markdown(self.lead), "\n".join(contents), *sections) + "\n"
 
     def see(self, see: See) -> str:
-        """Return links to figures and tables as Markdown; empty where the document has none of them."""
+        """Return links to figures and tables as Markdown. Empty if the document has none of them."""
         references = self.references(see)
         return f"See {', '.join(_link(label, anchor) for label, anchor in references)}." if references else ""
 
@@ -424,6 +424,6 @@ def _folded(summary: str, body: str) -> str:
 
 
 def _subscripted(text: object) -> Markup:
-    """Return text for HTML, with K_audio and K_text as they are read."""
+    """Return text for HTML, with subscripts in K_audio and K_text."""
     safe = str(escape(str(text)))
     return Markup(re.sub(r"K_(audio|text)", r"K<sub>\1</sub>", safe))

@@ -27,7 +27,7 @@ SHOWN_HARD = 20
 
 
 def errors_table(recalls: Sequence[Recall], about: About) -> Table | None:
-    """Return the recall of the study's own configuration by group; None without predictions."""
+    """Return the recall of the study's own configuration by group, or `None` without predictions."""
     if not recalls:
         return None
     frame = pd.DataFrame(
@@ -74,7 +74,7 @@ def errors_table(recalls: Sequence[Recall], about: About) -> Table | None:
 
 
 def hard_table(hard: Hard | None, about: About) -> Table | None:
-    """Return the utterances that nearly every trial mislabels; None without such utterances or predictions."""
+    """Return the utterances that nearly every trial mislabels, or `None` without such utterances or predictions."""
     if hard is None or hard.frame.empty:
         return None
     frame = hard.frame.assign(
@@ -111,7 +111,7 @@ def hard_table(hard: Hard | None, about: About) -> Table | None:
 
 
 def calibration_table(calibration: Calibration | None, about: About) -> Table | None:
-    """Return the calibration of the probabilities; None where none are kept."""
+    """Return the calibration of the probabilities, or `None` if none are kept."""
     if calibration is None:
         return None
     seeds = calibration.seeds
@@ -148,7 +148,7 @@ def calibration_table(calibration: Calibration | None, about: About) -> Table | 
 
 
 def _ends(low: float, high: float) -> str:
-    """Return the ends of an interval that is longer to one side; empty without an interval."""
+    """Return the ends of an interval that is longer to one side. Empty without an interval."""
     return f" [{number(low)}, {number(high)}]" if np.isfinite(low) else ""
 
 
@@ -174,7 +174,7 @@ def _at(about: About) -> str:
 
 
 def no_hard_sentence(hard: Hard | None) -> str:
-    """Return a sentence where no utterance is hard; empty where some are, or without predictions."""
+    """Return a sentence if no utterance is hard. Empty if some are, or without predictions."""
     if hard is None or len(hard.frame):
         return ""
     return (

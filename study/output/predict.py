@@ -48,17 +48,17 @@ def predict(
         to: The csv to write, with ``id``, ``predicted`` and ``p_<class>`` for each class.
         system: ``FILE.py:NAME``, for a model whose system is in a user's file.
         neighbours: The neighbours of an utterance, for a model that uses a graph: its nearest training utterances
-            (``anchored``), as if it were alone; or those ``among`` the other utterances of the file.
+            (``anchored``), as if it were alone, or its nearest utterances ``among`` those of the file.
 
     Returns:
-        The metrics as a Markdown table if the file has labels; otherwise the number of labelled utterances.
+        The metrics as a Markdown table if the file has labels. Otherwise the number of labelled utterances.
 
     Raises:
         InputError: A file cannot be read, or the files do not fit together.
     """
     kept = load_model(folder, system)
     features = FeatureSet.load(features_file, kept.class_names, need_labels=False)
-    if features.class_names != kept.class_names:  # the same in another order: as FeatureSet.load has seen to
+    if features.class_names != kept.class_names:  # the same names in another order, which FeatureSet.load checks
         places = torch.tensor([kept.class_names.index(name) for name in features.class_names])
         features = replace(features, labels=places[features.labels], class_names=kept.class_names)
     sizes = kept.sizes
@@ -101,7 +101,7 @@ def predict_released(
         to: The csv to write, with ``id``, ``predicted`` and ``p_<class>`` for each class.
 
     Returns:
-        The metrics as a Markdown table under the usual and the authors' names if the file has labels; otherwise the
+        The metrics as a Markdown table, under the usual and the authors' names, if the file has labels. Otherwise the
         number of labelled utterances.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The note and the figures that the Optuna dashboard shows of a study, kept current while it runs.
+"""The note and the figures of a study for the Optuna dashboard, kept current while the study runs.
 
 The dashboard reads them from an Optuna study's attributes. The note uses the sentences and tables of the report.
 """
@@ -66,7 +66,7 @@ _log = logging.getLogger(__name__)
 
 
 class Publisher:
-    """Updates what the dashboard shows of a study while the study runs.
+    """Updates the dashboard's note and figures while the study runs.
 
     An update takes longer with more trials, so it runs every 30 s at most and takes 2% of the time at most. It runs on
     the thread that records outcomes, the only one that may read them.
@@ -114,7 +114,7 @@ def publish(
     claims: Sequence[Claim] = (),
     answers: Sequence[Answer] = (),
 ) -> None:
-    """Write note and figures into the Optuna study of every block; log a warning if the storage refuses.
+    """Write note and figures into the Optuna study of every block. Log a warning if the storage refuses.
 
     Args:
         run: The study.

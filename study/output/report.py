@@ -81,8 +81,8 @@ def plot_files(about: About, forms: Sequence[str] = figures.FORMS) -> list[str]:
     """Return the name of every file that a report may write into the folder of figures.
 
     Args:
-        about: what the study is.
-        forms: formats of figures: those of a report, or others that a user may have drawn beside them.
+        about: Description of the study.
+        forms: Formats of figures: those of a report, or others that a user may have drawn beside them.
     """
     own = (
         *("curves", "confusion", "confusion_difference", "errors", "calibration", "embedding", "marginal"),
@@ -133,7 +133,7 @@ class Report:
 
     @cached_property
     def claims(self) -> list[Claim]:
-        """The paper's claims with their verdicts; without the paper's blocks, those about a comparison of systems."""
+        """The paper's claims with their verdicts. Without the paper's blocks, only those about systems."""
         about, analysis = self.evidence.about, self.evidence.analysis
         papers = {block.name for block in (*paper.blocks, *paper.optional)}
         named = papers & {*self.evidence.waiting, *(block.name for block in about.blocks)}
@@ -150,7 +150,7 @@ class Report:
 
     @property
     def more(self) -> str:
-        """The command that may decide undecided differences; empty where more seeds would not, or run by themselves."""
+        """The command that may decide undecided differences. Empty if more seeds would not, or run automatically."""
         about, needed = self.evidence.about, self.evidence.analysis.more_seeds
         if not needed or about.looks:
             return ""
@@ -184,7 +184,7 @@ class Report:
         Files of an earlier report that this one does not have are removed: they would show other trials.
 
         Raises:
-            OSError: A folder cannot be written to, or the disk is full; files already written stay.
+            OSError: A folder cannot be written to, or the disk is full. Files that are already written stay.
         """
         made, about = self.evidence.results, self.evidence.about
         written = made.save(results)
@@ -348,7 +348,7 @@ def _behind(block: AboutBlock | None) -> See:
 
 
 def _verdict_counts(claims: list[Claim]) -> str:
-    """Return how many claims have each verdict, in a sentence; empty without claims."""
+    """Return a sentence with the number of claims for each verdict. Empty without claims."""
     if not claims:
         return ""
     by_verdict = Counter(claim.verdict for claim in claims)
@@ -358,7 +358,7 @@ def _verdict_counts(claims: list[Claim]) -> str:
 
 
 def _reading(about: About, *, with_claims: bool) -> tuple[str, ...]:
-    """Return how to read the numbers of the report."""
+    """Return sentences that explain how to read the numbers of the report."""
     rope = points_of(about.rope)
     verdicts = (
         f"Verdicts: an effect is confirmed or contradicted at the 5% level. Equivalent: the difference is shown to be "
@@ -410,7 +410,7 @@ def make_tables(evidence: Evidence) -> dict[str, Table]:
 
 
 def block_tables(evidence: Evidence) -> dict[str, Table]:
-    """Return the tables of the blocks, of the systems and of tuning, by name; this is fast.
+    """Return the tables of the blocks, of the systems and of tuning, by name. This is fast.
 
     A block of many configurations has a csv only: its figure shows it.
     """
@@ -447,7 +447,7 @@ def counts(evidence: Evidence) -> list[str]:
 def chosen(evidence: Evidence) -> str:
     """Return the study's pair and the test scores of the study's own configuration at it, in sentences.
 
-    It is empty where no block needs a pair and the study's own configuration was not run.
+    It is empty if no block needs a pair and the study's own configuration was not run.
     """
     about, own, pair = evidence.about, evidence.results.own, evidence.about.at
     if evidence.waits_for_pair:
@@ -473,7 +473,7 @@ def chosen(evidence: Evidence) -> str:
 
 
 def _how_chosen(about: About) -> tuple[str, str]:
-    """Return the words before and after the study's pair that say how it was chosen."""
+    """Return the words before and after the study's pair that describe how it was chosen."""
     if about.pair_from == "given":
         return "The given pair is", ""
     if about.given:

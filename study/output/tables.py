@@ -34,10 +34,10 @@ from study.papers.cemobam.published import SWAP_NOTE
 TABLE_FORMS = ("csv", "md", "tex")
 
 LONGEST = 40
-"""The most rows of a table for readers; a longer table is a csv only."""
+"""The most rows of a table for readers. A longer table is written only as csv."""
 
 MEASURED = "Measured here"
-"""The title of columns measured here, beside published ones; Markdown omits it."""
+"""The title of columns measured here, beside published ones. Markdown omits it."""
 
 _MANY = 6  # columns that fit a column of a paper in footnotesize
 
@@ -108,7 +108,7 @@ class Table:
         return [[_cell(cell) for cell in row] for row in self.cells]
 
     def markdown(self, label: str = "") -> str:
-        """Return the table as Markdown; columns of our own figures go without the title of their group.
+        """Return the table as Markdown, without the group title of columns that are measured here.
 
         Args:
             label: Text before the caption, such as ``Table 1: ``.
@@ -123,7 +123,7 @@ class Table:
         return f"**{label}{plain_markdown(self.caption)}.**\n\n{table}{notes}\n"
 
     def latex(self) -> str:
-        """Return the table for a two-column paper; it needs ``booktabs``."""
+        """Return the table for a two-column paper. It needs ``booktabs``."""
         environment = "table*" if self.wide else "table"
         spans, rules, first = [""], [], 2
         for title, columns in self.groups:
@@ -174,8 +174,8 @@ def block_table(analysis: Analysis, block: AboutBlock, published: pd.DataFrame |
     Args:
         analysis: The analysis of the study.
         block: The block.
-        published: Published figures in percent, a row for each value of the block's only column; None or empty where
-            there are none.
+        published: Published figures in percent, with a row for each value of the block's only column. `None` or
+            empty if there are none.
     """
     results, about = analysis.results, analysis.results.about
     measures = results.measures
@@ -306,14 +306,14 @@ def _vote_note(vote: Vote, measures: Mapping[Metric, str]) -> str:
 
 
 def captioned(title: str, text: str) -> str:
-    """Return a caption: a title and what the table shows; the title may be a question."""
+    """Return a caption: a title and what the table shows. The title may be a question."""
     if title.endswith(("?", ".", "!")):
         return f"{title} {text[0].upper()}{text[1:]}"
     return f"{title}: {text}"
 
 
 def where(about: About, block: AboutBlock) -> str:
-    """Return the data and, where the block needs one, the pair that a block was run at."""
+    """Return the data set, and the pair that a block was run at if it needs one."""
     pair = about.at if block.needs_pair else None
     at = f", K_audio = {pair.k_audio}, K_text = {pair.k_text}" if pair else ""
     graph = about.settings.get("evaluation_graph", "own")
@@ -323,7 +323,7 @@ def where(about: About, block: AboutBlock) -> str:
 
 
 def variance_table(analysis: Analysis) -> Table | None:
-    """Return the analysis of variance of the grid; None where the grid cannot separate K from chance."""
+    """Return the analysis of variance of the grid, or `None` if the grid cannot separate K from chance."""
     grid = analysis.grid
     if not analysis.variance or grid is None:
         return None
@@ -368,7 +368,7 @@ def variance_table(analysis: Analysis) -> Table | None:
 
 
 def comparisons_table(analysis: Analysis) -> Table | None:
-    """Return every compared pair of configurations; None where there is none."""
+    """Return every compared pair of configurations, or `None` if there is none."""
     families = [analysis.of(block.name) for block in analysis.results.about.blocks]
     every = [c for family in families for comparisons in family.values() for c in comparisons]
     if not every:
@@ -434,7 +434,7 @@ _LOOKS_NOTE = (
 
 
 def _drawn(analysis: Analysis) -> str:
-    """Return how other utterances are sampled, where not independently."""
+    """Return how other utterances are sampled, if not independently."""
     by = analysis.sampling.by
     drawn = {"utterance of these speakers": " of the same speakers", "speaker": " of other speakers"}
     return {**drawn, "utterance": "", "fold": " of other folds"}[by]
@@ -465,7 +465,7 @@ def _comparison_row(c: Comparison) -> dict[str, Any]:
 
 
 def agreement_table(analysis: Analysis) -> Table | None:
-    """Return how often seeds and configurations agree on the test utterances; None without kept predictions."""
+    """Return how often seeds and configurations agree on the test utterances, or `None` without predictions."""
     made = analysis.agreements[:LONGEST]
     if not made:
         return None
@@ -531,7 +531,7 @@ def _compared(analysis: Analysis, family: str, name: str) -> str:
 
 
 def selection_table(analysis: Analysis) -> Table | None:
-    """Return how optimistic it is to choose the pair on validation and on test; None where nothing is chosen."""
+    """Return the optimism of choosing the pair on validation and on test, or `None` if no pair is chosen."""
     grid = analysis.grid
     if not analysis.selections or grid is None:
         return None
@@ -585,7 +585,7 @@ def selection_table(analysis: Analysis) -> Table | None:
 
 
 def plain_markdown(text: object) -> str:
-    """Return text on one line that Markdown shows as it is; an underscore within a word, as in K_audio, is safe."""
+    """Return text on one line that Markdown shows unchanged. An underscore within a word, as in K_audio, is safe."""
     return re.sub(r"([\\`*\[\]<>|#!])", r"\\\1", " ".join(str(text).split()))
 
 
@@ -603,7 +603,7 @@ def _outside(value: float, low: float, high: float) -> bool:
 
 
 def with_deviation(mean: float, std: float) -> str:
-    """Return a mean ± a deviation, or the mean alone where there is none."""
+    """Return a mean ± a deviation, or the mean alone if there is none."""
     return f"{number(mean)} ± {number(std)}" if pd.notna(std) else number(mean)
 
 
@@ -615,7 +615,7 @@ def mean_cell(mean: float, low: float, high: float, *, bold: bool = False, mark:
 
 
 def interval_words(frame: pd.DataFrame) -> str:
-    """Return the caption's words about intervals; empty where no row has enough seeds for one."""
+    """Return the caption's words about intervals. Empty if no row has enough seeds for one."""
     return " ± half of the 95% interval" if (frame["n_seeds"] >= SEEDS_FOR_INTERVAL).any() else ""
 
 
@@ -623,7 +623,7 @@ def interval_notes(frame: pd.DataFrame) -> list[str]:
     """Return the notes on the intervals of a table.
 
     Args:
-        frame: A frame with ``n_seeds``, and for each measure ``<measure>_low`` and ``_high``; the mean is
+        frame: A frame with ``n_seeds``, and for each measure ``<measure>_low`` and ``_high``. The mean is
             ``<measure>_mean`` or ``<measure>``.
     """
     notes = []
@@ -643,18 +643,18 @@ def interval_notes(frame: pd.DataFrame) -> list[str]:
 
 
 def _cut(mean: float, low: float, high: float) -> bool:
-    """Whether an interval, in percent, is cut at 0 or 100; NaN is not."""
+    """Return whether an interval, in percent, is cut at 0 or 100. NaN is not."""
     return bool(abs((high - mean) - (mean - low)) > 1e-6)
 
 
 def with_interval(difference: float, low: float, high: float) -> str:
-    """Return a difference with its interval, or alone where it has none."""
+    """Return a difference with its interval, or alone if it has none."""
     interval = f" [{signed(low)}, {signed(high)}]" if pd.notna(low) else ""
     return signed(difference) + interval
 
 
 def number(value: float) -> str:
-    """Return a number with two decimals; a dash for a missing number."""
+    """Return a number with two decimals, or a dash if it is missing."""
     return f"{value:.2f}".replace("-", "−") if pd.notna(value) else "–"
 
 

@@ -25,7 +25,7 @@ def tuning_table(traces: list[Trace], about: About) -> Table | None:
         about: The study.
 
     Returns:
-        The table, whose csv has a row for each configuration; None where nothing was tuned.
+        The table, whose csv has a row for each configuration, or `None` if nothing was tuned.
     """
     tried = [trace for trace in traces if trace.best is not None]
     if not tried:
@@ -65,14 +65,14 @@ def tuning_table(traces: list[Trace], about: About) -> Table | None:
 
 
 def chosen_values(trace: Trace, about: About) -> str:
-    """Return the values that validation chose, in words; empty for the defaults."""
+    """Describe the values that validation chose. Empty for the defaults."""
     if not trace.best:
         return ""
     return ", ".join(f"{in_words(name)} {shown(value)}" for name, value in _values(trace, about, trace.best).items())
 
 
 def _late(trace: Trace) -> bool:
-    """Return whether the best was found in the last fifth of the budget, so that more may improve it."""
+    """Return whether the best was found in the last fifth of the budget, so a larger budget may improve it."""
     return bool(trace.best and len(trace.scores) >= 5 and trace.best >= 0.8 * len(trace.scores))
 
 

@@ -1,4 +1,4 @@
-"""The studies of papers, as data: a folder each."""
+"""The studies of papers, as data, with one folder per paper."""
 
 from __future__ import annotations
 

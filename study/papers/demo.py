@@ -37,14 +37,14 @@ _IN_WORDS: dict[Outcome, str] = {
 
 @dataclass(frozen=True)
 class Truth:
-    """One truth about the demo's data and what a study finds of it.
+    """One truth about the demo's data and the finding of a study about it.
 
     Attributes:
         truth: The truth in one sentence.
-        reason: What in the data makes it true.
-        outcome: ``found``; ``not shown``, if the study leaves it open; ``wrong``, if the study says the opposite;
-            ``not tested``, if the study did not ask.
-        finding: What the study says, in one sentence.
+        reason: The property of the data that makes it true.
+        outcome: ``found``, ``not shown`` (the study leaves it open), ``wrong`` (the study says the opposite) or
+            ``not tested`` (the study did not ask).
+        finding: The finding of the study in one sentence.
     """
 
     truth: str
@@ -54,7 +54,7 @@ class Truth:
 
 
 def truths(analysis: Analysis, claims: Iterable[Claim]) -> list[Truth]:
-    """Return every truth about the demo with what a study finds of it; empty for other data.
+    """Return every truth about the demo with the finding of a study. Empty for other data.
 
     Args:
         analysis: Analysis of the study.
@@ -99,7 +99,7 @@ def truths(analysis: Analysis, claims: Iterable[Claim]) -> list[Truth]:
 
 
 def recovered(found: Sequence[Truth]) -> str:
-    """Return a sentence about how many truths a study finds.
+    """Return a sentence about the number of truths that a study finds.
 
     Args:
         found: The truths with the study's findings.
@@ -111,7 +111,7 @@ def recovered(found: Sequence[Truth]) -> str:
 
 
 def _of_pair(pair: Pair | None) -> tuple[Outcome, str]:
-    """Return whether the pair that validation chose is among the best; `None`: the study chose none."""
+    """Return whether the pair that validation chose is among the best. `None` means that the study chose none."""
     if pair is None:
         return "not tested", "The study chose no pair."
     inside = pair.k_audio in BEST_K_AUDIO and pair.k_text in BEST_K_TEXT

@@ -31,7 +31,7 @@ def test_from_the_wav_files_of_iemocap_to_the_heatmap_in_one_command(in_folder: 
     assert not (in_folder / "results").exists()
 
     out, err = run_here(*command, *GRID)
-    assert "layers 1 to 3 of 3 learn" in out
+    assert "training layers 1 to 3 of 3" in out
     assert "encoding audio" in err and "tuning text" in err
     assert "test sentences are also in train" in out
     trials = pd.read_csv("results/iemocap/trials.csv")

@@ -1,4 +1,4 @@
-"""Studies for experiment trackers, one target a module: MLflow, Weights & Biases, TensorBoard.
+"""Export of studies to experiment trackers, one target per module: MLflow, Weights & Biases, TensorBoard.
 
 The module of a target has a class ``Folder``, a :class:`Target`. A new target is a module here, and a line in
 ``TARGETS``.
@@ -23,20 +23,20 @@ from study.output.export.runs import Run
 from study.output.export.target import Target
 
 TARGETS = {"mlflow": "MLflow", "wandb": "Weights & Biases", "tensorboard": "TensorBoard"}
-"""The targets by name, which is also that of their module and of their extra, and what people call them."""
+"""Titles of the targets by name. The name is also that of the target's module and extra."""
 
 MARKER = "cemobam-export.json"
-"""The file that says that a folder is an export, and of which target."""
+"""The file that marks a folder as an export and names its target."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """What became of an export.
+    """The result of an export.
 
     Attributes:
-        written: how many runs were written.
-        held: how many were there already.
-        open_with: how to look at the folder, a line each.
+        written: Number of runs that were written.
+        held: Number of runs that the folder already had.
+        open_with: Lines that tell the user how to open the folder.
     """
 
     written: int
@@ -45,15 +45,16 @@ class Exported:
 
 
 def export(runs: Sequence[Run], to: str, folder: Path) -> Exported:
-    """Write the runs that a folder does not hold.
+    """Write the runs that a folder does not contain.
 
     Args:
-        runs: of a study.
-        to: the name of the target.
-        folder: a new or an empty one, or that of an earlier export.
+        runs: Runs of a study.
+        to: Name of the target.
+        folder: A new or empty folder, or the folder of an earlier export.
 
     Raises:
-        InputError: The target's packages are missing, or the folder holds something else or is being written to.
+        InputError: The target's packages are missing, the folder contains something else, or another export is writing
+            to it.
     """
     require(to, f"cemobam export --to {to}")
     _check(folder, to)
@@ -75,7 +76,7 @@ def export(runs: Sequence[Run], to: str, folder: Path) -> Exported:
 
 
 def _check(folder: Path, to: str) -> None:
-    """Raise InputError for a folder that cannot be written to as an export of the target."""
+    """Raise InputError if a folder cannot receive an export to the target."""
     if not folder.exists():
         return
     if not folder.is_dir():

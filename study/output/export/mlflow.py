@@ -29,18 +29,18 @@ _KEY, _VERSION = "export.key", "export.version"
 """Tags that identify a run."""
 
 _AT_ONCE = 900
-"""Metrics of one request; MLflow takes 1000."""
+"""Most metrics of one request. MLflow accepts 1000."""
 
 
 class Folder(Target):
     """A folder with ``mlflow.db`` and ``artifacts``.
 
     Args:
-        folder: it.
+        folder: Absolute path of the folder, which exists.
     """
 
     def __init__(self, folder: Path) -> None:
-        for noisy in ("mlflow", "alembic"):  # they tell of every step in which the database is made
+        for noisy in ("mlflow", "alembic"):  # they log every step in which the database is created
             logging.getLogger(noisy).setLevel(logging.WARNING)
         super().__init__(folder)
         self._uri = f"sqlite:///{folder / _DATABASE}"
@@ -50,11 +50,11 @@ class Folder(Target):
 
     @property
     def open_with(self) -> tuple[str, ...]:
-        """How to look at the folder, a line each."""
+        """The lines that tell the user how to open the folder."""
         return (f"mlflow ui --backend-store-uri {self._uri}", "(mlflow ui comes with: pip install mlflow)")
 
     def has(self, run: Run) -> bool:
-        """Return whether the run is there, whole and in this version."""
+        """Return whether the folder has the complete run in this version."""
         return self._runs(run).get(run.key, ("", ""))[1] == run.version
 
     def write(self, run: Run) -> None:
@@ -108,7 +108,7 @@ class Folder(Target):
     def _runs(self, run: Run) -> dict[str, tuple[str, str]]:
         """Return id and version of each run that is in the same group, by key.
 
-        A run that an interrupted export has left unfinished has no version.
+        A run that an interrupted export did not finish has no version.
         """
         group = (run.study, run.group)
         if group not in self._held:

@@ -1,4 +1,4 @@
-"""A study as an experiment tracker knows it: runs with parameters, metrics, tags and files."""
+"""A study in the form of an experiment tracker: runs with parameters, metrics, tags and files."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from study.output.figures.style import style
 from study.output.report import chosen, counts, make_tables, settings_of
 
 CURVE = "curve/val_wa"
-"""The metric that has the learning curve: validation WA by epoch."""
+"""The name of the metric for the learning curve, validation WA by epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attachments:
-    """What the summary of a study shows beside numbers.
+    """The content of a study's summary in addition to its metrics.
 
     Attributes:
-        text: what the study has found, in Markdown.
-        tables: csv, by the name of the file.
-        figures: PNG images, by the name of the file.
+        text: Findings of the study, in Markdown.
+        tables: Content of CSV files, by file name.
+        figures: PNG images, by file name.
     """
 
     text: str
@@ -44,18 +44,18 @@ class Run:
     """One run of a tracker: a trial in one of its blocks, or the summary of a study.
 
     Attributes:
-        study: the name of the study.
-        group: the block, with the tag of its settings where the ledger has one; ``summary`` for the summary.
-        name: what tells the run from the others of its group.
-        key: identifies the run in its study: of a trial, its signature.
-        version: what a later export compares: the status of a trial, a digest of all trials for a summary.
-        parameters: the configuration, the seed and the fold, by name.
-        metrics: the final ones, as in ``trials.csv``: scores are fractions.
-        curve: validation WA by epoch.
-        tags: what the run is and what it was made with.
-        seconds: how long it took.
-        reason: why it failed; empty: it did not.
-        attachments: makes what a summary shows, which takes seconds; None: nothing.
+        study: Name of the study.
+        group: The block, with the tag of its settings if the ledger has one. ``summary`` for the summary.
+        name: Name that distinguishes the run from the others of its group.
+        key: Key that identifies the run in its study. It is the signature for a trial.
+        version: Version that a later export compares: the status of a trial, or a digest of all trials for the summary.
+        parameters: The configuration, the seed and the fold, by name.
+        metrics: Final metrics, as in ``trials.csv``. Scores are fractions.
+        curve: Validation WA by epoch.
+        tags: Tags that describe the run and its data and packages.
+        seconds: Duration in seconds.
+        reason: Reason of a failure. Empty if the run did not fail.
+        attachments: Function that makes the attachments of a summary, which takes seconds. ``None`` if there are none.
     """
 
     study: str
@@ -78,8 +78,8 @@ def runs_of(run: StudyRun, evidence: Evidence) -> list[Run]:
     A trial that several blocks share has a run in each of them, as in the ledger, so that each block is complete.
 
     Args:
-        run: the study against its ledger.
-        evidence: what it has to show.
+        run: The study with its ledger.
+        evidence: The evidence of the study.
     """
     facts, about = run.facts, evidence.about
     common = {
@@ -141,7 +141,7 @@ def _of_trial(
 
 
 def _summary(run: StudyRun, evidence: Evidence, *, version: str, common: Mapping[str, str]) -> Run:
-    """Return the run that has what all trials come to: its metrics are those of the study's own configuration."""
+    """Return the summary. Its metrics are those of the study's own configuration."""
     about, own = evidence.about, evidence.results.own
     of = [f"test_{name}_{figure}" for name in evidence.results.measures for figure in ("mean", "std", "low", "high")]
     known = own.iloc[0][of].dropna().to_dict() if len(own) else {}

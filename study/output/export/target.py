@@ -1,4 +1,4 @@
-"""What every target does: hold runs in a folder, and say which it holds."""
+"""The interface of a target: a folder that stores runs."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from study.output.export.runs import Run
 
 
 class Target(AbstractContextManager["Target"], ABC):
-    """A folder of runs in the format of a tracker; leaving its context ends what it has started.
+    """A folder of runs in the format of a tracker, and a context that ends what the target started.
 
     Args:
-        folder: the absolute path of the folder, which exists.
+        folder: Absolute path of the folder, which exists.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -28,12 +28,12 @@ class Target(AbstractContextManager["Target"], ABC):
     @property
     @abstractmethod
     def open_with(self) -> tuple[str, ...]:
-        """How to look at the folder, a line each."""
+        """The lines that tell the user how to open the folder."""
 
     @abstractmethod
     def has(self, run: Run) -> bool:
-        """Return whether the folder holds the run, whole and in this version."""
+        """Return whether the folder has the complete run in this version."""
 
     @abstractmethod
     def write(self, run: Run) -> None:
-        """Write a run, in place of an older version of it and of what an interrupted export left."""
+        """Write a run, and replace an older or unfinished version of it."""

@@ -29,7 +29,7 @@ except ModuleNotFoundError:
 
 
 _LONGEST = 150
-"""Characters of a run's folder."""
+"""Most characters in the name of a run's folder."""
 
 
 class Folder(Target):
@@ -37,15 +37,15 @@ class Folder(Target):
 
     @property
     def open_with(self) -> tuple[str, ...]:
-        """How to look at the folder, a line each."""
+        """The lines that tell the user how to open the folder."""
         return (f"tensorboard --logdir {self._folder}",)
 
     def has(self, run: Run) -> bool:
-        """Return whether the run is there in this version: the names of the files have it."""
+        """Return whether the folder has the run in this version, which is in the file name."""
         return any(self._place(run).glob(f"*.{run.version}"))
 
     def write(self, run: Run) -> None:
-        """Write a run's event file, and remove that of an older version."""
+        """Write a run's event file, and remove an older version of it."""
         place, now = self._place(run), time.time()
         older = list(place.glob("events.out.tfevents.*"))
         path = place / f"events.out.tfevents.{int(now)}.{run.version}"

@@ -37,10 +37,10 @@ _LONGEST_TAG = 64
 class Folder(Target):
     """A folder with offline runs in ``wandb/offline-run-…``.
 
-    A run is made in a folder of its own and moved when it is whole.
+    A run is written to a separate folder and moved when it is complete.
 
     Args:
-        folder: it.
+        folder: Absolute path of the folder, which exists.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -53,7 +53,7 @@ class Folder(Target):
             self._held[about["study"], about["group"], about["key"]] = about["version"], path.parent
 
     def __enter__(self) -> Folder:
-        """Remove what an interrupted export left, and start the process of wandb."""
+        """Remove unfinished runs of an interrupted export, and start the process of wandb."""
         shutil.rmtree(self._unfinished, ignore_errors=True)
         self._runs.mkdir(exist_ok=True)
         self._unfinished.mkdir()
@@ -68,7 +68,7 @@ class Folder(Target):
             x_disable_meta=True,
             x_disable_stats=True,
             x_disable_machine_info=True,
-            x_save_requirements=False,  # of this process, which ran no trial; it takes ten times as long as the rest
+            x_save_requirements=False,  # this process ran no trial, and they take ten times as long as the rest
         )
         wandb.setup(self._settings)
         return self
@@ -76,17 +76,17 @@ class Folder(Target):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """End the process of wandb, and remove what it has not finished."""
+        """End the process of wandb, and remove unfinished runs."""
         wandb.teardown(exit_code=0 if error is None else 1)
         shutil.rmtree(self._unfinished, ignore_errors=True)
 
     @property
     def open_with(self) -> tuple[str, ...]:
-        """How to look at the folder, a line each."""
+        """The lines that tell the user how to open the folder."""
         return (f"wandb sync {self._runs}/offline-run-*", "(it uploads the runs; log in first with: wandb login)")
 
     def has(self, run: Run) -> bool:
-        """Return whether the run is there, whole and in this version."""
+        """Return whether the folder has the complete run in this version."""
         return self._held.get((run.study, run.group, run.key), ("",))[0] == run.version
 
     def write(self, run: Run) -> None:

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["FORMS", "Drawing", "Look", "drawings", "learning_curves", "plane_of", "save"]
 
 _FEW_OTHERS = 4
-"""A block that compares its reference with more has no differences of confusion matrices, which would fill pages."""
+"""Largest number of others for which a block has differences of confusion matrices. More would fill pages."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +53,10 @@ class Drawing:
     """One figure that can be drawn alone.
 
     Attributes:
-        file: name of its files, without their ending.
-        draw: returns the figure, or says in words why it cannot be drawn yet.
-        title: of the figure, in a few words.
-        caption: after the title: what is drawn, the meaning of the marks, and how to read them.
+        file: Name of the files, without the ending.
+        draw: Function that returns the figure, or the reason why it cannot be drawn yet.
+        title: Title of the figure, in a few words.
+        caption: Text after the title: what the figure shows, the meaning of the marks, and how to read them.
     """
 
     file: str
@@ -208,14 +208,14 @@ def _configurations(name: str, evidence: Evidence) -> Figure | str:
 
 
 def head_of(block: AboutBlock) -> str:
-    """Return what must stand beside the names of a block's configurations; empty: they say themselves what they are."""
+    """Return the title of the names of a block's configurations. Empty if they need none."""
     if block.labels or block.columns in (("system",), ("profile",)):
         return ""
     return ", ".join(map(math_text, block.columns))
 
 
 def labels_of(results: Results, block: AboutBlock) -> list[str]:
-    """Return how a figure names a block's configurations."""
+    """Return the names of a block's configurations in a figure."""
     of = zip(results.keys(block), results.marked(block), strict=True)
     return [block.brief(key) + (" (transductive)" if marked else "") for key, marked in of]
 
@@ -223,11 +223,11 @@ def labels_of(results: Results, block: AboutBlock) -> list[str]:
 def in_order(
     results: Results, block: AboutBlock
 ) -> tuple[list[tuple[Any, ...]], dict[str, pd.DataFrame], pd.DataFrame]:
-    """Return a block's configurations in its order: their values, seeds by measure, and means.
+    """Return a block's configurations in its order: their values, their seeds by metric, and their means.
 
     Returns:
-        The values in the block's columns; by measure, a frame with a row per seed and a column per configuration; a
-        row per configuration with ``n_seeds`` and the figures, NaN where no seed is done.
+        The values in the block's columns. Frames by metric with a row per seed and a column per configuration. A frame
+        with a row per configuration, with ``n_seeds`` and the figures, NaN where no seed is done.
     """
     keys, frame = results.keys(block), results.block(block.name)
     known = {
@@ -238,7 +238,7 @@ def in_order(
 
 
 def published_of(evidence: Evidence, name: str) -> pd.DataFrame | None:
-    """Return what a paper reports of a block's configurations, in its order, in percent; None: nothing."""
+    """Return the scores of a block's configurations in a paper, in its order, in percent. `None` without scores."""
     read, block = evidence.blocks[name].published, evidence.about.block(name)
     theirs = read(evidence.about.dataset) if read and block else None
     if theirs is None or block is None or theirs.empty:
@@ -297,9 +297,9 @@ def _curves(evidence: Evidence) -> Figure | str:
 
 
 def learning_curves(evidence: Evidence) -> dict[str, dict[str, pd.DataFrame]] | str:
-    """Return learning curves by block, then by the line's label, or why there are none yet.
+    """Return learning curves by block, then by label, or the reason why there are none yet.
 
-    Of a plane there is the study's own configuration, of other blocks every one, up to as many as can be told apart.
+    A plane has only the study's own configuration. Other blocks have all of theirs.
     """
     about = evidence.about
     panels: dict[str, dict[str, pd.DataFrame]] = {}
@@ -325,7 +325,7 @@ def learning_curves(evidence: Evidence) -> dict[str, dict[str, pd.DataFrame]] | 
 
 
 def nothing_to_draw(evidence: Evidence) -> str:
-    """Return why there is nothing to draw of the study's own configuration."""
+    """Return the reason why the study's own configuration cannot be drawn."""
     return "no K pair is chosen yet" if evidence.waits_for_pair else "no trial of it is done"
 
 
@@ -383,7 +383,7 @@ def _calibration(evidence: Evidence) -> Figure | str:
 
 
 def without_predictions(evidence: Evidence) -> str:
-    """Return why nothing can be said of single utterances."""
+    """Return the reason why nothing is known about single utterances."""
     if not evidence.own_trials():
         return nothing_to_draw(evidence)
     if evidence.results.kept is None:
@@ -418,5 +418,5 @@ def _at_pair(evidence: Evidence) -> str:
 
 
 def _class_names(evidence: Evidence, num_classes: int) -> list[str]:
-    """Return the ledger's, or numbers where it has none."""
+    """Return the names of the classes in the ledger, or numbers if it has none."""
     return [plain(name) for name in class_names(evidence.about, num_classes)[:num_classes]]

@@ -10,17 +10,17 @@ from study.findings.wording import seeds_in_words
 from study.output.figures.style import COLUMN_WIDTH, colour, legend_below, shade, style
 
 _FEW = 10
-"""A bin with fewer utterances of a seed, on average, has a hollow mark: its accuracy is mostly luck."""
+"""A bin with fewer utterances per seed, on average, has a hollow mark, because its accuracy is mostly luck."""
 
 
 def calibration_figure(calibration: Calibration, *, title: str) -> Figure:
     """Draw accuracy over confidence, for each seed and for all, and below it the share of utterances in each bin.
 
-    On the diagonal the confidence is right (reliability diagram: DeGroot and Fienberg, 1983; Guo et al., 2017).
+    On the diagonal, confidence equals accuracy (reliability diagram: DeGroot and Fienberg, 1983; Guo et al., 2017).
 
     Args:
-        calibration: of the study's own configuration.
-        title: the data set and the pair, as figures show them.
+        calibration: Calibration of the study's own configuration.
+        title: Data set and K pair, as figures show them.
     """
     bins, means = calibration.bins, calibration.seeds.mean()
     seeds = len(calibration.seeds)

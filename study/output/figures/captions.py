@@ -1,6 +1,6 @@
-"""Captions: what a figure shows, the meaning of its marks, and how to read it, in one to three sentences.
+"""Captions of one to three sentences: the content of a figure, the meaning of its marks, and how to read it.
 
-Each caption stands after the title of its figure.
+Each caption follows the title of its figure.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def of_plane(plane: Plane, figure_of: FigureOf) -> str:
     """Return the caption of a heatmap over two factors.
 
     Args:
-        plane: that is drawn.
-        figure_of: the mean over seeds, or the standard deviation.
+        plane: Plane that is drawn.
+        figure_of: ``mean`` over seeds, or ``std`` for the standard deviation.
     """
     x, y = map(displayed, plane.columns)
     over = seeds_in_words(plane.seeds)
@@ -58,7 +58,7 @@ def of_plane(plane: Plane, figure_of: FigureOf) -> str:
 
 
 def _sentence(parts: list[str]) -> str:
-    """Return clauses as one sentence; empty: there are none."""
+    """Return clauses as one sentence. Empty if there are none."""
     said = listed(list(filter(None, parts))) if any(parts) else ""
     return f"{said[0].upper()}{said[1:]}." if said else ""
 
@@ -71,8 +71,8 @@ def marginal(about: About, left_out: str) -> str:
     """Return the caption of the marginal effects.
 
     Args:
-        about: the study.
-        left_out: pairs and seeds that are left out, in words; empty: none.
+        about: Description of the study.
+        left_out: Description of the pairs and seeds that are left out. Empty if there are none.
     """
     marks = [
         "grey dots are single seeds" if len(about.seeds) > 1 else "",
@@ -90,10 +90,10 @@ def of_configurations(block: AboutBlock, *, joined: bool, published: bool, seeds
     """Return the caption of a block's configurations.
 
     Args:
-        block: that is drawn.
-        joined: whether a line joins the means, over one ordered factor.
-        published: whether figures of a paper stand beside them.
-        seeds: how many were asked for.
+        block: Block that is drawn.
+        joined: Whether a line joins the means, as for one ordered factor.
+        published: Whether the figure also shows scores that a paper reports.
+        seeds: Number of requested seeds.
     """
     interval = " with 95% intervals (another seed)" if seeds >= SEEDS_FOR_INTERVAL else ""
     marks = [
@@ -109,7 +109,7 @@ def of_configurations(block: AboutBlock, *, joined: bool, published: bool, seeds
 
 
 def tuning(about: About) -> str:
-    """Return the caption of what tuning tried."""
+    """Return the caption of the tuning figure."""
     return _joined(
         f"Each dot is the validation {MEASURES[about.select_by]} of one configuration, in the order in which they were "
         "tried, with a panel for each system.",
@@ -197,7 +197,7 @@ def joint(planes: Mapping[str, Plane]) -> str:
     """Return the caption of the joint figure of several studies.
 
     Args:
-        planes: by the label of the study.
+        planes: Planes by the label of the study.
     """
     first = next(iter(planes.values()))
     x, y = map(displayed, first.columns)

@@ -1,4 +1,4 @@
-"""Systems from the best down: single seeds, the mean with its interval, default settings and published figures."""
+"""Systems, the best first: single seeds, the mean with its interval, default settings and published figures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ROW = 0.19
 """Height of a system's row, in inches."""
 
 _FAR = 3.0
-"""A system further below the median than so many times the width of the upper half stands at the edge."""
+"""Distance from the median, in widths of the upper half. Systems further below are drawn at the edge."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,14 +35,14 @@ class Dots:
     """The scores of a system, in percent.
 
     Attributes:
-        name: as readers know it.
-        seeds: the score of each seed.
-        mean: of them.
-        low: lower end of its interval; NaN: there is none.
-        high: upper end, likewise.
-        defaults: the mean with default settings; NaN: not known, or not tuned.
-        published: what a paper reports; NaN: nothing.
-        uses_graph: whether it uses the graph.
+        name: Name that readers know.
+        seeds: Score of each seed.
+        mean: Mean of the scores.
+        low: Lower end of the interval of the mean. NaN if there is none.
+        high: Upper end of the interval of the mean. NaN if there is none.
+        defaults: Mean with default settings. NaN if it is unknown, or if the system is not tuned.
+        published: Score that a paper reports. NaN if there is none.
+        uses_graph: Whether the system uses the graph.
     """
 
     name: str
@@ -59,9 +59,9 @@ def comparison_figure(systems: Sequence[Dots], *, measure: str, title: str) -> F
     """Draw systems sorted by their mean, the best at the top.
 
     Args:
-        systems: with a mean each.
-        measure: what is drawn, as figures show it.
-        title: the data set and the pair, as figures show them.
+        systems: Scores of the systems. Each has a mean.
+        measure: Name of the metric, as figures show it.
+        title: Data set and K pair, as figures show them.
     """
     rows = sorted(systems, key=lambda x: -x.mean)
     floor = _floor(rows)
@@ -132,7 +132,7 @@ def _marks(shown: Sequence[Dots], *, published: bool, beyond: bool) -> list[Line
 
 
 def _floor(rows: Sequence[Dots]) -> float:
-    """Return the mean below which a system stands at the edge, so that the others have room."""
+    """Return the mean below which a system is drawn at the edge, so that the others have room."""
     means = np.array([x.mean for x in rows])
     median = float(np.median(means))
     return median - max(_FAR * (float(means.max()) - median), 5.0) if len(means) > 2 else -np.inf

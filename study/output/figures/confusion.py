@@ -20,10 +20,10 @@ def confusion_figure(counts: npt.NDArray[np.int64], class_names: Sequence[str], 
     """Draw the percentage of each class's test utterances that was labelled as each class.
 
     Args:
-        counts: (C, C), summed over trials: row the label, column the prediction.
+        counts: Counts (C, C), summed over trials. Rows are labels, columns are predictions.
         class_names: C names.
-        title: the data set and the pair, as figures show them.
-        trials: how many trials the counts are summed over.
+        title: Data set and K pair, as figures show them.
+        trials: Number of trials that the counts are summed over.
     """
     c = len(class_names)
     names = [fill(name if len(name) <= 26 else name[:25] + "…", 16, max_lines=2) for name in class_names]

@@ -17,10 +17,10 @@ from study.output.figures.heat import ground, ink
 from study.output.figures.style import TEXT_WIDTH, legend_below, mark, style
 
 _MAP = "RdBu"
-"""White where there is no difference; blue and red are told apart by the colour-blind."""
+"""White means no difference. Colour-blind readers can distinguish blue and red."""
 
 _ACROSS = {5: (3, 4), 12: (2, 3)}
-"""By the most classes: panels side by side, and rows of them. With more classes, a panel a row."""
+"""Panels per row and rows, by the largest number of classes. With more classes, a row has one panel."""
 
 _TALLEST = 9.0
 """Height of a page, in inches."""
@@ -28,16 +28,16 @@ _TALLEST = 9.0
 _SMALLEST_TYPE = 3.5  # points
 
 _LONGEST = 14
-"""Characters of a class's name."""
+"""Most characters of a class's name."""
 
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """One panel.
+    """One panel of the figure.
 
     Attributes:
-        title: the two configurations.
-        difference: of their confusion matrices.
+        title: Names of the two configurations.
+        difference: Difference of their confusion matrices.
     """
 
     title: str
@@ -51,9 +51,9 @@ def confusion_difference_figure(panels: Sequence[Panel], class_names: Sequence[s
     beyond the room of a page are left out, and the title says so.
 
     Args:
-        panels: at least one, all of C classes.
+        panels: At least one panel. All panels have C classes.
         class_names: C names.
-        title: the data set and the pair, as figures show them.
+        title: Data set and K pair, as figures show them.
     """
     c, names = len(class_names), [cut(name, _LONGEST) for name in class_names]
     most_across, most_down = next((_ACROSS[most] for most in _ACROSS if c <= most), (1, 2))

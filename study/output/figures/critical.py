@@ -1,4 +1,4 @@
-"""Mean ranks of systems on one axis; bars join those that are not told apart (Demšar, 2006, Figure 1)."""
+"""Mean ranks of systems on one axis, with bars over those that do not differ significantly (Demšar, 2006, Figure 1)."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from study.findings.wording import cut, p_value
 from study.output.figures.style import TEXT_WIDTH, colour, plain, shade, style
 
 _STEP = 0.17
-"""Distance of two labels, in inches."""
+"""Distance between two labels, in inches."""
 
 
 def critical_figure(ranks: Ranks, *, title: str, of: str) -> Figure:
-    """Draw mean ranks, the critical difference, and bars over systems that are not told apart.
+    """Draw mean ranks, the critical difference, and bars over systems that do not differ significantly.
 
     Args:
-        ranks: of the systems.
-        title: what was ranked.
-        of: what they were ranked over: ``folds`` or ``corpora``.
+        ranks: Ranks of the systems.
+        title: Description of what was ranked.
+        of: ``folds`` or ``corpora``, over which the systems were ranked.
     """
     k = len(ranks.names)
-    left = -(-k // 2)  # so many labels stand on the left, the others on the right
+    left = -(-k // 2)  # number of labels on the left; the others are on the right
     bars = len(ranks.groups)
     with style():
         height = 1.0 + 0.1 * bars + _STEP * (left + 0.5)

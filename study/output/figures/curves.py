@@ -34,9 +34,11 @@ def curves_figure(
     if some are left out.
 
     Args:
-        panels: by title, then by the line's label: a frame with a row per seed and a column per epoch, fractions.
-        heads: by title, the name of the factor whose values the labels are; missing or empty: the labels need none.
-        title: the data set and the pair, as figures show them.
+        panels: Lines by label, for each panel title. A line is a frame of fractions with a row per seed and a column
+            per epoch.
+        heads: Name of the factor whose values are the labels, by panel title. Missing or empty if the labels need no
+            name.
+        title: Data set and K pair, as figures show them.
     """
     rows = math.ceil(len(panels) / _SIDE_BY_SIDE)
     tallest = max(_legend_height(lines, (heads or {}).get(name)) for name, lines in panels.items())
@@ -76,7 +78,7 @@ def curves_figure(
 
 
 def _marks(panels: Mapping[str, Mapping[str, pd.DataFrame]]) -> list[Artist]:
-    """Return what the legend below all panels says of their lines and bands."""
+    """Return the entries of the legend below all panels."""
     seeds = [len(frame) for lines in panels.values() for frame in lines.values()]
     lone = [len(frame) for lines in panels.values() if len(lines) == 1 for frame in lines.values()]
     grey = shade(0.5)
@@ -99,10 +101,10 @@ def _legend_height(lines: Mapping[str, pd.DataFrame], head: str | None) -> float
 
 
 def curve_interval(frame: pd.DataFrame) -> tuple[Array, Array]:
-    """Return both ends of a curve's 95% interval at every epoch; NaN with fewer than three seeds.
+    """Return both ends of a curve's 95% interval at every epoch. They are NaN with fewer than three seeds.
 
     Args:
-        frame: a row per seed, a column per epoch, fractions.
+        frame: Fractions, with a row per seed and a column per epoch.
     """
     values = frame.to_numpy(float)
     std = values.std(axis=0, ddof=1) if len(values) > 1 else np.full(values.shape[1], np.nan)
@@ -110,5 +112,5 @@ def curve_interval(frame: pd.DataFrame) -> tuple[Array, Array]:
 
 
 def curve_words(seeds: int) -> str:
-    """Return what a learning curve shows, given the most seeds that a line has."""
+    """Describe a learning curve, given the largest number of seeds of a line."""
     return "mean over n seeds" + (", 95% interval (another seed)" if seeds >= SEEDS_FOR_INTERVAL else "")

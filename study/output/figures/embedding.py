@@ -14,20 +14,20 @@ from study.output.figures.style import COLOURS, COLUMN_WIDTH, MARKERS, colour, s
 def embedding_figure(
     vectors: npt.NDArray[np.float32], labels: npt.NDArray[np.int64], class_names: Sequence[str], *, title: str
 ) -> Figure:
-    """Draw a t-SNE (van der Maaten and Hinton, 2008) of what the classifier sees of each test utterance.
+    """Draw a t-SNE (van der Maaten and Hinton, 2008) of the classifier's input for each test utterance.
 
     Neighbours in the map are neighbours in the embedding. Distances between groups and their sizes mean nothing.
 
     Args:
-        vectors: (N, width).
-        labels: (N,).
+        vectors: Embeddings (N, width).
+        labels: Labels (N,).
         class_names: C names.
-        title: the data set, the pair and the seed, as figures show them.
+        title: Data set, K pair and seed, as figures show them.
     """
     from sklearn.manifold import TSNE  # noqa: PLC0415  (slow to import)
 
     n = len(vectors)
-    # perplexity is the number of neighbours that count; it must be below N
+    # perplexity is the number of neighbours that count, and must be below N
     perplexity = min(30.0, (n - 1) / 3)
     points = TSNE(perplexity=perplexity, init="pca", random_state=0, n_jobs=1).fit_transform(vectors)
     with style():

@@ -24,11 +24,11 @@ def errors_figure(
     """Draw the recall of every group as a dot with its 95% interval, a panel for each kind of group.
 
     Args:
-        kinds: the groups by what they have in common, from the top.
-        overall: the share of all utterances that are labelled right, drawn as a dashed line.
-        over: whose luck the intervals hold for.
-        notes: remarks below the axis.
-        title: the data set and the pair, as figures show them.
+        kinds: Groups by kind (such as class or speaker), from the top.
+        overall: Share of all utterances that are labelled correctly, drawn as a dashed line.
+        over: Repetition of the experiment that the intervals describe.
+        notes: Remarks below the axis.
+        title: Data set and K pair, as figures show them.
     """
     rows = [len(groups) for groups in kinds.values()]
     every = [one for groups in kinds.values() for one in groups]

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.text import Text
 
 COLOUR_MAP = "cividis"
-"""Even in lightness, so that it can be read in grey and by the colour-blind."""
+"""A colour map of even lightness, for grey prints and colour-blind readers."""
 
 FRAME = "#d7191c"
 """Colour of the chosen cell's frame. With a white edge it stands out on every cell."""
@@ -24,7 +24,7 @@ def luminance(colour: Sequence[float]) -> float:
     """Return the relative luminance of an sRGB colour (WCAG 2.2), 0 for black and 1 for white.
 
     Args:
-        colour: red, green and blue from 0 to 1; alpha may follow and does not count.
+        colour: Red, green and blue from 0 to 1. An alpha value after them is ignored.
     """
     linear = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in colour[:3]]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
@@ -34,8 +34,8 @@ def contrast(first: Sequence[float], second: Sequence[float]) -> float:
     """Return the contrast ratio of two colours (WCAG 2.2), from 1 to 21.
 
     Args:
-        first: as :func:`luminance` takes it.
-        second: likewise.
+        first: One colour, see :func:`luminance`.
+        second: The other colour, see :func:`luminance`.
     """
     darker, lighter = sorted((luminance(first), luminance(second)))
     return (lighter + 0.05) / (darker + 0.05)
@@ -45,7 +45,7 @@ def ink(ground: Sequence[float]) -> str:
     """Return ``black`` or ``white``, the one with more contrast on a ground: at least 4.58 on any ground.
 
     Args:
-        ground: as :func:`luminance` takes it.
+        ground: Colour of the ground, see :func:`luminance`.
     """
     return "black" if contrast(_BLACK, ground) >= contrast(_WHITE, ground) else "white"
 
@@ -54,9 +54,9 @@ def ground(value: float, span: tuple[float, float], colours: str = COLOUR_MAP) -
     """Return the colour of a cell: red, green, blue and alpha from 0 to 1.
 
     Args:
-        value: of the cell.
-        span: values of the map's two ends.
-        colours: the name of the map.
+        value: Value of the cell.
+        span: Values at the two ends of the colour map.
+        colours: Name of the colour map.
     """
     red, green, blue, alpha = map(float, mpl.colormaps[colours]((value - span[0]) / (span[1] - span[0])))
     return red, green, blue, alpha
@@ -66,8 +66,8 @@ def colour_span(values: npt.ArrayLike, *, most: float = 100.0) -> tuple[float, f
     """Return the values of the colour map's two ends: the range of the values, within 0 and ``most``.
 
     Args:
-        values: in percent or points; NaN where a cell is empty.
-        most: the greatest possible value.
+        values: Values in percent or percentage points. NaN where a cell is empty.
+        most: Greatest possible value.
     """
     known = np.asarray(values, dtype=float)
     known = known[~np.isnan(known)]
@@ -81,8 +81,8 @@ def annotated(ax: Axes, values: npt.NDArray[Any]) -> Iterator[tuple[tuple[int, i
     """Yield the place and text of each cell of a seaborn heatmap. A cell that is NaN has no text.
 
     Args:
-        ax: with the heatmap.
-        values: (rows, columns).
+        ax: Axes with the heatmap.
+        values: Values (rows, columns) of the cells.
     """
     for (row, column), text in zip(np.argwhere(~np.isnan(values)), ax.texts, strict=False):
         yield (int(row), int(column)), text

@@ -1,6 +1,6 @@
-"""The same figures for a browser, drawn by plotly: the Optuna dashboard shows them beside a study.
+"""The same figures for a browser, drawn by plotly. The Optuna dashboard shows them beside a study.
 
-Numbers, captions and marks are those of the figures on paper. A cell says more when you point at it. The dashboard
+Numbers, captions and marks are those of the figures on paper. Point at a cell to see more. The dashboard
 gives each figure half of a window, so a button chooses one of the metrics that stand side by side on paper.
 """
 
@@ -37,7 +37,7 @@ _SEEDS_SHOWN = 20
 """Seeds that are drawn: hundreds of lines would be slow in a browser and large in a ledger."""
 
 _MANY, _MANY_ROWS = 12, 20
-"""Most cells of a row and of a column in which a number can be read."""
+"""Largest numbers of cells in a row and in a column whose numbers can be read."""
 
 _ROOM, _LONGEST = 45, 40
 """Most characters of all labels below their places, and of one label at the side."""
@@ -66,15 +66,15 @@ def heatmap(plane: Plane, *, title: str, first: Metric) -> go.Figure:
     Frames mark the chosen cell and the paper's best one, a star the highest cell.
 
     Args:
-        plane: of the study.
-        title: of the figure.
-        first: the metric that is shown first.
+        plane: Plane of the study.
+        title: Title of the figure.
+        first: Metric that is shown first.
     """
     frame, (x_name, y_name), seeds = plane.frame, plane.columns, plane.seeds
     across, upwards = sorted(plane.xs), sorted(plane.ys)
 
     def on_the_grid(column: pd.Series) -> list[list[Any]]:
-        """Return a column by rows from below; None where no trial is done."""
+        """Return a column by rows from below. Cells without a done trial are `None`."""
         shaped = frame.assign(shown=column).pivot(index=y_name, columns=x_name, values="shown")
         shaped = shaped.reindex(index=upwards, columns=across).astype(object)
         return shaped.where(shaped.notna(), None).to_numpy().tolist()
@@ -106,7 +106,7 @@ def heatmap(plane: Plane, *, title: str, first: Metric) -> go.Figure:
             ygap=1,
             visible=measure == first,
         )
-        # in a trace of their own, where each number can have its own ink; a heatmap has one for all
+        # in a separate trace, where each number can have its own ink; a heatmap has one ink for all
         readable = len(across) <= _MANY and len(upwards) <= _MANY_ROWS
         figure.add_scatter(
             x=[shown(value) for value in frame[x_name]],
@@ -149,9 +149,10 @@ def tuning(scores: Array, *, label: str, title: str) -> go.Figure:
     """Draw the score of each configuration that a system tried, and the best so far.
 
     Args:
-        scores: validation of each configuration in the order in which it was tried, fractions, the defaults first.
-        label: of the metric.
-        title: what it shows.
+        scores: Validation score of each configuration as a fraction, in the order in which they were tried. The
+            defaults come first.
+        label: Name of the metric.
+        title: Title of the figure.
     """
     places = list(range(len(scores)))
     figure = go.Figure()
@@ -174,12 +175,12 @@ def tuning(scores: Array, *, label: str, title: str) -> go.Figure:
 
 
 def curves(lines: Mapping[str, pd.DataFrame], *, title: str, head: str = "") -> go.Figure:
-    """Draw validation WA by epoch, mean and 95% interval over seeds; a single line with its seeds.
+    """Draw validation WA by epoch, mean and 95% interval over seeds. A single line shows its seeds too.
 
     Args:
-        lines: by label, a frame with a row per seed and a column per epoch, fractions.
-        title: the data set and the pair.
-        head: name of the factor whose values the labels are; empty: the labels need none.
+        lines: Frames of fractions by label, with a row per seed and a column per epoch.
+        title: Data set and K pair.
+        head: Name of the factor whose values are the labels. Empty if the labels need no name.
     """
     figure, banded = go.Figure(), False
     for (label, frame), colour, symbol in zip(lines.items(), COLOURS, SYMBOLS, strict=False):
@@ -232,17 +233,19 @@ def configurations(
     head: str = "",
     joined: bool = False,
 ) -> go.Figure:
-    """Draw a block's configurations on the test split: seeds, mean with 95% interval, published; a button a measure.
+    """Draw a block's configurations on the test split: seeds, mean with 95% interval, and published scores.
+
+    A button chooses the metric.
 
     Args:
-        by_seed: by measure, a frame with a row per seed and a column per configuration, fractions.
-        summary: a row per configuration with ``n_seeds`` and the figures, fractions; NaN where there is none.
-        labels: of the configurations, from left to right.
-        published: the paper's figures of each, in percent; None: there are none.
-        title: what it shows.
-        first: the measure that is shown first.
-        head: name of the factor whose values the labels are; empty: the labels need none.
-        joined: whether a line joins the means, as over an ordered factor.
+        by_seed: Frames of fractions by metric, with a row per seed and a column per configuration.
+        summary: Row per configuration with ``n_seeds`` and the figures as fractions. NaN where there is none.
+        labels: Names of the configurations, from left to right.
+        published: Scores of each configuration in the paper, in percent. ``None`` if there are none.
+        title: Title of the figure.
+        first: Metric that is shown first.
+        head: Name of the factor whose values are the labels. Empty if the labels need no name.
+        joined: Whether a line joins the means, as for an ordered factor.
     """
     figure = go.Figure()
     places = list(range(len(labels)))
@@ -309,8 +312,8 @@ def captioned(figure: go.Figure, caption: str) -> go.Figure:
     """Add a caption below the title of a figure, and return the figure.
 
     Args:
-        figure: with a title that :func:`titled` made.
-        caption: of any length; it is wrapped.
+        figure: Figure with a title from :func:`titled`.
+        caption: Caption of any length. It is wrapped.
     """
     lines = wrap(caption, _CAPTION_LINE, break_on_hyphens=False)
     if lines:
@@ -323,7 +326,7 @@ def captioned(figure: go.Figure, caption: str) -> go.Figure:
 def _range(
     by_seed: Mapping[str, pd.DataFrame], summary: pd.DataFrame, published: pd.DataFrame | None
 ) -> list[float] | None:
-    """Return one range in percent for all metrics, so that a button keeps the scale; None: nothing is known."""
+    """Return one range in percent for all metrics, so that a button keeps the scale. `None` without any score."""
     ends = [f"test_{measure}_{x}" for measure in by_seed for x in ("mean", "low", "high")]
     parts: list[Any] = [100 * summary[ends].to_numpy(float)]
     parts += [100 * frame.to_numpy(float) for frame in by_seed.values()]
@@ -340,8 +343,8 @@ def nothing_yet(what: str, why: str) -> go.Figure:
     """Return an empty figure in the place of one that cannot be drawn yet.
 
     Args:
-        what: title of the figure that is missing.
-        why: why it cannot be drawn.
+        what: Title of the missing figure.
+        why: Reason why it cannot be drawn.
     """
     figure = go.Figure()
     figure.update_layout(**LAYOUT, title=titled(what, why), xaxis={"visible": False}, yaxis={"visible": False})
@@ -356,7 +359,7 @@ def between(low: float, high: float) -> dict[str, Any]:
 def with_and_without(
     centre: Array, low: Array, high: Array, *, width: int
 ) -> list[tuple[list[float | None], dict[str, Any], str]]:
-    """Return the points with an interval, then those without one: plotly would draw an empty bar for a missing one."""
+    """Return the points with an interval, then those without, because plotly would draw empty bars for them."""
     known = np.isfinite(low)
     whiskers = {
         **{"type": "data", "symmetric": False, "width": width},
@@ -376,7 +379,7 @@ def titled(title: str, subtitle: str, legend: Sequence[str] = ()) -> dict[str, A
 
 
 def _subscripted(name: str) -> str:
-    """Return a setting's name, K_audio as it is read."""
+    """Return a setting's name for display, such as K_audio with a subscript."""
     return re.sub(r"^K_(\w+)$", r"K<sub>\1</sub>", displayed(name))
 
 
@@ -391,7 +394,7 @@ def _text(text: str) -> str:
 
 
 def _buttons(measures: Sequence[Metric], first: Metric, traces: int) -> dict[str, Any]:
-    """Return a button for each metric; ``traces`` of the figure belong to each."""
+    """Return a button for each metric. Each has ``traces`` traces of the figure."""
     buttons = [
         {
             "label": MEASURES[measure],
@@ -408,7 +411,7 @@ def _buttons(measures: Sequence[Metric], first: Metric, traces: int) -> dict[str
 
 
 def _list(values: Sequence[float] | np.ndarray[Any, Any]) -> list[float | None]:
-    """Return plain numbers with the digits that can be seen; None for NaN, which JSON does not have."""
+    """Return plain numbers with the digits that can be seen, and `None` for NaN, which JSON does not have."""
     return [round(float(value), 2) if np.isfinite(value) else None for value in values]
 
 

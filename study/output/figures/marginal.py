@@ -25,16 +25,16 @@ from study.output.figures.style import (
 )
 
 _FEW = 12
-"""Labels side by side, at most."""
+"""Most labels side by side."""
 
 
 def marginal_figure(scores: GridScores, *, metric: Metric, title: str) -> Figure:
     """Draw each K's mean over the other K minus the grid's mean of the same seed, with its 95% interval over seeds.
 
     Args:
-        scores: the grid without holes.
-        metric: of the test split.
-        title: the data set, as figures show it.
+        scores: Scores of the grid without missing cells.
+        metric: Metric on the test split.
+        title: Data set, as figures show it.
     """
     axes_names: tuple[Literal["k_audio", "k_text"], ...] = ("k_audio", "k_text")
     with style():

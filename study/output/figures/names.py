@@ -25,10 +25,10 @@ from study.output.figures.style import (
 )
 
 _LOGARITHMIC = 8.0
-"""An axis is logarithmic if its last value is at least so many times its first."""
+"""Smallest ratio of the last to the first value for which an axis is logarithmic."""
 
 _WIDEST = 14
-"""Characters of a label that has room below its place. Longer labels, or many, stand at the side."""
+"""Most characters of a label below its place. Longer labels, or many, are at the side."""
 
 _FOLDED = 34
 """Characters of a line of a label at the side."""
@@ -47,18 +47,18 @@ def names_figure(
     title: str,
     seeds: int,
 ) -> Figure:
-    """Draw every metric of the test split for each configuration: a grey line a seed, the mean with its 95% interval.
+    """Draw every metric of the test split for each configuration: a grey line per seed, the mean with its interval.
 
-    Fewer than three seeds have no interval. All panels have the same scale.
+    Intervals are at 95%. Fewer than three seeds have none. All panels have the same scale.
 
     Args:
-        by_seed: by measure, a frame with a row per seed and a column per configuration, fractions.
-        summary: a row per configuration with ``n_seeds`` and the figures, fractions; NaN where there is none.
-        labels: of the configurations, from left to right, or from above if they are long.
-        head: name of the factor whose values the labels are, as figures show it; empty: the labels need none.
-        published: the paper's figures of each, in percent; None: there are none.
-        title: the data set and the pair, as figures show them.
-        seeds: number that was asked for. Configurations with fewer say how many they have.
+        by_seed: Frames of fractions by metric, with a row per seed and a column per configuration.
+        summary: Row per configuration with ``n_seeds`` and the figures as fractions. NaN where there is none.
+        labels: Names of the configurations, from left to right, or from the top if they are long.
+        head: Name of the factor whose values are the labels, as figures show it. Empty if the labels need no name.
+        published: Scores of each configuration in the paper, in percent. ``None`` if there are none.
+        title: Data set and K pair, as figures show them.
+        seeds: Number of requested seeds. Labels of configurations with fewer seeds show their number.
     """
     places = np.arange(len(labels), dtype=float)
     measures = len(by_seed)
@@ -105,15 +105,15 @@ def line_figure(
     title: str,
     seeds: int,
 ) -> Figure:
-    """Draw every metric of the test split over one ordered factor: a grey line a seed, the mean with its interval.
+    """Draw every metric of the test split over one ordered factor: a grey line per seed, the mean with its interval.
 
     Args:
-        by_seed: by measure, a frame with a row per seed and a column per value, fractions.
-        summary: a row per value with ``n_seeds`` and the figures, fractions; NaN where there is none.
-        values: of the factor.
-        factor: its name, as figures show it.
-        title: the data set and the pair, as figures show them.
-        seeds: number that was asked for. Values with fewer say how many they have.
+        by_seed: Frames of fractions by metric, with a row per seed and a column per value.
+        summary: Row per value with ``n_seeds`` and the figures as fractions. NaN where there is none.
+        values: Values of the factor.
+        factor: Name of the factor, as figures show it.
+        title: Data set and K pair, as figures show them.
+        seeds: Number of requested seeds. Labels of values with fewer seeds show their number.
     """
     order = np.argsort(values)
     places, ordered = np.asarray(values, dtype=float)[order], summary.iloc[order]
@@ -147,12 +147,12 @@ def _with_counts(labels: Sequence[str], summary: pd.DataFrame, seeds: int) -> li
 
 
 def _apart(places: np.ndarray, labels: Sequence[str], panel: float) -> list[bool]:
-    """Return which labels fit side by side. Of two that would touch, the left one stays.
+    """Return which labels fit side by side. If two would touch, the left one is kept.
 
     Args:
-        places: in order.
-        labels: of them.
-        panel: points of the axis from the first to the last place.
+        places: Places on the axis, in order.
+        labels: Labels of the places.
+        panel: Length of the axis in points, from the first to the last place.
     """
     span = float(places[-1] - places[0]) or 1.0
     kept, end = [], -np.inf

@@ -1,4 +1,4 @@
-"""The heatmap over two ordered factors. Fig. 2 of the paper, over K_audio and K_text, is one."""
+"""The heatmap over two ordered factors, such as Fig. 2 of the paper over K_audio and K_text."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ class Plane:
     """The scores of a study over two factors.
 
     Attributes:
-        frame: aggregated by both factors, fractions.
-        columns: names of the factors, across and upwards.
-        xs: values of the first factor.
-        ys: values of the second, from below.
-        seeds: number of seeds that each cell should have.
-        chosen: the cell of the chosen pair; None: no pair is chosen here.
-        how: how it was chosen.
-        paper: the cell that the paper reports as best; None: it reports none. It may be outside the plane.
+        frame: Scores as fractions, aggregated by both factors.
+        columns: Names of the horizontal and the vertical factor.
+        xs: Values of the first factor.
+        ys: Values of the second factor, from below.
+        seeds: Number of seeds that each cell should have.
+        chosen: Cell of the chosen pair. ``None`` if no pair is chosen here.
+        how: How the pair was chosen.
+        paper: Cell that the paper reports as best, which may be outside the plane. ``None`` if it reports none.
     """
 
     frame: pd.DataFrame
@@ -78,7 +78,7 @@ class Plane:
 
     @property
     def measures(self) -> dict[str, str]:
-        """The metrics that were measured, by name, and how they are shown."""
+        """Labels of the measured metrics, by name."""
         return {name: label for name, label in MEASURES.items() if self.frame[f"test_{name}_mean"].notna().any()}
 
     def has(self, cell: Cell | None) -> bool:
@@ -86,24 +86,24 @@ class Plane:
         return cell is not None and cell[0] in self.xs and cell[1] in self.ys
 
     def on_the_grid(self, column: str) -> pd.DataFrame:
-        """Return a column of the frame by rows from above; NaN where no trial is done."""
+        """Return a column of the frame by rows from above. Cells without a done trial are NaN."""
         x, y = self.columns
         shaped = self.frame.pivot(index=y, columns=x, values=column)
         return shaped.reindex(index=sorted(self.ys, reverse=True), columns=sorted(self.xs)).astype(float)
 
     def told(self, cell: Cell) -> str:
-        """Return a cell as figures name it."""
+        """Return the name of a cell in figures."""
         return ", ".join(f"{math_text(name)}={shown(value)}" for name, value in zip(self.columns, cell, strict=True))
 
 
 def plane_of(results: Results, block: AboutBlock) -> Plane:
     """Return the plane of a block that varies two ordered factors.
 
-    The plane has a chosen cell and the paper's best cell if the block chooses the K pair; the paper's only for CemoBAM.
+    If the block chooses the K pair, the plane has the chosen cell and, for CemoBAM, the paper's best cell.
 
     Args:
-        results: of the study.
-        block: of the study.
+        results: Results of the study.
+        block: Block of the study.
     """
     about, keys = results.about, results.keys(block)
     x, y = block.columns
@@ -126,15 +126,16 @@ def plane_of(results: Results, block: AboutBlock) -> Plane:
 
 
 def plane_figure(plane: Plane, *, title: str, figure_of: FigureOf = "mean") -> Figure:
-    """Draw every metric of the test split over two factors, a panel each, all on one colour scale.
+    """Draw every metric of the test split over two factors, one panel per metric, all on one colour scale.
 
-    Frames mark the chosen cell and the paper's best one, a star the highest of each panel. Cells without a trial are
-    empty. Cells with fewer seeds than asked for are in italics. Cells that are too small for a number have none.
+    Frames mark the chosen cell and the paper's best one. A star marks the highest cell of each panel. Cells without a
+    trial are empty. Cells with fewer seeds than asked for are in italics. Cells that are too small for a
+    number have none.
 
     Args:
-        plane: of the study.
-        title: the data set, as figures show it.
-        figure_of: the mean over seeds, or the standard deviation.
+        plane: Plane of the study.
+        title: Data set, as figures show it.
+        figure_of: ``mean`` over seeds, or ``std`` for the standard deviation.
     """
     with style():
         n = len(plane.measures)
@@ -161,8 +162,8 @@ def joint_figure(planes: Mapping[str, Plane], measures: Mapping[str, str]) -> Fi
     mean of its panel. Numbers are the scores themselves.
 
     Args:
-        planes: of the studies by label, all over the same values.
-        measures: the metrics by name, and how they are shown. All studies have them.
+        planes: Planes of the studies by label. All have the same values.
+        measures: Labels of the metrics by name. All studies have these metrics.
     """
     with style():
         first, across, down = next(iter(planes.values())), len(planes), len(measures)
@@ -183,7 +184,7 @@ def joint_figure(planes: Mapping[str, Plane], measures: Mapping[str, str]) -> Fi
 
 @dataclass(frozen=True, eq=False)
 class _Panel:
-    """One heatmap: where it is drawn, of what, and its title."""
+    """One heatmap: its axes, its scores and its title."""
 
     ax: Axes
     plane: Plane
@@ -209,13 +210,13 @@ def _draw(
     """Draw panels with one colour bar and one legend.
 
     Args:
-        figure: of the panels.
-        made: the panels, row by row.
-        extent: of a panel, width and height in inches.
-        across: panels in a row.
-        figure_of: the mean over seeds, or the standard deviation.
-        centred: whether colours show the distance from the mean of the panel.
-        names: of the studies, where there are several.
+        figure: Figure of the panels.
+        made: Panels, row by row.
+        extent: Width and height of a panel in inches.
+        across: Number of panels in a row.
+        figure_of: ``mean`` over seeds, or ``std`` for the standard deviation.
+        centred: Whether colours show the distance from the mean of the panel.
+        names: Names of the studies, if there are several.
     """
     planes = list(dict.fromkeys(panel.plane for panel in made))
     first = planes[0]
@@ -283,7 +284,7 @@ def _draw_panel(panel: _Panel, percent: pd.DataFrame, span: tuple[float, float],
         annot_kws={"size": size}, linewidths=0.3, cbar=False,
     )  # fmt: skip
     for (row, column), text in annotated(ax, values):
-        text.set_in_layout(False)  # it stays in its cell
+        text.set_in_layout(False)  # it always fits in its cell
         text.set_color(ink(ground(values[row, column], span)))
         if np.isclose(values[row, column], best, rtol=0, atol=1e-9):
             text.set_text(f"{text.get_text()}\n★")
@@ -306,11 +307,11 @@ def _draw_panel(panel: _Panel, percent: pd.DataFrame, span: tuple[float, float],
 
 
 def _name_values(panel: _Panel, extent: tuple[float, float]) -> None:
-    """Write the values of both factors beside the cells, only every so many where not all have room.
+    """Write the values of both factors beside the cells, and leave some out if not all have room.
 
     Args:
-        panel: with its cells.
-        extent: width and height of the panel, in inches.
+        panel: Panel with its cells.
+        extent: Width and height of the panel in inches.
     """
     ax, plane = panel.ax, panel.plane
     across, upwards = list(map(shown, sorted(plane.xs))), list(map(shown, sorted(plane.ys, reverse=True)))
@@ -318,6 +319,6 @@ def _name_values(panel: _Panel, extent: tuple[float, float]) -> None:
     step_x = math.ceil(widest * len(across) / (72 * extent[0]))
     step_y = math.ceil(8.5 * len(upwards) / (72 * extent[1]))
     ax.set_xticks(np.arange(len(across))[::step_x] + 0.5, across[::step_x])
-    first = (len(upwards) - 1) % step_y  # the lowest value is named, as the leftmost one is
+    first = (len(upwards) - 1) % step_y  # label the lowest value, like the leftmost one
     ax.set_yticks(np.arange(len(upwards))[first::step_y] + 0.5, upwards[first::step_y])
     ax.tick_params(length=0, rotation=0)

@@ -1,4 +1,4 @@
-"""The look of every figure: sizes of an IEEE page, colours that the colour-blind tell apart, fonts embedded."""
+"""The look of every figure: sizes of an IEEE page, colours for colour-blind readers, embedded fonts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ COLUMN_WIDTH = 3.5
 """Width of one column, in inches."""
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#f0e442", "#7f7f7f")
-"""Okabe and Ito's colours (2008), which the colour-blind tell apart, and a grey. A marker always goes with a colour."""
+"""The colours of Okabe and Ito (2008) for colour-blind readers, and a grey. Use each colour with a marker."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<")
 
 FORMS = ("png", "pdf")
@@ -50,7 +50,7 @@ _STYLE: dict[str, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.prop_cycle": cycler(color=COLOURS),
-    "pdf.fonttype": 42,  # fonts embedded as such: journals ask for it
+    "pdf.fonttype": 42,  # embed TrueType fonts, which journals ask for
 }
 
 _LAYOUT = re.compile(
@@ -64,13 +64,13 @@ _user_style: ContextVar[Mapping[str, Any] | None] = ContextVar("user_style", def
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """The way in which figures are drawn and saved.
+    """Settings for drawing and saving figures.
 
     Attributes:
-        forms: formats to write, by the ending of a file: png, pdf, svg.
-        dpi: resolution of a PNG, in dots per inch.
-        title: whether figures have their title.
-        style: settings of matplotlib that are applied over those of this module.
+        forms: Formats to write, by file ending: png, pdf, svg.
+        dpi: Resolution of a PNG in dots per inch.
+        title: Whether figures have a title.
+        style: Settings of matplotlib that override those of this module.
     """
 
     forms: tuple[str, ...] = FORMS
@@ -80,7 +80,7 @@ class Look:
 
     @property
     def usual(self) -> bool:
-        """Whether a figure looks as in a report, whatever its format."""
+        """Whether figures look as in a report. The format does not matter."""
         return self.dpi == DPI and self.title and not self.style
 
     @contextmanager
@@ -106,10 +106,10 @@ def read_style(name: str) -> dict[str, Any]:
     """Return the settings of a matplotlib style.
 
     Args:
-        name: of a style that matplotlib has, or of a ``.mplstyle`` file.
+        name: Name of a matplotlib style, or path of a ``.mplstyle`` file.
 
     Raises:
-        InputError: no such style or file, or a line of the file that is not a setting.
+        InputError: The style or file does not exist, or a line of the file is not a setting.
     """
     if name in mpl.style.available:
         return {str(key): value for key, value in mpl.style.library[name].items()}
@@ -160,17 +160,17 @@ def shade(strength: float) -> str:
 
 
 def math_text(name: str) -> str:
-    """Return a setting's name as figures show it: K_audio as a formula."""
+    """Return a setting's name as figures show it, with K_audio as a formula."""
     return re.sub(r"^K_(\w+)$", r"$K_{\1}$", displayed(name))
 
 
 def plain(text: str) -> str:
-    """Return a name from outside as a figure may show it: without formulas and unprintable characters."""
+    """Return a user's name for a figure, without formulas and unprintable characters."""
     return "".join(character for character in text if character.isprintable()).replace("$", r"\$")
 
 
 def panels_across(n: int) -> int:
-    """Return how many of ``n`` panels stand side by side: two of four, otherwise at most three."""
+    """Return how many of ``n`` panels are side by side: two of four, otherwise at most three."""
     return 2 if n == 4 else min(3, n)
 
 
@@ -178,9 +178,9 @@ def panels(figure: Figure, n: int, *, sharey: bool = False) -> list[Axes]:
     """Add ``n`` panels to a figure, row by row, and return them.
 
     Args:
-        figure: that gets them.
-        n: how many.
-        sharey: whether all have the same vertical scale.
+        figure: Figure to which the panels are added.
+        n: Number of panels.
+        sharey: Whether all panels have the same vertical scale.
     """
     across = panels_across(n)
     grid = figure.subplots(-(-n // across), across, squeeze=False, sharey=sharey)
@@ -191,13 +191,13 @@ def panels(figure: Figure, n: int, *, sharey: bool = False) -> list[Axes]:
 
 
 def keep_within(panels: Sequence[Axes], low: float, high: float, axis: Literal["x", "y"] = "y") -> None:
-    """Limit an axis to the range of its quantity. Markers at the ends stay whole.
+    """Limit an axis to the range of its quantity. Markers at the ends are not cut.
 
     Args:
-        panels: with everything that they will show. Some may share the axis.
-        low: the least possible value.
-        high: the greatest possible value.
-        axis: which axis.
+        panels: Panels with all their content. Some may share the axis.
+        low: Least possible value.
+        high: Greatest possible value.
+        axis: Axis to limit.
     """
     for ax in panels:
         ends = ax.get_ylim() if axis == "y" else ax.get_xlim()
@@ -209,11 +209,11 @@ def keep_within(panels: Sequence[Axes], low: float, high: float, axis: Literal["
 
 
 def centre_on_zero(panels: Sequence[Axes], axis: Literal["x", "y"] = "y") -> None:
-    """Give an axis of differences the same length on both sides of 0, in all panels alike.
+    """Give an axis of differences the same length on both sides of 0, the same in all panels.
 
     Args:
-        panels: with everything that they will show.
-        axis: which axis.
+        panels: Panels with all their content.
+        axis: Axis to centre.
     """
     ends = [abs(x) for ax in panels for x in (ax.get_ylim() if axis == "y" else ax.get_xlim())]
     for ax in panels:
@@ -228,7 +228,7 @@ def _set_limits(ax: Axes, axis: Literal["x", "y"], limits: tuple[float, float]) 
 
 
 def mark(label: str, marker: str = "", **look: Any) -> Line2D:
-    """Return an entry of a legend: a marker with its meaning, or without a marker a remark."""
+    """Return an entry of a legend: a marker with its meaning, or a remark without a marker."""
     return Line2D([], [], **{"linestyle": "none", "marker": marker, "label": label, "markersize": 5, **look})
 
 
@@ -236,9 +236,9 @@ def legend_below(figure: Figure, handles: Sequence[Artist], *, size: float = 7.0
     """Add a legend below all panels, in as many columns as the figure's width has room for.
 
     Args:
-        figure: with a constrained layout.
-        handles: of the entries, each with its label.
-        size: of the text, in points.
+        figure: Figure with a constrained layout.
+        handles: Entries of the legend, each with its label.
+        size: Size of the text in points.
     """
     widths = [(0.58 * len(re.sub(r"[$_{}\\]", "", str(handle.get_label()))) + 5) * size for handle in handles]
     for columns in range(len(handles), 0, -1):
@@ -254,18 +254,18 @@ def save(figure: Figure, path: Path, look: Look | None = None) -> list[Path]:
     """Write a figure in each format of a look and return the files.
 
     Args:
-        figure: that is drawn.
-        path: of the files without their ending.
-        look: formats, resolution and title; None: those of a report.
+        figure: Figure to write.
+        path: Path of the files without the ending.
+        look: Formats, resolution and title. ``None`` for those of a report.
     """
     look, written = look or Look(), []
     if not look.title:
         figure.suptitle("").set_in_layout(False)
     with style(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in a script that the font has not
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in a script that the font lacks
         for form in look.forms:
             written.append(path.with_name(f"{path.name}.{form}"))
             with written_atomically(written[-1]) as temporary:
                 figure.savefig(temporary, dpi=look.dpi)
-            figure.set_layout_engine(None)  # it is laid out now, in proportions that hold for every format
+            figure.set_layout_engine(None)  # the layout is done, and its proportions hold for every format
     return written

@@ -1,4 +1,4 @@
-"""Tuning: the best validation score by the budget spent, a panel for each system."""
+"""Tuning: the best validation score over the budget, with a panel for each system."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from study.findings.statistics import Array
 from study.output.figures.style import TEXT_WIDTH, colour, legend_below, shade, style
 
 _ACROSS = 5
-"""Panels in a row, at most."""
+"""Most panels in a row."""
 
 _TALL = 1.15
 """Height of a row of panels, in inches."""
@@ -22,13 +22,13 @@ _TALL = 1.15
 def tuning_figure(scores: Mapping[str, Array], *, label: str, title: str) -> Figure:
     """Draw the score of each configuration that a system tried, and the best so far.
 
-    A curve that is flat at its end had enough budget.
+    If a curve is flat at its end, the budget was large enough.
 
     Args:
-        scores: by system, validation of each configuration in the order in which it was tried, fractions, the
-            defaults first; NaN where one failed.
-        label: of the metric.
-        title: the data set.
+        scores: Validation score of each configuration as a fraction, by system, in the order in which they were tried.
+            The defaults come first. NaN where a configuration failed.
+        label: Name of the metric.
+        title: Data set.
     """
     across = min(_ACROSS, len(scores))
     rows = math.ceil(len(scores) / across)
@@ -59,7 +59,7 @@ def tuning_figure(scores: Mapping[str, Array], *, label: str, title: str) -> Fig
             if place % across == 0:
                 panel.set_ylabel(f"validation\n{label} (%)")
         if best:
-            # a score far below every system's best would only press the others together
+            # a score far below the best of every system would only compress the others
             low = max(100 * np.nanmin(every), 100 * min(best) - 25)
             panels[0].set_ylim(low - 1, 100 * max(best) + 2)
         figure.suptitle(f"{title}: tuning on validation", fontsize=8)

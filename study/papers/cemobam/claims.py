@@ -1,4 +1,4 @@
-"""The paper's claims, and what a study finds about each."""
+"""The paper's claims, and the finding of a study about each."""
 
 from __future__ import annotations
 
@@ -45,20 +45,20 @@ _NAMES = {**LABELS, "full": "CemoBAM", "no_xcbam": "CemoBAM without xCBAM", "no_
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """One claim and what the study finds about it.
+    """One claim and the finding of the study about it.
 
     Attributes:
         id: A short name.
         verdict: The verdict of the study.
         answer: One sentence that answers the claim about this study.
-        claim: The claim in words.
+        claim: The claim as a sentence.
         numbers: The numbers behind the answer, in sentences.
         where: The place in the paper.
-        confirmed: What would confirm the claim.
-        contradicted: What would contradict it.
+        confirmed: The result that would confirm the claim.
+        contradicted: The result that would contradict the claim.
         test: The statistical test.
-        intervals: A sentence about what the test and its intervals hold for; empty where there are none.
-        block: The block whose trials test the claim; empty: no block of the paper.
+        intervals: A sentence about the repetitions that the test and its intervals describe. Empty if there are none.
+        block: The block whose trials test the claim. Empty if no block of the paper does.
     """
 
     id: str
@@ -93,7 +93,7 @@ def scope(dataset: str, title: str) -> str:
 
 
 def claims(analysis: Analysis) -> list[Claim]:
-    """Return every claim of ``claims.csv`` with what a study finds about it."""
+    """Return every claim of ``claims.csv`` with the finding of a study about it."""
     with as_file(files("study.papers.cemobam") / "claims.csv") as path:
         rows = pd.read_csv(path, keep_default_na=False).to_dict("records")
     dataset = analysis.results.about.dataset
@@ -125,7 +125,7 @@ def claims(analysis: Analysis) -> list[Claim]:
 
 
 def _published(dataset: str, table: str, value: str, measure: str) -> float:
-    """Return a published figure in percent, of a row that the paper has."""
+    """Return a published figure in percent. The paper must have the row."""
     rows = published(table, dataset)
     column = "fusion" if table == "table1" else "modules"
     return float(rows.loc[rows[column] == value, measure].iloc[0])
@@ -144,7 +144,7 @@ def _margins(dataset: str) -> str:
 
 
 def _named_pairs(analysis: Analysis) -> str:
-    """Return the paper's best pair for this data set; where it names none, the pairs for its own data sets."""
+    """Return the paper's best pair for this data set. If it names none, return the pairs for its own data sets."""
     if pair := analysis.paper_pair:
         return _written_out(pair)
     return " and ".join(f"{_written_out(pair)} on {_TITLES[dataset]}" for dataset, pair in paper_pairs().items())
@@ -252,7 +252,7 @@ def _capital(text: str) -> str:
 
 
 def _left_out(analysis: Analysis) -> tuple[str, ...]:
-    """Return what the numbers leave out of the grid, in a sentence; none if it is complete."""
+    """Return a sentence about what the numbers leave out of the grid. Empty if it is complete."""
     grid = analysis.grid
     return (f"Left out of the grid because it is not complete: {grid.left_out}.",) if grid and grid.left_out else ()
 
@@ -347,8 +347,8 @@ def _ablation(analysis: Analysis, *variants: str) -> list[Comparison]:
 def _better_than_each(analysis: Analysis, made: Sequence[Comparison], wanted: int) -> Finding:
     """Return whether the first is better than each of the others.
 
-    Where all differences must show, each is tested at the whole level: a false claim takes an error on every one whose
-    effect is not there (intersection-union test: Berger, 1982, "Multiparameter hypothesis testing").
+    If all differences must be significant, each is tested at the whole level, because a false claim needs an error on
+    every difference without an effect (intersection-union test: Berger, 1982, "Multiparameter hypothesis testing").
     """
     if not made:
         return not_tested("The block that tests this has no finished trial at the K pair of the study.")

@@ -42,7 +42,7 @@ _FEW = 3
 """Systems that an answer names."""
 
 _MANY = 10
-"""Systems with a sentence of their own; the table has all."""
+"""Systems with a separate sentence. The table has all."""
 
 
 def best_system(analysis: Analysis) -> Finding:
@@ -151,7 +151,7 @@ def does_a_graph_help(analysis: Analysis) -> Finding:
 
 
 def _others(made: Sequence[Comparison], pair: Comparison, second: Contender, word: str) -> list[str]:
-    """Return which systems, other than that of a pair, score more or less than the second; none if there is none."""
+    """Return which systems, other than that of a pair, score more or less than the second. Empty if none does."""
     names = [c.first for c in made if c is not pair]
     score = "scores" if len(names) == 1 else "score"
     than = f"{word} than {second.told} (p < {CHOSEN:g} after Holm's correction)"
@@ -159,7 +159,7 @@ def _others(made: Sequence[Comparison], pair: Comparison, second: Contender, wor
 
 
 def _none_better(decision: Decision, with_graph: Sequence[Contender], best_without: str, rope: str) -> str:
-    """Return the answer where no system with a graph is better than the best one without."""
+    """Return the answer if no system with a graph is better than the best one without."""
     every = "Every system with a graph" if len(with_graph) > 1 else f"{with_graph[0].told}, with a graph,"
     if decision == "contradicted":
         return f"{every} scores less than {best_without}."
@@ -169,7 +169,7 @@ def _none_better(decision: Decision, with_graph: Sequence[Contender], best_witho
 
 
 def _nothing_measured(analysis: Analysis) -> Finding:
-    """Return the finding where no systems were measured, with the best published figure."""
+    """Return the finding if no systems were measured, with the best published figure."""
     about = analysis.results.about
     _, rows = published_systems(about.dataset)
     others = rows[rows["system"] != "CemoBAM"]

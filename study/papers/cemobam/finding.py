@@ -1,4 +1,4 @@
-"""What a study finds about a claim."""
+"""The finding of a study about a claim."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ Verdict = Literal["confirmed", "equivalent", "undecided", "contradicted", "highe
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What a study finds about one claim.
+    """The finding of a study about one claim.
 
     Attributes:
         verdict: The verdict.
         answer: One sentence that answers the claim about this study.
         numbers: The numbers behind the answer, in sentences.
-        intervals: A sentence about what tests and intervals hold for; empty where there are none.
+        intervals: A sentence about the repetitions that tests and intervals describe. Empty if there are none.
     """
 
     verdict: Verdict
@@ -32,7 +32,7 @@ def not_tested(answer: str, *numbers: str) -> Finding:
     """Return the finding about a claim that the study cannot test.
 
     Args:
-        answer: Why it cannot.
-        *numbers: The numbers that the study has nevertheless.
+        answer: The reason why the study cannot test it.
+        *numbers: The numbers that the study has.
     """
     return Finding(verdict="not tested", answer=answer, numbers=numbers)

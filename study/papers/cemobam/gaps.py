@@ -60,8 +60,8 @@ def gaps_table(analysis: Analysis, *, caption: str) -> Table:
     """Return the effect of each gap between the paper's text and the released code, from either side.
 
     A difference is the mean over seeds of (with the other's choice) − (without), on the test split, paired by seed. Its
-    95% interval holds for another seed and other utterances, or for another seed alone where predictions are not kept.
-    The intervals are not corrected for several: of twenty, one is expected to miss zero by chance.
+    95% interval holds for another seed and other utterances, or for another seed alone if predictions are not kept.
+    The intervals are not corrected for multiple comparisons. Of twenty, one is expected to miss zero by chance.
 
     Args:
         analysis: The analysis of a study that has the block.
@@ -108,7 +108,7 @@ def gaps_table(analysis: Analysis, *, caption: str) -> Table:
 def _mean_and_difference(
     analysis: Analysis, block: AboutBlock, means: pd.DataFrame, start: str, gap: str
 ) -> dict[str, float]:
-    """Return a configuration's scores, and its difference to its start, in percent; NaN without enough seeds."""
+    """Return a configuration's scores, and its difference to its start, in percent. NaN without enough seeds."""
     name = f"{start}+{gap}" if gap else start
     row: dict[str, float] = {"n_seeds": means["n_seeds"].get(name, 0)}
     for metric in MEASURES:
@@ -130,8 +130,8 @@ def gaps_figure(table: pd.DataFrame, *, title: str) -> Figure:
     """Draw each gap's difference in test WA and UA with its interval, from the paper's side and from the code's.
 
     Args:
-        table: as :func:`gaps_table` makes it, in percent.
-        title: the data set, as figures show it.
+        table: Table from :func:`gaps_table`, in percent.
+        title: Data set, as figures show it.
     """
     with style():
         figure = Figure(figsize=(TEXT_WIDTH, 1.1 + 0.24 * len(GAPS)), layout="constrained")
@@ -169,8 +169,8 @@ def gaps_page(table: pd.DataFrame, *, title: str) -> go.Figure:
     """Draw each gap's difference in test WA with its interval, from the paper's side and from the code's.
 
     Args:
-        table: as :func:`gaps_table` makes it, in percent.
-        title: the data set and the pair.
+        table: Table from :func:`gaps_table`, in percent.
+        title: Data set and K pair.
     """
     import plotly.graph_objects as go  # noqa: PLC0415  (the extra `dashboard`)
 

@@ -99,7 +99,7 @@ def _listed_by_size(apart: Sequence[tuple[str, Difference]]) -> str:
 
 
 def _our_level(analysis: Analysis, name: str, value: str, measure: Metric) -> Level | str:
-    """Return the level of a configuration, by the value of its block's only column, or why it is not known."""
+    """Return the level of a configuration, given the value of its block's only column, or why it is unknown."""
     results, about = analysis.results, analysis.results.about
     block = about.block(name)
     row, seeds = (_row_of(analysis, block, value), block.seeds) if block else (None, ())
@@ -118,7 +118,7 @@ def _our_level(analysis: Analysis, name: str, value: str, measure: Metric) -> Le
 
 
 def _row_of(analysis: Analysis, block: AboutBlock, value: str) -> tuple[Any, ...] | None:
-    """Return a configuration of a block by the value of its only column."""
+    """Return a configuration of a block, given the value of the block's only column."""
     keys = [key[0] for key in analysis.results.keys(block)]
     return block.rows[keys.index(value)] if value in keys else None
 

@@ -81,7 +81,7 @@ def confirm(profile: str, pair: Pair | None) -> Block:
 
     Args:
         profile: The study's profile, which names its own configuration.
-        pair: The pair that the paper reports as best on the data set; None where it reports none.
+        pair: The pair that the paper reports as best on the data set. `None` if it reports none.
     """
     paper_s: dict[str, Choice] = {"the paper's pair": {name: getattr(pair, name) for name in PAIR}} if pair else {}
     return Block(

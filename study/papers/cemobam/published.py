@@ -19,7 +19,7 @@ SWAP_NOTE = (
 
 
 def published(name: str, dataset: str) -> pd.DataFrame:
-    """Return a table of the paper for one data set; empty where the paper has no such rows.
+    """Return a table of the paper for one data set. It is empty if the paper has no such rows.
 
     Args:
         name: The table: ``table1`` to ``table4`` or ``best_k``.
@@ -48,7 +48,7 @@ def paper_pairs() -> dict[str, Pair]:
 
 
 def paper_pair(dataset: str) -> Pair | None:
-    """Return the K pair that the paper reports as best; None where it reports none."""
+    """Return the K pair that the paper reports as best, or `None` if it reports none."""
     return paper_pairs().get(dataset)
 
 

@@ -43,7 +43,7 @@ MISSING = {
     "unbuilt": "there is no published code or specification to build them from",
     "encoders": "the system trains its encoders; this tool does not",
 }
-"""Why a system is not measured, by its reason in the csv."""
+"""Explanations why a system is not measured, by the reason in the csv."""
 
 _PROTOCOLS = (
     "The published systems used their own splits, folds and sometimes classes, so a difference to their figures, or "
@@ -55,16 +55,16 @@ _SHOWN = ("wa", "ua", "wf1")
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """A system as it was measured here.
+    """A system and its scores in this study.
 
     Attributes:
         contender: The system.
-        figures: The figures of its aggregate, by name; empty where it is not finished.
-        difference: The difference of the reference to it; None for the reference, or where it is not finished.
-        parameters: The number of trained parameters; NaN where there are none, or the ledger does not know.
-        seconds: The mean seconds of one training; NaN where it is not finished.
-        defaults: The mean of each metric with default settings, where it was tuned; empty where it is not finished or
-            not tuned.
+        figures: The figures of its aggregate, by name. Empty if it is not finished.
+        difference: The difference between the reference and it. `None` for the reference, or if it is not finished.
+        parameters: The number of trained parameters. NaN if there are none, or the ledger does not know.
+        seconds: The mean seconds of one training. NaN if it is not finished.
+        defaults: The mean of each metric with default settings, if it was tuned. Empty if it is not finished or not
+            tuned.
     """
 
     contender: Contender
@@ -76,7 +76,7 @@ class Measured:
 
 
 def measured(analysis: Analysis) -> tuple[AboutBlock | None, list[Measured]]:
-    """Return the block that compares systems and its systems; without a block, the study's own configuration.
+    """Return the block that compares systems and its systems. Without a block, use the study's own configuration.
 
     Args:
         analysis: The analysis of the study.
@@ -150,7 +150,7 @@ def _defaults(results: Results) -> dict[str, dict[str, float]]:
 
 
 def systems_table(analysis: Analysis) -> Table | None:
-    """Return Table III or IV with its measured half; None where there is neither a comparison nor a published table.
+    """Return Table III or IV with its measured half, or `None` without a comparison and a published table.
 
     Args:
         analysis: The analysis of the study.
@@ -317,7 +317,7 @@ def _at(about: About, block: AboutBlock | None) -> str:
 
 
 def parameters_cell(n: float) -> str:
-    """Return a number of parameters: 812, 45k, 3.1M; a dash for a missing number."""
+    """Return a number of parameters: 812, 45k, 3.1M, or a dash if it is missing."""
     if np.isnan(n):
         return "–"
     for size, unit in ((1e6, "M"), (1e3, "k")):
@@ -327,7 +327,7 @@ def parameters_cell(n: float) -> str:
 
 
 def seconds_cell(seconds: float) -> str:
-    """Return seconds with two significant digits: 0.021, 1.3, 12, 130; a dash for a missing number."""
+    """Return seconds with two significant digits: 0.021, 1.3, 12, 130, or a dash if it is missing."""
     if np.isnan(seconds):
         return "–"
     return f"{seconds:.2g}" if seconds < 10 else f"{seconds:.0f}"

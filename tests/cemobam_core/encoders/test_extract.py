@@ -100,7 +100,9 @@ def test_a_wrong_encoder_is_told_before_any_audio_is_read(
         raise AssertionError("audio was read")
 
     monkeypatch.setattr("cemobam_core.encoders.extract.seconds_of", refuse)
-    with pytest.raises(InputError, match=r"--audio-encoder .*: is a bert; give a model of one of these builds"):
+    with pytest.raises(
+        InputError, match=r"--audio-encoder .*: bert models are not supported; give a model of one of these types"
+    ):
         make_features(recipe(audio_encoder=str(bert)), tmp_path / "out", say=quietly)
     with pytest.raises(InputError, match=r"--text-encoder .*: no tokenizer in"):
         make_features(recipe(text_encoder=str(wav2vec2)), tmp_path / "out", say=quietly)
@@ -162,7 +164,7 @@ def test_what_is_there_is_not_made_again(recipe: Make, tmp_path: Path, monkeypat
 def test_features_made_otherwise_are_not_overwritten(recipe: Make, tmp_path: Path, changes: dict[str, object]) -> None:
     make_features(recipe(), tmp_path / "out", say=quietly)
     before = (tmp_path / "out" / "train.safetensors").read_bytes()
-    with pytest.raises(InputError, match="holds features made otherwise") as raised:
+    with pytest.raises(InputError, match="contains features made with other settings") as raised:
         make_features(recipe(**changes), tmp_path / "out", say=quietly)
     assert next(iter(changes)) in str(raised.value)
     assert (tmp_path / "out" / "train.safetensors").read_bytes() == before
@@ -190,7 +192,7 @@ def test_a_changed_corpus_or_encoder_is_noticed(recipe: Make, own_copy: Path, tm
 def test_features_of_unknown_making_are_not_overwritten(recipe: Make, tmp_path: Path) -> None:
     make_features(recipe(), tmp_path / "out", say=quietly)
     (tmp_path / "out" / "features.json").unlink()
-    with pytest.raises(InputError, match="not made here"):
+    with pytest.raises(InputError, match="did not make"):
         make_features(recipe(), tmp_path / "out", say=quietly)
 
 
@@ -419,9 +421,9 @@ def test_a_class_that_loses_its_last_utterance_to_a_bad_file_is_named(
         if u.label == "sadness":
             soundfile.write(u.audio, np.zeros(u.audio.stat().st_size // 2 - 22), 16_000)
     counts = counted(monkeypatch)
-    with pytest.raises(InputError, match="no utterance of class 'sadness' is left in the test split") as raised:
+    with pytest.raises(InputError, match="no usable utterance of class 'sadness' is left in the test split") as raised:
         make_features(recipe(own_copy), tmp_path / "out", max_bad=0.5, say=quietly)
-    assert "2 that cannot be used" in str(raised.value)
+    assert "unusable in all splits: 2" in str(raised.value)
     assert counts == {"AudioEncoder": 0, "TextEncoder": 0}  # known before anything is encoded
     assert len(pd.read_csv(tmp_path / "out" / "bad.csv")) == 2
     assert not (tmp_path / "out" / "features.json").exists()
@@ -446,7 +448,7 @@ def test_the_table_of_utterances_says_where_they_are(recipe: Make, tmp_path: Pat
 def test_an_encoder_is_not_written_over_by_what_is_tuned_from_it(recipe: Make, tmp_path: Path, bert: Path) -> None:
     mine = Path(shutil.copytree(bert, tmp_path / "out" / "encoders" / "text"))
     before = (mine / "model.safetensors").read_bytes()
-    with pytest.raises(InputError, match=r"--text-encoder .*: lies in"):
+    with pytest.raises(InputError, match=r"--text-encoder .*: is inside"):
         make_features(recipe(text_encoder=str(mine), tune_layers=1), tmp_path / "out", say=quietly)
     assert (mine / "model.safetensors").read_bytes() == before
 
@@ -517,6 +519,6 @@ def test_recipes_know_how_many_layers_there_are(recipe: Make, tmp_path: Path) ->
     assert recipe(tune_layers=None).tuned == (3, 3)
     deep = recipe(tune_layers=None, text_encoder=str(make_bert(tmp_path / "deep", layers=6)))
     assert deep.tuned == (3, 4)
-    with pytest.raises(InputError, match=r"--tune-layers 4: .* has 3 layers"):
+    with pytest.raises(InputError, match=r"--tune-layers 4: .* has 3 layers; give at most 3"):
         recipe(tune_layers=4)
     assert replace(deep, tuned=(1, 1)).facts["tune_layers"] == [1, 1]

@@ -108,8 +108,8 @@ def test_what_learns_is_told(audio_encoder: AudioEncoder, text_encoder: TextEnco
     layer = sum(p.numel() for p in text_encoder.layers[0].parameters())
     everything = sum(p.numel() for p in text_encoder.parameters())
     shares = f"{2 * layer / 1e6:.3g} of {everything / 1e6:.3g} million parameters"
-    assert line == f"layers 2 to 3 of 3 learn, all below is frozen: {shares}"
-    assert choose_parameters(audio_encoder, 1).startswith("layer 3 of 3 learn")
+    assert line == f"training layers 2 to 3 of 3, the others are frozen: {shares}"
+    assert choose_parameters(audio_encoder, 1).startswith("training layer 3 of 3, ")
     assert not any(p.requires_grad for p in audio_encoder.model.feature_extractor.parameters())
 
 
@@ -203,7 +203,7 @@ def test_tuning_leaves_the_global_generator_alone(text_encoder: TextEncoder, tmp
 
 def test_a_damaged_checkpoint_is_named(text_encoder: TextEncoder, tmp_path: Path) -> None:
     (tmp_path / "c.pt").write_bytes(b"damaged")
-    with pytest.raises(InputError, match=r"c\.pt: cannot be gone on from"):
+    with pytest.raises(InputError, match=r"c\.pt: cannot be resumed"):
         tune(
             text_encoder,
             texts(16),
