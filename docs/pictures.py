@@ -36,7 +36,7 @@ def take(study: Path, folder: Path) -> None:
         folder: Folder to which the pictures are written.
     """
     with _browser() as browser:
-        browser.get((study / "report.html").resolve().as_uri())
+        browser.get(f"{(study / 'report.html').resolve().as_uri()}#claims")
         _save(browser, folder / "report.png")
         with _dashboard(study) as address:
             browser.get(f"{address}dashboard/studies/1")

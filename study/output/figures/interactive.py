@@ -42,7 +42,7 @@ _MANY, _MANY_ROWS = 12, 20
 _ROOM, _LONGEST = 45, 40
 """Most characters of all labels below their places, and of one label at the side."""
 
-_CAPTION_LINE = 105
+_CAPTION_LINE = 80
 """Characters of a line of a caption."""
 
 _CAPTION_HEIGHT = 13
@@ -54,7 +54,7 @@ LAYOUT: dict[str, Any] = {
     # plotly's own template is longer than the figures are
     "template": "none",
     "font": {"size": 12},
-    "margin": {"l": 60, "r": 20, "t": 95, "b": 90},
+    "margin": {"l": 60, "r": 20, "t": 95, "b": 105},
     "paper_bgcolor": "white",
     "hovermode": "closest",
 }
@@ -403,7 +403,7 @@ def _buttons(measures: Sequence[Metric], first: Metric, traces: int) -> dict[str
         }
         for measure in measures
     ]
-    place = {"x": 1, "xanchor": "right", "y": -0.19, "yanchor": "top"}  # below, where no title is
+    place = {"x": 1, "xanchor": "right", "y": -0.3, "yanchor": "top"}  # below, where no title is
     return {
         "type": "buttons", "direction": "right", "active": measures.index(first), "buttons": buttons, **place,
         "font": {"size": 11},
