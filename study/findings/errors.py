@@ -171,7 +171,7 @@ def share_interval(right: Array, clusters: Indices | None = None) -> tuple[float
     with its degrees of freedom replaces the normal quantile. A few utterances that are nearly all correct do not show
     how much they vary. SE² is therefore averaged, with the weight of ten utterances, with its value for utterances
     that are each correct with every seed or with none. A plain interval by Student's t fails here: with 25 utterances
-    of which 95% are correct, it covers the true share in 76 to 96% of simulated studies (docs/statistics.md).
+    of which 95% are correct, it covers the true share in 76 to 96% of simulated studies (docs/simulations.md).
 
     Args:
         right: (S, U), whether a seed labels an utterance correctly, or the share of its folds that do.

@@ -2,7 +2,7 @@
 
 A difference of two configurations is D[s, u]: the contribution of test utterance u with seed s. Every seed labels
 every utterance, so seeds and utterances are crossed, and the mean over both varies with both. Arrays are (S, U): seeds,
-utterances. docs/statistics.md gives the reasons for these methods and the results of simulations.
+utterances. docs/statistics.md gives the reasons for these methods, and docs/simulations.md the results of simulations.
 """
 
 from __future__ import annotations

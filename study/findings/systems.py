@@ -1,6 +1,6 @@
 """The comparison of systems: its block, its systems, and its answers to two questions.
 
-Is one system better than all others? Does a graph help? docs/statistics.md says how often the answers are wrong.
+Is one system better than all others? Does a graph help? docs/simulations.md says how often the answers are wrong.
 """
 
 from __future__ import annotations
