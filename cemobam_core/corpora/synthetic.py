@@ -21,7 +21,7 @@ from torch.nn.functional import normalize
 from cemobam_core.corpora.demo import DEMO, DIALOGUE, MANNER
 from cemobam_core.features import FeatureSet, Fold
 
-_SIZES = {"train": 480, "val": 240, "test": 480}
+_SIZES = {"train": 640, "val": 240, "test": 480}
 _CENTRE_DIM = 10  # dimensions that tell dialogues, or manners, apart
 _CENTRE_NORM = 2.8  # distance of a dialogue's or manner's centre from the origin
 _VALENCE_NOISE = 1 / 1.2  # standard deviation of the noise on a valence of ±1: the words alone are right in 88%
@@ -35,7 +35,7 @@ _CLASS = {(-1, 1): "anger", (1, 1): "happiness", (1, -1): "neutral", (-1, -1): "
 
 
 def demo_fold(seed: int = 0) -> Fold:
-    """Return the demo's train, val and test: 480, 240 and 480 utterances with utterance-level features of 11 numbers.
+    """Return the demo's train, val and test: 640, 240 and 480 utterances with utterance-level features of 11 numbers.
 
     Args:
         seed: Seed of the generator. Each seed makes another data set with the same truths.

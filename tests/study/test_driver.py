@@ -313,7 +313,7 @@ def test_blocks_that_need_no_pair_run_first(make_ledger: Make, plan: Plan, facts
     assert {(trial.configuration.pair, trial.seed) for trial in then} == {(Pair(2, 1), 2), (Pair(2, 1), 3)}
     widths = Counter(trial.configuration.get("hidden_dim") for trial in then)
     assert widths == {8: 2, 16: 2, 512: 2}
-    assert plan.design.base.get("hidden_dim") == 24
+    assert plan.design.base.get("hidden_dim") == 16
     assert {block: len(make_ledger().new_outcomes(block)) for block in ("width", "graphless", "grid")} == {
         **{"width": 6, "graphless": 4, "grid": 12}
     }

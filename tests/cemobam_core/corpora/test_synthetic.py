@@ -15,7 +15,7 @@ _AROUSAL = torch.tensor([1, 1, -1, -1])
 def test_the_demo_is_the_same_every_time_and_says_that_it_is_synthetic() -> None:
     fold = demo_fold()
     assert fingerprint([fold]) == fingerprint([demo_fold()]) != fingerprint([demo_fold(1)])
-    assert {name: len(s) for name, s in fold.splits.items()} == {"train": 480, "val": 240, "test": 480}
+    assert {name: len(s) for name, s in fold.splits.items()} == {"train": 640, "val": 240, "test": 480}
     assert all(s.labels.bincount(minlength=4).min() > 0.15 * len(s) for s in fold.splits.values())
     assert "synthetic" in DEMO.title
     assert "synthetic" in fold.train.provenance["encoders"]

@@ -406,7 +406,7 @@ def test_a_plan_says_first_what_it_does_and_then_how_long_a_run_takes(
     assert lines[-3] == "  time        measuring, about 15 s …"
     assert "s a trial, 1 at a time" in lines[-2]
     assert re.search(r"about \d+ \w+, between \d+ \w+ and \d+ \w+: ", lines[-2])
-    assert lines[-1].strip() == "(epochs timed on the train split, 480 utterances, on cpu)"
+    assert lines[-1].strip() == "(epochs timed on the train split, 640 utterances, on cpu)"
     assert main([*QUICK]) == 0
     assert "\nopen results/demo/report.html\n\ndemo (synthetic): 8 of 8 trials done" in capsys.readouterr().out
     assert main([*QUICK, "--dry-run"]) == 0

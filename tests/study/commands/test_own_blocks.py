@@ -169,7 +169,7 @@ def test_options_that_repeat_are_typed_again_as_they_were() -> None:
     ("given", "tag", "blocks"),
     [
         ("", "", "grid fusion ablation"),
-        ("--set gat_layers=3 --set dropout=0.2 --fusion max", "", "grid fusion ablation"),
+        ("--set gat_layers=3 --set dropout=0.1 --fusion max", "", "grid fusion ablation"),
         ("--set gat_layers=2", "gat_layers=2", "grid fusion ablation"),
         ("--epochs 3 --set weight_decay=0", "epochs=3,weight_decay=0", "grid fusion ablation"),
         ("--set epochs=3 --profile released", "profile=released,epochs=3", "grid fusion ablation"),
@@ -191,7 +191,7 @@ def test_a_study_of_other_settings_is_another_one_and_is_recalled(in_folder: Pat
     run_here(*QUICK, *GRID, "--blocks", "grid")
     run_here(*QUICK, *GRID, "--blocks", "grid", "--set", "gat_layers=2", "--set", "dropout=0.3")
     assert names() == ["demo/grid epochs=1", "demo/grid epochs=1,gat_layers=2,dropout=0.3"]
-    first, second = "--epochs 1 --set gat_layers=3 --set dropout=0.2", "--epochs 1 --set gat_layers=2 --set dropout=0.3"
+    first, second = "--epochs 1 --set gat_layers=3 --set dropout=0.1", "--epochs 1 --set gat_layers=2 --set dropout=0.3"
     said = mistake("--report-only")
     assert f"has several studies named 'demo'; choose one by its settings: {first}; {second}" in said
     for options, layers in ((first, 3), (second, 2)):
@@ -268,7 +268,7 @@ def test_a_plan_of_blocks_of_ones_own(in_folder: Path, monkeypatch: pytest.Monke
         out, _ = run_here("--dry-run", "--seeds", "2", *arguments.split())
         return [line.strip() for line in out.splitlines()]
 
-    lines = plan("--vary hidden_dim=8,24 --vary lr=0.01,0.02 --systems cemobam,logistic")
+    lines = plan("--vary hidden_dim=8,16 --vary lr=0.012,0.02 --systems cemobam,logistic")
     assert lines[1] == "demo (synthetic): 10 trials, 0 done, 10 to run"  # two of them are in both blocks
     assert "hidden_dim-lr 8 trials at K 5,5" in lines
     assert "systems     4 trials at K 5,5" in lines

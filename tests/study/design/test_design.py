@@ -125,9 +125,9 @@ def test_whole_numbers_for_a_setting_that_takes_any_are_one_configuration() -> N
 
 def test_a_data_sets_own_settings_are_for_cemobam_and_those_of_training_for_all() -> None:
     demo = Design(blocks={}, dataset="demo")
-    assert [demo.base.get(name) for name in ("hidden_dim", "epochs", "lr")] == [24, 25, 0.01]
+    assert [demo.base.get(name) for name in ("hidden_dim", "epochs", "lr")] == [16, 20, 0.012]
     mlp = replace(demo, system="concat_mlp").base
-    assert [mlp.get(name) for name in ("hidden_dim", "epochs", "lr")] == [64, 25, 0.006]
+    assert [mlp.get(name) for name in ("hidden_dim", "epochs", "lr")] == [64, 20, 0.006]
     fuse = replace(demo, system="ser_fuse").base  # the small model needs the demo's rate; the epochs are its source's
     assert [fuse.get(name) for name in ("hidden_dim", "epochs", "lr")] == [64, 200, 0.006]
     assert replace(demo, system="concat_mlp", dataset="mine").base.get("hidden_dim") == ConcatMLP().hidden_dim

@@ -38,7 +38,7 @@ from study.papers.cemobam.claims import OF_SYSTEMS, Claim, claims
 
 PAPER = tuple(with_values(block, {"k_audio": (1, 2), "k_text": (1, 2)}) for block in paper.blocks)
 
-WIDTH = Block("width", question="How wide must it be?", factors=[Factor("hidden_dim", [8, 24, 64])])
+WIDTH = Block("width", question="How wide must it be?", factors=[Factor("hidden_dim", [8, 16, 64])])
 RATE = Block("rate", factors=[Factor("lr", [1e-4, 3e-4, 1.0])])
 PLANE = Block("hidden_dim-lr", factors=[Factor("hidden_dim", [8, 16]), Factor("lr", [1e-4, 3e-4])])
 TRICKS = Block(
@@ -121,9 +121,9 @@ def test_tables_name_configurations_as_a_reader_does(every: tuple[Path, StudyRun
     tables = report.tables
     firsts = {name: [row[0].text for row in table.rows] for name, table in tables.items()}
     votes = {block.name: firsts[block.name].pop() for block in OWN}
-    assert votes["width"] == "24, vote of 3 seeds"
+    assert votes["width"] == "16, vote of 3 seeds"
     assert votes["hidden_dim-lr"] == "8, 0.0001, vote of 3 seeds"
-    assert firsts["width"] == ["8", "24", "64"]
+    assert firsts["width"] == ["8", "16", "64"]
     assert firsts["rate"] == ["0.0001", "0.0003", "1"]
     assert firsts["hidden_dim-lr"] == ["8, 0.0001", "8, 0.0003", "16, 0.0001", "16, 0.0003"]
     assert tables["hidden_dim-lr"].head == "hidden_dim, learning rate"
@@ -149,7 +149,7 @@ def test_figures_are_of_the_kind_that_the_block_is(every: tuple[Path, StudyRun, 
     figures = every[2].figures
     for figure in figures.values():
         FigureCanvasAgg(figure).draw()
-    assert [label.get_text() for label in figures["width"].axes[0].get_xticklabels()] == ["8", "24", "64"]
+    assert [label.get_text() for label in figures["width"].axes[0].get_xticklabels()] == ["8", "16", "64"]
     assert figures["rate"].axes[0].get_xscale() == "log"
     assert [label.get_text() for label in figures["hidden_dim-lr"].axes[0].get_yticklabels()] == ["0.0003", "0.0001"]
     for name, axis in (("systems", "x"), ("cross", "y")):  # there are too many of the latter to stand side by side
@@ -207,7 +207,7 @@ def test_results_come_back_to_the_last_digit(every: tuple[Path, StudyRun, Report
     for block in (*PAPER, *OWN):
         pd.testing.assert_frame_equal(results.block(block.name), before.block(block.name), rtol=0, atol=0)
     assert results.width.equals(results.block("width"))
-    assert results.width["hidden_dim"].tolist() == [8, 24, 64]
+    assert results.width["hidden_dim"].tolist() == [8, 16, 64]
     assert pd.api.types.is_integer_dtype(results.width["hidden_dim"])
     assert results.rate["lr"].tolist() == [1e-4, 3e-4, 1.0]
     assert results.cross["gat_first_dropout"].tolist() == [True, True, False, False] * 2
@@ -239,7 +239,7 @@ def test_one_more_block_or_row_changes_no_other_verdict(every: tuple[Path, Study
     assert of_paper(alone) == of_paper(several)
     for name in ("fusion", "ablation"):
         assert str(alone.analysis.of(name)) == str(several.analysis.of(name))
-    wider = with_values(WIDTH, {"hidden_dim": (8, 24, 64, 128)})
+    wider = with_values(WIDTH, {"hidden_dim": (8, 16, 64, 128)})
     more = ran((*PAPER, wider, *OWN[1:]), utterances=demo_utterances())[1]
     assert claims(more.analysis) == claims(several.analysis)  # both have the block systems
     for block in (*PAPER, *OWN[1:]):
@@ -325,32 +325,32 @@ def told(values: dict[str, dict[int, list[float]]]) -> tuple[Answer, Report]:
 
 def test_an_answer_has_the_signs_of_the_table() -> None:
     luck = np.array([0.001, -0.001, 0.0, 0.002, -0.002])
-    val = {8: [0.5] * 5, 24: [0.6] * 5, 64: [0.7] * 5}
-    test = {8: 0.5 + luck, 24: 0.6 + luck[::-1], 64: 0.598 + luck}
+    val = {8: [0.5] * 5, 16: [0.6] * 5, 64: [0.7] * 5}
+    test = {8: 0.5 + luck, 16: 0.6 + luck[::-1], 64: 0.598 + luck}
     answer, report = told({"val": val, "test": {k: list(v) for k, v in test.items()}})
     best, differs, same = answer.lines
     assert best == (
-        "hidden_dim 64 is best by validation WA. It reaches WA 59.8 on test (mean over 5 seeds). hidden_dim 24 has the "
+        "hidden_dim 64 is best by validation WA. It reaches WA 59.8 on test (mean over 5 seeds). hidden_dim 16 has the "
         "highest mean on test (60.0), but the test split must not choose."
     )
     assert differs == (
-        "hidden_dim 8 scores 10.0 points less than hidden_dim 24 (95% interval −10.4 to −9.6; p < 0.001 after Holm's "
+        "hidden_dim 8 scores 10.0 points less than hidden_dim 16 (95% interval −10.4 to −9.6; p < 0.001 after Holm's "
         "correction; 5 seeds). Probability that hidden_dim 8 is better by more than 1 point: < 0.01; practically the "
         "same: < 0.01; worse by more than 1 point: > 0.99."
     )
     # the differences are 0.1, -0.5, -0.2, 0.1 and -0.5 points: mean -0.2, deviation 0.3, so t is -1.49
     assert same == (
-        "The same as hidden_dim 24 within 1 point: 64 (0.2 points less; 95% interval −0.6 to +0.2; p 0.210)."
+        "The same as hidden_dim 16 within 1 point: 64 (0.2 points less; 95% interval −0.6 to +0.2; p 0.210)."
     )
     assert answer.method == (
         "Differences are in points of WA on test, paired by seed, with Holm's correction over the 2 comparisons of the "
         "block. Tests and 95% intervals hold for another seed on the same test utterances."
     )
     cells = {row[0].text: row[1] for row in report.tables["width"].rows}
-    assert [name for name, cell in cells.items() if cell.bold] == ["24"]
+    assert [name for name, cell in cells.items() if cell.bold] == ["16"]
     assert [name for name, cell in cells.items() if cell.mark] == ["8"]
     assert (
-        "* Differs from hidden_dim 24 (p < 0.05 after Holm's correction, for another seed); comparisons.csv has the "
+        "* Differs from hidden_dim 16 (p < 0.05 after Holm's correction, for another seed); comparisons.csv has the "
         "difference."
     ) in report.tables["width"].notes
 
