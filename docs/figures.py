@@ -1,4 +1,4 @@
-"""Make what the documents show of the demo (``make docs-figures``): its trials, its report, its figures, its answer.
+"""Make the parts of the documents that show the demo (``make docs-figures``), and run the notebook again.
 
 The whole study runs first, in a folder of its own. Its trials and its report are kept in ``docs/demo``, and the figures
 and pictures that pages show in ``docs/images``. The section "The demo's answer" in ``docs/statistics.md`` is made from
@@ -13,8 +13,10 @@ import textwrap
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import nbformat
 import numpy as np
 import pictures
+from nbclient import NotebookClient
 
 from cemobam_core.files import written_atomically
 from study import load_results
@@ -33,6 +35,7 @@ DOCS = ROOT / "docs"
 DEMO = DOCS / "demo"
 IMAGES = DOCS / "images"
 STATISTICS = DOCS / "statistics.md"
+NOTEBOOK = DOCS / "notebook.ipynb"
 REPORT = "report.html"
 
 _SECTION = re.compile(r"(?<=<!-- made by make docs-figures -->\n).*?(?=<!-- end -->)", flags=re.DOTALL)
@@ -46,6 +49,7 @@ def main() -> int:
         if status:
             return status
         keep(folder / "results" / "demo", folder / "plots" / "demo")
+    run_notebook()
     text = STATISTICS.read_text(encoding="utf-8")
     _write(STATISTICS, _SECTION.sub(lambda _: answer(load_results(DEMO)), text).encode())
     return 0
@@ -67,6 +71,17 @@ def keep(study: Path, plots: Path) -> None:
         print(f"{', '.join(missing)} not found: the pictures of report and dashboard were not made again")
     else:
         pictures.take(study, IMAGES)
+
+
+def run_notebook() -> None:
+    """Run every cell of the notebook in an empty folder and keep its outputs."""
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    with TemporaryDirectory() as folder:
+        place = {"metadata": {"path": folder}}
+        NotebookClient(notebook, timeout=600, kernel_name="python3", resources=place).execute()
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)  # times of day
+    _write(NOTEBOOK, nbformat.writes(notebook).encode())
 
 
 def shown_images() -> set[str]:
