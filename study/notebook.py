@@ -163,13 +163,14 @@ def _arguments(command: ModuleType, given: Mapping[str, Any]) -> argparse.Namesp
             flags = [option.flag for option in _OPTIONS.values()]
             raise InputError(f"there is no argument {name!r}{did_you_mean([f'--{name}'], flags)}")
     words = [word for name, value in given.items() for word in _words(_OPTIONS[name], value)]
-    parser = command.build_parser("study")
+    prog = f"cemobam {command.__name__.rpartition('.')[2]}"
+    parser = command.build_parser(prog)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
             args: argparse.Namespace = parser.parse_args(words)
     except SystemExit:
-        message = re.sub(r"^study: error: (argument )?| \(see study --help\)$", "", said.getvalue().strip())
+        message = re.sub(rf"^{prog}: error: (argument )?| \(see {prog} --help\)$", "", said.getvalue().strip())
         raise InputError(message) from None
     if args.report_only:
         from study.commands.recall import recalled  # noqa: PLC0415

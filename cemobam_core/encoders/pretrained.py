@@ -122,7 +122,8 @@ def _from_hub(name: str, option: str) -> Pretrained:
         raise InputError(
             f"{option} {name}: not a folder, not in the hub's cache on this machine, and the hub cannot be reached or "
             f"has no such encoder ({type(error).__name__}); download it on a machine with network access "
-            f"(hf download {name} --local-dir FOLDER), copy the folder to this machine and give it as {option} FOLDER"
+            f"(hf download {name} --local-dir FOLDER), copy the folder (config.json, model.safetensors, …) "
+            f"to this machine, and give it as {option} FOLDER"
         ) from None
     raise InputError(
         f"{option} {name}: the hub has no PyTorch weights under this id; give another encoder, or a folder with "

@@ -21,7 +21,7 @@ blocks = [
     grid,
     Block("width", question="How wide must it be?", factors=[Factor("hidden_dim", [8, 16])]),
     Block("rate", question="How fast may it learn?", factors=[Factor("lr", [1e-2, 1e-4])]),
-    Block("plane", factors=[Factor("hidden_dim", [8, 16]), Factor("dropout", [0, 0.3])]),
+    Block("plane", factors=[Factor("hidden_dim", [8, 16]), Factor("dropout", [0, 0.1])]),
     Block("systems", systems=["cemobam", "gru.py:GRU", "nearest.py:Nearest"], reference="cemobam"),
 ]
 """
@@ -79,7 +79,7 @@ def test_a_study_file_from_nothing_to_tables_and_again(study: list[str], monkeyp
     assert own[["k_audio", "k_text", "fusion", "modules", "hidden_dim", "dropout"]].isna().all(axis=None)
     assert own["lr"].isna().tolist() == [False, False, True, True]  # a fitted system has no learning rate
     raw = Path("results/demo/trials.csv").read_text()
-    assert ",8,0.006,0.3," in raw  # whole numbers and others, in their own form
+    assert ",8,0.012,0.1," in raw  # whole numbers and others, in their own form
     (pair,) = {(a, t) for a, t in zip(*(table[table["lr"] == 1e-4][k] for k in ("k_audio", "k_text")), strict=True)}
     grid = pd.read_csv("results/demo/grid.csv").sort_values("val_wa_mean", ascending=False, kind="stable")
     assert pair == tuple(grid.iloc[0][["k_audio", "k_text"]])
@@ -99,7 +99,7 @@ def test_a_study_file_from_nothing_to_tables_and_again(study: list[str], monkeyp
     assert {one["lr"] for one in params("demo/rate epochs=2")} == {1e-2, 1e-4}
     assert {(type(one["hidden_dim"]), one["dropout"]) for one in params("demo/plane epochs=2")} == {
         (int, 0.0),
-        (int, 0.3),
+        (int, 0.1),
     }
     assert {one["system"] for one in params("demo/systems epochs=2")} == {"cemobam", *FILES}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import inspect
 import re
@@ -43,22 +44,22 @@ from study.commands.options import STUDY
     ],
 )
 def test_arguments_mean_what_the_options_mean(given: dict[str, Any], typed: list[str]) -> None:
-    assert vars(notebook._arguments(command, given)) == vars(command.build_parser().parse_args(typed))
+    assert vars(notebook._arguments(command, given)) == vars(command.build_parser("cemobam run").parse_args(typed))
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"k_aduio": [1]}, "there is no argument 'k_aduio'; did you mean `k_audio`?"),
-        ({"k_audio": [0]}, "`k_audio`: '0' is not whole numbers of at least 1"),
-        ({"k_audio": []}, "`k_audio`: '' is not whole numbers"),
+        ({"k_audio": [0]}, "`k_audio`: '0' is not a list of whole numbers of at least 1"),
+        ({"k_audio": []}, "`k_audio`: '' is not a list of whole numbers"),
         ({"device": "gpu"}, "`device`: invalid choice: 'gpu'"),
         ({"until_clear": 3}, "until_clear=3: give True or False"),
-        ({"features": "x"}, "`features` without `dataset`: say what it is"),
-        ({"at": (8,)}, "`at` 8: write K_audio,K_text"),
+        ({"features": "x"}, "`features` without `dataset`: name the data set"),
+        ({"at": (8,)}, "`at` 8 is not a K pair; write K_audio,K_text"),
         ({"set": {"lrr": 1}}, "`set`: cemobam has no setting 'lrr'; did you mean lr?"),
         ({"dry_run": True, "report_only": True}, "`report_only`: not allowed with argument `dry_run`"),
-        ({"report_only": True}, "no ledger there; run the study first, without `report_only`"),
+        ({"report_only": True}, "there is no ledger; run the study first, without `report_only`"),
     ],
 )
 def test_a_mistake_names_the_argument(in_folder: Path, given: dict[str, Any], message: str) -> None:
@@ -114,7 +115,7 @@ def test_figures_are_drawn_from_results_or_their_folder(small_study: Path, monke
         study.figures(".", only="nosuch")
     with pytest.raises(InputError, match="only='embedding': it takes a kept model"):
         study.figures(".", only="embedding")
-    with pytest.raises(InputError, match="nowhere: not the results of a study"):
+    with pytest.raises(InputError, match="nowhere: this is not the results folder of a study"):
         study.figures("nowhere")
     (small_study / "results" / "demo" / "study.db").rename(small_study / "moved.db")
     with pytest.raises(InputError, match=r"demo: there is no study\.db in it; say where the ledger is with storage=…"):
@@ -189,12 +190,12 @@ def test_the_notebook_of_the_documents_runs_as_it_stands(in_folder: Path) -> Non
 @pytest.mark.process
 def test_an_interrupted_cell_keeps_what_was_done_and_goes_on(in_folder: Path) -> None:
     ask = "import study; study.run(k_audio=[1, 2], k_text=[1, 2], blocks='grid', seeds=2, workers=1, epochs={})"
-    made, client = _executed([ask.format(3000)], in_folder, allow_errors=True)
+    made, client = _executed([ask.format(800)], in_folder, allow_errors=True)
 
     def interrupt() -> None:
         until(lambda: recorded() >= 1, "a trial is done")
         assert client.km is not None
-        client.km.interrupt_kernel()
+        asyncio.run(client.km.interrupt_kernel())
 
     thread = threading.Thread(target=interrupt)
     thread.start()

@@ -128,7 +128,7 @@ def test_every_figure_is_drawn_and_is_a_file_of_the_report(study: Callable[..., 
     files = {f"{report.drawings[name].file}.png" for name in report.figures}
     assert files <= set(plot_files(report.evidence.about))
     titles = [ax.get_title().replace("\n", " ") for ax in report.figures["confusion-difference"].axes]
-    assert titles[:3] == [f"MIN less {name}" for name in ("CLS", "MAX", "MEAN")]
+    assert titles[:3] == [f"MIN − {name}" for name in ("CLS", "MAX", "MEAN")]
     assert titles[3:5] == [f"CemoBAM − w/o {name}" for name in ("xCBAM", "CH-GAT")]
     panels = [ax.get_title(loc="left") for ax in report.figures["errors"].axes]
     assert panels == ["by class", "by speaker", "by length"]
