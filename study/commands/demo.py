@@ -36,7 +36,7 @@ def build_parser(prog: str = "cemobam demo") -> argparse.ArgumentParser:
     )
     add_version(parser)
     parser.add_argument(
-        "--quick", action="store_true", help="take a 4 × 4 grid (K 1, 4, 7 and 10) and two seeds, about 30 seconds"
+        "--quick", action="store_true", help="take a 4 × 4 grid (K 1, 4, 7 and 10) and two seeds, about half a minute"
     )
     for option in _TAKEN:
         option.add_to(parser)
