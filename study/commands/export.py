@@ -9,8 +9,7 @@ from pathlib import Path
 from cemobam_core.errors import InputError
 from study.commands.options import STUDY
 from study.commands.parsing import add_version, parser_with_examples
-
-_NAMES = ("mlflow", "wandb", "tensorboard")
+from study.output.export import TARGETS
 
 _EXAMPLES = """
 examples:
@@ -40,7 +39,7 @@ def build_parser(prog: str = "cemobam export") -> argparse.ArgumentParser:
     for group in STUDY:
         group.add_to(parser, hidden={"data", "machine", "run"})
     # Neither is required for argparse, which also parses the recorded options alone.
-    parser.add_argument("--to", choices=_NAMES, help="what the trials are written for")
+    parser.add_argument("--to", choices=list(TARGETS), help="what the trials are written for")
     parser.add_argument(
         "folder", metavar="DIR", nargs="?", type=Path, help="a new folder, or that of an earlier export"
     )
@@ -55,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     from study.commands.recall import recorded
     from study.commands.request import Request
     from study.findings.evidence import Evidence
-    from study.output.export import TARGETS, export
+    from study.output.export import export
     from study.output.export.runs import runs_of
 
     request = Request.of(args)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from filelock import FileLock, Timeout
 
@@ -19,8 +19,10 @@ from cemobam_core.errors import InputError
 from cemobam_core.extras import require
 from cemobam_core.files import written_atomically
 from cemobam_core.progress import progress_bar
-from study.output.export.runs import Run
-from study.output.export.target import Target
+
+if TYPE_CHECKING:
+    from study.output.export.runs import Run
+    from study.output.export.target import Target
 
 TARGETS = {"mlflow": "MLflow", "wandb": "Weights & Biases", "tensorboard": "TensorBoard"}
 """Titles of the targets by name. The name is also that of the target's module and extra."""
@@ -65,7 +67,7 @@ def export(runs: Sequence[Run], to: str, folder: Path) -> Exported:
             _check(folder, to)
             with written_atomically(folder / MARKER) as temporary:
                 temporary.write_text(json.dumps({"to": to}) + "\n", encoding="utf-8")
-            made = cast(type[Target], import_module(f"study.output.export.{to}").Folder)
+            made = cast("type[Target]", import_module(f"study.output.export.{to}").Folder)
             with made(folder) as target:
                 missing = [run for run in runs if not target.has(run)]
                 for run in progress_bar(iterable=missing, unit="run"):
