@@ -34,9 +34,13 @@ def require(extra: str, purpose: str) -> None:
         *first, last = absent
         names = f"{', '.join(first)} and {last}, which are" if first else f"{last}, which is"
         raise InputError(
-            f"{purpose} needs {names} not installed; install {'them' if first else 'it'} with: "
-            f"pip install 'cemobam-study[{extra}]'"
+            f"{purpose} needs {names} not installed; install {'them' if first else 'it'} with: {installation(extra)}"
         )
+
+
+def installation(extra: str) -> str:
+    """Return the command that installs an extra."""
+    return f"pip install 'cemobam-study[{extra}]'"
 
 
 def missing(extra: str) -> list[str]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 
 from cemobam_core.errors import InputError
-from cemobam_core.extras import missing
+from cemobam_core.extras import installation, missing
 from cemobam_core.files import written_atomically
 from study.commands import data
 from study.commands.dry_run import dry_run, dry_run_before_features
@@ -54,8 +54,6 @@ _log = logging.getLogger(__name__)
 
 _SLOW = ("study.output.report", "matplotlib.backends.backend_pdf")
 """Modules of the report that take seconds to import."""
-
-_INSTALL = "  (install it first: pip install 'cemobam-study[dashboard]')"
 
 
 def run_study(args: argparse.Namespace, *, print_report: bool = True) -> int:
@@ -231,7 +229,7 @@ def _run_trials(
         print(f"\n{told_of_probabilities(request, run)}")
     write_report(request, run, printed=print_report)
     if print_report:
-        hint = _INSTALL if missing("dashboard") else ""
+        hint = f"  (install it first: {installation('dashboard')})" if missing("dashboard") else ""
         print(f"\nbrowse every trial:\n  {dashboard_as_typed(request.args)}{hint}")
         print(f"\nlog of this run:\n  {log}")
     _open(request)
