@@ -9,7 +9,8 @@ from cemobam_core.errors import InputError
 
 EXTRAS = {
     "ray": ("ray",),
-    "features": ("transformers", "huggingface_hub", "soundfile", "soxr"),
+    "features": ("transformers", "huggingface_hub", "soundfile", "soxr", "av", "sentencepiece"),
+    "page": ("gradio",),
     "dashboard": ("optuna_dashboard", "waitress", "plotly"),
     "postgresql": ("psycopg",),
     "mysql": ("pymysql",),

@@ -23,7 +23,8 @@ from cemobam_core.graph import TopKGraph
 from cemobam_core.neighbours import Pooled
 
 MODALITIES = ("audio", "text")
-_LISTS = ("utterance_ids", "speakers", "sessions", "seconds")
+_LISTS = ("utterance_ids", "speakers", "sessions", "scripts", "texts", "seconds")
+_OPTIONAL_NAMES = ("speakers", "sessions", "scripts", "texts")
 
 _EMBEDDINGS = (torch.float32, "it must be (N, E) or (N, T, E) floating-point numbers")
 _MASK = (torch.bool, "it must be (N, T) truth values")
@@ -61,6 +62,8 @@ class FeatureSet:
         text_mask: (N, T_t), the same for text.
         speakers: Speaker of each utterance, if known.
         sessions: Recording session of each utterance, if known.
+        scripts: Script or scenario of each utterance, if known.
+        texts: Transcript of each utterance, if known.
         seconds: Duration of each clip in seconds, if known.
         provenance: Descriptions of the encoders and of how the features were made.
         source: Name of this set in error messages, usually its file.
@@ -80,6 +83,8 @@ class FeatureSet:
     text_mask: Tensor | None
     speakers: tuple[str, ...] | None
     sessions: tuple[str, ...] | None
+    scripts: tuple[str, ...] | None
+    texts: tuple[str, ...] | None
     seconds: tuple[float, ...] | None
     provenance: Mapping[str, str]
     source: str
@@ -97,6 +102,8 @@ class FeatureSet:
         text_mask: object = None,
         speakers: Iterable[str] | None = None,
         sessions: Iterable[str] | None = None,
+        scripts: Iterable[str] | None = None,
+        texts: Iterable[str] | None = None,
         seconds: object = None,
         provenance: Mapping[str, str] | None = None,
         source: str = "features",
@@ -108,6 +115,8 @@ class FeatureSet:
             "utterance_ids": utterance_ids,
             "speakers": speakers,
             "sessions": sessions,
+            "scripts": scripts,
+            "texts": texts,
         }
         self._hold(source=source, provenance=provenance or {}, labelled=labelled)
         self._hold(**{name: self._numbers(name, given) for name, given in numbers.items()})
@@ -154,7 +163,7 @@ class FeatureSet:
 
     def _names(self, name: str, given: object) -> tuple[str, ...] | None:
         """Return the value of the argument ``name`` as a tuple of strings."""
-        if given is None and name in ("speakers", "sessions"):
+        if given is None and name in _OPTIONAL_NAMES:
             return None
         if isinstance(given, str) or not isinstance(given, Iterable):
             raise self._error(f"{name} are {str(given)[:40]!r}; give a list of strings")
@@ -253,7 +262,7 @@ class FeatureSet:
     def fingerprint(self) -> str:
         """Return a hash of everything that can change a trial's result: embeddings, masks, labels and class names.
 
-        Ids, speakers, sessions, durations and provenance do not change it.
+        Ids, speakers, sessions, scripts, transcripts, durations and provenance do not change it.
         """
         digest = hashlib.sha256(json.dumps(self.class_names).encode())
         for name, value in sorted(self.tensors().items()):

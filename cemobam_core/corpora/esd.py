@@ -179,7 +179,7 @@ def _utterance(
         return bad(f"its transcript says {emotion}, but it is in the folder {label}")
     # If both layouts were unpacked into one folder, the same file exists twice: with and without its split.
     _, split, audio = max(places, key=lambda place: place[1] is not None)
-    return Utterance(id=name, audio=audio, text=text, label=label, speaker=speaker, split=split)
+    return Utterance(id=name, audio=audio, text=text, label=label, speaker=speaker, splits=(split,) if split else ())
 
 
 ESD = Corpus(

@@ -100,7 +100,7 @@ def read_manifest(file: Path, *, name: str, class_names: Sequence[str] | None = 
                     label=label_of[row.label],
                     speaker=row.speaker or None,
                     session=row.session or None,
-                    split=split_named(row.split),
+                    splits=tuple(filter(None, [split_named(row.split)])),
                 )
             )
     if not utterances:

@@ -154,7 +154,7 @@ def split_utterances(corpus: RawCorpus, protocol: str = DEFAULT_PROTOCOL, seed: 
         source=str(corpus.root),
         speakers=[u.speaker for u in utterances],
         sessions=[u.session for u in utterances],
-        splits=[u.split for u in utterances],
+        splits=[u.splits[0] if u.splits else None for u in utterances],
         ids=[u.id for u in utterances],
     )
     for fold in folds:

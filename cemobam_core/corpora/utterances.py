@@ -33,11 +33,13 @@ class Utterance:
     Attributes:
         id: Name of the utterance, distinct in the corpus.
         audio: Audio file. It existed when the corpus was read, but was not opened.
-        text: Transcript with single spaces, never empty.
+        text: Transcript with single spaces. It is empty only in a corpus without transcripts.
         label: Name of the class.
         speaker: Speaker, if known.
         session: Recording session, if known.
-        split: ``train``, ``val`` or ``test``, if the corpus defines splits.
+        splits: The corpus's own split of the utterance (``train``, ``val`` or ``test``) in each of the corpus's own
+            folds. Empty if the corpus defines no splits. An empty string stands for a fold that leaves it out.
+        script: Script or scenario that the utterance belongs to, if known. Speakers share it.
         scenario: ``improvised`` or ``scripted``, if known.
         start: Start of the clip in its dialogue, in seconds, if known.
         end: End of the clip in its dialogue, in seconds, if known.
@@ -52,7 +54,8 @@ class Utterance:
     label: str
     speaker: str | None = None
     session: str | None = None
-    split: str | None = None
+    splits: tuple[str, ...] = ()
+    script: str | None = None
     scenario: str | None = None
     start: float | None = None
     end: float | None = None
@@ -114,7 +117,7 @@ class RawCorpus:
             except OSError:
                 size = -1  # deleted in the meantime; opening it will raise an error
             path = Path(os.path.relpath(u.audio, self.folder)).as_posix()
-            digest.update(json.dumps([u.id, u.text, u.label, u.speaker, u.session, u.split, path, size]).encode())
+            digest.update(json.dumps([u.id, u.text, u.label, u.speaker, u.session, u.splits, path, size]).encode())
         return digest.hexdigest()[:16]
 
 

@@ -21,12 +21,13 @@ from cemobam_core.corpora.leaks import leaks
 from cemobam_core.corpora.splits import SPLITS, Assignment, split_utterances
 from cemobam_core.corpora.utterances import BadUtterance, Utterance
 from cemobam_core.encoders.ahead import ahead
-from cemobam_core.encoders.audio import AudioEncoder, seconds_of
+from cemobam_core.encoders.audio import AudioEncoder
 from cemobam_core.encoders.finetune import Encoder, TuningConfig, TuningData, tune
+from cemobam_core.encoders.loading import load_encoder
 from cemobam_core.encoders.pretrained import Pretrained
 from cemobam_core.encoders.settings import Recipe
+from cemobam_core.encoders.sound import seconds_of
 from cemobam_core.encoders.store import Parts, SplitRows, write_json, write_splits
-from cemobam_core.encoders.text import TextEncoder
 from cemobam_core.errors import InputError
 from cemobam_core.features import MODALITIES
 from cemobam_core.files import told_of_a_full_disk, written_atomically
@@ -145,7 +146,7 @@ class _Extraction:
         folds = split_utterances(corpus, settings.protocol, settings.split_seed)
         self.say(f"split by {settings.protocol}: {split_sizes(folds)}")
         for modality in MODALITIES:  # finds a wrong encoder in seconds, before minutes of reading audio
-            self._load(modality, getattr(self.recipe, modality))
+            load_encoder(modality, getattr(self.recipe, modality), self.recipe.settings)
         self._check_audio()
         self._refuse_too_many_bad()
         self._refuse_missing_classes(folds)
@@ -225,13 +226,7 @@ class _Extraction:
             pretrained = Pretrained(name=str(tuned), folder=tuned, revision="")
         else:
             pretrained = getattr(self.recipe, modality)
-        return self._load(modality, pretrained).to(self.device)
-
-    def _load(self, modality: str, pretrained: Pretrained) -> Encoder:
-        settings = self.recipe.settings
-        if modality == "audio":
-            return AudioEncoder(pretrained, max_seconds=settings.max_seconds, steps=settings.audio_steps)
-        return TextEncoder(pretrained, pool=settings.text_pool, max_tokens=settings.max_tokens)
+        return load_encoder(modality, pretrained, self.recipe.settings).to(self.device)
 
     def _tuned_folder(self, modality: str, where: str) -> Path:
         return self.out / _ENCODERS / where / modality
@@ -337,6 +332,8 @@ class _Extraction:
                     class_names=classes,
                     speakers=_all_known([u.speaker for u in rows]),
                     sessions=_all_known([u.session for u in rows]),
+                    scripts=_all_known([u.script for u in rows]),
+                    texts=_all_known([u.text or None for u in rows]),
                     seconds=[round(self.seconds[u.id], 3) for u in rows],
                     provenance=provenance,
                 )
@@ -404,7 +401,7 @@ class _Extraction:
 
     def _row(self, utterance: Utterance, fold: int, split: str) -> dict[str, Any]:
         row = {"id": utterance.id, "fold": fold, "split": split}
-        row |= {name: value for name, value in asdict(utterance).items() if name not in row}
+        row |= {name: value for name, value in asdict(utterance).items() if name not in {*row, "splits"}}
         row["audio"] = os.path.relpath(utterance.audio, self.recipe.corpus.folder)
         return {**row, "seconds": round(self.seconds[utterance.id], 3)}
 

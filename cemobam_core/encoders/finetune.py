@@ -15,8 +15,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from cemobam_core.encoders.ahead import ahead
-from cemobam_core.encoders.audio import SAMPLE_RATE, AudioEncoder
+from cemobam_core.encoders.audio import AudioEncoder
 from cemobam_core.encoders.settings import Objective
+from cemobam_core.encoders.sound import SAMPLE_RATE
 from cemobam_core.encoders.text import TextEncoder
 from cemobam_core.errors import InputError
 from cemobam_core.files import written_atomically

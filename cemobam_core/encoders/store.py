@@ -92,6 +92,8 @@ class SplitRows:
         class_names: Names of the classes.
         speakers: Speakers, if all are known.
         sessions: Sessions, if all are known.
+        scripts: Scripts or scenarios, if all are known.
+        texts: Transcripts, if there are any.
         seconds: Durations of the clips in seconds.
         provenance: Description of how the features were made.
     """
@@ -102,6 +104,8 @@ class SplitRows:
     class_names: tuple[str, ...]
     speakers: tuple[str, ...] | None
     sessions: tuple[str, ...] | None
+    scripts: tuple[str, ...] | None
+    texts: tuple[str, ...] | None
     seconds: Sequence[float]
     provenance: Mapping[str, str] = field(default_factory=dict)
 
@@ -152,6 +156,8 @@ def write_splits(splits: Sequence[SplitRows], parts: Mapping[str, Parts], *, seq
                 utterance_ids=tuple(split.ids),
                 speakers=split.speakers,
                 sessions=split.sessions,
+                scripts=split.scripts,
+                texts=split.texts,
                 seconds=split.seconds,
                 provenance=split.provenance,
                 source=str(split.path),

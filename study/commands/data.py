@@ -62,7 +62,7 @@ def recipe(args: argparse.Namespace, raw: RawCorpus) -> Recipe:
 
     names = [option.name for option in MAKING.options if option.name != "max_bad"]
     given = {name: value for name in names if (value := getattr(args, name)) is not None}
-    says = args.manifest and any(utterance.split for utterance in raw.utterances)
+    says = args.manifest and any(utterance.splits for utterance in raw.utterances)
     protocol = args.split_protocol or ("manifest" if says else DEFAULT_PROTOCOL)
     if args.split_seed is not None and protocol in {"session", "manifest"}:
         raise InputError(f"--split-seed: the split protocol {protocol} is not random; leave the option out")

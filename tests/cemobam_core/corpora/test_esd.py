@@ -41,7 +41,7 @@ def test_the_whole_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert Counter(u.speaker for u in corpus.utterances) == dict.fromkeys(ENGLISH, 10)
     assert said(corpus)["0011_000351"] == (esd_sentence(0), "angry", "0011")
     assert "Tom’s" in esd_sentence(0)
-    assert {u.split for u in corpus.utterances} == {None}
+    assert {u.splits for u in corpus.utterances} == {()}
     for u in corpus.utterances:
         assert u.audio.is_file() and u.audio.parent.name.lower() == u.label
 
@@ -68,8 +68,8 @@ def test_layouts_encodings_and_separators_make_no_difference(tmp_path: Path, enc
 
 def test_the_folders_say_the_split(tmp_path: Path) -> None:
     corpus = read_esd(make_esd(tmp_path, per_class=4, layout="split", speakers=THREE, seconds=SHORT))
-    assert Counter(u.split for u in corpus.utterances) == {"train": 30, "val": 15, "test": 15}
-    assert {u.audio.parent.name for u in corpus.utterances if u.split == "val"} == {"evaluation"}
+    assert Counter(u.splits[0] for u in corpus.utterances) == {"train": 30, "val": 15, "test": 15}
+    assert {u.audio.parent.name for u in corpus.utterances if u.splits == ("val",)} == {"evaluation"}
 
 
 def test_mandarin_speakers_are_left_out(tree: Path) -> None:
@@ -160,7 +160,7 @@ def test_both_layouts_unpacked_over_each_other_are_one(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "split")
     both = read_esd(tmp_path)
     assert said(both) == said(split)
-    assert [u.split for u in both.utterances] == [u.split for u in split.utterances]
+    assert [u.splits for u in both.utterances] == [u.splits for u in split.utterances]
     shutil.copy(tmp_path / "0011/Angry/train/0011_000353.wav", tmp_path / "0011/Angry/test/0011_000353.wav")
     (bad,) = read_esd(tmp_path).bad
     assert (bad.id, bad.reason) == ("0011_000353", "it is in several folders: test, train")

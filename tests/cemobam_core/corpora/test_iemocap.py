@@ -117,7 +117,7 @@ def test_the_whole_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert u.speaker == f"Ses0{u.session}{turn}"  # the speaker of the turn, not of the dialogue
         assert u.scenario == ("scripted" if "script" in u.id else "improvised")
         assert u.audio.is_file() and u.audio.stem == u.id
-        assert u.text and "  " not in u.text and u.split is None
+        assert u.text and "  " not in u.text and u.splits == ()
     assert {(u.scenario, u.id[5]) for u in corpus.utterances} == {("improvised", "F"), ("scripted", "M")}
     assert len({u.speaker for u in corpus.utterances}) == 10
 

@@ -45,7 +45,7 @@ def test_every_form_reads_alike(tmp_path: Path, kind: str) -> None:
     assert (first.id, first.label, first.speaker, first.session) == ("spk0_anger_00", "anger", "spk0", "1")
     assert first.text == "I am furious, get out, I hate this, “Anna” zero."
     assert first.audio == tmp_path / "audio/spk0_anger_00.wav"
-    assert Counter(u.split for u in corpus.utterances) == {"train": 18, "val": 18, "test": 18}
+    assert Counter(u.splits[0] for u in corpus.utterances) == {"train": 18, "val": 18, "test": 18}
     assert corpus.fingerprint() == read_manifest(make_manifest(tmp_path / "b", per_class=3), name="x").fingerprint()
 
 
@@ -64,11 +64,11 @@ def test_the_authors_three_files_are_one_corpus(clips: Path) -> None:
     for split, rows in {"train": "a.wav,A,0\nb.wav,B,1\n", "val": "c.wav,C,0\n", "test": "d.wav,D,1\n"}.items():
         (clips / f"IEMOCAP_metadata_{split}.csv").write_text(f"audio_file,raw_text,label\n{rows}")
     corpus = read_manifest(clips, name="mine", class_names=CLASSES)
-    assert [(u.id, u.text, u.label, u.split) for u in corpus.utterances] == [
-        ("a", "A", "anger", "train"),
-        ("b", "B", "happiness", "train"),
-        ("c", "C", "anger", "val"),
-        ("d", "D", "happiness", "test"),
+    assert [(u.id, u.text, u.label, u.splits) for u in corpus.utterances] == [
+        ("a", "A", "anger", ("train",)),
+        ("b", "B", "happiness", ("train",)),
+        ("c", "C", "anger", ("val",)),
+        ("d", "D", "happiness", ("test",)),
     ]
     assert corpus.root == clips
     (clips / "ESD_metadata_val.csv").write_text("")
@@ -114,11 +114,11 @@ def test_absolute_paths_and_own_ids(clips: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("written", "read_as"),
-    [("train", "train"), ("Valid", "val"), ("dev", "val"), ("evaluation", "val"), (" TEST ", "test"), ("", None)],
+    [("train", "train"), ("Valid", "val"), ("dev", "val"), ("evaluation", "val"), (" TEST ", "test"), ("", "")],
 )
-def test_splits_have_many_names(clips: Path, written: str, read_as: str | None) -> None:
+def test_splits_have_many_names(clips: Path, written: str, read_as: str) -> None:
     corpus = read(clips, f"audio,text,label,split\na.wav,A,x,{written}\nb.wav,B,y,test\n")
-    assert corpus.utterances[0].split == read_as
+    assert "".join(corpus.utterances[0].splits) == read_as
 
 
 def test_json_values_may_be_numbers_or_missing(clips: Path) -> None:

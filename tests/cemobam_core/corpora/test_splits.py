@@ -161,7 +161,7 @@ def test_what_is_missing_is_said(make_features: Make, tmp_path: Path) -> None:
 
 
 def corpus_of(
-    labels: Sequence[int], *, classes: int = 3, root: Path = Path("corpus"), **columns: Sequence[str | None]
+    labels: Sequence[int], *, classes: int = 3, root: Path = Path("corpus"), **columns: Sequence[object]
 ) -> RawCorpus:
     names = tuple(f"class_{c}" for c in range(classes))
     utterances = tuple(
@@ -236,12 +236,16 @@ def test_session_tests_each_utterance_once(sessions: int, each: int, data: st.Da
         assert list(map(len, sets)) == [sessions - 2, 1, 1] and sum(map(len, sets)) == len(set.union(*sets))
 
 
+def _split_as(said: Sequence[str | None]) -> RawCorpus:
+    return corpus_of([0, 0, 0, 1, 1, 1], classes=2, splits=[(one,) if one else () for one in said])
+
+
 def test_manifest_does_as_the_corpus_says() -> None:
     said = ["train", "test", "val", "train", "val", "test"]
-    corpus = corpus_of([0, 0, 0, 1, 1, 1], classes=2, split=said)
+    corpus = _split_as(said)
     (assignment,) = split_utterances(corpus, "manifest", 5)
     assert complete(corpus, assignment)
-    assert {name: {u.split for u in split} for name, split in assignment.splits.items()} == {
+    assert {name: {u.splits[0] for u in split} for name, split in assignment.splits.items()} == {
         "train": {"train"},
         "val": {"val"},
         "test": {"test"},
@@ -265,7 +269,7 @@ def test_manifest_does_as_the_corpus_says() -> None:
 )
 def test_manifest_needs_every_utterance_and_class_in_the_splits(said: list[str | None], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        split_utterances(corpus_of([0, 0, 0, 1, 1, 1], classes=2, split=said), "manifest")
+        split_utterances(_split_as(said), "manifest")
 
 
 def test_speakers_unknown_of_some_are_named() -> None:

@@ -1,155 +1,18 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny import make_bert, make_wav2vec2
 from transformers import AutoFeatureExtractor, AutoModel
 
-from cemobam_core.encoders.audio import AudioEncoder, averaged_down, read_audio, seconds_of
+from cemobam_core.encoders.audio import AudioEncoder, averaged_down
 from cemobam_core.encoders.pretrained import find_pretrained
 from cemobam_core.errors import InputError
-
-
-def tone(hertz: float, seconds: float, rate: int, amplitude: float = 0.5) -> np.ndarray:
-    return amplitude * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)
-
-
-def loudest_hertz(samples: np.ndarray) -> float:
-    return float(np.fft.rfftfreq(len(samples), 1 / 16_000)[np.abs(np.fft.rfft(samples)).argmax()])
-
-
-@pytest.mark.parametrize(
-    ("suffix", "subtype"),
-    [("wav", "PCM_U8"), ("wav", "PCM_16"), ("wav", "PCM_24"), ("wav", "PCM_32"), ("wav", "FLOAT"), ("wav", "DOUBLE"),
-     ("flac", "PCM_16"), ("flac", "PCM_24")],
-)  # fmt: skip
-@pytest.mark.parametrize("rate", [8_000, 11_025, 16_000, 22_050, 44_100, 48_000])
-def test_any_rate_and_depth_is_the_same_sound(tmp_path: Path, suffix: str, subtype: str, rate: int) -> None:
-    path = tmp_path / f"tone.{suffix}"
-    soundfile.write(path, tone(1000, 0.5, rate), rate, subtype=subtype)
-    samples = read_audio(path)
-    assert samples.dtype == np.float32
-    assert len(samples) == pytest.approx(8_000, abs=2)
-    assert loudest_hertz(samples) == pytest.approx(1000, abs=3)
-    # Away from the edges, where a resampler lacks samples, the sine is exact.
-    np.testing.assert_allclose(samples[500:-500], tone(1000, 0.5, 16_000)[500 : len(samples) - 500], atol=0.01)
-
-
-def test_what_16_khz_cannot_hold_is_gone_and_not_folded_back(tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "high.wav", tone(12_000, 0.5, 48_000), 48_000)
-    assert np.abs(read_audio(tmp_path / "high.wav")[500:-500]).max() < 1e-3  # dropping samples would give 4 kHz
-
-
-def test_channels_are_averaged(tmp_path: Path) -> None:
-    left, right = tone(500, 0.2, 16_000), tone(900, 0.2, 16_000)
-    soundfile.write(tmp_path / "stereo.wav", np.stack([left, right], axis=1), 16_000, subtype="FLOAT")
-    np.testing.assert_allclose(read_audio(tmp_path / "stereo.wav"), (left + right) / 2, atol=1e-6)
-
-
-def test_seconds(tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "a.wav", tone(500, 0.05, 44_100), 44_100)
-    assert seconds_of(tmp_path / "a.wav") == pytest.approx(0.05)
-
-
-def _damaged(folder: Path, how: str) -> Path:
-    path = folder / f"{how}.{'flac' if 'flac' in how else 'wav'}"
-    soundfile.write(path, tone(500, 0.5, 16_000), 16_000)
-    if how == "empty":
-        path.write_bytes(b"")
-    elif how == "text":
-        path.write_text("no sound")
-    elif how in {"cut short", "flac cut short"}:
-        os.truncate(path, path.stat().st_size // 2)
-    elif how == "no samples":
-        soundfile.write(path, np.zeros(0), 16_000)
-    elif how == "silent":
-        soundfile.write(path, np.zeros(8_000), 16_000)
-    elif how == "NaN":
-        soundfile.write(path, np.full(8_000, np.nan), 16_000, subtype="FLOAT")
-    elif how == "missing":
-        path.unlink()
-    elif how == "folder":
-        path.unlink()
-        path.mkdir()
-    return path
-
-
-@pytest.mark.parametrize(
-    ("how", "said"),
-    [
-        ("empty", "the file is empty"),
-        ("text", "cannot be read as audio"),
-        ("cut short", "is cut short"),
-        ("flac cut short", ""),
-        ("no samples", "contains no samples"),
-        ("silent", "is silent"),
-        ("NaN", "contains NaN"),
-        ("missing", "cannot be read as audio"),
-        ("folder", "cannot be read as audio"),
-    ],
-)
-@pytest.mark.parametrize("read", [read_audio, seconds_of])
-def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, how: str, said: str, read) -> None:
-    path = _damaged(tmp_path, how)
-    with pytest.raises(InputError) as raised:
-        read(path)
-    assert str(path) in str(raised.value)
-    assert said in str(raised.value)
-    assert "\n" not in str(raised.value)
-
-
-def test_a_wav_from_a_pipe_that_does_not_know_its_length_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "pipe.wav"
-    soundfile.write(path, tone(500, 0.2, 16_000), 16_000)
-    raw = bytearray(path.read_bytes())
-    raw[4:8] = b"\xff\xff\xff\xff"
-    raw[40:44] = b"\xff\xff\xff\xff"
-    path.write_bytes(raw)
-    assert len(read_audio(path)) == 3_200
-
-
-def test_a_wav_whose_writer_counted_its_header_too_is_whole(tmp_path: Path) -> None:
-    path = tmp_path / "riff.wav"
-    soundfile.write(path, tone(500, 0.2, 16_000), 16_000)
-    raw = bytearray(path.read_bytes())
-    raw[4:8] = (int.from_bytes(raw[4:8], "little") + 8).to_bytes(4, "little")
-    path.write_bytes(raw)
-    assert len(read_audio(path)) == 3_200
-
-
-def test_a_wav_whose_sound_was_cut_is_found_out_whatever_its_header_says(tmp_path: Path) -> None:
-    path = tmp_path / "cut.wav"
-    soundfile.write(path, tone(500, 0.2, 16_000), 16_000)
-    raw = bytearray(path.read_bytes()[:-3_000])
-    raw[4:8] = (len(raw) - 8).to_bytes(4, "little")
-    path.write_bytes(raw)
-    with pytest.raises(InputError, match="3400 of 6400 bytes of sound"):
-        read_audio(path)
-
-
-def test_a_rate_that_is_damage_asks_for_no_memory(tmp_path: Path) -> None:
-    path = tmp_path / "slow.wav"
-    soundfile.write(path, tone(5, 0.2, 16_000), 16_000)
-    raw = bytearray(path.read_bytes())
-    raw[24:28] = (1).to_bytes(4, "little")
-    path.write_bytes(raw)
-    for read in (read_audio, seconds_of):
-        with pytest.raises(InputError, match="its sampling rate is 1 Hz"):
-            read(path)
-
-
-def test_hours_are_no_utterance(tmp_path: Path) -> None:
-    path = tmp_path / "hours.wav"
-    soundfile.write(path, np.arange(1_000 * 7_300) % 7 / 7, 1_000, subtype="PCM_U8")
-    with pytest.raises(InputError, match=r"lasts 2\.0 hours"):
-        read_audio(path)
 
 
 def test_a_model_whose_frames_would_depend_on_the_batch_is_refused(tmp_path: Path) -> None:

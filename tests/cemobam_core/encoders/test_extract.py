@@ -19,10 +19,11 @@ from trees import make_iemocap, make_manifest, write_wav
 from cemobam_core.corpora.iemocap import read_iemocap
 from cemobam_core.corpora.manifest import read_manifest
 from cemobam_core.corpora.splits import load_folds
-from cemobam_core.encoders.audio import AudioEncoder, averaged_down, read_audio
+from cemobam_core.encoders.audio import AudioEncoder, averaged_down
 from cemobam_core.encoders.extract import made_before, make_features
 from cemobam_core.encoders.finetune import Tuned
 from cemobam_core.encoders.settings import FeatureSettings, Recipe
+from cemobam_core.encoders.sound import read_audio
 from cemobam_core.encoders.text import TextEncoder
 from cemobam_core.errors import InputError
 from cemobam_core.features import FeatureSet
