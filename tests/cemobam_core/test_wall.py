@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from cemobam_core import wall
+from cemobam_core.errors import InputError
+from cemobam_core.wall import Content, Wall, walled
+
+pytestmark = pytest.mark.skipif(not wall.HAS_LIMITS, reason="this system has no limits of memory and time")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    return path
+
+
+def contents(path: Path, *more: Any) -> Content:
+    return {"x": torch.arange(6.0).reshape(2, 3).T, "empty": torch.zeros(0)}, [path.read_text(), *more]
+
+
+def refusing(path: Path) -> Content:
+    raise InputError(f"{path}: is\nnot what it should be")
+
+
+def failing(path: Path) -> Content:
+    raise KeyError("a" * 1_000 + "\n")
+
+
+def crashing(path: Path) -> Content:
+    ctypes.string_at(0)
+    raise AssertionError
+
+
+def hungry(path: Path) -> Content:
+    return {}, len(b"x" * (64 << 30))
+
+
+def hungry_in_torch(path: Path) -> Content:
+    return {}, len(torch.ones(64 << 30))
+
+
+def endless(path: Path) -> Content:
+    while True:
+        pass
+
+
+def sleeping(path: Path) -> Content:
+    time.sleep(600)
+    return {}, None
+
+
+def leaving(path: Path) -> Content:
+    os._exit(3)
+
+
+def odd(path: Path) -> Content:
+    return {}, object()
+
+
+def big(path: Path) -> Content:
+    with (path.parent / "big").open("wb") as out:
+        out.truncate(1 << 40)
+    return {}, None
+
+
+def test_what_is_read_comes_back_as_it_is(file: Path) -> None:
+    tensors, facts = walled(contents, file, 3, "π")
+    assert facts == ["content", 3, "π"]
+    assert torch.equal(tensors["x"], torch.arange(6.0).reshape(2, 3).T)
+    assert tensors["empty"].shape == (0,)
+
+
+def test_a_child_is_used_again_and_leaves_nothing(file: Path, tmp_path: Path) -> None:
+    me = psutil.Process()
+    with Wall(contents) as one:
+        one(file)
+        (child,) = me.children()
+        assert [one(file, i)[1] for i in range(20)] == [["content", i] for i in range(20)]
+        assert me.children() == [child]
+    assert not me.children()
+    assert sorted(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(
+    ("read", "said"),
+    [
+        (refusing, "is not what it should be"),
+        (failing, "cannot be read (KeyError"),
+        (crashing, "reading it crashes (SIGSEGV)"),
+        (hungry, "GB of memory"),
+        (hungry_in_torch, "GB of memory"),
+        (endless, "takes more than 1 s"),
+        (leaving, "crashes (exit status 3)"),
+        (odd, "cannot be read (TypeError"),
+        (big, "File too large"),
+    ],
+)
+def test_whatever_happens_is_one_line_and_the_next_file_is_read(file: Path, read: Any, said: str) -> None:
+    with Wall(_one_or_other, seconds=1) as one:
+        with pytest.raises(InputError) as raised:
+            one(file, read.__name__)
+        assert said in str(raised.value)
+        assert str(raised.value).startswith(f"{file}: ")
+        assert "\n" not in str(raised.value) and len(str(raised.value)) < 500
+        assert one(file, "contents")[1] == ["content"]
+
+
+def _one_or_other(path: Path, name: str) -> Content:
+    made: Content = globals()[name](path)
+    return made
+
+
+def test_a_reader_that_waits_for_ever_is_ended(file: Path) -> None:
+    with Wall(sleeping, seconds=-3) as one, pytest.raises(InputError, match="takes more than 1 s"):
+        one(file)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device", "nothing"])
+def test_only_regular_files_are_read(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / kind
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "device":
+        path = Path("/dev/zero")
+    with pytest.raises(InputError, match=f"is a {kind}; give a regular" if kind != "nothing" else "cannot be read"):
+        walled(contents, path)
+
+
+def test_a_child_ends_with_its_parent(file: Path) -> None:
+    with Wall(contents) as one:
+        one(file)
+        (child,) = psutil.Process().children()
+        assert one._pipe
+        one._pipe.close()
+        child.wait(5)
+
+
+def test_the_limits_are_off_where_there_are_none(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wall, "HAS_LIMITS", False)
+    assert walled(contents, file)[1] == ["content"]
+    assert not psutil.Process().children()
