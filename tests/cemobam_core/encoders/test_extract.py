@@ -176,7 +176,7 @@ def test_the_signature_forgets_what_has_no_effect(recipe: Make) -> None:
     assert recipe(max_tokens=500).signature == plain  # the encoder's limit is 64
     assert recipe(audio_steps=8).signature == plain  # used for sequences only
     assert recipe(objective="contrastive", tune_epochs=3).signature == plain  # nothing is tuned
-    assert recipe(protocol="session", split_seed=4).signature == recipe(protocol="session").signature
+    assert recipe(protocol="session-val", split_seed=4).signature == recipe(protocol="session-val").signature
     assert recipe(level="sequence", audio_steps=8).signature != recipe(level="sequence").signature
     assert recipe(tune_layers=1, tune_epochs=3).signature != recipe(tune_layers=1).signature
     assert recipe(tune_layers=None).signature == recipe(tune_layers=3).signature  # the encoder has three layers
@@ -262,7 +262,7 @@ def test_sequences_have_masks_and_mean_the_same(recipe: Make, tmp_path: Path) ->
 
 def test_folds_share_what_is_not_tuned(recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counts = counted(monkeypatch)
-    make_features(recipe(protocol="session"), tmp_path / "out", say=quietly)
+    make_features(recipe(protocol="session-val"), tmp_path / "out", say=quietly)
     assert counts == {"AudioEncoder": 80, "TextEncoder": 80}
     folds = load_folds(tmp_path / "out")
     assert len(folds) == 5
@@ -407,7 +407,7 @@ def test_a_manifest_that_says_its_splits(recipe: Make, tmp_path: Path) -> None:
     frame = pd.read_csv(manifest)
     frame["split"] = [("train", "train", "dev", "test")[i % 4] for i in range(len(frame))]
     frame.to_csv(manifest, index=False)
-    make_features(recipe(manifest, protocol="manifest"), tmp_path / "out", say=quietly)
+    make_features(recipe(manifest, protocol="official"), tmp_path / "out", say=quietly)
     (fold,) = load_folds(tmp_path / "out")
     assert set(fold.val.utterance_ids) == set(frame[frame["split"] == "dev"]["id"])
 
