@@ -151,7 +151,8 @@ def _distance(split_of: Rows, counts: np.ndarray, wanted: np.ndarray) -> tuple[i
 
 def _off(have: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """Return log(have / wanted)², so that half as many as wanted are as far off as twice as many."""
-    return np.log(np.maximum(have, 0.5) / wanted) ** 2
+    off: np.ndarray = np.log(np.maximum(have, 0.5) / wanted) ** 2
+    return off
 
 
 def numbered(groups: Rows, chosen: Sequence[int]) -> Rows:

@@ -63,7 +63,8 @@ def groups_of(fold: Assignment, column: str) -> list[set[str]]:
     return [{of(u) for u in part} for part in fold.splits.values()]
 
 
-_SIZES = st.tuples(st.integers(3, 6), st.integers(4, 8), st.integers(8, 60), st.integers(5, 12), _SEED)
+_POOL = st.sampled_from([8, 20, 60, 200, 600, 2000])
+_SIZES = st.tuples(st.integers(3, 6), st.integers(4, 8), _POOL, _POOL, _SEED)
 _ALL = ["random:80/10/10", "speaker", "speaker-N", "session", "session-val", "text", "script", "official"]
 _FILTERS = ["", "+text", "+script", "+text+script"]
 
