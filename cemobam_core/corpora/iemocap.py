@@ -203,6 +203,7 @@ class _Session:
     def _utterance(self, name: str, line: re.Match[str]) -> Utterance:
         parts = _ID.fullmatch(name)
         assert parts
+        script = re.match(r"Ses\d\d[FM]_((?:impro|script)\d+)", name)  # impro05a and script02_1 are parts
         start, end, valence, activation, dominance = (
             None if number is None else float(number) for number in line.group(1, 2, 5, 6, 7)
         )
@@ -213,6 +214,7 @@ class _Session:
             label=_CLASSES[line[4].lower()],
             speaker=parts[1] + parts[3],
             session=self.name,
+            script=script[1] if script else None,
             scenario="improvised" if parts[2] == "impro" else "scripted",
             start=start,
             end=end,

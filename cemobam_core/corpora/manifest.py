@@ -25,7 +25,7 @@ from cemobam_core.corpora.utterances import (
 from cemobam_core.errors import InputError
 
 _REQUIRED = ("audio", "text", "label")
-_OPTIONAL = ("id", "speaker", "session", "split")
+_OPTIONAL = ("id", "speaker", "session", "script", "split")
 _ALIASES = {"audio_file": "audio", "raw_text": "text"}
 """Column names in the authors' metadata files."""
 _JSONL, _TABLES = (".jsonl", ".ndjson"), (".csv", ".tsv", ".txt")
@@ -47,6 +47,7 @@ class _Row:
     id: str = ""
     speaker: str = ""
     session: str = ""
+    script: str = ""
     split: str = ""
 
     @property
@@ -60,10 +61,11 @@ class _Row:
 def read_manifest(file: Path, *, name: str, class_names: Sequence[str] | None = None) -> RawCorpus:
     """Read a CSV (commas, tabs or semicolons) or JSONL with ``audio``, ``text`` and ``label``.
 
-    Optional columns are ``id`` (default: the name of the audio file without its extension), ``speaker``, ``session``
-    and ``split``. The authors' metadata files (``audio_file``, ``raw_text``, ``label``) can be read unchanged, also all
-    three at once from a folder with ``train``, ``val`` and ``test`` or ``<CORPUS>_metadata_<split>``. Audio paths are
-    relative to the manifest's folder. If all labels are integers, they are indices of the class names, from 0.
+    Optional columns are ``id`` (default: the name of the audio file without its extension), ``speaker``, ``session``,
+    ``script`` and ``split``. The authors' metadata files (``audio_file``, ``raw_text``, ``label``) can be read
+    unchanged, also all three at once from a folder with ``train``, ``val`` and ``test`` or
+    ``<CORPUS>_metadata_<split>``. Audio paths are relative to the manifest's folder. If all labels are integers, they
+    are indices of the class names, from 0.
 
     Args:
         file: The manifest, or a folder with one manifest per split.
@@ -76,7 +78,7 @@ def read_manifest(file: Path, *, name: str, class_names: Sequence[str] | None = 
             are fewer than two classes, or no audio file exists. A single missing audio file or empty text only makes
             its utterance bad.
     """
-    rows = [row for path, split in _files(file) for row in _rows(path, split)]
+    rows = [row for path, split in manifest_files(file) for row in manifest_rows(path, split)]
     if not rows:
         raise InputError(f"{file}: no utterances; give one per line, with {', '.join(_REQUIRED)}")
     _check_ids(rows)
@@ -100,6 +102,7 @@ def read_manifest(file: Path, *, name: str, class_names: Sequence[str] | None = 
                     label=label_of[row.label],
                     speaker=row.speaker or None,
                     session=row.session or None,
+                    script=row.script or None,
                     splits=tuple(filter(None, [split_named(row.split)])),
                 )
             )
@@ -127,7 +130,7 @@ def read_manifest(file: Path, *, name: str, class_names: Sequence[str] | None = 
     )
 
 
-def _files(path: Path) -> list[tuple[Path, str]]:
+def manifest_files(path: Path) -> list[tuple[Path, str]]:
     """Return the manifest, or the three manifests of a folder with their splits, which their names give."""
     if not path.is_dir():
         return [(path, "")]
@@ -148,7 +151,8 @@ def _files(path: Path) -> list[tuple[Path, str]]:
     return [(child, split) for split, child in found.items()]
 
 
-def _rows(path: Path, split: str) -> Iterator[_Row]:
+def manifest_rows(path: Path, split: str) -> Iterator[_Row]:
+    """Yield the lines of a manifest, which are of a split if its name says so."""
     try:
         text = path.read_text("utf-8-sig")
     except OSError as error:
@@ -166,7 +170,7 @@ def _rows(path: Path, split: str) -> Iterator[_Row]:
         row = _Row(file=path, line=line, **{"split": split, **columns})
         if row.split and split_named(row.split) is None:
             raise row.error(f"split {row.split!r} is unknown; write train, val or test")
-        for column in ("id", "label", "speaker", "session", "audio"):
+        for column in ("id", "label", "speaker", "session", "script", "audio"):
             if not getattr(row, column).isprintable():
                 raise row.error(
                     f"{column} {getattr(row, column)!r} contains a character that cannot be printed; correct it"

@@ -117,7 +117,8 @@ class RawCorpus:
             except OSError:
                 size = -1  # deleted in the meantime; opening it will raise an error
             path = Path(os.path.relpath(u.audio, self.folder)).as_posix()
-            digest.update(json.dumps([u.id, u.text, u.label, u.speaker, u.session, u.splits, path, size]).encode())
+            columns = [u.id, u.text, u.label, u.speaker, u.session, u.script, u.splits, path, size]
+            digest.update(json.dumps(columns).encode())
         return digest.hexdigest()[:16]
 
 

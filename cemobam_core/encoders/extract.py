@@ -18,7 +18,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from cemobam_core.corpora.leaks import leaks
-from cemobam_core.corpora.splits import SPLITS, Assignment, split_utterances
+from cemobam_core.corpora.splits import SPLITS, Assignment, splits_fingerprint
 from cemobam_core.corpora.utterances import BadUtterance, Utterance
 from cemobam_core.encoders.ahead import ahead
 from cemobam_core.encoders.audio import AudioEncoder
@@ -75,7 +75,7 @@ def make_features(
                 "it; write these features to another folder"
             )
     if (made := made_before(recipe, out)) is not None:
-        say(f"features: {out}, made before")
+        say(f"features: {out}, made before; fingerprint of the splits {made['splits']['fingerprint']}")
         for line in made["leaks"]:
             say(f"  {line}")
         return
@@ -108,6 +108,7 @@ def made_before(recipe: Recipe, out: Path) -> dict[str, Any] | None:
         made = json.loads(path.read_text(encoding="utf-8"))
         signature, facts, files = made["signature"], dict(made["made_from"]), list(map(str, made["files"]))
         made["leaks"] = list(map(str, made["leaks"]))
+        made["splits"] = {"fingerprint": str(made["splits"]["fingerprint"])}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f"{path}: is damaged; remove the folder to make the features again") from None
     if signature != recipe.signature:
@@ -135,16 +136,18 @@ class _Extraction:
     def __post_init__(self) -> None:
         self.bad: dict[str, str] = {}
         self.seconds: dict[str, float] = {}
+        self.used: list[Utterance] = []  # those that are in a split
         # Results of two devices or two versions differ in their last bits and are not mixed.
         made_by = hashlib.sha256(json.dumps([self.device, _versions()]).encode()).hexdigest()[:8]
         self.parts_folder = self.out / _PARTS / f"{self.recipe.signature}-{made_by}"
 
     def run(self) -> None:
-        corpus, settings = self.recipe.corpus, self.recipe.settings
+        corpus = self.recipe.corpus
         for line in corpus.notes:
             self.say(line)
-        folds = split_utterances(corpus, settings.protocol, settings.split_seed)
-        self.say(f"split by {settings.protocol}: {split_sizes(folds)}")
+        folds = self.recipe.split(self.say)
+        used = {u.id for fold in folds for part in fold.splits.values() for u in part}
+        self.used = [u for u in corpus.utterances if u.id in used]
         for modality in MODALITIES:  # finds a wrong encoder in seconds, before minutes of reading audio
             load_encoder(modality, getattr(self.recipe, modality), self.recipe.settings)
         self._check_audio()
@@ -178,7 +181,7 @@ class _Extraction:
 
     def _check_audio(self) -> None:
         """Read every file completely, so that broken files are known before hours of work."""
-        utterances = self.recipe.corpus.utterances
+        utterances = self.used
         with (
             ThreadPoolExecutor(max_workers=os.cpu_count()) as pool,  # each thread holds one file
             progress_bar(total=len(utterances), desc="checking audio", unit="file") as bar,
@@ -194,7 +197,7 @@ class _Extraction:
     def _refuse_too_many_bad(self) -> None:
         corpus = self.recipe.corpus
         bad = self._all_bad()
-        everything = len(corpus.utterances) + len(corpus.bad)
+        everything = len(self.used) + len(corpus.bad)
         if len(bad) > self.max_bad * everything:
             self._write_bad()
             shown = "; ".join(f"{b.id}: {b.reason}" for b in bad[:3])
@@ -283,14 +286,14 @@ class _Extraction:
         The longest utterances come first, so memory runs out at once or never.
         """
         size, limit = self._size(modality), _PART_SECONDS if modality == "audio" else _PART_LETTERS
-        usable = [u for u in self.recipe.corpus.utterances if u.id in self.seconds]
+        usable = [u for u in self.used if u.id in self.seconds]
         batches = _batches(sorted(usable, key=lambda u: -size[u.id]), size, limit)
         return {i: batch for i, batch in enumerate(batches) if not parts.find(i, [u.id for u in batch])}
 
     def _size(self, modality: str) -> dict[str, float]:
         if modality == "audio":
             return self.seconds
-        return {u.id: float(len(u.text)) for u in self.recipe.corpus.utterances}
+        return {u.id: float(len(u.text)) for u in self.used}
 
     def _encode(self, encoder: Encoder, missing: Mapping[int, list[Utterance]], parts: Parts, name: str) -> None:
         of_audio = isinstance(encoder, AudioEncoder)
@@ -380,7 +383,17 @@ class _Extraction:
             {
                 "signature": self.recipe.signature,
                 "corpus": corpus.title,
-                "utterances": len(corpus.utterances) - len(self.bad),
+                "utterances": len(self.used) - len(self.bad),
+                "splits": {
+                    "fingerprint": splits_fingerprint(folds),
+                    "folds": [
+                        {
+                            **{name: len(part) for name, part in fold.splits.items()},
+                            "left out": len(corpus.utterances) - len(self.bad) - sum(map(len, fold.splits.values())),
+                        }
+                        for fold in folds
+                    ],
+                },
                 "files": [
                     (Path(_fold_name(i, folds)) / f"{split}.safetensors").as_posix()
                     for i in range(len(folds))
@@ -404,12 +417,6 @@ class _Extraction:
         row |= {name: value for name, value in asdict(utterance).items() if name not in {*row, "splits"}}
         row["audio"] = os.path.relpath(utterance.audio, self.recipe.corpus.folder)
         return {**row, "seconds": round(self.seconds[utterance.id], 3)}
-
-
-def split_sizes(folds: Sequence[Assignment]) -> str:
-    """Describe the number of utterances in each split."""
-    sizes = ", ".join(f"{name} {len(utterances)}" for name, utterances in folds[0].splits.items())
-    return f"{sizes} utterances" + (f" in the first of {len(folds)} folds" if len(folds) > 1 else "")
 
 
 def _fold_name(i: int, folds: Sequence[Assignment]) -> str:

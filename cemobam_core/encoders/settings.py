@@ -6,9 +6,13 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
-from cemobam_core.corpora.splits import DEFAULT_PROTOCOL
+from cemobam_core.corpora.columns import DEFAULT_PROTOCOL, Columns
+from cemobam_core.corpora.protocols import is_drawn
+from cemobam_core.corpora.split_file import SplitFile
+from cemobam_core.corpora.splits import Assignment, Say, quietly, split_utterances
 from cemobam_core.corpora.utterances import RawCorpus
 from cemobam_core.encoders.pretrained import Pretrained, find_pretrained
 from cemobam_core.errors import InputError
@@ -44,6 +48,7 @@ class FeatureSettings:
         tune_lr: Highest learning rate of tuning.
         protocol: Split protocol.
         split_seed: Seed of the random split protocols.
+        split_file: File or folder of splits, instead of a protocol.
     """
 
     audio_encoder: str = "facebook/wav2vec2-base-960h"
@@ -59,6 +64,7 @@ class FeatureSettings:
     tune_lr: float = 2e-5
     protocol: str = DEFAULT_PROTOCOL
     split_seed: int = 0
+    split_file: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +77,7 @@ class Recipe:
         audio: Audio encoder on disk.
         text: Text encoder on disk.
         tuned: Number of tuned upper layers of the audio and the text encoder.
+        split_file: Content of the settings' split file, if they have one.
     """
 
     corpus: RawCorpus
@@ -78,13 +85,15 @@ class Recipe:
     audio: Pretrained
     text: Pretrained
     tuned: tuple[int, int]
+    split_file: SplitFile | None = None
 
     @classmethod
     def of(cls, corpus: RawCorpus, settings: FeatureSettings) -> Recipe:
         """Find the encoders of the settings.
 
         Raises:
-            InputError: An encoder is not available, or has fewer layers than are to be tuned.
+            InputError: An encoder is not available or has fewer layers than are to be tuned, or the split file cannot
+                be read.
         """
         audio = find_pretrained(settings.audio_encoder, "--audio-encoder")
         text = find_pretrained(settings.text_encoder, "--text-encoder")
@@ -94,6 +103,7 @@ class Recipe:
             audio=audio,
             text=text,
             tuned=(_layers(settings.tune_layers, audio), _layers(settings.tune_layers, text)),
+            split_file=SplitFile.read(settings.split_file) if settings.split_file else None,
         )
 
     @cached_property
@@ -116,8 +126,26 @@ class Recipe:
         idle = ["text_pool"] if self.settings.level == "sequence" and not self.tuned[1] else []
         idle += ["audio_steps"] if self.settings.level == "utterance" else []
         idle += [] if any(self.tuned) else ["objective", "tune_epochs", "tune_lr"]
-        idle += [] if self.settings.protocol == "speaker" or ":" in self.settings.protocol else ["split_seed"]
+        if self.split_file:
+            facts["split_file"] = self.split_file.digest
+            idle += ["protocol", "split_seed"]
+        else:
+            drawn = is_drawn(Columns.of_corpus(self.corpus), self.settings.protocol)
+            idle += ["split_file"] if drawn else ["split_file", "split_seed"]
         return {name: value for name, value in facts.items() if name not in idle}
+
+    def split(self, say: Say = quietly) -> tuple[Assignment, ...]:
+        """Split the corpus as the settings say.
+
+        Args:
+            say: Function that receives lines on the splits.
+
+        Raises:
+            InputError: The corpus does not allow the protocol, or the split file does not fit it.
+        """
+        return split_utterances(
+            self.corpus, self.split_file or self.settings.protocol, self.settings.split_seed, say=say
+        )
 
     @property
     def signature(self) -> str:

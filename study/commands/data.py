@@ -57,16 +57,15 @@ def recipe(args: argparse.Namespace, raw: RawCorpus) -> Recipe:
     Raises:
         InputError: Options do not fit together, or an encoder cannot be found.
     """
-    from cemobam_core.corpora.splits import DEFAULT_PROTOCOL
+    from cemobam_core.corpora.columns import Columns
+    from cemobam_core.corpora.splits import chosen_split
     from cemobam_core.encoders.settings import FeatureSettings, Recipe
 
     names = [option.name for option in MAKING.options if option.name != "max_bad"]
     given = {name: value for name in names if (value := getattr(args, name)) is not None}
-    says = args.manifest and any(utterance.splits for utterance in raw.utterances)
-    protocol = args.split_protocol or ("manifest" if says else DEFAULT_PROTOCOL)
-    if args.split_seed is not None and protocol in {"session", "manifest"}:
-        raise InputError(f"--split-seed: the split protocol {protocol} is not random; leave the option out")
-    settings = FeatureSettings(**given, protocol=protocol, split_seed=args.split_seed or 0)
+    chosen = chosen_split(Columns.of_corpus(raw), args.split_protocol, args.split_seed, args.split_file)
+    given |= {"protocol": chosen, "split_seed": args.split_seed or 0} if isinstance(chosen, str) else {}
+    settings = FeatureSettings(**given, split_file=args.split_file)
     return Recipe.of(raw, settings)
 
 
@@ -88,7 +87,7 @@ def folds(args: argparse.Namespace, corpus: Corpus) -> tuple[Fold, ...]:
     from cemobam_core.corpora.splits import load_folds
 
     if corpus.name == "demo":
-        for option in ("features", "split_protocol", "split_seed"):
+        for option in ("features", "split_protocol", "split_seed", "split_file"):
             if getattr(args, option) is not None:
                 flag = "--" + option.replace("_", "-")
                 raise InputError(f"{flag}: the demo has its own features and split; name your data with --dataset")
@@ -112,6 +111,8 @@ def folds(args: argparse.Namespace, corpus: Corpus) -> tuple[Fold, ...]:
         class_names=corpus.class_names or None,
         protocol=args.split_protocol,
         split_seed=args.split_seed,
+        split_file=args.split_file,
+        say=print,
     )
     for leak in leaks(*loaded):
         print(leak)

@@ -29,5 +29,5 @@ def check_extras(args: argparse.Namespace) -> None:
     if given.get("engine") == "ray":
         require("ray", "--engine ray")
     for option in ("data_root", "manifest"):
-        if given.get(option):
+        if given.get(option) and "audio_encoder" in given:
             require("features", f"--{option.replace('_', '-')}")

@@ -36,15 +36,17 @@ CORPUS = (
         metavar="FILE",
         type=Path,
         help="a CSV or JSONL file that lists any other corpus: columns audio, text and label, and optionally id, "
-        "speaker, session and split (default: none)",
+        "speaker, session, script and split (default: none)",
         concerns="data",
     ),
     Option(
         "--split-protocol",
         metavar="P",
         help="how utterances are split: random:80/10/10 (stratified by label); speaker (no speaker in two splits); "
-        "session (leave one session out); manifest (the manifest's own split) (default: manifest if it has a split, "
-        "else random:80/10/10)",
+        "speaker-10 (leave one of ten speakers out; the session's other speaker validates); session (leave one session "
+        "out; validation is drawn from the others); session-val (the next session validates); text (no sentence in two "
+        "splits); script (no script in two splits); official (the corpus's own splits). +text and +script combine "
+        "with the others: speaker+text (default: official if the corpus has splits, else random:80/10/10)",
         concerns="data",
     ),
     Option(
@@ -52,6 +54,14 @@ CORPUS = (
         metavar="N",
         type=values.seed,
         help="the random seed of the split (default: 0)",
+        concerns="data",
+    ),
+    Option(
+        "--split-file",
+        metavar="FILE",
+        type=Path,
+        help="instead of --split-protocol: a csv with the columns id, split and for several folds fold, as cemobam "
+        "splits writes it, or a folder of the authors' <CORPUS>_metadata_<split>.csv (default: none)",
         concerns="data",
     ),
 )

@@ -240,6 +240,7 @@ class Request:
 
     def facts(self, folds: tuple[Fold, ...]) -> StudyFacts:
         """Return the facts that the ledger keeps of a study on these features."""
+        from cemobam_core.corpora.splits import splits_fingerprint
         from cemobam_core.features import fingerprint
         from study.engines.execution import versions
 
@@ -253,6 +254,7 @@ class Request:
             class_names=folds[0].train.class_names,
             made_with=versions(),
             recipe=folds[0].train.provenance.get("signature", ""),
+            splits=splits_fingerprint(folds),
         )
 
     def set_folds(self, folds: int) -> None:

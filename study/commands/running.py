@@ -142,13 +142,13 @@ def _folds_of_corpus(request: Request, raw: RawCorpus) -> tuple[Fold, ...] | Non
 
 def _refuse_before_features(request: Request, recipe: Recipe) -> tuple[tuple[Assignment, ...], StudyRun]:
     """Check the study before hours of feature extraction, and return the splits and the study so far."""
-    from cemobam_core.corpora.splits import split_utterances
+    from cemobam_core.corpora.splits import quietly
     from cemobam_core.inputs import Sizes
     from study.driver import StudyRun
     from study.engines.execution import check_k
 
     settings = recipe.settings
-    folds = split_utterances(recipe.corpus, settings.protocol, settings.split_seed)
+    folds = recipe.split(print if request.args.dry_run else quietly)
     request.set_folds(len(folds))
     request.try_systems(
         Sizes(audio_dim=768, text_dim=768, num_classes=len(recipe.corpus.class_names)),

@@ -142,6 +142,7 @@ class About:
         looks: Whether configurations get more seeds until their differences are clear.
         class_names: The emotions. Empty if the ledger does not have them.
         made_with: Versions of the software that ran the study's first trial. Empty if the ledger does not have them.
+        splits: Fingerprint of the ids, folds and splits of the utterances. Empty if the ledger does not have it.
     """
 
     name: str
@@ -164,6 +165,7 @@ class About:
     looks: bool
     class_names: tuple[str, ...]
     made_with: dict[str, str]
+    splits: str = ""
 
     @property
     def at(self) -> Pair | None:
@@ -519,7 +521,7 @@ def read_about(path: Path) -> About:
         InputError: If the file cannot be read, or no study wrote it.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = {"splits": "", **json.loads(path.read_text(encoding="utf-8"))}
         for block in content["blocks"]:  # earlier releases had no transductive systems and no tuning
             block.setdefault("transductive", [False] * len(block["rows"]))
             block.setdefault("tunes", "")

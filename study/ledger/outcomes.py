@@ -66,6 +66,8 @@ class StudyFacts:
         made_with: Versions of the software that ran the study's first trial.
         recipe: Signature of the corpus and settings that the features were made from. Empty if they were not made
             from a raw corpus.
+        splits: Fingerprint of the ids, folds and splits of the utterances. Empty in ledgers that are older than this
+            field.
     """
 
     dataset: str
@@ -76,6 +78,7 @@ class StudyFacts:
     class_names: Sequence[str] = ()
     made_with: Mapping[str, str] = field(default_factory=dict)
     recipe: str = ""
+    splits: str = ""
 
     def __post_init__(self) -> None:  # noqa: D105
         object.__setattr__(self, "class_names", tuple(self.class_names))  # the ledger returns a list

@@ -131,6 +131,7 @@ def _identity(about: About) -> dict[str, Any]:
     """Return the settings that identify a report."""
     return {
         "dataset": about.dataset,
+        "splits": about.splits,
         **about.settings,
         "profile": about.profile,
         "system": about.system,

@@ -493,7 +493,8 @@ def settings_of(about: About) -> dict[str, object]:
     """Return the settings that all trials share, with their seeds and folds."""
     fresh = {"fresh seeds": ", ".join(map(str, about.confirm))} if about.confirm else {}
     seeds = ", ".join(map(str, about.seeds))
-    return {**about.settings, "seeds": seeds, **fresh, "folds": about.folds, "rope": points_of(about.rope)}
+    splits = {"fingerprint of the splits": about.splits} if about.splits else {}
+    return {**about.settings, "seeds": seeds, **fresh, "folds": about.folds, **splits, "rope": points_of(about.rope)}
 
 
 def link(plots: Path, results: Path) -> str:
