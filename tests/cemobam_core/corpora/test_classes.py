@@ -279,3 +279,15 @@ def test_exactly_the_utterances_whose_label_has_a_class_are_kept_in_order(
     out = Counter(label for label in labels if label not in class_of)
     order = sorted(out, key=lambda label: (-out[label], ALL.index(label)))
     assert told == ", ".join(f"{out[label]} {label}" for label in order)
+
+
+def test_the_documentation_has_these_counts_and_a_file_that_works(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "corpus.md").read_text(encoding="utf-8")
+    assert f"| session | {' | '.join(IN_RELEASE)} |" in page
+    for session, numbers in COUNTS.items():
+        assert f"| {session} | {' | '.join(map(str, numbers))} |" in page
+    assert f"| all | {' | '.join(map(str, totals().values()))} |" in page
+    path = tmp_path / "mine.csv"
+    path.write_text(page.split("```csv\n")[1].split("```")[0])
+    classes = chosen_classes(corpus_of(list(IN_RELEASE), names=IN_RELEASE), str(path), {})
+    assert list(classes) == ["negative", "positive"]
