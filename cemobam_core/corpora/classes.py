@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -98,12 +98,11 @@ def _reduced_bad(bad: Iterable[BadUtterance], class_of: Mapping[str, str]) -> It
 
 
 def _completeness(
-    release: Mapping[str, Mapping[str, int]], utterances: Iterable[Utterance], classes: ClassSet
+    release: Mapping[str, Mapping[str, int]], utterances: Sequence[Utterance], classes: ClassSet
 ) -> Iterator[str]:
     """Report whether all utterances of the classes are there, and which sessions lack some."""
     if not release:
         return
-    utterances = list(utterances)
     expected = {
         session: {name: sum(counts[label] for label in labels) for name, labels in classes.items()}
         for session, counts in release.items()
@@ -197,7 +196,9 @@ def _of_file(raw: RawCorpus, path: Path) -> ClassSet:
     for row in _rows(path):
         label = known.get(row.label.casefold())
         if label is None:
-            raise row.error(f"{row.label!r} is not a label of {raw.title}; correct it or delete it; {_there(raw)}")
+            raise row.error(
+                f"{row.label!r} is not a label of {raw.title}; correct it or delete the line; {_there(raw)}"
+            )
         if label in first:
             raise row.error(f"label {label!r} already occurs in line {first[label].line}; keep one of the lines")
         first[label] = row

@@ -160,7 +160,7 @@ def test_as_spreadsheets_write_it(raw: RawCorpus, tmp_path: Path, text: str) -> 
         ("label,class,class\n", "line 1: the columns are 'label', 'class', 'class'"),
         ("label,class\nanger,a\njoy\n", "line 3: 1 values for 2 columns; write the label, a comma and its class"),
         ("label,class\nanger,a\n,b\n", "line 3: no label for class 'b'"),
-        ("label,class\nanger,a\nang,b\n", f"line 3: 'ang' is not a label of Mine; correct it or delete it; {LABELS}"),
+        ("label,class\nanger,a\nang,b\n", f"3: 'ang' is not a label of Mine; correct it or delete the line; {LABELS}"),
         ("label,class\nanger,a\n\nAnger,b\n", "line 4: label 'anger' already occurs in line 2; keep one"),
         ("label,class\nanger,a\njoy,A\n", "line 3: class 'A' and 'a' differ only in case; use one of them"),
         (
