@@ -57,6 +57,9 @@ class _Row:
     def error(self, what: str) -> InputError:
         return InputError(f"{self.file} line {self.line}: {what}")
 
+    def bad(self, reason: str, label: str) -> BadUtterance:
+        return BadUtterance(id=self.name, reason=f"{reason} ({self.file.name} line {self.line})", label=label)
+
 
 def read_manifest(file: Path, *, name: str, class_names: Sequence[str] | None = None) -> RawCorpus:
     """Read a CSV (commas, tabs or semicolons) or JSONL with ``audio``, ``text`` and ``label``.
@@ -90,9 +93,9 @@ def read_manifest(file: Path, *, name: str, class_names: Sequence[str] | None = 
     for row in rows:
         audio = row.file.parent / row.audio
         if not _is_file(audio):
-            bad.append(BadUtterance(id=row.name, reason=f"no audio file {audio} ({row.file.name} line {row.line})"))
+            bad.append(row.bad(f"no audio file {audio}", label_of[row.label]))
         elif not row.text:
-            bad.append(BadUtterance(id=row.name, reason=f"its text is empty ({row.file.name} line {row.line})"))
+            bad.append(row.bad("its text is empty", label_of[row.label]))
         else:
             utterances.append(
                 Utterance(

@@ -6,8 +6,8 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
@@ -71,10 +71,12 @@ class BadUtterance:
     Attributes:
         id: Name of the utterance, or the file and line if the name is unknown.
         reason: Description of the problem for the user.
+        label: Name of the class, if known.
     """
 
     id: str
     reason: str
+    label: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,10 +87,12 @@ class RawCorpus:
         name: Name for ``--dataset``.
         title: Name in tables and figures.
         root: Folder of the corpus, or manifest file.
-        class_names: Names of the classes, in the order of their indices.
+        class_names: Names of the classes, in the order of their indices. A reader returns the corpus's own labels.
         utterances: Utterances that can be used, sorted by id.
         notes: Lines for the user: the number of utterances, and what is missing or unusual.
         bad: Utterances that cannot be used, sorted by id.
+        release: Number of utterances of each label in each session of the complete corpus. Empty if unknown.
+        reduction: A line for the user: which labels form a class together, and which are left out. Empty if none.
     """
 
     name: str
@@ -98,6 +102,8 @@ class RawCorpus:
     utterances: tuple[Utterance, ...]
     notes: tuple[str, ...] = ()
     bad: tuple[BadUtterance, ...] = ()
+    release: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    reduction: str = ""
 
     @property
     def folder(self) -> Path:

@@ -351,7 +351,8 @@ class _Extraction:
         return {**facts, "signature": self.recipe.signature, **_versions()}
 
     def _all_bad(self) -> list[BadUtterance]:
-        found = [BadUtterance(id=key, reason=reason) for key, reason in self.bad.items()]
+        label = {u.id: u.label for u in self.recipe.corpus.utterances}
+        found = [BadUtterance(id=key, reason=reason, label=label[key]) for key, reason in self.bad.items()]
         return sorted([*self.recipe.corpus.bad, *found], key=lambda bad: bad.id)
 
     def _write_bad(self) -> None:
@@ -383,6 +384,7 @@ class _Extraction:
             {
                 "signature": self.recipe.signature,
                 "corpus": corpus.title,
+                "reduction": corpus.reduction,
                 "utterances": len(self.used) - len(self.bad),
                 "splits": {
                     "fingerprint": splits_fingerprint(folds),

@@ -111,8 +111,8 @@ class Recipe:
         """The recipe as plain values, without settings that have no effect."""
         facts = {
             "version": EXTRACTION_VERSION,
+            "class_names": list(self.corpus.class_names),  # first, so that a message names them
             "corpus_fingerprint": self.corpus.fingerprint(),
-            "class_names": list(self.corpus.class_names),
             **asdict(self.settings),
             "audio_revision": self.audio.revision,
             "text_revision": self.text.revision,

@@ -20,31 +20,51 @@ if TYPE_CHECKING:
 
 
 def raw_corpus(args: argparse.Namespace) -> RawCorpus | None:
-    """Read the corpus that ``--data-root`` or ``--manifest`` names. Return `None` if neither is given.
+    """Read the corpus that ``--data-root`` or ``--manifest`` names, in its classes. Return `None` if neither is given.
+
+    Print which labels form a class together, and which are left out.
 
     Raises:
-        InputError: Two sources of data are given, ``--data-root`` does not know the data set, or the corpus cannot be
-            read.
+        InputError: Two sources of data are given, ``--data-root`` does not know the data set, the corpus cannot be
+            read, or the classes do not fit it.
     """
     given = [
         f"--{name.replace('_', '-')}" for name in ("data_root", "manifest", "features") if getattr(args, name, None)
     ]
     if len(given) > 1:
         raise InputError(f"{given[0]} with {given[1]}: these are two sources of data; give only one")
-    known = CORPORA.get(args.dataset)
     if args.manifest:
-        from cemobam_core.corpora.manifest import read_manifest
+        raw = _of_manifest(args)
+    elif args.data_root:
+        raw = _of_release(args)
+    else:
+        return None
+    if raw.reduction:
+        print(raw.reduction)
+    return raw
 
-        class_names = known.class_names if known else None
-        return read_manifest(args.manifest, name=args.dataset, class_names=class_names)
-    if args.data_root:
-        if known is None or known.reader is None:
-            raise InputError(
-                f"--dataset {args.dataset}: --data-root reads only {' and '.join(_readable())}; "
-                "list any other corpus in a CSV or JSONL file and give it with --manifest"
-            )
-        return known.reader(args.data_root)
-    return None
+
+def _of_manifest(args: argparse.Namespace) -> RawCorpus:
+    from cemobam_core.corpora.classes import chosen_classes, reduced
+    from cemobam_core.corpora.manifest import read_manifest
+
+    if args.classes is None:
+        known = CORPORA.get(args.dataset)
+        return read_manifest(args.manifest, name=args.dataset, class_names=known.class_names if known else None)
+    raw = read_manifest(args.manifest, name=args.dataset)
+    return reduced(raw, chosen_classes(raw, args.classes, {}))
+
+
+def _of_release(args: argparse.Namespace) -> RawCorpus:
+    from cemobam_core.corpora.classes import read_corpus
+
+    known = CORPORA.get(args.dataset)
+    if known is None or known.reader is None:
+        raise InputError(
+            f"--dataset {args.dataset}: --data-root reads only {' and '.join(_readable())}; "
+            "list any other corpus in a CSV or JSONL file and give it with --manifest"
+        )
+    return read_corpus(known, args.data_root, args.classes)
 
 
 def _readable() -> list[str]:
@@ -91,6 +111,10 @@ def folds(args: argparse.Namespace, corpus: Corpus) -> tuple[Fold, ...]:
             if getattr(args, option) is not None:
                 flag = "--" + option.replace("_", "-")
                 raise InputError(f"{flag}: the demo has its own features and split; name your data with --dataset")
+        if args.classes is not None:
+            raise InputError(
+                f"--classes {args.classes}: the demo has its own four classes; name your corpus with --dataset"
+            )
         _refuse_idle(args, "on the demo, which has its own features; name your data with --dataset")
         from cemobam_core.corpora.synthetic import demo_fold
 
@@ -103,6 +127,11 @@ def folds(args: argparse.Namespace, corpus: Corpus) -> tuple[Fold, ...]:
             "you unpacked it; --manifest FILE, a CSV or JSONL list of any corpus; --features DIR, features made before "
             "(train, val and test as .safetensors, or the .pkl files that the authors publish); --features FILE, one "
             f"such file to split. {args.command} without options runs the demo"
+        )
+    if args.classes is not None:
+        raise InputError(
+            f"--classes {args.classes}: the features in {args.features} have their classes already; make the features "
+            "again with this option (cemobam features with --data-root or --manifest), or leave it out"
         )
     _refuse_idle(args, "with --features; it is for feature extraction, with --data-root or --manifest")
     loaded = load_folds(

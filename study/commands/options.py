@@ -40,6 +40,14 @@ CORPUS = (
         concerns="data",
     ),
     Option(
+        "--classes",
+        metavar="C",
+        help="the classes that the labels of the corpus are reduced to: a set (iemocap: 4, 5, 6, erc); the labels to "
+        "keep, such as anger,sadness; or a CSV file with the columns label and class, where an empty class leaves the "
+        "label out (default: 4 for iemocap, else every label)",
+        concerns="data",
+    ),
+    Option(
         "--split-protocol",
         metavar="P",
         help="how utterances are split: random:80/10/10 (stratified by label); speaker (no speaker in two splits); "

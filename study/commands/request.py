@@ -245,13 +245,15 @@ class Request:
         from study.engines.execution import versions
 
         self.set_folds(len(folds))
+        classes = folds[0].train.class_names
+        other = self.corpus.class_names and self.corpus.has_other(classes)
         return StudyFacts(
             dataset=self.corpus.name,
-            title=self.corpus.title,
+            title=f"{self.corpus.title} ({len(classes)} classes)" if other else self.corpus.title,
             fingerprint=fingerprint(folds),
             folds=len(folds),
             settings=self.design.shared(),
-            class_names=folds[0].train.class_names,
+            class_names=classes,
             made_with=versions(),
             recipe=folds[0].train.provenance.get("signature", ""),
             splits=splits_fingerprint(folds),

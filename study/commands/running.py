@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -158,9 +159,10 @@ def _refuse_before_features(request: Request, recipe: Recipe) -> tuple[tuple[Ass
     ledger = request.ledger(new="sqlite:///:memory:")
     facts = ledger.facts() or StudyFacts(dataset="", title="", fingerprint="", folds=len(folds), settings={})
     if facts.recipe not in {"", recipe.signature}:
+        now = replace(facts, fingerprint="", class_names=recipe.corpus.class_names, recipe=recipe.signature)
         raise InputError(
-            f"the ledger's study {request.name!r} was made from other features (signature {facts.recipe}, now "
-            f"{recipe.signature}); give another --name or other --results"
+            f"the ledger's study {request.name!r} was made from {facts.other_than(now)}; give another --name or other "
+            "--results"
         )
     run = StudyRun(request.plan(ledger), ledger, facts)
     request.check_pair(run)

@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import numpy as np
 import pandas as pd
 
+from cemobam_core.corpora import CORPORA
 from cemobam_core.errors import InputError
 from cemobam_core.files import written_atomically
 from cemobam_core.metrics import METRICS as SCORES
@@ -166,6 +167,12 @@ class About:
     class_names: tuple[str, ...]
     made_with: dict[str, str]
     splits: str = ""
+
+    @property
+    def in_papers(self) -> str:
+        """Name of the data set in the tables of papers. Empty if the study has other classes than these tables."""
+        known = CORPORA.get(self.dataset)
+        return "" if known and self.class_names and known.has_other(self.class_names) else self.dataset
 
     @property
     def at(self) -> Pair | None:

@@ -193,8 +193,8 @@ class Ledger:
         for study_name, (kept, _) in self._kept_facts.items():
             if study_name.startswith(f"{self._name}/") and kept.fingerprint != facts.fingerprint:
                 raise InputError(
-                    f"the ledger's study {study_name!r} was made from other features or another split (fingerprint "
-                    f"{kept.fingerprint}, now {facts.fingerprint}); give these features another --name or --results"
+                    f"the ledger's study {study_name!r} was made from {kept.other_than(facts)}; give these features "
+                    "another --name or --results"
                 )
         self._facts = facts
         self._utterances = utterances

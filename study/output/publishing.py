@@ -249,7 +249,7 @@ def _note(
             for x in claims
         ]
         table = pd.DataFrame(rows, columns=["Verdict", "Claim", "Answer"]).to_markdown(index=False)
-        parts += ["## The paper's claims", plain_markdown(scope(about.dataset, about.title)), table]
+        parts += ["## The paper's claims", plain_markdown(scope(about.in_papers, about.title)), table]
     wanted = [of.table] if of else []
     wanted += ["tuning"] if of and (of.tunes or of.name == TUNED) else []
     wanted += ["variance", "selection"] if of and of.chooses else []

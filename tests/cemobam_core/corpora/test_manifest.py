@@ -145,9 +145,9 @@ def test_one_bad_line_is_bad_alone(clips: Path) -> None:
     assert [u.id for u in corpus.utterances] == ["a", "d"]
     assert corpus.notes == ("2 of 5 utterances: 1 x, 1 y",)
     assert corpus.bad == (
-        BadUtterance(id=".", reason=f"no audio file {clips} (m.csv line 6)"),
-        BadUtterance(id="b", reason="its text is empty (m.csv line 3)"),
-        BadUtterance(id="no", reason=f"no audio file {clips / 'no.wav'} (m.csv line 4)"),
+        BadUtterance(id=".", reason=f"no audio file {clips} (m.csv line 6)", label="y"),
+        BadUtterance(id="b", reason="its text is empty (m.csv line 3)", label="x"),
+        BadUtterance(id="no", reason=f"no audio file {clips / 'no.wav'} (m.csv line 4)", label="y"),
     )
 
 

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from trees import make_esd, make_iemocap, make_manifest
 
 from cemobam_core import FeatureSet, InputError
+from cemobam_core.corpora.classes import read_corpus
 from cemobam_core.corpora.esd import read_esd
-from cemobam_core.corpora.iemocap import read_iemocap
+from cemobam_core.corpora.iemocap import IEMOCAP
 from cemobam_core.corpora.leaks import leaks
 from cemobam_core.corpora.manifest import read_manifest
 from cemobam_core.corpora.splits import Assignment, load_folds, split, split_utterances, splits_fingerprint
@@ -263,7 +264,7 @@ def test_a_corpus_and_its_features_are_split_alike(make_features: Make, protocol
 def test_made_up_corpora_can_be_split_by_every_protocol(tmp_path: Path, protocol: str) -> None:
     short = (0.01, 0.01)
     corpora = {
-        "iemocap": read_iemocap(make_iemocap(tmp_path / "iemocap", seconds=short)),
+        "iemocap": read_corpus(IEMOCAP, make_iemocap(tmp_path / "iemocap", seconds=short)),
         "esd": read_esd(make_esd(tmp_path / "esd", layout="split", seconds=short)),
         "mine": read_manifest(make_manifest(tmp_path / "mine"), name="mine"),
     }

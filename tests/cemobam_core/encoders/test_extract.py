@@ -16,7 +16,8 @@ import torch
 from tiny import make_bert
 from trees import make_iemocap, make_manifest, write_wav
 
-from cemobam_core.corpora.iemocap import read_iemocap
+from cemobam_core.corpora.classes import read_corpus
+from cemobam_core.corpora.iemocap import IEMOCAP
 from cemobam_core.corpora.manifest import read_manifest
 from cemobam_core.corpora.split_file import write_split_file
 from cemobam_core.corpora.splits import load_folds, split_utterances, splits_fingerprint
@@ -41,8 +42,8 @@ def corpus_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def recipe(corpus_folder: Path, wav2vec2: Path, bert: Path) -> Make:
     def make(root: Path = corpus_folder, **changes: object) -> Recipe:
         given = {"audio_encoder": str(wav2vec2), "text_encoder": str(bert), "tune_layers": 0, **changes}
-        reader = read_iemocap if root.is_dir() else lambda file: read_manifest(file, name="mine")
-        return Recipe.of(reader(root), FeatureSettings(**given))  # type: ignore[arg-type]
+        raw = read_corpus(IEMOCAP, root) if root.is_dir() else read_manifest(root, name="mine")
+        return Recipe.of(raw, FeatureSettings(**given))  # type: ignore[arg-type]
 
     return make
 
