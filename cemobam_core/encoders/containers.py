@@ -12,6 +12,9 @@ import numpy.typing as npt
 
 from cemobam_core.errors import InputError
 
+_ALONE = {"protocol_whitelist": "none"}
+"""Keeps FFmpeg to the given file. A playlist could name other files or addresses."""
+
 
 def decode(path: Path, allow: Callable[[int, float], None]) -> tuple[npt.NDArray[np.float32], int]:
     """Decode the first audio stream of a file. Channels are averaged.
@@ -30,7 +33,7 @@ def decode(path: Path, allow: Callable[[int, float], None]) -> tuple[npt.NDArray
     refuse_truncated_mp4(path)
     try:
         # Pass an open file, because a name may not be valid UTF-8, or may look like an address.
-        with path.open("rb") as raw, av.open(raw, "r") as container:
+        with path.open("rb") as raw, av.open(raw, "r", options=_ALONE) as container:
             if not container.streams.audio:
                 kinds = sorted({stream.type for stream in container.streams})
                 raise InputError(f"{path}: contains no sound ({' and '.join(kinds) or 'no stream'} only)")

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from more_trees import make_crema_d, make_emobox, make_meld, make_msp_improv, make_ravdess
+from more_trees import make_crema_d, make_emobox, make_meld, make_msp_improv, make_ravdess, write_rows
 from runs import cemobam_here
 from tiny import make_bert, make_wav2vec2
 
 from cemobam_core import FeatureSet
+from cemobam_core.corpora.manifest import read_manifest
+from cemobam_core.encoders.extract import make_features
+from cemobam_core.encoders.settings import FeatureSettings, Recipe
 from study.commands.request import Request
 from study.commands.run import build_parser
 from study.ledger.ledger import Ledger
@@ -63,6 +68,24 @@ def test_a_corpus_of_emobox_has_no_transcripts(in_folder: Path, encoders: list[s
     assert f"{given}: has no transcripts; give --asr MODEL" in err
     assert err.count("\n") == 1
     assert not Path("features").exists()
+
+
+def test_parts_of_a_long_file_become_features(in_folder: Path, encoders: list[str]) -> None:
+    folder = make_emobox(in_folder / "EmoBox", per_class=12)
+    path = folder / "cafe.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    parts = [{"start_time": i / 2000, "end_time": i / 2000 + 0.02, "wav": rows[0]["wav"]} for i in range(len(rows))]
+    write_rows(path, [row | part for row, part in zip(rows, parts, strict=True)])
+    corpus = read_manifest(folder, name="cafe")
+    said = replace(corpus, utterances=tuple(replace(u, text=f"I said {u.id}.") for u in corpus.utterances))
+    settings = FeatureSettings(audio_encoder=encoders[1], text_encoder=encoders[3], tune_layers=0)
+    make_features(Recipe.of(said, settings), in_folder / "features")
+    made = pd.read_csv("features/utterances.csv")
+    assert (made["seconds"] == 0.02).all()
+    assert (made["end"] - made["start"]).round(3).eq(0.02).all()
+    assert made["audio"].unique().tolist() == ["../../downloads/cafe/Colère/00 (c).wav"]
+    features = FeatureSet.load(Path("features/train.safetensors"))
+    assert len(features.audio.flatten(1).unique(dim=0)) == len(features)  # each is another part
 
 
 @pytest.mark.parametrize(

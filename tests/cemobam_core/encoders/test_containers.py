@@ -98,6 +98,16 @@ def test_damage_is_one_line_and_nothing_on_standard_error(tmp_path: Path, capfd:
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_playlist_opens_no_other_file(tmp_path: Path) -> None:
+    other = write_container(tmp_path / "other.ts", [500.0])
+    playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:1.0,\nfile:{other}\n#EXT-X-ENDLIST\n"
+    for name, text in {"a.m3u8": playlist, "a.mp4": "ffconcat version 1.0\nfile other.ts\n"}.items():
+        (tmp_path / name).write_text(text)
+        with av.open(str(tmp_path / name)) as container:  # FFmpeg by itself would follow it
+            assert container.streams.audio
+        assert "cannot be read as audio" in refusal(tmp_path / name)
+
+
 def test_silence_and_no_samples_in_a_container(tmp_path: Path) -> None:
     assert "is silent" in refusal(write_container(tmp_path / "a.mkv", [0.0], codec="pcm_s16le"))
     nan = write_container(tmp_path / "nan.mkv", [float("nan")], codec="pcm_f32le")
