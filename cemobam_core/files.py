@@ -1,4 +1,4 @@
-"""Atomic writing of files: a reader sees either the whole old content or the whole new content."""
+"""Files: atomic writing, so that a reader sees the whole old or the whole new content, and pointers of Git LFS."""
 
 from __future__ import annotations
 
@@ -54,3 +54,23 @@ def written_atomically(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Return whether a file is a pointer that Git LFS left in place of the file itself.
+
+    Args:
+        path: The file.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    if path.stat().st_size > _LARGEST_POINTER:
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_POINTER)) == _POINTER
+
+
+_POINTER = b"version https://git-lfs.github.com/spec/"
+_LARGEST_POINTER = 1024
+"""Bytes. The specification of Git LFS allows no larger pointer."""

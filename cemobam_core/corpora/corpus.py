@@ -24,6 +24,7 @@ class Corpus:
         settings: Model and training settings of this data set that differ from the profile.
         rope: Points within which two configurations count as practically the same, unless ``--rope`` says otherwise.
         of_others: Settings of the tool's other systems that differ from their defaults for this data set.
+        metric: Metric that chooses configurations, unless ``--select-by`` says otherwise. ``None`` for the profile's.
         reader: Function that reads the corpus, with its own labels, from its unpacked folder. ``None`` if there are no
             raw files.
         class_sets: Sets of classes by the name that ``--classes`` takes. The first is the default, and its classes are
@@ -37,6 +38,7 @@ class Corpus:
     settings: dict[str, int | float] = field(default_factory=dict)
     rope: float = 1.0
     of_others: dict[str, int | float] = field(default_factory=dict)
+    metric: str | None = None
     reader: Callable[[Path], RawCorpus] | None = None
     class_sets: Mapping[str, ClassSet] = field(default_factory=dict)
 

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cemobam_core.corpora.emobox import is_emobox, read_emobox
 from cemobam_core.corpora.utterances import (
     BadUtterance,
     RawCorpus,
@@ -70,8 +71,10 @@ def read_manifest(file: Path, *, name: str, class_names: Sequence[str] | None = 
     ``<CORPUS>_metadata_<split>``. Audio paths are relative to the manifest's folder. If all labels are integers, they
     are indices of the class names, from 0.
 
+    Metadata of EmoBox are recognised and read by ``read_emobox``. They have labels of their own.
+
     Args:
-        file: The manifest, or a folder with one manifest per split.
+        file: The manifest, or a folder with one manifest per split, or EmoBox's folder or list of a corpus.
         name: Name of the corpus, as in ``--dataset``.
         class_names: Names of the classes. ``None`` for the labels that occur, sorted (``class_0`` and so on for
             integers).
@@ -81,6 +84,8 @@ def read_manifest(file: Path, *, name: str, class_names: Sequence[str] | None = 
             are fewer than two classes, or no audio file exists. A single missing audio file or empty text only makes
             its utterance bad.
     """
+    if is_emobox(file):
+        return read_emobox(file, name=name)
     rows = [row for path, split in manifest_files(file) for row in manifest_rows(path, split)]
     if not rows:
         raise InputError(f"{file}: no utterances; give one per line, with {', '.join(_REQUIRED)}")
@@ -119,7 +124,7 @@ def read_manifest(file: Path, *, name: str, class_names: Sequence[str] | None = 
         notes.append(
             "labels: " + ", ".join(f"{label} is {label_of[label]}" for label in sorted(label_of, key=_numeric))
         )
-    files = Counter(u.audio for u in utterances)
+    files = Counter(Path(u.audio) for u in utterances)
     if shared := [path.name for path, count in files.items() if count > 1]:
         notes.append(f"{len(shared)} audio files occur in several lines: {examples(shared)}")
     return RawCorpus(

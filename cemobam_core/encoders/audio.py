@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from cemobam_core.corpora.utterances import Part
 from cemobam_core.encoders.pretrained import NO_CODE, Pretrained, load_model
 from cemobam_core.encoders.sound import SAMPLE_RATE, read_audio
 from cemobam_core.errors import InputError
@@ -91,9 +92,9 @@ class AudioEncoder(nn.Module):
         return masked_mean(frames, mask)
 
     @staticmethod
-    def read(path: Path) -> npt.NDArray[np.float32]:
+    def read(sound: Path | Part) -> npt.NDArray[np.float32]:
         """Read the clip of a sound file, see ``read_audio``."""
-        return read_audio(path)
+        return read_audio(sound)
 
     def prepare(self, clip: npt.NDArray[np.float32]) -> Float[Tensor, " samples"]:
         """Return a clip as input of the model: with zero mean and unit variance, if the model was trained so."""

@@ -453,7 +453,7 @@ def _all_known(values: Sequence[str | None]) -> tuple[str, ...] | None:
 
 
 def _versions() -> dict[str, str]:
-    return {name: version(name) for name in ("torch", "transformers", "soxr", "soundfile")}
+    return {name: version(name) for name in ("torch", "transformers", "soxr", "soundfile", "av")}
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

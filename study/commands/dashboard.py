@@ -33,7 +33,7 @@ def build_parser(prog: str = "cemobam dashboard") -> argparse.ArgumentParser:
     )
     DATASET.add_to(
         parser,
-        help="the data set: demo, iemocap, esd, or the name of your own data (default: the only study under --results)",
+        help="the name of the data set, such as demo or iemocap (default: the only study under --results)",
     )
     for option in LEDGER:
         option.add_to(parser)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cemobam_core.corpora import CORPORA
+from cemobam_core.corpora import CORPORA, READABLE
 from cemobam_core.corpora.corpus import Corpus
 from cemobam_core.errors import InputError
 from study.commands.machine import device_type
@@ -61,22 +61,20 @@ def _of_release(args: argparse.Namespace) -> RawCorpus:
     known = CORPORA.get(args.dataset)
     if known is None or known.reader is None:
         raise InputError(
-            f"--dataset {args.dataset}: --data-root reads only {' and '.join(_readable())}; "
-            "list any other corpus in a CSV or JSONL file and give it with --manifest"
+            f"--dataset {args.dataset}: --data-root reads only {', '.join(READABLE)}; "
+            "give any other corpus with --manifest: a CSV or JSONL list of it, or EmoBox's folder of it"
         )
     return read_corpus(known, args.data_root, args.classes)
-
-
-def _readable() -> list[str]:
-    return [name for name, corpus in CORPORA.items() if corpus.reader]
 
 
 def recipe(args: argparse.Namespace, raw: RawCorpus) -> Recipe:
     """Return the recipe for the features of a raw corpus, according to the options.
 
     Raises:
-        InputError: Options do not fit together, or an encoder cannot be found.
+        InputError: The corpus has no transcripts, options do not fit together, or an encoder cannot be found.
     """
+    if not raw.transcribed:
+        raise InputError(f"{raw.root}: has no transcripts; give --asr MODEL to make them with a speech recogniser")
     from cemobam_core.corpora.columns import Columns
     from cemobam_core.corpora.splits import chosen_split
     from cemobam_core.encoders.settings import FeatureSettings, Recipe

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cemobam_core.corpora import READABLE
 from cemobam_core.metrics import METRICS
 from study.commands import values
 from study.commands.parsing import Group, Option
@@ -13,7 +14,7 @@ DATASET = Option(
     "--dataset",
     metavar="NAME",
     type=values.name,
-    help="the data set: demo, iemocap, esd, or a name of your choice for your own data (default: demo)",
+    help=f"the data set: demo, {', '.join(READABLE)}, or a name of your choice for your own data (default: demo)",
 )
 FEATURES = Option(
     "--features",
@@ -28,7 +29,8 @@ CORPUS = (
         "--data-root",
         metavar="DIR",
         type=Path,
-        help="the raw corpus as you unpacked it: IEMOCAP_full_release, or ESD's folder of speakers (default: none)",
+        help=f"the raw corpus as you unpacked it, for --dataset {', '.join(READABLE)}; such as IEMOCAP_full_release, "
+        "MELD.Raw, or ESD's folder of speakers (default: none)",
         concerns="data",
     ),
     Option(
@@ -36,7 +38,7 @@ CORPUS = (
         metavar="FILE",
         type=Path,
         help="a CSV or JSONL file that lists any other corpus: columns audio, text and label, and optionally id, "
-        "speaker, session, script and split (default: none)",
+        "speaker, session, script and split; or EmoBox's folder of a corpus, such as EmoBox/data/cafe (default: none)",
         concerns="data",
     ),
     Option(
@@ -269,8 +271,8 @@ TRIALS = Group(
         Option(
             "--select-by",
             choices=tuple(METRICS),
-            help="the metric that chooses the K pair, on validation (default: wa; with --profile released: wf1, on "
-            "the test split)",
+            help="the metric that chooses the K pair, on validation (default: wa; on meld: wf1; with --profile "
+            "released: wf1, on the test split)",
         ),
     ),
 )

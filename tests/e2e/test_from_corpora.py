@@ -125,7 +125,10 @@ def test_killed_at_any_moment_the_features_are_made_all_the_same(in_folder: Path
     [
         (["--dataset", "iemocap", "--data-root", "nowhere"], "no such folder"),
         (["--dataset", "iemocap", "--data-root", "."], "Session"),
-        (["--dataset", "mine", "--data-root", "."], "--data-root reads only iemocap and esd"),
+        (
+            ["--dataset", "mine", "--data-root", "."],
+            "--data-root reads only iemocap, esd, meld, msp-improv, crema-d, ravdess;",
+        ),
         (["--dataset", "mine", "--manifest", "nowhere.csv"], "nowhere.csv"),
         (["--dataset", "iemocap", "--data-root", ".", "--manifest", "x.csv"], "two sources of data"),
         (["--dataset", "iemocap", "--data-root", ".", "--features", "x"], "two sources of data"),
