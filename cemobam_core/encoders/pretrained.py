@@ -72,16 +72,16 @@ def find_pretrained(name: str, option: str, *, download: bool = True) -> Pretrai
     Raises:
         InputError: The name is not a folder with an encoder, and the hub does not provide it.
     """
-    folder = Path(name).expanduser()
+    folder, told = Path(name).expanduser(), f"{option} {name}".strip()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             if inner := next(folder.glob("*/config.json"), None) if (folder / "modules.json").is_file() else None:
                 raise InputError(
-                    f"{option} {name}: no config.json in this folder of sentence-transformers; its encoder is in a "
-                    f"folder below, give {option} {folder / inner.parent.name}"
+                    f"{told}: no config.json in this folder of sentence-transformers; give the folder of its encoder, "
+                    f"{inner.parent}"
                 )
             raise InputError(
-                f"{option} {name}: no config.json in this folder; give a folder with an encoder as save_pretrained "
+                f"{told}: no config.json in this folder; give a folder with an encoder as save_pretrained "
                 "writes it (config.json, model.safetensors, and a tokenizer or preprocessor_config.json)"
             )
         return Pretrained(name=name, folder=folder, revision=_hash_of(folder))
@@ -89,14 +89,15 @@ def find_pretrained(name: str, option: str, *, download: bool = True) -> Pretrai
 
 
 def _from_hub(name: str, option: str, *, download: bool) -> Pretrained:
-    require("features", f"{option} {name}".strip())
+    told = f"{option} {name}".strip()
+    require("features", told)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     def snapshot(*, weights: tuple[str, ...], offline: bool) -> Path | None:
         """Return the folder of the snapshot if it contains the weights."""
         folder = Path(snapshot_download(name, allow_patterns=[*_FILES, *weights], local_files_only=offline))
-        return folder if any(found for pattern in weights for found in folder.glob(pattern)) else None
+        return folder if weight_files(folder) else None
 
     try:
         for offline in (True, False) if download else (True,):
@@ -112,24 +113,23 @@ def _from_hub(name: str, option: str, *, download: bool) -> Pretrained:
                     return Pretrained(name=name, folder=folder, revision=folder.name)
     except HFValidationError:
         raise InputError(
-            f"{option} {name}: no such folder, and not a hub id; "
-            "give a folder, or an id such as facebook/wav2vec2-base-960h"
+            f"{told}: no such folder, and not a hub id; give a folder, or an id such as facebook/wav2vec2-base-960h"
         ) from None
     except Exception as error:
         # The hub's client raises any exception of its transport. They all mean that the encoder is not available.
         raise InputError(
-            f"{option} {name}: not a folder, not in the hub's cache on this machine, and the hub cannot be reached or "
+            f"{told}: not a folder, not in the hub's cache on this machine, and the hub cannot be reached or "
             f"has no such encoder ({type(error).__name__}); download it on a machine with network access "
             f"(hf download {name} --local-dir FOLDER), copy the folder (config.json, model.safetensors, …) "
             f"to this machine, and give it as {option} FOLDER"
         ) from None
     if not download:
         raise InputError(
-            f"{name}: not a folder, and its weights are not in the hub's cache on this machine; download it first with "
-            f"hf download {name}, or give a folder"
+            f"{told}: not a folder, and the hub's cache on this machine does not have it; download it first "
+            f"(hf download {name}), or give a folder"
         )
     raise InputError(
-        f"{option} {name}: the hub has no PyTorch weights under this id; give another encoder, or a folder with "
+        f"{told}: the hub has no PyTorch weights under this id; give another encoder, or a folder with "
         "config.json, model.safetensors, and a tokenizer or preprocessor_config.json"
     )
 
@@ -143,6 +143,15 @@ def _hash_of(folder: Path) -> str:
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return f"sha256:{digest.hexdigest()[:16]}"
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files of weights in a folder, those that are loaded."""
+    for patterns in (_SAFETENSORS, _PICKLED):
+        files = {path for pattern in patterns for path in folder.glob(pattern) if path.suffix != ".json"}
+        if files:
+            return sorted(files)
+    return []
 
 
 def load_model(pretrained: Pretrained, *, spare: tuple[str, ...] = (), kind: Any = None, **options: Any) -> Any:

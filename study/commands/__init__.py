@@ -20,6 +20,7 @@ COMMANDS = {
     "run": "run the study, as python run_grid.py does",
     "demo": "run the study on the embedded demo data; --quick takes about 30 seconds",
     "features": "make features from a raw corpus: IEMOCAP, ESD, or any other",
+    "encoders": "list the encoders of audio and text, or show what one is",
     "figures": "draw the figures of a study again, all or some",
     "dashboard": "browse the trials, figures and tables of a study, also while it runs",
     "compare": "compare several studies",

@@ -38,19 +38,37 @@ def types(modality: str) -> list[str]:
     return [model_type for build in builds() if build.modality == modality for model_type in build.types]
 
 
+def family_of(model_type: str) -> type[Build] | None:
+    """Return the family of a ``model_type``, or ``None`` if it is not supported."""
+    return next((build for build in builds() if model_type in build.types), None)
+
+
+def model_type_of(pretrained: Pretrained) -> str:
+    """Return the type of an encoder's model, as ``config.json`` names it.
+
+    Raises:
+        InputError: It is not named.
+    """
+    model_type = pretrained.config.get("model_type")
+    if not isinstance(model_type, str):
+        raise InputError(
+            f"{pretrained.folder / 'config.json'}: has no model_type; use the config.json that was published with the "
+            "encoder"
+        )
+    return model_type
+
+
 def why_not(modality: str, pretrained: Pretrained) -> str:
     """Return why an encoder is not supported for a modality, or an empty text if it is.
 
     Raises:
         InputError: ``config.json`` does not name the type of the model.
     """
-    config = pretrained.config
-    model_type = _type_of(pretrained)
-    if found := _find(modality, model_type):
-        return found.refusal(config) or _further_modules(pretrained)
-    other = "text" if modality == "audio" else "audio"
-    if _find(other, model_type):
-        return f"it is {'an' if other == 'audio' else 'a'} {other} encoder, for --{other}-encoder"
+    config, model_type = pretrained.config, model_type_of(pretrained)
+    if build := family_of(model_type):
+        if build.modality != modality:
+            return f"it is for --{build.modality}-encoder"
+        return build.refusal(config) or _further_modules(pretrained)
     if reason := REASONS[modality].get(model_type):
         return reason
     return "it needs code of its own, which is not run" if "auto_map" in config else "the type is not known"
@@ -62,13 +80,13 @@ def build_of(modality: str, pretrained: Pretrained) -> type[Build]:
     Raises:
         InputError: The encoder is not supported, or ``config.json`` does not name the type of the model.
     """
-    model_type = _type_of(pretrained)
+    model_type = model_type_of(pretrained)
     if reason := why_not(modality, pretrained):
         raise InputError(
             f"--{modality}-encoder {pretrained.name}: this {model_type} model is not supported ({reason}); give one "
             f"of these types: {', '.join(types(modality))} (cemobam encoders lists examples)"
         )
-    found = _find(modality, model_type)
+    found = family_of(model_type)
     assert found is not None
     return found
 
@@ -95,7 +113,7 @@ def text_build(pretrained: Pretrained, *, pooler: bool) -> TextBuild:
     kind = cast(type[TextBuild], build_of("text", pretrained))
     if pooler and not kind.has_pooler:
         raise InputError(
-            f"--text-pool pooler: {pretrained.name} is a {_type_of(pretrained)} model, which has no pooler; "
+            f"--text-pool pooler: {pretrained.name} is a {model_type_of(pretrained)} model, which has no pooler; "
             "give --text-pool cls or --text-pool mean"
         )
     return kind(pretrained, pooler=pooler)
@@ -112,17 +130,3 @@ def _further_modules(pretrained: Pretrained) -> str:
         raise InputError(f"{path}: is damaged; replace it with the published file, or remove it") from None
     other = [kind for kind in kinds if kind not in {"Transformer", "Pooling", "Normalize"}]
     return f"its sentence embeddings need a module {other[0]} (modules.json), which is not run" if other else ""
-
-
-def _type_of(pretrained: Pretrained) -> str:
-    model_type = pretrained.config.get("model_type")
-    if not isinstance(model_type, str):
-        raise InputError(
-            f"{pretrained.folder / 'config.json'}: has no model_type; use the config.json that was published with the "
-            "encoder"
-        )
-    return model_type
-
-
-def _find(modality: str, model_type: str) -> type[Build] | None:
-    return next((build for build in builds() if build.modality == modality and model_type in build.types), None)

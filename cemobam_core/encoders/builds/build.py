@@ -150,7 +150,6 @@ class TextBuild(Build):
     """
 
     modality = "text"
-    front_end = "tokens"
     layers_at = "encoder.layer"
     has_pooler: ClassVar[bool] = False
     attention: ClassVar[str | None] = None

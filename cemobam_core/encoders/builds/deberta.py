@@ -9,9 +9,10 @@ from cemobam_core.encoders.builds.build import Example, TextBuild, whole
 
 
 class Deberta(TextBuild):
-    """DeBERTa v2 and v3, with a sentencepiece tokenizer. It has no pooler."""
+    """DeBERTa v2 and v3. It has no pooler."""
 
     types = ("deberta-v2",)
+    front_end = "sentencepiece tokens"
     examples = (
         Example(name="microsoft/deberta-v3-small", layers=6, size=768, millions=141.3, licence="mit"),
         Example(name="microsoft/deberta-v3-base", layers=12, size=768, millions=183.8, licence="mit"),

@@ -11,6 +11,7 @@ class DistilBert(TextBuild):
     types = ("distilbert",)
     size_keys = ("n_layers", "dim")
     layers_at = "transformer.layer"
+    front_end = "WordPiece tokens"
     examples = (
         Example(name="distilbert/distilbert-base-uncased", layers=6, size=768, millions=66.4, licence="apache-2.0"),
     )

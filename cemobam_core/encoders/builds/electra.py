@@ -9,6 +9,7 @@ class Electra(TextBuild):
     """ELECTRA, its discriminator. It has no pooler."""
 
     types = ("electra",)
+    front_end = "WordPiece tokens"
     examples = (
         Example(name="google/electra-base-discriminator", layers=12, size=768, millions=108.9, licence="apache-2.0"),
     )

@@ -13,6 +13,7 @@ class Roberta(TextBuild):
 
     types = ("roberta", "xlm-roberta", "camembert", "mpnet", "data2vec-text")
     has_pooler = True
+    front_end = "byte-pair tokens; sentencepiece in XLM-R and CamemBERT, WordPiece in MPNet"
     examples = (
         Example(name="FacebookAI/roberta-base", layers=12, size=768, millions=124.6, licence="mit"),
         Example(name="FacebookAI/roberta-large", layers=24, size=1024, millions=355.4, licence="mit"),

@@ -146,9 +146,7 @@ def test_a_model_for_another_rate_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_text_encoder_is_no_audio_encoder(tmp_path: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"bert model is not supported \(it is a text encoder, for --text-encoder\); give one"
-    ):
+    with pytest.raises(InputError, match=r"bert model is not supported \(it is for --text-encoder\); give one"):
         AudioEncoder(find_pretrained(str(make_bert(tmp_path)), "--audio-encoder"), max_seconds=1.0, steps=8)
 
 
