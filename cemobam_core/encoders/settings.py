@@ -14,6 +14,8 @@ from cemobam_core.corpora.protocols import is_drawn
 from cemobam_core.corpora.split_file import SplitFile
 from cemobam_core.corpora.splits import Assignment, Say, quietly, split_utterances
 from cemobam_core.corpora.utterances import RawCorpus
+from cemobam_core.encoders.builds import build_of
+from cemobam_core.encoders.layers import Layer, layers_used
 from cemobam_core.encoders.pretrained import Pretrained, find_pretrained
 from cemobam_core.errors import InputError
 
@@ -41,8 +43,10 @@ class FeatureSettings:
         max_seconds: Longest audio window in seconds. Longer clips are cut into windows.
         max_tokens: Largest number of tokens. Longer transcripts are cut.
         text_pool: How the tokens of a transcript are pooled into one embedding.
-        tune_layers: Number of upper layers of each encoder to tune on the train split. ``None`` for 4, or all layers if
-            there are fewer.
+        audio_layer: The hidden state of the audio encoder that gives the frames, see ``Layer``.
+        text_layer: The hidden state of the text encoder that gives the token embeddings.
+        tune_layers: Number of layers of each encoder to tune on the train split, the upper ones of those that are used.
+            ``None`` for 4, or all layers if there are fewer.
         objective: Objective of tuning.
         tune_epochs: Largest number of epochs of tuning.
         tune_lr: Highest learning rate of tuning.
@@ -58,6 +62,8 @@ class FeatureSettings:
     max_seconds: float = 20.0
     max_tokens: int = 128
     text_pool: TextPool = "cls"
+    audio_layer: Layer = "last"
+    text_layer: Layer = "last"
     tune_layers: int | None = None
     objective: Objective = "supervised"
     tune_epochs: int = 10
@@ -92,17 +98,25 @@ class Recipe:
         """Find the encoders of the settings.
 
         Raises:
-            InputError: An encoder is not available or has fewer layers than are to be tuned, or the split file cannot
-                be read.
+            InputError: An encoder is not available, is not supported or has fewer layers than are asked for, or the
+                split file cannot be read.
         """
         audio = find_pretrained(settings.audio_encoder, "--audio-encoder")
         text = find_pretrained(settings.text_encoder, "--text-encoder")
+        tuned = (
+            _tuned(settings.tune_layers, "audio", audio, settings.audio_layer),
+            _tuned(settings.tune_layers, "text", text, settings.text_layer),
+        )
+        if settings.text_layer == 0 and settings.text_pool == "cls" and settings.level == "utterance":
+            raise InputError(
+                "--text-layer 0: the input of the first layer has the same [CLS] for every text; give --text-pool mean"
+            )
         return cls(
             corpus=corpus,
             settings=settings,
             audio=audio,
             text=text,
-            tuned=(_layers(settings.tune_layers, audio), _layers(settings.tune_layers, text)),
+            tuned=tuned,
             split_file=SplitFile.read(settings.split_file) if settings.split_file else None,
         )
 
@@ -118,9 +132,13 @@ class Recipe:
             "text_revision": self.text.revision,
             "tune_layers": list(self.tuned),
         }
-        positions = self.text.config.get("max_position_embeddings")
-        if isinstance(positions, int):
-            facts["max_tokens"] = min(self.settings.max_tokens, positions)
+        for modality, setting in (("audio", "max_seconds"), ("text", "max_tokens")):
+            pretrained: Pretrained = getattr(self, modality)
+            build = build_of(modality, pretrained)
+            if (longest := build.longest(pretrained.config)) is not None:
+                facts[setting] = min(facts[setting], longest)
+            if facts[layer := f"{modality}_layer"] in ("last", build.size(pretrained)[0]):
+                del facts[layer]
         for name in ("audio_encoder", "text_encoder"):
             del facts[name]  # the revision identifies the encoder, even if its folder is moved
         idle = ["text_pool"] if self.settings.level == "sequence" and not self.tuned[1] else []
@@ -156,10 +174,16 @@ class Recipe:
         return hashlib.sha256(json.dumps(self.facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _layers(asked: int | None, encoder: Pretrained) -> int:
-    there, _ = encoder.size
+def _tuned(asked: int | None, modality: str, encoder: Pretrained, layer: Layer) -> int:
+    there, _ = build_of(modality, encoder).size(encoder)
+    used = layers_used(layer, there, option=f"--{modality}-layer", name=encoder.name)
     if asked is None:
-        return min(_DEFAULT_TUNED, there)
-    if asked > there:
-        raise InputError(f"--tune-layers {asked}: {encoder.name} has {there} layers; give at most {there}")
+        return min(_DEFAULT_TUNED, used)
+    if asked > used:
+        of = (
+            f"with --{modality}-layer {layer} {encoder.name} uses {used}"
+            if used < there
+            else f"{encoder.name} has {used}"
+        )
+        raise InputError(f"--tune-layers {asked}: {of} layers; give at most {used}")
     return asked

@@ -21,6 +21,7 @@ COMMANDS = {
     "demo": "run the study on the embedded demo data; --quick takes about 30 seconds",
     "features": "make features from a raw corpus: IEMOCAP, ESD, or any other",
     "splits": "show the splits of a corpus or of features, and write them to a file",
+    "encoders": "list the encoders of audio and text, or show what one is",
     "figures": "draw the figures of a study again, all or some",
     "dashboard": "browse the trials, figures and tables of a study, also while it runs",
     "compare": "compare several studies",

@@ -85,15 +85,15 @@ MAKING = Group(
         Option(
             "--audio-encoder",
             metavar="E",
-            help="wav2vec 2.0, HuBERT or WavLM: a model name on the Hugging Face hub, or a folder (default: "
-            "facebook/wav2vec2-base-960h)",
+            help="an audio encoder, such as wav2vec 2.0, HuBERT, WavLM or Whisper: a model name on the Hugging Face "
+            "hub, or a folder; cemobam encoders lists what is supported (default: facebook/wav2vec2-base-960h)",
             concerns="data",
         ),
         Option(
             "--text-encoder",
             metavar="E",
-            help="BERT or a similar model: a model name on the Hugging Face hub, or a folder (default: "
-            "google-bert/bert-base-uncased)",
+            help="a text encoder, such as BERT, RoBERTa, DeBERTa or ModernBERT: a model name on the Hugging Face hub, "
+            "or a folder; cemobam encoders lists what is supported (default: google-bert/bert-base-uncased)",
             concerns="data",
         ),
         Option(
@@ -131,10 +131,26 @@ MAKING = Group(
             concerns="data",
         ),
         Option(
+            "--audio-layer",
+            metavar="L",
+            type=values.layer,
+            help="the layer of the audio encoder whose output is the embedding: its number, last, or last4 for the "
+            "mean of the last four. 0 is the input of the first layer. Layers above it do not run (default: last)",
+            concerns="data",
+        ),
+        Option(
+            "--text-layer",
+            metavar="L",
+            type=values.layer,
+            help="the layer of the text encoder, given in the same way (default: last)",
+            concerns="data",
+        ),
+        Option(
             "--tune-layers",
             metavar="N",
             type=values.whole_number,
-            help="fine-tune the upper N layers of both encoders; 0 leaves the encoders unchanged (default: 4 of 12)",
+            help="fine-tune the upper N layers of both encoders, of the layers that run; 0 leaves the encoders "
+            "unchanged (default: 4 of 12)",
             concerns="data",
         ),
         Option(

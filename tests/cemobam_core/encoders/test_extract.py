@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
-from tiny import make_bert
+from tiny import make_bert, make_text, make_whisper
 from trees import make_iemocap, make_manifest, write_wav
 
 from cemobam_core.corpora.classes import read_corpus
@@ -307,6 +307,29 @@ def test_the_tuned_encoder_is_kept_and_makes_the_same_features(recipe: Make, tmp
     for modality in ("audio", "text"):
         torch.testing.assert_close(getattr(tuned, modality), getattr(same, modality), atol=1e-5, rtol=0)
         assert (getattr(tuned, modality) - getattr(plain, modality)).abs().max() > 1e-3
+
+
+def test_whisper_and_modernbert_tuned_below_their_last_layers(recipe: Make, tmp_path: Path) -> None:
+    layers = {"audio_layer": 2, "text_layer": "last4", "text_pool": "mean"}
+    theirs = {
+        "audio_encoder": str(make_whisper(tmp_path / "whisper", layers=3)),
+        "text_encoder": str(make_text(tmp_path / "modernbert", "modernbert", layers=4)),
+    }
+    tuning = {"tune_layers": 1, "tune_epochs": 1, "tune_lr": 1e-2}
+    make_features(recipe(**theirs, **layers, **tuning), tmp_path / "tuned", say=quietly)
+    folders = {f"{one}_encoder": str(tmp_path / "tuned" / "encoders" / one) for one in ("audio", "text")}
+    make_features(recipe(**folders, **layers), tmp_path / "again", say=quietly)
+    make_features(recipe(**theirs, **layers), tmp_path / "plain", say=quietly)
+    make_features(recipe(**theirs, text_pool="mean"), tmp_path / "last", say=quietly)
+    tuned, same, plain, last = (
+        FeatureSet.load(tmp_path / name / "test.safetensors") for name in ("tuned", "again", "plain", "last")
+    )
+    for modality in ("audio", "text"):
+        torch.testing.assert_close(getattr(tuned, modality), getattr(same, modality), atol=1e-5, rtol=0)
+        assert (getattr(tuned, modality) - getattr(plain, modality)).abs().max() > 1e-3
+        assert (getattr(last, modality) - getattr(plain, modality)).abs().max() > 1e-3
+    assert json.loads(tuned.provenance["audio_layer"]) == 2
+    assert json.loads(tuned.provenance["text_layer"]) == "last4"
 
 
 def _spoil(path: Path, how: str) -> None:
