@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any, Literal
 
@@ -20,6 +20,12 @@ Objective = Literal["supervised", "contrastive"]
 
 EXTRACTION_VERSION = 1
 """Version of the extraction. Increase it with every change that alters the features made from the same settings."""
+
+_OF_A_CORPUS = (
+    *("audio_encoder", "text_encoder", "tune_layers", "objective", "tune_epochs", "tune_lr"),
+    *("protocol", "split_seed", "asr"),
+)
+"""Settings that decide what is encoded and with which weights. All others decide the embedding of a single clip."""
 
 _DEFAULT_TUNED = 4
 """Default number of tuned layers, of the twelve layers of wav2vec2-base and BERT-base."""
@@ -44,6 +50,7 @@ class FeatureSettings:
         tune_lr: Highest learning rate of tuning.
         protocol: Split protocol.
         split_seed: Seed of the random split protocols.
+        asr: Hub id or folder of the Whisper model that transcribes a corpus without transcripts. ``None`` for none.
     """
 
     audio_encoder: str = "facebook/wav2vec2-base-960h"
@@ -59,6 +66,11 @@ class FeatureSettings:
     tune_lr: float = 2e-5
     protocol: str = DEFAULT_PROTOCOL
     split_seed: int = 0
+    asr: str | None = None
+
+    def of_embedding(self) -> dict[str, Any]:
+        """Return the settings that decide the embedding of a clip or a transcript, given its encoder."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _OF_A_CORPUS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +83,7 @@ class Recipe:
         audio: Audio encoder on disk.
         text: Text encoder on disk.
         tuned: Number of tuned upper layers of the audio and the text encoder.
+        asr: Whisper model on disk, for a corpus without transcripts.
     """
 
     corpus: RawCorpus
@@ -78,14 +91,23 @@ class Recipe:
     audio: Pretrained
     text: Pretrained
     tuned: tuple[int, int]
+    asr: Pretrained | None = None
 
     @classmethod
     def of(cls, corpus: RawCorpus, settings: FeatureSettings) -> Recipe:
         """Find the encoders of the settings.
 
         Raises:
-            InputError: An encoder is not available, or has fewer layers than are to be tuned.
+            InputError: An encoder is not available or has fewer layers than are to be tuned, or the corpus has
+                transcripts and a Whisper model is given, or has none and none is given.
         """
+        spoken = any(utterance.text for utterance in corpus.utterances)
+        if settings.asr and spoken:
+            raise InputError(f"--asr {settings.asr}: {corpus.root} has transcripts; leave the option out")
+        if not settings.asr and not spoken:
+            raise InputError(
+                f"{corpus.root}: has no transcripts; give --asr MODEL, a Whisper model that transcribes the clips"
+            )
         audio = find_pretrained(settings.audio_encoder, "--audio-encoder")
         text = find_pretrained(settings.text_encoder, "--text-encoder")
         return cls(
@@ -94,6 +116,7 @@ class Recipe:
             audio=audio,
             text=text,
             tuned=(_layers(settings.tune_layers, audio), _layers(settings.tune_layers, text)),
+            asr=find_pretrained(settings.asr, "--asr") if settings.asr else None,
         )
 
     @cached_property
@@ -108,10 +131,12 @@ class Recipe:
             "text_revision": self.text.revision,
             "tune_layers": list(self.tuned),
         }
+        if self.asr:
+            facts["asr_revision"] = self.asr.revision
         positions = self.text.config.get("max_position_embeddings")
         if isinstance(positions, int):
             facts["max_tokens"] = min(self.settings.max_tokens, positions)
-        for name in ("audio_encoder", "text_encoder"):
+        for name in ("audio_encoder", "text_encoder", "asr"):
             del facts[name]  # the revision identifies the encoder, even if its folder is moved
         idle = ["text_pool"] if self.settings.level == "sequence" and not self.tuned[1] else []
         idle += ["audio_steps"] if self.settings.level == "utterance" else []
