@@ -95,7 +95,9 @@ class Anchors:
         """
         found: list[dict[str, tuple[Neighbour, ...]]] = [{} for _ in range(len(new))]
         n, largest = len(self.features), (graph.k_audio, graph.k_text)
-        pooled = zip(MODALITIES, self.features.pooled(), new.pooled(), self._links(new, graph, seed), largest, strict=True)
+        pooled = zip(
+            MODALITIES, self.features.pooled(), new.pooled(), self._links(new, graph, seed), largest, strict=True
+        )
         for modality, x, of_new, links, k in pooled:
             kept = links.rank < k
             ends = torch.stack([links.chooser[kept], links.chosen[kept]]).sort(dim=0).values  # (2, C): known, then new

@@ -102,7 +102,7 @@ def make_whisper(folder: Path, *, layers: int = 1, silent: bool = False, seed: i
         )
         model = WhisperForConditionalGeneration(config)
     model.generation_config.update(
-        max_length=8,
+        max_length=5,
         suppress_tokens=[vocabulary[word] for word in words] if silent else ids[1:],
         begin_suppress_tokens=None if silent else [ids[0]],
         no_timestamps_token_id=ids[4],

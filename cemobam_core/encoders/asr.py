@@ -103,13 +103,16 @@ def load_transcriber(pretrained: Pretrained) -> Transcriber:
             f"--asr {pretrained.name}: {kind} models are not supported; give a Whisper model, such as "
             "openai/whisper-small"
         )
+    if not any((pretrained.folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+        # Without vocabulary, transformers would create a tokenizer that knows no words.
+        raise InputError(f"--asr {pretrained.name}: no tokenizer in {pretrained.folder}; add its tokenizer.json")
     try:
-        model, info = WhisperForConditionalGeneration.from_pretrained(
+        loaded: Any = WhisperForConditionalGeneration.from_pretrained(
             pretrained.folder, output_loading_info=True, **NO_CODE
         )
+        model, info = loaded
         processor = AutoProcessor.from_pretrained(pretrained.folder, **NO_CODE)
         rate = processor.feature_extractor.sampling_rate
-        len(processor.tokenizer)
     except Exception as error:  # broken files can raise any exception
         raise InputError(
             f"--asr {pretrained.name}: cannot be loaded as a Whisper model ({type(error).__name__}: "

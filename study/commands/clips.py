@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from study.commands.machine import device_type
 from study.commands.options import DEVICE, MAKING
+from study.commands.parsing import Option
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,9 +28,9 @@ CLIP_OPTIONS = tuple(option for option in (*MAKING.options, DEVICE) if option.na
 """The options that only concern clips, not features."""
 
 
-def add_clip_options(container: argparse._ActionsContainer) -> None:
+def add_clip_options(container: argparse._ActionsContainer, options: Iterable[Option] = CLIP_OPTIONS) -> None:
     """Add the options to a parser or to a group of one. Their values are `None` if they are not given."""
-    for option in CLIP_OPTIONS:
+    for option in options:
         metavar = "DIR" if option.name.endswith("encoder") else option.metavar
         container.add_argument(option.flag, metavar=metavar, choices=option.choices, help=_HELP[option.name])
 

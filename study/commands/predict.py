@@ -16,6 +16,7 @@ from study.commands.parsing import parser_with_examples
 
 if TYPE_CHECKING:
     from study.output.labelling import Labeller
+    from study.output.predict import Neighbourhood
 
 _EXAMPLES = """
 examples:
@@ -138,7 +139,7 @@ def run(args: argparse.Namespace) -> int:
     if args.model:
         if given := [name for name, value in {**options, "--dataset": args.dataset}.items() if value is not None]:
             raise InputError(f"{given[0]}: the model has its own setting; leave the option out with --model")
-        neighbours = args.graph or "anchored"
+        neighbours: Neighbourhood = args.graph or "anchored"
         if args.features:
             print(predict(args.model, args.features, to=args.to, system=args.system, neighbours=neighbours))
         else:
@@ -209,7 +210,7 @@ def _labelled_clips(args: argparse.Namespace, labeller: Labeller) -> str:
     """Label the clips of the command line, and return what to print."""
     from study.output.labelling import Clip, clips_in, clips_of, predict_clip, predict_clips
 
-    neighbours = args.graph or "anchored"
+    neighbours: Neighbourhood = args.graph or "anchored"
     kept = labeller.kept
     if args.manifest or (args.audio and args.audio.is_dir()):
         source = args.manifest or args.audio

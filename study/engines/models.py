@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from cemobam_core.anchors import Anchors
 from cemobam_core.arrays import described
 from cemobam_core.corpora.splits import SPLITS
-from cemobam_core.errors import InputError
 from cemobam_core.encoders.record import RECORD, EncodersRecord, recorded
+from cemobam_core.errors import InputError
 from cemobam_core.features import MODALITIES, FeatureSet
 from cemobam_core.files import written_atomically
 from cemobam_core.graph import GraphConfig

@@ -26,7 +26,11 @@ if TYPE_CHECKING:
     from cemobam_core.encoders.asr import Transcriber
 
 SUFFIXES = frozenset(
-    ".wav .w64 .flac .ogg .oga .opus .mp3 .aif .aiff .au .caf .sph .m4a .aac .mp4 .m4v .mov .mkv .avi .webm".split()
+    f".{name}"
+    for name in (
+        *("wav", "w64", "flac", "ogg", "oga", "opus", "mp3", "aif", "aiff", "au", "caf", "sph"),
+        *("m4a", "aac", "mp4", "m4v", "mov", "mkv", "avi", "webm"),
+    )
 )
 """Suffixes of the files in a folder that are clips."""
 
@@ -97,7 +101,7 @@ class Labeller:
     Attributes:
         kept: The model.
         moved: Places of encoders that were moved, by modality. `None` for the recorded place.
-        asr: Hub id or folder of the Whisper model that transcribes clips. `None` for none.
+        asr: Hub id or folder of the Whisper model that transcribes clips without transcripts. `None` for none.
         device: Device of the encoders.
     """
 
@@ -121,7 +125,7 @@ class Labeller:
 
     @property
     def hears(self) -> bool:
-        """Whether a clip needs a sound file."""
+        """Whether a clip has a sound file."""
         return "audio" in self.kept.modalities or self.asr is not None
 
     @property
@@ -172,9 +176,7 @@ class Labeller:
         rows: dict[str, list[Tensor]] = {modality: [] for modality in MODALITIES}
         encoded = []
         with progress_bar(total=len(clips), desc="encoding", unit="clip", disable=len(clips) == 1) as bar:
-            for clip in clips:
-                if self._transcriber and clip.audio:
-                    clip = replace(clip, text=self._transcriber.read(clip.audio))
+            for clip in map(self._transcribed, clips):
                 encoded.append(clip)
                 for modality in MODALITIES:
                     if encoder := self._encoders.get(modality):
@@ -224,6 +226,12 @@ class Labeller:
         probabilities = {names[i]: value for i, value in zip(order.tolist(), values.tolist(), strict=True)}
         return Labelled(clip=clip, probabilities=probabilities, linked=self._linked(features)), features, logits
 
+    def _transcribed(self, clip: Clip) -> Clip:
+        """Return a clip with its transcript, if it has none and there is a Whisper model."""
+        if self._transcriber is None or clip.audio is None or clip.text:
+            return clip
+        return replace(clip, text=self._transcriber.read(clip.audio))
+
     def _linked(self, features: FeatureSet) -> dict[str, tuple[Linked, ...]]:
         """Return the training utterances that the only utterance of the features was linked to."""
         kept = self.kept
@@ -255,7 +263,7 @@ class Labeller:
         problems = []
         for clip in clips:
             try:
-                if self.hears and clip.audio is None:
+                if self.hears and clip.audio is None and ("audio" in self.kept.modalities or not clip.text):
                     raise InputError(
                         f"{clip.id}: no audio; give --audio CLIP, or a model trained without audio, such as text_mlp"
                     )
