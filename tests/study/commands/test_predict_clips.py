@@ -20,6 +20,10 @@ from tiny import make_bert, make_whisper
 from trees import write_wav
 
 from cemobam_core import Fold
+from cemobam_core.anchors import Anchors
+from cemobam_core.encoders.settings import FeatureSettings
+from cemobam_core.graph import GatherFrom, GraphConfig
+from cemobam_core.neighbours import Ties
 from study.engines.models import load_model
 
 TEXT = "I miss her so much, everything is lost"
@@ -99,21 +103,29 @@ def test_one_clip_has_a_label_bars_and_the_utterances_that_it_was_linked_to(made
     assert {row[1] for row in by_text} == {"sadness"}  # they say the same sentence
 
 
-def test_its_neighbours_are_those_of_the_graph(made: Made) -> None:
-    kept = load_model(made.models["cemobam"])
-    assert kept.train is not None
-    assert kept.graph is not None
-    one = made.fold.test.select([0], source="one")
-    (found,) = kept.train.neighbours(one, kept.graph, kept.seed)
-    edges = kept.train.batch(one, kept.graph, kept.seed).inputs.edge_index
-    n = len(kept.train.features)
-    linked = set(edges[0, edges[1] == n].tolist()) - {n}
-    assert {neighbour.row for rows in found.values() for neighbour in rows} == linked
-    for modality, rows in found.items():
-        x, y = getattr(kept.train.features, modality), getattr(one, modality)[0]
-        similarity = torch.cosine_similarity(x.double(), y.double()[None])
-        nearest = similarity.topk(len(rows))
-        assert [one.similarity for one in rows] == pytest.approx(nearest.values.tolist())
+@pytest.mark.parametrize("gather_from", ["chosen", "choosers"])
+@pytest.mark.parametrize("ties", ["index", "all"])
+def test_its_neighbours_are_those_of_the_graph(made: Made, gather_from: GatherFrom, ties: Ties) -> None:
+    train, test = made.fold.train, made.fold.test
+    graph = GraphConfig(k_audio=3, k_text=2, gather_from=gather_from, ties=ties)
+    anchors, n = Anchors.of(train, graph, 0), len(train)
+    counts = []
+    for i in range(len(test)):
+        one = test.select([i], source="one")
+        (found,) = anchors.neighbours(one, graph, 0)
+        edges = anchors.batch(one, graph, 0).inputs.edge_index
+        linked = set(edges[0, edges[1] == n].tolist()) - {n}
+        assert {neighbour.row for rows in found.values() for neighbour in rows} == linked
+        for modality, rows in found.items():
+            x, y = getattr(train, modality), getattr(one, modality)[0]
+            similarity = torch.cosine_similarity(x.double(), y.double()[None])
+            assert [one.similarity for one in rows] == pytest.approx(similarity[[one.row for one in rows]].tolist())
+            assert [one.similarity for one in rows] == sorted((one.similarity for one in rows), reverse=True)
+            if gather_from == "chosen" and rows:
+                assert rows[0].similarity == pytest.approx(float(similarity.max()))
+            counts.append(len(rows))
+    if (gather_from, ties) == ("chosen", "index"):
+        assert counts == [3, 2] * len(test)
 
 
 @pytest.mark.parametrize("system", ["cemobam", "concat_mlp"])
@@ -201,9 +213,9 @@ def test_a_model_holds_what_it_needs(made: Made) -> None:
     encoders = content["encoders"]
     assert encoders["audio"]["name"] == str((made.root / "wav2vec2").resolve())
     assert re.fullmatch(r"sha256:[0-9a-f]{16}", encoders["text"]["hash"])
-    assert encoders["settings"] == {
-        "level": "utterance", "audio_steps": 32, "max_seconds": 20.0, "max_tokens": 128, "text_pool": "cls"
-    } | {name: None for name in encoders["settings"] if name.endswith("_layer")}  # fmt: skip
+    assert encoders["settings"] == FeatureSettings().of_embedding()
+    assert encoders["settings"].keys() >= {"level", "audio_steps", "max_seconds", "max_tokens", "text_pool"}
+    assert encoders["settings"].keys().isdisjoint({"protocol", "tune_layers", "audio_encoder", "asr"})
     kept = load_model(made.models["cemobam"])
     assert kept.train is not None
     train = made.fold.train
@@ -376,3 +388,11 @@ def test_a_checkpoint_of_the_authors_takes_features_only(clips: Path) -> None:
     given = ("--released-checkpoint", "x.pt", "--audio", str(clips / "a.wav"), "--transcript", "x")
     _, err = cemobam_here("predict", *given, status=2)
     assert "--audio: a checkpoint of the authors' code does not name its encoders; give features" in err
+
+
+def test_a_corpus_with_transcripts_is_not_transcribed(made: Made, in_folder: Path) -> None:
+    encoders = ("--audio-encoder", str(made.root / "wav2vec2"), "--text-encoder", str(made.root / "bert"))
+    given = ("--dataset", "mine", "--manifest", str(made.manifest), *encoders, "--asr", str(made.models["whisper"]))
+    _, err = cemobam_here("features", *given, "--out", "out", status=2)
+    assert "has transcripts; leave the option out" in err
+    assert not Path("out").exists()
