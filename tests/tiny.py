@@ -23,6 +23,7 @@ from transformers import (
     WhisperConfig,
     WhisperFeatureExtractor,
     WhisperForConditionalGeneration,
+    WhisperTokenizer,
 )
 from transformers.utils import logging
 
@@ -243,4 +244,44 @@ def make_bert(folder: Path, *, layers: int = 3, seed: int = 1) -> Path:
             max_position_embeddings=64,
         )
         BertModel(config).save_pretrained(folder)
+    return folder
+
+
+def make_transcriber(folder: Path, *, layers: int = 1, silent: bool = False, seed: int = 3) -> Path:
+    """Save a Whisper with random weights, which hears nonsense in every clip, or no words at all if ``silent``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    special = ["<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>"]
+    words = [f"Ġ{word}" for word in ("i", "you", "hate", "love", "miss", "joy")]
+    vocabulary = {token: i for i, token in enumerate([*words, *special])}
+    ids = [vocabulary[token] for token in special]
+    WhisperTokenizer(vocab=vocabulary, merges=[], additional_special_tokens=special[1:]).save_pretrained(folder)
+    WhisperFeatureExtractor(feature_size=16).save_pretrained(folder)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        config = WhisperConfig(
+            vocab_size=len(vocabulary),
+            num_mel_bins=16,
+            d_model=16,
+            encoder_layers=layers,
+            decoder_layers=layers,
+            encoder_attention_heads=2,
+            decoder_attention_heads=2,
+            encoder_ffn_dim=32,
+            decoder_ffn_dim=32,
+            max_target_positions=16,
+            pad_token_id=ids[0],
+            bos_token_id=ids[0],
+            eos_token_id=ids[0],
+            decoder_start_token_id=ids[1],
+            suppress_tokens=None,
+            begin_suppress_tokens=None,
+        )
+        model = WhisperForConditionalGeneration(config)
+    model.generation_config.update(
+        max_length=5,
+        suppress_tokens=[vocabulary[word] for word in words] if silent else ids[1:],
+        begin_suppress_tokens=None if silent else [ids[0]],
+        no_timestamps_token_id=ids[4],
+    )
+    model.save_pretrained(folder)
     return folder

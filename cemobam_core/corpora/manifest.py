@@ -138,6 +138,37 @@ def read_manifest(file: Path, *, name: str, class_names: Sequence[str] | None = 
     )
 
 
+def read_clips(file: Path, class_names: Sequence[str]) -> tuple[Utterance, ...]:
+    """Read a manifest of clips to label. ``audio`` is its only required column.
+
+    Args:
+        file: The manifest, as for :func:`read_manifest`.
+        class_names: Names of the classes that a label may have.
+
+    Returns:
+        The clips in the manifest's order. Without a column ``text`` or ``label``, transcripts or labels are empty.
+
+    Raises:
+        InputError: A file cannot be read, the column ``audio`` is missing, an id is repeated, a label is unknown or
+            missing in some lines only, or an audio file does not exist.
+    """
+    rows = [row for path, split in manifest_files(file) for row in manifest_rows(path, split, required=("audio",))]
+    if not rows:
+        raise InputError(f"{file}: no clips; give one per line, with audio, and text and label if they are known")
+    _check_ids(rows)
+    labelled = any(row.label for row in rows)
+    for row in rows:
+        if labelled and not row.label:
+            raise row.error("label is empty, but other lines have one; fill it in or delete the column")
+        if not _is_file(row.file.parent / row.audio):
+            raise row.error(f"no audio file {row.file.parent / row.audio}; correct the path or delete the line")
+    label_of = _classes(rows, class_names)[0] if labelled else {"": ""}
+    return tuple(
+        Utterance(id=row.name, audio=row.file.parent / row.audio, text=row.text, label=label_of[row.label])
+        for row in rows
+    )
+
+
 def manifest_files(path: Path) -> list[tuple[Path, str]]:
     """Return the manifest, or the three manifests of a folder with their splits, which their names give."""
     if not path.is_dir():
@@ -159,7 +190,7 @@ def manifest_files(path: Path) -> list[tuple[Path, str]]:
     return [(child, split) for split, child in found.items()]
 
 
-def manifest_rows(path: Path, split: str) -> Iterator[_Row]:
+def manifest_rows(path: Path, split: str, required: Sequence[str] = _REQUIRED) -> Iterator[_Row]:
     """Yield the lines of a manifest, which are of a split if its name says so."""
     try:
         text = path.read_text("utf-8-sig")
@@ -168,9 +199,9 @@ def manifest_rows(path: Path, split: str) -> Iterator[_Row]:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 (byte {error.start}); save it as CSV in UTF-8, or as JSONL") from None
     if path.suffix.lower() in _JSONL:
-        entries = _json_lines(path, text)
+        entries = _json_lines(path, text, required)
     elif path.suffix.lower() in _TABLES:
-        entries = _table(path, text)
+        entries = _table(path, text, required)
     else:
         raise InputError(f"{path}: neither CSV ({', '.join(_TABLES)}) nor JSONL ({', '.join(_JSONL)}); rename the file")
     for line, entry in entries:
@@ -188,12 +219,12 @@ def manifest_rows(path: Path, split: str) -> Iterator[_Row]:
         except UnicodeEncodeError:
             raise row.error("text contains half a character (a lone surrogate); correct it") from None
         for column in ("audio", "label"):
-            if not getattr(row, column):
+            if column in required and not getattr(row, column):
                 raise row.error(f"{column} is empty; fill it in or delete the line")
         yield row
 
 
-def _table(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, str]]]:
+def _table(path: Path, text: str, required: Sequence[str]) -> Iterator[tuple[int, Mapping[str, str]]]:
     header = text.split("\n", 1)[0]
     try:
         # Choose the delimiter with the most known columns in the header. The texts contain commas and would mislead.
@@ -206,7 +237,7 @@ def _table(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, str]]]:
     try:
         columns = next(reader, [])
         known = _known(columns)
-        _check_columns(path, known.values(), columns)
+        _check_columns(path, known.values(), columns, required)
         for cells in reader:
             if not any(cell.strip() for cell in cells):
                 continue
@@ -220,7 +251,7 @@ def _table(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, str]]]:
         raise InputError(f"{path} line {reader.line_num}: cannot be read as CSV ({error}); fix the quotes") from None
 
 
-def _json_lines(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, str]]]:
+def _json_lines(path: Path, text: str, required: Sequence[str]) -> Iterator[tuple[int, Mapping[str, str]]]:
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -234,7 +265,7 @@ def _json_lines(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, str]]
             )
         keys = list(entry)
         known = _known(keys)
-        _check_columns(path, known.values(), keys, line=f" line {number}")
+        _check_columns(path, known.values(), keys, required, line=f" line {number}")
         values = {column: entry[keys[i]] for i, column in known.items()}
         for column, value in values.items():
             if isinstance(value, bool) or not isinstance(value, str | int | None):
@@ -258,12 +289,15 @@ def _known(columns: Sequence[str]) -> dict[int, str]:
     return {i: name for name, i in known.items()}
 
 
-def _check_columns(path: Path, known: Collection[str], columns: Sequence[str], line: str = "") -> None:
-    if missing := [column for column in _REQUIRED if column not in known]:
+def _check_columns(
+    path: Path, known: Collection[str], columns: Sequence[str], required: Sequence[str], line: str = ""
+) -> None:
+    if missing := [column for column in required if column not in known]:
         there = ", ".join(map(repr, columns[:12])) or "nothing"
+        optional = [column for column in (*_REQUIRED, *_OPTIONAL) if column not in required]
         raise InputError(
-            f"{path}{line}: no column {missing[0]!r}; it has {there}; required are {', '.join(_REQUIRED)}, optional "
-            f"are {', '.join(_OPTIONAL)}"
+            f"{path}{line}: no column {missing[0]!r}; it has {there}; required are {', '.join(required)}, optional "
+            f"are {', '.join(optional)}"
         )
 
 

@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,15 @@ import torch
 from filelock import FileLock, Timeout
 
 from cemobam_core.corpora.leaks import leaks
-from cemobam_core.corpora.splits import SPLITS, Assignment, splits_fingerprint
+from cemobam_core.corpora.splits import SPLITS, Assignment, Say, quietly, splits_fingerprint
 from cemobam_core.corpora.utterances import BadUtterance, Utterance
 from cemobam_core.encoders.ahead import ahead
+from cemobam_core.encoders.asr import Transcripts, load_transcriber
 from cemobam_core.encoders.audio import AudioEncoder
 from cemobam_core.encoders.finetune import Encoder, TuningConfig, TuningData, tune
 from cemobam_core.encoders.loading import load_encoder
-from cemobam_core.encoders.pretrained import Pretrained
+from cemobam_core.encoders.pretrained import Pretrained, find_pretrained
+from cemobam_core.encoders.record import RECORD, EncoderRecord, EncodersRecord
 from cemobam_core.encoders.settings import Recipe
 from cemobam_core.encoders.sound import seconds_of
 from cemobam_core.encoders.store import Parts, SplitRows, write_json, write_splits
@@ -137,23 +139,29 @@ class _Extraction:
         self.bad: dict[str, str] = {}
         self.seconds: dict[str, float] = {}
         self.used: list[Utterance] = []  # those that are in a split
+        self.facts, self.signature = self.recipe.facts, self.recipe.signature  # before the corpus is transcribed
         # Results of two devices or two versions differ in their last bits and are not mixed.
         made_by = hashlib.sha256(json.dumps([self.device, _versions()]).encode()).hexdigest()[:8]
-        self.parts_folder = self.out / _PARTS / f"{self.recipe.signature}-{made_by}"
+        self.parts_folder = self.out / _PARTS / f"{self.signature}-{made_by}"
 
     def run(self) -> None:
         corpus = self.recipe.corpus
         for line in corpus.notes:
             self.say(line)
-        folds = self.recipe.split(self.say)
-        used = {u.id for fold in folds for part in fold.splits.values() for u in part}
-        self.used = [u for u in corpus.utterances if u.id in used]
+        folds = self._split(self.say)
         for modality in MODALITIES:  # finds a wrong encoder in seconds, before minutes of reading audio
             load_encoder(modality, getattr(self.recipe, modality), self.recipe.settings)
+        if self.recipe.asr:
+            load_transcriber(self.recipe.asr)
         self._check_audio()
         self._refuse_too_many_bad()
         self._refuse_missing_classes(folds)
         self.say(f"audio: {len(self.seconds)} files, {sum(self.seconds.values()) / 3600:.2f} hours")
+        if self.recipe.asr:
+            self._transcribe(self.recipe.asr)
+            self._refuse_too_many_bad()
+            folds = self._split(quietly)  # now with transcripts
+            self._refuse_missing_classes(folds)
         tuning: dict[str, Any] = {}
         made = []
         for i, fold in enumerate(folds):
@@ -174,8 +182,14 @@ class _Extraction:
         self._refuse_missing_classes(folds)
         folds = tuple(fold.without(self.bad) for fold in folds)
         for i, (fold, parts) in enumerate(zip(folds, made, strict=True)):
-            self._write_fold(fold, parts, self.out / _fold_name(i, folds))
+            self._write_fold(fold, parts, _fold_name(i, folds))
         self._finish(folds, tuning)
+
+    def _split(self, say: Say) -> tuple[Assignment, ...]:
+        folds = self.recipe.split(say)
+        used = {u.id for fold in folds for part in fold.splits.values() for u in part}
+        self.used = [u for u in self.recipe.corpus.utterances if u.id in used]
+        return folds
 
     # -- audio -------------------------------------------------------------------------------------------------------
 
@@ -219,6 +233,20 @@ class _Extraction:
                         f"split (unusable in all splits: {len(self.bad)}); repair those that {self.out / 'bad.csv'} "
                         "lists, or give another --split-protocol"
                     )
+
+    # -- transcripts -------------------------------------------------------------------------------------------------
+
+    def _transcribe(self, asr: Pretrained) -> None:
+        """Transcribe the corpus, part by part. A clip in which no words are heard is bad."""
+        corpus = self.recipe.corpus
+        usable = sorted((u for u in self.used if u.id in self.seconds), key=lambda u: -self.seconds[u.id])
+        transcripts = Transcripts(self.parts_folder / "transcripts", asr, self.device)
+        transcripts.make(_batches(usable, self.seconds, _PART_SECONDS), self.seconds)
+        for key, reason in transcripts.bad.items():
+            self.bad[key] = reason
+            del self.seconds[key]
+        heard = tuple(replace(u, text=transcripts.texts.get(u.id, "")) for u in corpus.utterances)
+        self.recipe = replace(self.recipe, corpus=replace(corpus, utterances=heard))
 
     # -- encoders ----------------------------------------------------------------------------------------------------
 
@@ -322,9 +350,9 @@ class _Extraction:
 
     # -- what is written ---------------------------------------------------------------------------------------------
 
-    def _write_fold(self, fold: Assignment, parts: Mapping[str, Parts], folder: Path) -> None:
-        classes = self.recipe.corpus.class_names
-        provenance = self._provenance()
+    def _write_fold(self, fold: Assignment, parts: Mapping[str, Parts], where: str) -> None:
+        classes, folder = self.recipe.corpus.class_names, self.out / where
+        provenance = self._provenance(where)
         splits = []
         for name, rows in fold.splits.items():
             splits.append(
@@ -343,12 +371,22 @@ class _Extraction:
             )
         write_splits(splits, parts, sequences=self.recipe.settings.level == "sequence", scratch=self.parts_folder)
 
-    def _provenance(self) -> dict[str, str]:
-        """Return the description of their origin that is stored in every feature file."""
-        facts = {key: json.dumps(value) for key, value in self.recipe.facts.items() if key != "class_names"}
-        for modality in MODALITIES:
-            facts[f"{modality}_encoder"] = getattr(self.recipe, modality).name
-        return {**facts, "signature": self.recipe.signature, **_versions()}
+    def _provenance(self, where: str) -> dict[str, str]:
+        """Return the description of their origin that is stored in every feature file of a fold."""
+        facts = {key: json.dumps(value) for key, value in self.facts.items() if key != "class_names"}
+        encoders = {}
+        for modality, layers in zip(MODALITIES, self.recipe.tuned, strict=True):
+            original: Pretrained = getattr(self.recipe, modality)
+            facts[f"{modality}_encoder"] = original.name
+            if layers:
+                tuned = find_pretrained(str(self._tuned_folder(modality, where)), f"--{modality}-encoder")
+                encoders[modality] = EncoderRecord.of(tuned, tuned_from=original.name)
+            else:
+                encoders[modality] = EncoderRecord.of(original)
+        if self.recipe.asr:
+            facts["asr"] = self.recipe.asr.name
+        record = EncodersRecord(**encoders, settings=self.recipe.settings)
+        return {**facts, RECORD: record.to_json(), "signature": self.signature, **_versions()}
 
     def _all_bad(self) -> list[BadUtterance]:
         label = {u.id: u.label for u in self.recipe.corpus.utterances}
@@ -382,7 +420,7 @@ class _Extraction:
         write_json(
             self.out / FEATURES_JSON,
             {
-                "signature": self.recipe.signature,
+                "signature": self.signature,
                 "corpus": corpus.title,
                 "reduction": corpus.reduction,
                 "utterances": len(self.used) - len(self.bad),
@@ -402,8 +440,9 @@ class _Extraction:
                     for split in SPLITS
                 ],
                 "corpus_root": str(corpus.root),
-                "made_from": self.recipe.facts,
+                "made_from": self.facts,
                 "encoders": {modality: getattr(self.recipe, modality).name for modality in MODALITIES},
+                **({"asr": self.recipe.asr.name} if self.recipe.asr else {}),
                 "tuning": tuning,
                 "device": self.device,
                 "versions": _versions(),

@@ -16,7 +16,7 @@ NO_CODE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 """Arguments of every ``from_pretrained`` call. A folder can contain code of its own, and these do not run it."""
 
 _FILES = (
-    *("config.json", "preprocessor_config.json", "processor_config.json", "modules.json"),
+    *("config.json", "preprocessor_config.json", "processor_config.json", "generation_config.json", "modules.json"),
     *("tokenizer*.json", "vocab.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.txt", "merges.txt", "*.model"),
 )
@@ -84,7 +84,7 @@ def find_pretrained(name: str, option: str, *, download: bool = True) -> Pretrai
                 f"{told}: no config.json in this folder; give a folder with an encoder as save_pretrained "
                 "writes it (config.json, model.safetensors, and a tokenizer or preprocessor_config.json)"
             )
-        return Pretrained(name=name, folder=folder, revision=_hash_of(folder))
+        return Pretrained(name=name, folder=folder, revision=hash_of(folder))
     return _from_hub(name, option, download=download)
 
 
@@ -134,10 +134,11 @@ def _from_hub(name: str, option: str, *, download: bool) -> Pretrained:
     )
 
 
-def _hash_of(folder: Path) -> str:
-    """Return a hash of the files that define the encoder."""
+def hash_of(folder: Path) -> str:
+    """Return a hash of the files that define the encoder: those that are read if the hub provides them."""
     digest = hashlib.sha256()
-    files = {path for pattern in (*_FILES, *_SAFETENSORS, *_PICKLED) for path in folder.glob(pattern)}
+    weights = _SAFETENSORS if any(folder.glob(_SAFETENSORS[0])) else _PICKLED
+    files = {path for pattern in (*_FILES, *weights) for path in folder.glob(pattern)}
     for path in sorted(files):
         digest.update(path.name.encode())
         with path.open("rb") as file:

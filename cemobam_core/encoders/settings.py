@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +26,12 @@ Objective = Literal["supervised", "contrastive"]
 
 EXTRACTION_VERSION = 1
 """Version of the extraction. Increase it with every change that alters the features made from the same settings."""
+
+_OF_A_CORPUS = (
+    *("audio_encoder", "text_encoder", "tune_layers", "objective", "tune_epochs", "tune_lr"),
+    *("protocol", "split_seed", "split_file", "asr"),
+)
+"""Settings that decide what is encoded and with which weights. All others decide the embedding of a single clip."""
 
 _DEFAULT_TUNED = 4
 """Default number of tuned layers, of the twelve layers of wav2vec2-base and BERT-base."""
@@ -53,6 +59,7 @@ class FeatureSettings:
         protocol: Split protocol.
         split_seed: Seed of the random split protocols.
         split_file: File or folder of splits, instead of a protocol.
+        asr: Hub id or folder of the Whisper model that transcribes a corpus without transcripts. ``None`` for none.
     """
 
     audio_encoder: str = "facebook/wav2vec2-base-960h"
@@ -71,6 +78,11 @@ class FeatureSettings:
     protocol: str = DEFAULT_PROTOCOL
     split_seed: int = 0
     split_file: Path | None = None
+    asr: str | None = None
+
+    def of_embedding(self) -> dict[str, Any]:
+        """Return the settings that decide the embedding of a clip or a transcript, given its encoder."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _OF_A_CORPUS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +96,7 @@ class Recipe:
         text: Text encoder on disk.
         tuned: Number of tuned upper layers of the audio and the text encoder.
         split_file: Content of the settings' split file, if they have one.
+        asr: Whisper model on disk, for a corpus without transcripts.
     """
 
     corpus: RawCorpus
@@ -92,15 +105,23 @@ class Recipe:
     text: Pretrained
     tuned: tuple[int, int]
     split_file: SplitFile | None = None
+    asr: Pretrained | None = None
 
     @classmethod
     def of(cls, corpus: RawCorpus, settings: FeatureSettings) -> Recipe:
         """Find the encoders of the settings.
 
         Raises:
-            InputError: An encoder is not available, is not supported or has fewer layers than are asked for, or the
-                split file cannot be read.
+            InputError: An encoder is not available, is not supported or has fewer layers than are asked for, the split
+                file cannot be read, or the corpus has transcripts and a Whisper model is given, or has none and none is
+                given.
         """
+        if settings.asr and corpus.transcribed:
+            raise InputError(f"--asr {settings.asr}: {corpus.root} has transcripts; leave the option out")
+        if not settings.asr and not corpus.transcribed:
+            raise InputError(
+                f"{corpus.root}: has no transcripts; give --asr MODEL, a Whisper model that transcribes the clips"
+            )
         audio = find_pretrained(settings.audio_encoder, "--audio-encoder")
         text = find_pretrained(settings.text_encoder, "--text-encoder")
         tuned = (
@@ -118,6 +139,7 @@ class Recipe:
             text=text,
             tuned=tuned,
             split_file=SplitFile.read(settings.split_file) if settings.split_file else None,
+            asr=find_pretrained(settings.asr, "--asr") if settings.asr else None,
         )
 
     @cached_property
@@ -132,6 +154,8 @@ class Recipe:
             "text_revision": self.text.revision,
             "tune_layers": list(self.tuned),
         }
+        if self.asr:
+            facts["asr_revision"] = self.asr.revision
         for modality, setting in (("audio", "max_seconds"), ("text", "max_tokens")):
             pretrained: Pretrained = getattr(self, modality)
             build = build_of(modality, pretrained)
@@ -139,7 +163,7 @@ class Recipe:
                 facts[setting] = min(facts[setting], longest)
             if facts[layer := f"{modality}_layer"] in ("last", build.size(pretrained)[0]):
                 del facts[layer]
-        for name in ("audio_encoder", "text_encoder"):
+        for name in ("audio_encoder", "text_encoder", "asr"):
             del facts[name]  # the revision identifies the encoder, even if its folder is moved
         idle = ["text_pool"] if self.settings.level == "sequence" and not self.tuned[1] else []
         idle += ["audio_steps"] if self.settings.level == "utterance" else []

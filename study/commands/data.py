@@ -73,8 +73,6 @@ def recipe(args: argparse.Namespace, raw: RawCorpus) -> Recipe:
     Raises:
         InputError: The corpus has no transcripts, options do not fit together, or an encoder cannot be found.
     """
-    if not raw.transcribed:
-        raise InputError(f"{raw.root}: has no transcripts; give --asr MODEL to make them with a speech recogniser")
     from cemobam_core.corpora.columns import Columns
     from cemobam_core.corpora.splits import chosen_split
     from cemobam_core.encoders.settings import FeatureSettings, Recipe

@@ -97,6 +97,13 @@ MAKING = Group(
             concerns="data",
         ),
         Option(
+            "--asr",
+            metavar="W",
+            help="transcribe a corpus that has no transcripts with this Whisper model: a name on the Hugging Face hub, "
+            "such as openai/whisper-small, or a folder (default: the corpus's own transcripts)",
+            concerns="data",
+        ),
+        Option(
             "--level",
             choices=("utterance", "sequence"),
             help="utterance: one embedding per utterance and modality; sequence: text tokens and audio steps (default: "

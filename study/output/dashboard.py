@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import gc
 import logging
 import socket
@@ -15,10 +14,10 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage, _CachedStor
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
-from cemobam_core.errors import InputError
 from cemobam_core.extras import require
 from cemobam_core.metrics import METRICS as SCORES
 from study.ledger.ledger import BLOCK, FACTS, OPTIONS, PREDICTED, UTTERANCES, taken_apart
+from study.output.listener import listener
 
 try:
     from optuna_dashboard import wsgi
@@ -28,8 +27,6 @@ except ModuleNotFoundError:
     require("dashboard", "study.output.dashboard")
     raise
 
-_PORTS = range(8080, 8100)
-"""The ports to try if the user names none."""
 
 _MANY = 1000
 """The most trials of a study for which the dashboard has learning curves and notes of single trials.
@@ -173,7 +170,7 @@ def serve(storage: BaseStorage, *, host: str, port: int | None) -> None:
     Raises:
         InputError: This machine has no such address, or the port is taken.
     """
-    listener = _listener(host, port)
+    listening = listener(host, port)
     database = getattr(storage, "_backend", storage)
     if isinstance(database, RDBStorage):
         storage = LeanStorage(database)
@@ -181,11 +178,11 @@ def serve(storage: BaseStorage, *, host: str, port: int | None) -> None:
         storage = LeanJournal(storage._backend)
     print("Reading the ledger …", flush=True)
     _read_once(storage)
-    bound = listener.getsockname()
+    bound = listening.getsockname()
     at = socket.gethostname() if bound[0] in ("0.0.0.0", "::") else bound[0]
     address = f"[{at}]" if ":" in at else at
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a browser sends many requests at once, which may wait
-    server = create_server(wsgi(storage), sockets=[listener], threads=8)
+    server = create_server(wsgi(storage), sockets=[listening], threads=8)
     print(f"The dashboard is at http://{address}:{bound[1]}/  (press Ctrl-C to stop it)", flush=True)
     if not bound[0].startswith("127.") and bound[0] != "::1":
         print(
@@ -232,28 +229,6 @@ def _note(trial: FrozenTrial) -> str:
         cells.append(f"{reached[f'{split}_loss']:.3f}")
         rows.append(f"| {name} |" + "".join(f"&emsp;{cell} |" for cell in cells))
     return parameters + "\n\n" + "\n".join(rows)
-
-
-def _listener(host: str, port: int | None) -> socket.socket:
-    for tried in _PORTS if port is None else (port,):
-        try:
-            family, *_, where = socket.getaddrinfo(host, tried, type=socket.SOCK_STREAM)[0]
-            return socket.create_server(where[:2], family=family)
-        except socket.gaierror:
-            raise InputError(
-                f"--host {host}: no such address; give an address of this machine, such as 127.0.0.1"
-            ) from None
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE and port is None:
-                continue
-            if error.errno == errno.EADDRINUSE:
-                raise InputError(
-                    f"--port {port}: another program uses this port; give another one, or leave the option out"
-                ) from None
-            raise InputError(
-                f"--host {host} --port {tried}: cannot listen there ({error.strerror}); give another address or port"
-            ) from None
-    raise InputError(f"the ports {_PORTS[0]} to {_PORTS[-1]} are all in use; give a free one with --port")
 
 
 def _read_once(storage: BaseStorage) -> None:
