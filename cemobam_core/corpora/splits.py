@@ -203,8 +203,9 @@ def split_utterances(
 
 def _cut(columns: Columns, protocol: str | SplitFile, seed: int) -> tuple[list[Cut], list[str]]:
     """Return the folds by a protocol or a file, and lines on the utterances that are left out."""
+    lines: list[str] = []
     if isinstance(protocol, SplitFile):
-        folds, lines = protocol.cut(columns), []
+        folds = protocol.cut(columns)
         what, remedy = f"{protocol.path}:", "list some of them there"
     else:
         folds, lines = cut(columns, protocol, seed)

@@ -430,6 +430,7 @@ def test_utterances_in_no_split_are_not_encoded(
     made = json.loads((tmp_path / "out" / "features.json").read_text())
     assert made["utterances"] == 77 and not made["bad"]
     fingerprint = splits_fingerprint(load_folds(tmp_path / "out"))
+    assert said[-1] == f"features: {tmp_path / 'out'}, made; fingerprint of the splits {fingerprint}"
     assert made["splits"] == {
         "fingerprint": fingerprint,
         "folds": [{"train": 61, "val": 8, "test": 8, "left out": 3}],
