@@ -89,14 +89,14 @@ class SplitFile:
         rows = sorted((entry.id, entry.fold, entry.split) for entry in self.entries)
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
 
-    def cut(self, columns: Columns) -> tuple[list[Cut], list[str]]:
+    def cut(self, columns: Columns) -> list[Cut]:
         """Split utterances as the file says.
 
         Args:
             columns: The utterances.
 
         Returns:
-            The folds, in the order of their names, and lines for the user on the utterances that are left out.
+            The folds, in the order of their names.
 
         Raises:
             InputError: The file lists an utterance twice in a fold, or one that the corpus does not have, does not list
@@ -119,11 +119,7 @@ class SplitFile:
                 splits[entry.fold][row_of[key]] = entry.split
             elif key not in columns.unusable:
                 raise entry.error(f"utterance {key!r} is not in {columns.source}; correct the id, or delete the line")
-        folds = [self._fold(columns, name, splits[name]) for name in names]
-        left = len(columns) * len(folds) - sum(len(part) for fold in folds for part in fold)
-        over = f" (over {len(folds)} folds)" if len(folds) > 1 else ""
-        lines = [f"left out: {left} of {len(columns) * len(folds)} utterances, as {self.path} says{over}"]
-        return folds, lines if left else []
+        return [self._fold(columns, name, splits[name]) for name in names]
 
     def _fold(self, columns: Columns, name: str, splits: np.ndarray) -> Cut:
         where = f" of fold {name}" if name else ""

@@ -203,8 +203,9 @@ def split_utterances(
 
 def _cut(columns: Columns, protocol: str | SplitFile, seed: int) -> tuple[list[Cut], list[str]]:
     """Return the folds by a protocol or a file, and lines on the utterances that are left out."""
+    lines: list[str] = []
     if isinstance(protocol, SplitFile):
-        folds, lines = protocol.cut(columns)
+        folds = protocol.cut(columns)
         what, remedy = f"{protocol.path}:", "list some of them there"
     else:
         folds, lines = cut(columns, protocol, seed)
@@ -217,6 +218,10 @@ def _cut(columns: Columns, protocol: str | SplitFile, seed: int) -> tuple[list[C
                     f"{what} leaves no utterance of class {columns.class_names[c]!r} in the {name} split{where} "
                     f"({len(rows)} utterances); every split needs every class, so {remedy}"
                 )
+    asked, used = len(columns) * len(folds), sum(len(part) for fold in folds for part in fold)
+    if used < asked and not lines:
+        over = f" (over {len(folds)} folds)" if len(folds) > 1 else ""
+        lines = [f"left out: {asked - used} of {asked} utterances, which are in no split{over}"]
     return folds, lines
 
 

@@ -407,6 +407,7 @@ class _Extraction:
         ]
         _write_csv(self.out / "utterances.csv", rows)
         leaking = [str(leak) for leak in leaks(*folds)]
+        fingerprint = splits_fingerprint(folds)  # without bad utterances, so it may not be the protocol's
         (self.out / "bad.csv").unlink(missing_ok=True)  # from an earlier attempt
         if bad:
             self._write_bad()
@@ -425,7 +426,7 @@ class _Extraction:
                 "reduction": corpus.reduction,
                 "utterances": len(self.used) - len(self.bad),
                 "splits": {
-                    "fingerprint": splits_fingerprint(folds),
+                    "fingerprint": fingerprint,
                     "folds": [
                         {
                             **{name: len(part) for name, part in fold.splits.items()},
@@ -451,7 +452,7 @@ class _Extraction:
             },
         )
         shutil.rmtree(self.out / _PARTS, ignore_errors=True)
-        self.say(f"features: {self.out}, made")
+        self.say(f"features: {self.out}, made; fingerprint of the splits {fingerprint}")
 
     def _row(self, utterance: Utterance, fold: int, split: str) -> dict[str, Any]:
         row = {"id": utterance.id, "fold": fold, "split": split}

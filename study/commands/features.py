@@ -17,8 +17,10 @@ examples:
   cemobam features --dataset esd --data-root ESD --level sequence \\
       --tune-layers 0 --out features/esd-sequences
   cemobam features --dataset meld --data-root MELD.Raw --out features/meld
+  cemobam features --dataset iemocap --data-root IEMOCAP_full_release \\
+      --split-protocol session --out features/iemocap-sessions
   cemobam features --dataset mine --manifest metadata.csv \\
-      --split-protocol speaker --out features/mine
+      --split-file splits.csv --out features/mine
   cemobam run --dataset iemocap --features features/iemocap
       Then run the study on them.
 """

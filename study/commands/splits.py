@@ -85,6 +85,7 @@ def _split(args: argparse.Namespace) -> tuple[list[str], Sequence[str], Sequence
         raise InputError("--data-root or --manifest without --dataset: name the data set (iemocap, esd, …)")
     raw = raw_corpus(args)
     if raw is not None:
+        print(*raw.notes, sep="\n")
         chosen = chosen_split(Columns.of_corpus(raw), args.split_protocol, args.split_seed, args.split_file)
         assigned = split_utterances(raw, chosen, args.split_seed or 0, say=print)
         return sorted(u.id for u in raw.utterances), raw.class_names, assigned

@@ -326,7 +326,9 @@ def test_official_folds_without_val_draw_it_from_their_train_split() -> None:
     rows[7] = ("", "test")
     corpus = of_splits(*rows)
     assert is_drawn(Columns.of_corpus(corpus), "official+text")
-    one, other = split_utterances(corpus, "official", 3)
+    said: list[str] = []
+    one, other = split_utterances(corpus, "official", 3, say=said.append)
+    assert said[1] == "left out: 1 of 120 utterances, which are in no split (over 2 folds)"
     assert [len(part) for part in one.splits.values()] == [34, 9, 16]
     assert [len(part) for part in other.splits.values()] == [13, 3, 44]
     assert "u0007" not in set().union(*parts_of(one))

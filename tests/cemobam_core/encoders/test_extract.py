@@ -450,10 +450,11 @@ def test_utterances_in_no_split_are_not_encoded(
     counts, said = counted(monkeypatch), []
     make_features(recipe(own_copy, split_file=path), tmp_path / "out", say=said.append)
     assert counts == {"AudioEncoder": 77, "TextEncoder": 77}
-    assert f"left out: 3 of 80 utterances, as {path} says" in said
+    assert "left out: 3 of 80 utterances, which are in no split" in said
     made = json.loads((tmp_path / "out" / "features.json").read_text())
     assert made["utterances"] == 77 and not made["bad"]
     fingerprint = splits_fingerprint(load_folds(tmp_path / "out"))
+    assert said[-1] == f"features: {tmp_path / 'out'}, made; fingerprint of the splits {fingerprint}"
     assert made["splits"] == {
         "fingerprint": fingerprint,
         "folds": [{"train": 61, "val": 8, "test": 8, "left out": 3}],
