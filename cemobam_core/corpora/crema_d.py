@@ -65,7 +65,7 @@ def read_crema_d(root: Path) -> RawCorpus:
     """
     root = find_root(
         root,
-        holds=lambda folder: (folder / "AudioWAV").is_dir() or folder.name == "AudioWAV",
+        holds=lambda folder: (folder / "AudioWAV").is_dir() or folder.resolve().name == "AudioWAV",
         title=CREMA_D.title,
         tree=_TREE,
     )

@@ -8,6 +8,7 @@ folder ``downloads`` beside ``data``. EmoBox has no transcripts.
 from __future__ import annotations
 
 import json
+import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
@@ -57,7 +58,8 @@ def is_emobox(path: Path) -> bool:
             folds.
     """
     if path.is_dir():
-        return any(map(_is_list, [_main(path), *(file for files in _folds(path).values() for file in files.values())]))
+        folder = _folder(path)
+        return _is_list(_main(folder)) or any(_folds(folder).values())
     return _is_list(path)
 
 
@@ -71,7 +73,7 @@ def read_emobox(path: Path, *, name: str) -> RawCorpus:
     Raises:
         InputError: A list cannot be read, a key occurs twice, there are fewer than two labels, or no audio file exists.
     """
-    folder = path if path.is_dir() else path.parent
+    folder = _folder(path)
     if _FOLD.fullmatch(folder.name):
         raise InputError(f"{path}: lists one split of one fold; give the folder of the corpus, {folder.parent}")
     folds = _folds(folder)
@@ -79,6 +81,8 @@ def read_emobox(path: Path, *, name: str) -> RawCorpus:
     splits = _splits(folder, folds, notes)
     main = path if path.is_file() else _main(folder)
     rows = list(_rows(main)) if main.is_file() else _of_folds(main, folds, notes)
+    if not rows:
+        raise InputError(f"{main}: no utterances; get the file again")
     _check_keys(rows)
     keys = {row.key for row in rows}
     for k, of in splits.items():
@@ -123,6 +127,11 @@ def read_emobox(path: Path, *, name: str) -> RawCorpus:
 
 
 # -- lists -----------------------------------------------------------------------------------------------------------
+
+
+def _folder(path: Path) -> Path:
+    """Return the folder of the metadata with its true name and parents, also for ``.``."""
+    return Path(os.path.abspath(path if path.is_dir() else path.parent))  # noqa: PTH100  (resolve would follow links)
 
 
 def _main(folder: Path) -> Path:

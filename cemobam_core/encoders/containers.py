@@ -6,11 +6,17 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-import av
 import numpy as np
 import numpy.typing as npt
 
 from cemobam_core.errors import InputError
+from cemobam_core.extras import require
+
+try:
+    import av
+except ModuleNotFoundError:
+    require("features", "cemobam_core.encoders.containers")
+    raise
 
 _ALONE = {"protocol_whitelist": "none"}
 """Keeps FFmpeg to the given file. A playlist could name other files or addresses."""
@@ -30,7 +36,7 @@ def decode(path: Path, allow: Callable[[int, float], None]) -> tuple[npt.NDArray
     Raises:
         InputError: The file is no container, has no audio stream, is cut short or damaged, or is not accepted.
     """
-    refuse_truncated_mp4(path)
+    _refuse_truncated_mp4(path)
     try:
         # Pass an open file, because a name may not be valid UTF-8, or may look like an address.
         with path.open("rb") as raw, av.open(raw, "r", options=_ALONE) as container:
@@ -61,17 +67,11 @@ def decode(path: Path, allow: Callable[[int, float], None]) -> tuple[npt.NDArray
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32), rate
 
 
-def refuse_truncated_mp4(path: Path) -> None:
+def _refuse_truncated_mp4(path: Path) -> None:
     """Raise InputError if an mp4 has lost its index or its end. A file of another kind passes.
 
     An mp4 is a list of boxes: four bytes of length, four letters, and the content. The box ``moov`` is the index of the
     sound in the box ``mdat`` (ISO/IEC 14496-12).
-
-    Args:
-        path: The file.
-
-    Raises:
-        InputError: The box ``moov`` is missing, or a box is longer than the rest of the file.
     """
     size = path.stat().st_size
     with path.open("rb") as file:

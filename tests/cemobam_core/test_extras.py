@@ -18,6 +18,7 @@ NEED_AN_EXTRA = {
     "cemobam_core.encoders.extract": "features",
     "cemobam_core.encoders.finetune": "features",
     "cemobam_core.encoders.loading": "features",
+    "cemobam_core.encoders.containers": "features",
     "cemobam_core.encoders.sound": "features",
     "study.engines.ray": "ray",
     "study.output.dashboard": "dashboard",

@@ -60,6 +60,19 @@ def test_the_list_and_its_folder_are_the_same(folder: Path) -> None:
     assert not is_emobox(folder / "nothing.jsonl")
 
 
+@pytest.mark.parametrize("given", [".", "cafe.jsonl", "../cafe", "../cafe/cafe.jsonl"])
+def test_from_inside_its_folder(folder: Path, monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    monkeypatch.chdir(folder)
+    assert read(Path(given)).utterances == read(folder).utterances
+    assert read(Path(given)).fingerprint() == read(folder).fingerprint()
+
+
+def test_an_empty_list_is_an_error(folder: Path) -> None:
+    (folder / "cafe.jsonl").write_text("\n")
+    with pytest.raises(InputError, match=r"cafe.jsonl: no utterances; get the file again"):
+        read(folder)
+
+
 def test_the_fingerprint_knows_the_folds(folder: Path) -> None:
     before = read(folder).fingerprint()
     assert read(folder).fingerprint() == before
