@@ -102,7 +102,7 @@ def test_a_wrong_encoder_is_told_before_any_audio_is_read(
 
     monkeypatch.setattr("cemobam_core.encoders.extract.seconds_of", refuse)
     with pytest.raises(
-        InputError, match=r"--audio-encoder .*: bert models are not supported; give a model of one of these types"
+        InputError, match=r"--audio-encoder .*: this bert model is not supported .*give one of these types"
     ):
         make_features(recipe(audio_encoder=str(bert)), tmp_path / "out", say=quietly)
     with pytest.raises(InputError, match=r"--text-encoder .*: no tokenizer in"):
