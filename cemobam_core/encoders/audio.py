@@ -53,7 +53,7 @@ class AudioEncoder(nn.Module):
         self.steps = steps
         self.rate = self.build.rate
         longest = self.build.longest(self.model.config.to_dict())
-        self.max_inputs = round(min(max_seconds, longest or max_seconds) * self.rate)
+        self.max_inputs = max(1, round(min(max_seconds, longest or max_seconds) * self.rate))
         self.batch_inputs = round(batch_seconds * self.rate)
 
     @property

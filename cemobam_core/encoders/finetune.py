@@ -99,7 +99,8 @@ def choose_parameters(encoder: Encoder, layers: int) -> str:
     )
     last = len(encoder.layers)
     what = f"layer {last}" if layers == 1 else f"layers {last - layers + 1} to {last}"
-    return f"training {what} of {last}, the others are frozen: {learning:.3g} of {everything:.3g} million parameters"
+    there = len(encoder.build.layers)
+    return f"training {what} of {there}, the others are frozen: {learning:.3g} of {everything:.3g} million parameters"
 
 
 def _learning(encoder: Encoder, layers: int) -> list[nn.Module]:

@@ -75,10 +75,11 @@ def find_pretrained(name: str, option: str, *, download: bool = True) -> Pretrai
     folder, told = Path(name).expanduser(), f"{option} {name}".strip()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            if inner := next(folder.glob("*/config.json"), None) if (folder / "modules.json").is_file() else None:
+            inner = [path.parent for path in sorted(folder.glob("*/config.json")) if weight_files(path.parent)]
+            if inner and (folder / "modules.json").is_file():
                 raise InputError(
                     f"{told}: no config.json in this folder of sentence-transformers; give the folder of its encoder, "
-                    f"{inner.parent}"
+                    f"{inner[0]}"
                 )
             raise InputError(
                 f"{told}: no config.json in this folder; give a folder with an encoder as save_pretrained "

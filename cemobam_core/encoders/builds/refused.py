@@ -6,10 +6,9 @@ from collections.abc import Mapping
 
 _DECODER = "it is a decoder, in which a word does not see the words after it"
 _BOTH = "it is an encoder with a decoder, made to generate text"
-_PADDED = "its attention depends on how far a text is padded"
 _SEVERAL = "it joins several modalities, and its parts are not loaded alone"
 _CODEC = "it is a codec, made to compress sound"
-_SQUEEZED = "it shortens the sequence inside, so its frames would depend on the batch"
+_SQUEEZED = "it shortens the sequence inside, so a result would depend on the batch"
 
 _TEXT = {
     _DECODER: (
@@ -20,7 +19,8 @@ _TEXT = {
         *("t5", "mt5", "umt5", "longt5", "switch_transformers", "bart", "mbart", "pegasus", "marian", "m2m_100", "led"),
         *("blenderbot", "blenderbot-small", "prophetnet", "encoder-decoder"),
     ),
-    _PADDED: ("longformer", "big_bird", "reformer", "nystromformer", "funnel"),
+    "its attention depends on how far a text is padded": ("big_bird", "nystromformer"),
+    _SQUEEZED: ("funnel",),
     _SEVERAL: ("clip", "clap", "flava", "blip", "siglip", "layoutlmv3", "lxmert", "visual_bert", "bridgetower"),
     "its layers share their weights, so the upper ones cannot be tuned alone": ("albert",),
     "it puts [CLS] at the end of a text": ("xlnet",),
@@ -32,7 +32,7 @@ _AUDIO = {
     "it is an encoder with a decoder, made to generate speech or text": (
         *("speecht5", "speech_to_text", "moonshine", "speech-encoder-decoder"),
     ),
-    "it translates with a decoder; its speech encoder is published as facebook/w2v-bert-2.0": (
+    "it is an encoder with a decoder, made to translate; facebook/w2v-bert-2.0 is a speech encoder like its own": (
         *("seamless_m4t", "seamless_m4t_v2"),
     ),
     "its convolutions would see the padding of a batch": ("wav2vec2-conformer",),

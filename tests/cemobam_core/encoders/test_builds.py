@@ -18,7 +18,7 @@ from trees import write_wav
 from cemobam_core.encoders.audio import AudioEncoder
 from cemobam_core.encoders.builds import build_of, types
 from cemobam_core.encoders.builds.refused import REASONS
-from cemobam_core.encoders.finetune import TuningConfig, TuningData, tune
+from cemobam_core.encoders.finetune import TuningConfig, TuningData, choose_parameters, tune
 from cemobam_core.encoders.layers import Layer
 from cemobam_core.encoders.pretrained import find_pretrained
 from cemobam_core.encoders.text import TextEncoder
@@ -335,7 +335,7 @@ def test_missing_weights_of_whispers_encoder_are_named(folders: dict[str, Path],
         ("audio", {"model_type": "wav2vec2-bert", "add_adapter": True}, "it has an adapter"),
         ("audio", {"model_type": "speecht5"}, "made to generate speech"),
         ("audio", {"model_type": "encodec"}, "it is a codec"),
-        ("audio", {"model_type": "seamless_m4t_v2"}, r"published as facebook/w2v-bert-2\.0"),
+        ("audio", {"model_type": "seamless_m4t_v2"}, r"facebook/w2v-bert-2\.0 is a speech encoder like its own"),
         ("audio", {"model_type": "clap"}, "it joins several modalities"),
         ("audio", {"model_type": "bert"}, "it is for --text-encoder"),
     ],
@@ -370,6 +370,8 @@ def test_sentence_transformers_with_more_than_an_encoder(folders: dict[str, Path
     with pytest.raises(InputError, match=r"modules\.json: is damaged"):
         text_encoder(folder)
     (tmp_path / "modules.json").write_text("[]")
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling" / "config.json").write_text("{}")
     with pytest.raises(InputError, match=r"sentence-transformers; give the folder of its encoder, .*bert$"):
         find_pretrained(str(tmp_path), "--text-encoder")
 
@@ -411,4 +413,5 @@ def test_layers_above_the_chosen_one_do_not_run(folders: dict[str, Path], kind: 
     else:
         encoder.embed(["out"], sequence=True)
     assert ran == [1, 2]
+    assert choose_parameters(encoder, 1).startswith("training layer 2 of 5, the others are frozen")
     assert not any(layer._forward_pre_hooks for layer in encoder.build.layers)

@@ -104,11 +104,14 @@ def test_a_wrong_encoder_is_told_before_any_audio_is_read(
 
     monkeypatch.setattr("cemobam_core.encoders.extract.seconds_of", refuse)
     with pytest.raises(
-        InputError, match=r"--audio-encoder .*: bert models are not supported; give a model of one of these types"
+        InputError, match=r"--audio-encoder .*: this bert model is not supported .*give one of these types"
     ):
         make_features(recipe(audio_encoder=str(bert)), tmp_path / "out", say=quietly)
-    with pytest.raises(InputError, match=r"--text-encoder .*: no tokenizer in"):
+    with pytest.raises(InputError, match=r"--text-encoder .*: this wav2vec2 model is not supported"):
         make_features(recipe(text_encoder=str(wav2vec2)), tmp_path / "out", say=quietly)
+    mute = shutil.copytree(bert, tmp_path / "bert", ignore=shutil.ignore_patterns("vocab.txt", "tokenizer*"))
+    with pytest.raises(InputError, match=r"--text-encoder .*: no tokenizer in"):
+        make_features(recipe(text_encoder=str(mute)), tmp_path / "out", say=quietly)
 
 
 def test_texts_are_counted_in_utterances(recipe: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

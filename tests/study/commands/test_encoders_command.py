@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from runs import cemobam_here
+from runs import ROOT, cemobam_here
 from tiny import make_audio, make_text, make_whisper
 
 from cemobam_core.encoders.builds import builds
@@ -105,3 +105,11 @@ def test_a_damaged_configuration(tmp_path: Path) -> None:
     out, err = cemobam_here("encoders", str(tmp_path), status=2)
     assert "num_hidden_layers and hidden_size must be positive integers; use the config.json that was pub" in err
     assert out == ""
+
+
+def test_the_page_on_encoders_has_every_type_and_its_pools() -> None:
+    rows = [line for line in (ROOT / "docs/encoders.md").read_text().splitlines() if line.startswith("| ")]
+    for build in builds():
+        (row,) = (line for line in rows if f"`{build.types[0]}`" in line)
+        assert all(f"`{one}`" in row for one in build.types)
+        assert ("`pooler`" in row) == getattr(build, "has_pooler", False)
