@@ -94,7 +94,7 @@ def test_a_clip_is_uploaded_and_labelled(
     browser.find_element("css selector", "input[type=file]").send_keys(str(clip))
     until("document.querySelector('input[type=file]') === null")
     press()
-    until(f"/^spk0_sadness_00.wav: no transcript; give it/.test({shown('#problem')} || '')")
+    until(f"/^spk0_sadness_00.wav: no transcript; write it/.test({shown('#problem')} || '')")
     browser.find_element("css selector", "#transcript textarea").send_keys(TEXT)
     press()
     until("document.querySelectorAll('#linked table').length === 2")

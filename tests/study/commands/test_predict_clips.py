@@ -326,7 +326,7 @@ Arguments = Callable[[Path, Made], tuple[object, ...]]
     ("arguments", "message"),
     [
         (lambda c, m: (), "nothing to label is given; give --audio CLIP with --transcript TEXT"),
-        (lambda c, m: ("--audio", c / "a.wav"), "a.wav: no transcript; give it (--transcript, a file a.txt beside"),
+        (lambda c, m: ("--audio", c / "a.wav"), "a.wav: no transcript; write it (--transcript, a file a.txt beside"),
         (lambda c, m: ("--audio", c / "a.wav", "--transcript", "  "), "--transcript: is empty; write what is said"),
         (lambda c, m: ("--audio", c / "x.wav", "--transcript", "x"), "x.wav: cannot be read as audio (No such file"),
         (lambda c, m: ("--audio", c, "--transcript", "x", "--to", "o.csv"), "is a folder; write each transcript into"),
@@ -360,7 +360,7 @@ def test_a_mistake_is_told_in_one_line(
         ("audio,label,text\na.wav,joy,x\n", "label 'joy' is not a class of this data set (anger, happiness, sadness)"),
         ("text,label\nhello,anger\n", "no column 'audio'"),
         ("audio,text\n", "no clips"),
-        ("audio,text\na.wav,\nb.wav,hello\n", "a.wav: no transcript; give it"),
+        ("audio,text\na.wav,\nb.wav,hello\n", "a.wav: no transcript; write it"),
         ("audio,text\na.wav,x\na.wav,y\n", "id 'a' already occurs in line 2"),
     ],
 )
