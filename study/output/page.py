@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import atexit
 import html
 import os
-import socket
+import shutil
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 
 from cemobam_core.errors import InputError
 from cemobam_core.extras import require
 from study.output.labelling import Clip, Labelled, Labeller, Linked
 from study.output.listener import listener
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # gradio reads it when it is imported
+# Gradio reads its settings when it is imported. What is uploaded or recorded is gone when the page is stopped.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["GRADIO_TEMP_DIR"] = mkdtemp(prefix="cemobam-page-")
+atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
 try:
     import gradio as gr
     import uvicorn
@@ -109,17 +113,10 @@ def serve(labeller: Labeller, port: int | None) -> None:
         labeller.load()  # now, because the first label should not wait for it
     except InputError as error:
         problem = " ".join(str(error).split())
-    # What is uploaded or recorded is gone when the page is stopped.
-    with TemporaryDirectory(prefix="cemobam-", ignore_cleanup_errors=True) as uploads:
-        os.environ["GRADIO_TEMP_DIR"] = uploads
-        server = uvicorn.Server(
-            uvicorn.Config(application(page(labeller, problem)), log_level="critical", timeout_graceful_shutdown=1)
-        )
-        print(f"The page is at http://{_HOST}:{listening.getsockname()[1]}/  (press Ctrl-C to stop it)", flush=True)
-        _run(server, listening)
-
-
-def _run(server: uvicorn.Server, listening: socket.socket) -> None:
+    server = uvicorn.Server(
+        uvicorn.Config(application(page(labeller, problem)), log_level="critical", timeout_graceful_shutdown=1)
+    )
+    print(f"The page is at http://{_HOST}:{listening.getsockname()[1]}/  (press Ctrl-C to stop it)", flush=True)
     with suppress(KeyboardInterrupt):
         server.run(sockets=[listening])
 

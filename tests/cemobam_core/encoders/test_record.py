@@ -62,12 +62,12 @@ def test_a_folder_is_recorded_with_its_whole_path(
 
 def test_a_record_is_read_as_it_was_written(bert: Path, wav2vec2: Path) -> None:
     audio, text = (EncoderRecord.of(find_pretrained(str(folder), "--x")) for folder in (wav2vec2, bert))
-    settings = FeatureSettings(level="sequence", audio_steps=5, max_seconds=3, protocol="speaker")
+    settings = FeatureSettings(level="sequence", audio_steps=5, max_seconds=3.0, protocol="speaker")
     written = EncodersRecord(audio=audio, text=text, settings=settings).to_json()
     content = recorded({"encoders": written, "torch": "2"})
     read = EncodersRecord.of(content)
     assert (read.audio, read.text) == (audio, text)
-    assert read.settings == FeatureSettings(level="sequence", audio_steps=5, max_seconds=3)
+    assert read.settings == FeatureSettings(level="sequence", audio_steps=5, max_seconds=3.0)
     assert recorded({}) is None
     for damaged in ("{", "[]", "[" * 100_000, json.dumps({**json.loads(written), "audio": 3})):
         assert recorded({"encoders": damaged}) is None

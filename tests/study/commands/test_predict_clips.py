@@ -15,7 +15,7 @@ import pytest
 import soundfile
 import torch
 from listening import keep_model, make_corpus, without_record
-from runs import cemobam_here
+from runs import cemobam_here, run_here
 from tiny import make_bert, make_whisper
 from trees import write_wav
 
@@ -396,3 +396,25 @@ def test_a_corpus_with_transcripts_is_not_transcribed(made: Made, in_folder: Pat
     _, err = cemobam_here("features", *given, "--out", "out", status=2)
     assert "has transcripts; leave the option out" in err
     assert not Path("out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("without_figures")
+def test_from_a_corpus_to_a_label_in_three_commands(made: Made, in_folder: Path) -> None:
+    encoders = ("--audio-encoder", str(made.root / "wav2vec2"), "--text-encoder", str(made.root / "bert"))
+    cemobam_here(
+        "features", "--dataset", "mine", "--manifest", str(made.manifest), *encoders, "--tune-layers", "1",
+        "--tune-epochs", "1", "--split-protocol", "session", "--out", "features",
+    )  # fmt: skip
+    run_here(
+        "--dataset", "mine", "--features", "features", "--k-audio", "2", "--k-text", "1,2", "--seeds", "1", "--epochs",
+        "2", "--hidden-dim", "8", "--blocks", "grid", "--workers", "2", "--keep-models", "best",
+    )  # fmt: skip
+    models = sorted(Path("results/mine/models").iterdir())
+    assert len(models) == 3
+    for fold, model in enumerate(models):
+        clip = made.manifest.parent / "audio/spk0_anger_00.wav"
+        out, _ = predict(model, "--audio", clip, "--transcript", "get out")
+        assert len(probabilities(out)) == 3
+        encoders_of_fold = json.loads((model / "config.json").read_text())["encoders"]
+        assert encoders_of_fold["text"]["name"] == str((in_folder / f"features/encoders/fold_{fold}/text").resolve())
