@@ -45,6 +45,7 @@ _CSS = """
 #linked .number {text-align: right; font-variant-numeric: tabular-nums}
 #linked .id {font-family: ui-monospace, monospace; font-size: 12px; overflow-wrap: anywhere}
 #linked h3 {margin: 0; font-size: 15px}
+#linked p {margin: 0 0 14px}
 """
 
 
@@ -81,19 +82,25 @@ def page(labeller: Labeller, problem: str = "") -> gr.Blocks:
                 bars = gr.Label(label="Label", num_top_classes=labeller.kept.sizes.num_classes, elem_id="bars")
         linked = gr.HTML(elem_id="linked")
 
-        def label(audio: str | None, text: str | None) -> tuple[gr.HTML, dict[str, float] | None, str, str]:
-            """Return the problem, the probabilities, the transcript and the neighbours."""
+        def label(audio: str | None, text: str | None) -> tuple[gr.HTML, dict[str, float] | None, str]:
+            """Return the problem, the probabilities, and the transcript that was heard with the neighbours."""
             given = " ".join((text or "").split())
             clip = Clip(id="the clip", audio=Path(audio) if audio else None, text=given)
             try:
                 labelled, _, _ = labeller.label(clip)
             except InputError as error:
                 # The browser's copy of the file has a long name that the user has never seen.
-                shown = str(error).replace(audio, Path(audio).name) if audio else str(error)
-                return gr.HTML(_paragraph(" ".join(shown.split())), visible=True), None, given, ""
-            return gr.HTML("", visible=False), labelled.probabilities, labelled.clip.text, _tables(labelled)
+                line = str(error).replace(audio, Path(audio).name) if audio else str(error)
+                return gr.HTML(_paragraph(" ".join(line.split())), visible=True), None, ""
+            heard = "" if given or not labeller.asr else f"{labeller.asr} heard: “{labelled.clip.text}”"
+            return gr.HTML("", visible=False), labelled.probabilities, _paragraph(heard) + _tables(labelled)
 
-        button.click(label, [audio, text], [told, bars, text, linked], api_visibility="private")
+        def clear() -> tuple[gr.HTML, None, str]:
+            return gr.HTML("", visible=False), None, ""
+
+        shown = [told, bars, linked]
+        button.click(label, [audio, text], shown, api_visibility="private")
+        audio.input(clear, None, shown, api_visibility="private")  # the label of the clip before
     return blocks
 
 
