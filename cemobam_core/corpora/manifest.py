@@ -25,8 +25,8 @@ from cemobam_core.corpora.utterances import (
 )
 from cemobam_core.errors import InputError
 
-_REQUIRED = ("audio", "text", "label")
-_OPTIONAL = ("id", "speaker", "session", "script", "split")
+_REQUIRED = ("audio", "label")
+_OPTIONAL = ("text", "id", "speaker", "session", "script", "split")
 _ALIASES = {"audio_file": "audio", "raw_text": "text"}
 """Column names in the authors' metadata files."""
 _JSONL, _TABLES = (".jsonl", ".ndjson"), (".csv", ".tsv", ".txt")
@@ -65,11 +65,11 @@ class _Row:
 def read_manifest(file: Path, *, name: str, class_names: Sequence[str] | None = None) -> RawCorpus:
     """Read a CSV (commas, tabs or semicolons) or JSONL with ``audio``, ``text`` and ``label``.
 
-    Optional columns are ``id`` (default: the name of the audio file without its extension), ``speaker``, ``session``,
-    ``script`` and ``split``. The authors' metadata files (``audio_file``, ``raw_text``, ``label``) can be read
-    unchanged, also all three at once from a folder with ``train``, ``val`` and ``test`` or
-    ``<CORPUS>_metadata_<split>``. Audio paths are relative to the manifest's folder. If all labels are integers, they
-    are indices of the class names, from 0.
+    Without a column ``text`` all transcripts are empty. Optional columns are ``id`` (default: the name of the audio
+    file without its extension), ``speaker``, ``session``, ``script`` and ``split``. The authors' metadata files
+    (``audio_file``, ``raw_text``, ``label``) can be read unchanged, also all three at once from a folder with
+    ``train``, ``val`` and ``test`` or ``<CORPUS>_metadata_<split>``. Audio paths are relative to the manifest's folder.
+    If all labels are integers, they are indices of the class names, from 0.
 
     Metadata of EmoBox are recognised and read by ``read_emobox``. They have labels of their own.
 
@@ -88,18 +88,19 @@ def read_manifest(file: Path, *, name: str, class_names: Sequence[str] | None = 
         return read_emobox(file, name=name)
     rows = [row for path, split in manifest_files(file) for row in manifest_rows(path, split)]
     if not rows:
-        raise InputError(f"{file}: no utterances; give one per line, with {', '.join(_REQUIRED)}")
+        raise InputError(f"{file}: no utterances; give one per line, with audio, text and label")
     _check_ids(rows)
     label_of, names = _classes(rows, class_names)
     if len(set(label_of.values())) < 2:
         raise InputError(f"{file}: every label is {rows[0].label!r}; give utterances of at least two classes")
     utterances: list[Utterance] = []
     bad: list[BadUtterance] = []
+    written = any(row.text for row in rows)
     for row in rows:
         audio = row.file.parent / row.audio
         if not _is_file(audio):
             bad.append(row.bad(f"no audio file {audio}", label_of[row.label]))
-        elif not row.text:
+        elif written and not row.text:
             bad.append(row.bad("its text is empty", label_of[row.label]))
         else:
             utterances.append(

@@ -140,4 +140,4 @@ def _fits(hint: Any, value: object) -> bool:
         return any(_fits(one, value) for one in get_args(hint))
     if get_origin(hint) is Literal:
         return value in get_args(hint)
-    return type(value) in ((int, float) if hint is float else (hint,))
+    return type(value) is hint

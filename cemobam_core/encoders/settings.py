@@ -120,7 +120,8 @@ class Recipe:
             raise InputError(f"--asr {settings.asr}: {corpus.root} has transcripts; leave the option out")
         if not settings.asr and not corpus.transcribed:
             raise InputError(
-                f"{corpus.root}: has no transcripts; give --asr MODEL, a Whisper model that transcribes the clips"
+                f"{corpus.root}: has no transcripts, which a manifest has in its column text; add them, or give --asr "
+                "MODEL, a Whisper model that transcribes the clips"
             )
         audio = find_pretrained(settings.audio_encoder, "--audio-encoder")
         text = find_pretrained(settings.text_encoder, "--text-encoder")

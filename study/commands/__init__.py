@@ -18,7 +18,7 @@ from study.commands.parsing import add_version, did_you_mean
 
 COMMANDS = {
     "run": "run the study, as python run_grid.py does",
-    "demo": "run the study on the embedded demo data; --quick takes about 30 seconds",
+    "demo": "run the study on the embedded demo data (--quick: 30 seconds), or show a model at work (--model)",
     "features": "make features from a raw corpus: IEMOCAP, ESD, or any other",
     "splits": "show the splits of a corpus or of features, and write them to a file",
     "encoders": "list the encoders of audio and text, or show what one is",
@@ -27,7 +27,7 @@ COMMANDS = {
     "compare": "compare several studies",
     "export": "export the trials of a study to MLflow, Weights & Biases or TensorBoard",
     "systems": "list the systems, or show the settings and source of one",
-    "predict": "label utterances with a trained model",
+    "predict": "label sound files or features with a trained model",
 }
 """The commands by name, with one line of help each. The name is also the name of the module."""
 

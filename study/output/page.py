@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import atexit
 import html
 import os
-import socket
+import shutil
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import mkdtemp
 
 from cemobam_core.errors import InputError
 from cemobam_core.extras import require
 from study.output.labelling import Clip, Labelled, Labeller, Linked
 from study.output.listener import listener
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # gradio reads it when it is imported
+# Gradio reads its settings when it is imported. What is uploaded or recorded is gone when the page is stopped.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["GRADIO_TEMP_DIR"] = mkdtemp(prefix="cemobam-page-")
+atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
 try:
     import gradio as gr
     import uvicorn
@@ -41,6 +45,7 @@ _CSS = """
 #linked .number {text-align: right; font-variant-numeric: tabular-nums}
 #linked .id {font-family: ui-monospace, monospace; font-size: 12px; overflow-wrap: anywhere}
 #linked h3 {margin: 0; font-size: 15px}
+#linked p {margin: 0 0 14px}
 """
 
 
@@ -77,19 +82,25 @@ def page(labeller: Labeller, problem: str = "") -> gr.Blocks:
                 bars = gr.Label(label="Label", num_top_classes=labeller.kept.sizes.num_classes, elem_id="bars")
         linked = gr.HTML(elem_id="linked")
 
-        def label(audio: str | None, text: str | None) -> tuple[gr.HTML, dict[str, float] | None, str, str]:
-            """Return the problem, the probabilities, the transcript and the neighbours."""
+        def label(audio: str | None, text: str | None) -> tuple[gr.HTML, dict[str, float] | None, str]:
+            """Return the problem, the probabilities, and the transcript that was heard with the neighbours."""
             given = " ".join((text or "").split())
             clip = Clip(id="the clip", audio=Path(audio) if audio else None, text=given)
             try:
                 labelled, _, _ = labeller.label(clip)
             except InputError as error:
                 # The browser's copy of the file has a long name that the user has never seen.
-                shown = str(error).replace(audio, Path(audio).name) if audio else str(error)
-                return gr.HTML(_paragraph(" ".join(shown.split())), visible=True), None, given, ""
-            return gr.HTML("", visible=False), labelled.probabilities, labelled.clip.text, _tables(labelled)
+                line = str(error).replace(audio, Path(audio).name) if audio else str(error)
+                return gr.HTML(_paragraph(" ".join(line.split())), visible=True), None, ""
+            heard = "" if given or not labeller.asr else f"{labeller.asr} heard: “{labelled.clip.text}”"
+            return gr.HTML("", visible=False), labelled.probabilities, _paragraph(heard) + _tables(labelled)
 
-        button.click(label, [audio, text], [told, bars, text, linked], api_visibility="private")
+        def clear() -> tuple[gr.HTML, None, str]:
+            return gr.HTML("", visible=False), None, ""
+
+        shown = [told, bars, linked]
+        button.click(label, [audio, text], shown, api_visibility="private")
+        audio.input(clear, None, shown, api_visibility="private")  # the label of the clip before
     return blocks
 
 
@@ -109,17 +120,10 @@ def serve(labeller: Labeller, port: int | None) -> None:
         labeller.load()  # now, because the first label should not wait for it
     except InputError as error:
         problem = " ".join(str(error).split())
-    # What is uploaded or recorded is gone when the page is stopped.
-    with TemporaryDirectory(prefix="cemobam-", ignore_cleanup_errors=True) as uploads:
-        os.environ["GRADIO_TEMP_DIR"] = uploads
-        server = uvicorn.Server(
-            uvicorn.Config(application(page(labeller, problem)), log_level="critical", timeout_graceful_shutdown=1)
-        )
-        print(f"The page is at http://{_HOST}:{listening.getsockname()[1]}/  (press Ctrl-C to stop it)", flush=True)
-        _run(server, listening)
-
-
-def _run(server: uvicorn.Server, listening: socket.socket) -> None:
+    server = uvicorn.Server(
+        uvicorn.Config(application(page(labeller, problem)), log_level="critical", timeout_graceful_shutdown=1)
+    )
+    print(f"The page is at http://{_HOST}:{listening.getsockname()[1]}/  (press Ctrl-C to stop it)", flush=True)
     with suppress(KeyboardInterrupt):
         server.run(sockets=[listening])
 

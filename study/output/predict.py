@@ -229,7 +229,7 @@ def looks_around(kept: KeptModel, features: FeatureSet) -> bool:
 def _measured(logits: Tensor, features: FeatureSet, *, authors_names: bool) -> str:
     if not features.labelled:
         return f"{len(features)} utterances labelled; {features.source} has no labels to compare with"
-    return metrics_table(logits, features, authors_names=authors_names)
+    return f"{len(features)} utterances\n\n{metrics_table(logits, features, authors_names=authors_names)}"
 
 
 def metrics_table(logits: Tensor, features: FeatureSet, *, authors_names: bool = False) -> str:
@@ -244,7 +244,7 @@ def metrics_table(logits: Tensor, features: FeatureSet, *, authors_names: bool =
     if not authors_names:
         table = table.drop(columns="name in the authors' code").rename(columns={"usual name": "name"})
     align = ("left",) * (len(table.columns) - 1) + ("right",)
-    return f"{len(features)} utterances\n\n" + table.to_markdown(index=False, disable_numparse=True, colalign=align)
+    return str(table.to_markdown(index=False, disable_numparse=True, colalign=align))
 
 
 def _class_names(features: FeatureSet, num_classes: int, checkpoint: Path) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from cemobam_core.encoders.extract import made_before, make_features
 from cemobam_core.encoders.pretrained import find_pretrained
 from cemobam_core.encoders.settings import FeatureSettings, Recipe
 from cemobam_core.errors import InputError
+from study.commands import cemobam
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +124,21 @@ def test_a_corpus_without_transcripts_is_transcribed(
         made_before(other, tmp_path / "out")
 
 
+def test_a_manifest_may_have_no_transcripts(
+    wav2vec2: Path, bert: Path, whisper: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = make_manifest(tmp_path / "mine", per_class=3)
+    pd.read_csv(manifest).drop(columns="text").to_csv(manifest, index=False)
+    encoders = ["--audio-encoder", str(wav2vec2), "--text-encoder", str(bert), "--tune-layers", "0"]
+    given = ["features", "--dataset", "mine", "--manifest", str(manifest), *encoders, "--out", str(tmp_path / "out")]
+    assert cemobam(given) == 2
+    assert f"{manifest}: has no transcripts, which a manifest has in its column text; add" in capsys.readouterr().err
+    assert cemobam([*given, "--asr", str(whisper)]) == 0
+    captured = capsys.readouterr()
+    assert "transcribing: 100%" in captured.err
+    assert pd.read_csv(tmp_path / "out/utterances.csv")["text"].str.len().min() > 0
+
+
 def test_an_interrupted_transcription_is_resumed(
     unwritten: RawCorpus, wav2vec2: Path, bert: Path, whisper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,7 +196,7 @@ def test_clips_without_words_are_left_out(
 def test_transcripts_are_asked_for_where_they_are_missing(
     unwritten: RawCorpus, wav2vec2: Path, bert: Path, whisper: Path
 ) -> None:
-    with pytest.raises(InputError, match="has no transcripts; give --asr MODEL"):
+    with pytest.raises(InputError, match=r"has no transcripts, .*give --asr MODEL"):
         recipe_of(unwritten, wav2vec2, bert)
     written = replace(unwritten, utterances=tuple(replace(u, text="x") for u in unwritten.utterances))
     with pytest.raises(InputError, match=r"--asr .*whisper.*: .* has transcripts; leave the option out"):

@@ -15,7 +15,7 @@ import pytest
 import soundfile
 import torch
 from listening import keep_model, make_corpus, without_record
-from runs import cemobam_here
+from runs import cemobam_here, run_here
 from tiny import make_bert, make_transcriber
 from trees import write_wav
 
@@ -326,7 +326,7 @@ Arguments = Callable[[Path, Made], tuple[object, ...]]
     ("arguments", "message"),
     [
         (lambda c, m: (), "nothing to label is given; give --audio CLIP with --transcript TEXT"),
-        (lambda c, m: ("--audio", c / "a.wav"), "a.wav: no transcript; give it (--transcript, a file a.txt beside"),
+        (lambda c, m: ("--audio", c / "a.wav"), "a.wav: no transcript; write it (--transcript, a file a.txt beside"),
         (lambda c, m: ("--audio", c / "a.wav", "--transcript", "  "), "--transcript: is empty; write what is said"),
         (lambda c, m: ("--audio", c / "x.wav", "--transcript", "x"), "x.wav: cannot be read as audio (No such file"),
         (lambda c, m: ("--audio", c, "--transcript", "x", "--to", "o.csv"), "is a folder; write each transcript into"),
@@ -360,7 +360,7 @@ def test_a_mistake_is_told_in_one_line(
         ("audio,label,text\na.wav,joy,x\n", "label 'joy' is not a class of this data set (anger, happiness, sadness)"),
         ("text,label\nhello,anger\n", "no column 'audio'"),
         ("audio,text\n", "no clips"),
-        ("audio,text\na.wav,\nb.wav,hello\n", "a.wav: no transcript; give it"),
+        ("audio,text\na.wav,\nb.wav,hello\n", "a.wav: no transcript; write it"),
         ("audio,text\na.wav,x\na.wav,y\n", "id 'a' already occurs in line 2"),
     ],
 )
@@ -396,3 +396,25 @@ def test_a_corpus_with_transcripts_is_not_transcribed(made: Made, in_folder: Pat
     _, err = cemobam_here("features", *given, "--out", "out", status=2)
     assert "has transcripts; leave the option out" in err
     assert not Path("out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("without_figures")
+def test_from_a_corpus_to_a_label_in_three_commands(made: Made, in_folder: Path) -> None:
+    encoders = ("--audio-encoder", str(made.root / "wav2vec2"), "--text-encoder", str(made.root / "bert"))
+    cemobam_here(
+        "features", "--dataset", "mine", "--manifest", str(made.manifest), *encoders, "--tune-layers", "1",
+        "--tune-epochs", "1", "--split-protocol", "session", "--out", "features",
+    )  # fmt: skip
+    run_here(
+        "--dataset", "mine", "--features", "features", "--k-audio", "2", "--k-text", "1,2", "--seeds", "1", "--epochs",
+        "2", "--hidden-dim", "8", "--blocks", "grid", "--workers", "2", "--keep-models", "best",
+    )  # fmt: skip
+    models = sorted(Path("results/mine/models").iterdir())
+    assert len(models) == 3
+    for fold, model in enumerate(models):
+        clip = made.manifest.parent / "audio/spk0_anger_00.wav"
+        out, _ = predict(model, "--audio", clip, "--transcript", "get out")
+        assert len(probabilities(out)) == 3
+        encoders_of_fold = json.loads((model / "config.json").read_text())["encoders"]
+        assert encoders_of_fold["text"]["name"] == str((in_folder / f"features/encoders/fold_{fold}/text").resolve())
