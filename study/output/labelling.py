@@ -268,7 +268,7 @@ class Labeller:
                         f"{clip.id}: no audio; give --audio CLIP, or a model trained without audio, such as text_mlp"
                     )
                 if self.reads and not clip.text:
-                    beside = f", a file {clip.audio.with_suffix('.txt').name} beside it" if clip.audio else ""
+                    beside = f", a file {Path(clip.audio).with_suffix('.txt').name} beside it" if clip.audio else ""
                     raise InputError(
                         f"{clip.audio or clip.id}: no transcript; write it (--transcript{beside}, or the manifest's "
                         "column text), let a Whisper model do so (--asr MODEL), or take a model trained without text, "
