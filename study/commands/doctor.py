@@ -73,9 +73,9 @@ def run(args: argparse.Namespace) -> int:
     if args.to:
         write(diagnosis, args.to)
         lost = sum(study.lost for study in diagnosis.studies)
-        url = shlex.quote(f"sqlite:///{args.to}")
-        print(f"\nwritten: {args.to}, with {diagnosis.done} done trials; {lost} trials are lost")
-        print(f"continue with: the study's command and --storage {url}")
+        left_out = f"; {lost} damaged trials are left out, and will be trained again" if lost else ""
+        print(f"\nwritten: {args.to}, with {diagnosis.done} done trials{left_out}")
+        print(f"continue with: the study's command and --storage {shlex.quote(f'sqlite:///{args.to}')}")
     elif not diagnosis.whole:
         print("\nto save what is whole, give a new file with --to FILE.db")
     return 0 if diagnosis.whole else 1

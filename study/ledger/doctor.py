@@ -34,7 +34,7 @@ from study.ledger.found import Found, FoundStudy, FoundTrial, find
 from study.ledger.ledger import BLOCK, FACTS, OPTIONS, UTTERANCES, block_of, taken_apart
 from study.ledger.outcomes import METRICS, Outcome, StudyFacts
 from study.ledger.packing import packed, unpacked
-from study.ledger.storages import Row
+from study.ledger.storages import Row, place_of
 from study.ledger.storages.sql import SQLStorage
 from study.ledger.utterances import TestUtterances
 
@@ -113,6 +113,9 @@ def examine(url: str) -> Diagnosis:
     faults = list(found.faults)
     studies = dict(_whole_studies(found, faults))
     others = _sort_trials(found, studies, faults)
+    damaged = bool(faults or found.damaged)
+    if damaged and not studies:
+        raise InputError(f"{place_of(url)}: nothing of this ledger can be read ({(faults or ['it is damaged'])[0]})")
     return Diagnosis(found.unit, (found.whole, found.damaged), tuple(studies.values()), tuple(faults), others)
 
 
@@ -169,7 +172,7 @@ def _whole_studies(found: Found, faults: list[str]) -> Iterator[tuple[int, Whole
         recorded = any(trial.study == number for trial in found.trials.values())
         if not study.name:
             if recorded or study.user:
-                faults.append(f"the name of the study with id {number} is lost, and its trials with it")
+                faults.append(f"the name of the study with id {number} is lost")
         elif FACTS in study.user or recorded:  # an Optuna study without either was only just created
             try:
                 check_study_name(study.name)
@@ -181,6 +184,8 @@ def _whole_studies(found: Found, faults: list[str]) -> Iterator[tuple[int, Whole
     for one in ours.values():
         siblings[taken_apart(one.name)[::2]].append(one)
     for group in siblings.values():
+        if all(one.facts is None for one in group):
+            faults.append(f"{group[0].name}: run its command once without --report-only, which writes its facts again")
         for one in group:
             for name in ("facts", "options", "utterances"):
                 if getattr(one, name) is None:
@@ -228,15 +233,23 @@ def _whole_study(study: FoundStudy, faults: list[str]) -> WholeStudy:
 
 def _sort_trials(found: Found, studies: Mapping[int, WholeStudy], faults: list[str]) -> int:
     """Put the whole trials into their studies, add the faults of the others, and return how many are not ours."""
-    others, homeless = 0, 0
+    others, adopted, homeless = 0, 0, 0
+    # Blocks share trials, which are known by their signatures, so a run finds a trial in any of them.
+    groups = {taken_apart(study.name)[::2] for study in studies.values()}
+    adopting = next(iter(studies), None) if len(groups) == 1 else None
     expected = _expected(found, studies)
     seen: set[tuple[int, str]] = set()
     lost_params = 0
     for number, trial in sorted(found.trials.items()):
         home = trial.study
         if home is None or home not in studies:
-            homeless += home is None or not found.studies[home].name
-            continue
+            if home is not None and found.studies[home].name:
+                continue  # of another program
+            if adopting is None or (adopting, trial.user.get("signature")) in seen:
+                homeless += 1
+                continue
+            home = adopting
+            adopted += 1
         study = studies[home]
         signature = trial.user.get("signature")
         if signature is None and not trial.faults and not found.lost_rows:
@@ -257,6 +270,10 @@ def _sort_trials(found: Found, studies: Mapping[int, WholeStudy], faults: list[s
             study.done += 1
         lost_params += found.lost_rows and not trial.params
         study.trials.append(_frozen(trial, outcome))
+    if adopted and adopting is not None:
+        faults.append(
+            f"{adopted} trials have lost their block; those that are whole are now in {studies[adopting].name}"
+        )
     if homeless:
         faults.append(f"{homeless} trials belong to no study whose name can be read")
     if lost_params:

@@ -24,8 +24,9 @@ from optuna.trial import FrozenTrial, TrialState
 from cemobam_core.errors import InputError
 from study.ledger.checked import PREDICTED
 from study.ledger.outcomes import METRICS
-from study.ledger.storages import ledger_file, told
+from study.ledger.storages import LedgerFailed, first_line, ledger_file, told
 from study.ledger.storages.pages import Cell, Content, read_pages
+from study.ledger.storages.sql import SQLStorage
 
 _ERRORS = (ValueError, LookupError, TypeError, AttributeError, AssertionError, OverflowError, RecursionError)
 """What Optuna and Python raise when they read values that no run wrote."""
@@ -133,10 +134,14 @@ def _of_sqlite(file: Path) -> Found:
                 shutil.copyfile(beside, copy.with_name(copy.name + suffix))
         said = _checked_by_sqlite(copy)
         content = read_pages(copy)
+        unread = "" if said else _unread_by_optuna(copy)
     if content is None:
         raise InputError(f"{file}: this is not an SQLite file ({said[0] if said else 'it has no page of one'})")
-    found = Found(unit="pages", damaged=len(content.damaged), whole=content.pages - len(content.damaged))
+    found = Found(unit="pages", damaged=len(content.damaged))
+    found.whole = max(0, content.pages - found.damaged)
     found.faults = [f"SQLite's own check: {one}" for one in said]
+    if unread:
+        found.faults.append(f"Optuna and its dashboard cannot read it: {unread}")
     if content.lost:
         found.faults.append(f"{content.lost} rows on damaged pages cannot be read")
     found.lost_rows = bool(content.damaged)
@@ -160,6 +165,23 @@ def _checked_by_sqlite(copy: Path) -> list[str]:
     return [" ".join(one.split())[:200] for one in said if one != "ok"]
 
 
+def _unread_by_optuna(copy: Path) -> str:
+    """Return why Optuna cannot read all trials, or an empty string if it can."""
+    url = f"sqlite:///{copy}"
+    try:
+        with told(url):
+            storage = SQLStorage(url).optuna
+            try:
+                for study in storage.get_all_studies():
+                    storage.get_all_trials(study._study_id)
+            finally:
+                storage.remove_session()
+                storage.engine.dispose()
+    except LedgerFailed as failure:
+        return first_line(failure)
+    return ""
+
+
 def _row(cell: Cell) -> tuple[Any, ...]:
     """Return a row with its id in the first column, where SQLite keeps nothing."""
     return (cell.id, *cell.values[1:])
@@ -180,7 +202,9 @@ def _table_of(cells: Iterable[Cell]) -> str:
         return "trial_values" if all(values[2] == 0 for values in shapes) else "trial_intermediate_values"
     if kind == (int, str, str):
         return _table_of_attributes({str(values[2]) for values in shapes if len(values) == 4})
-    return {(str,): "studies", (int, int, str, str, str): "trials"}.get(kind, "")
+    if kind == (str,):
+        return "studies"
+    return "trials" if kind == (int, int, str, str, str) else ""
 
 
 def _table_of_attributes(keys: set[str]) -> str:
@@ -377,9 +401,6 @@ def _trial_of(number: int, study: int, trial: FrozenTrial) -> FoundTrial:
     )
 
 
-_CREATES_STUDY = re.compile(rb'\{"op_code": ?0\b')
-
-
 def _entries(line: bytes) -> Iterator[dict[str, Any] | None]:
     """Yield the entries on a line, and `None` for each that is damaged.
 
@@ -398,14 +419,32 @@ def _entries(line: bytes) -> Iterator[dict[str, Any] | None]:
 def _applied(replay: JournalStorageReplayResult, entry: dict[str, Any]) -> bool:
     """Apply an entry as Optuna does, and return whether that worked."""
     try:
+        if type(study := entry.get("study_id")) is int and study < replay._next_study_id + _MOST_LOST:
+            while study >= replay._next_study_id:
+                _create_study(replay, "")
         # Optuna raises errors for wrong entries of its own process, and passes over those of others.
-        replay.apply_logs([{**entry, "worker_id": str(entry["worker_id"]) + " "}])
+        replay.apply_logs([{**entry, "worker_id": f"{entry['worker_id']} "}])
     except _ERRORS:
         return False
     return True
 
 
+_MOST_LOST = 100
+"""Largest number of studies in a row whose entries may be lost."""
+
+_CREATES_STUDY = re.compile(rb'\{"op_code": ?0\b(?:.*"study_name": ?"([^"\\]+)")?')
+
+
 def _keep_count(replay: JournalStorageReplayResult, line: bytes) -> None:
-    """Leave out the id of a study whose entry is damaged, because later entries name studies by their ids."""
-    if _CREATES_STUDY.search(line):
-        replay._next_study_id += 1
+    """Create the study of a damaged entry, because later entries name studies by their ids."""
+    if creates := _CREATES_STUDY.search(line):
+        _create_study(replay, (creates[1] or b"").decode(errors="replace"))
+
+
+def _create_study(replay: JournalStorageReplayResult, name: str) -> None:
+    """Create a study, whose name is empty if it is lost."""
+    number = replay._next_study_id
+    entry = {"op_code": 0, "worker_id": " ", "directions": [2], "study_name": name or f"lost {number}"}
+    replay.apply_logs([entry])
+    if not name:
+        replay._studies[number].study_name = ""

@@ -222,6 +222,25 @@ class Ledger:
         self._facts = facts
         self._utterances = utterances
 
+    def has(self, signature: str) -> bool:
+        """Return whether a done trial with this signature was read or recorded."""
+        return any(signature in done for done in self._done.values())
+
+    def elsewhere(self, storage: str) -> Ledger:
+        """Return the ledger of the same study in another storage, opened with the same facts and test utterances.
+
+        Args:
+            storage: URL of the other storage.
+
+        Raises:
+            LedgerFailed: If the storage cannot be opened.
+            InputError: If it holds trials of this name with other features.
+        """
+        other = Ledger(storage, name=self._name, tag=self._tag.removeprefix(" "))
+        other.open(self._facts, self._utterances)
+        other._asked = self._asked
+        return other
+
     def keep_options(self, options: Sequence[str]) -> None:
         """Keep the options and test utterances of this run, so that later commands need not be given them again.
 
@@ -235,10 +254,13 @@ class Ledger:
 
         def keep() -> None:
             for study in self._storage.optuna.get_all_studies():
-                if self._is_ours(study.study_name) and study.user_attrs.get(OPTIONS) != self._asked:
+                if not self._is_ours(study.study_name):
+                    continue
+                if study.user_attrs.get(OPTIONS) != self._asked:
                     self._storage.optuna.set_study_user_attr(study._study_id, OPTIONS, self._asked)
-                if self._is_ours(study.study_name):
-                    self._keep_utterances(study._study_id, study.system_attrs)
+                if FACTS not in study.user_attrs:  # they were lost when the ledger was damaged
+                    self._storage.optuna.set_study_user_attr(study._study_id, FACTS, asdict(self._facts))
+                self._keep_utterances(study._study_id, study.system_attrs)
 
         self._storage.retried(keep)
 

@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial
 from study.ledger.storages.faults import LedgerFailed, first_line, ledger_file, masked, place_of, to_save, told
 
 __all__ = [
+    "DELETED",
     "Board",
     "LedgerFailed",
     "Row",
@@ -36,6 +37,9 @@ T = TypeVar("T")
 
 Board = dict[str, Any]
 """Messages that runs leave for one another, as JSON data."""
+
+DELETED = "a study in it was deleted while this run was using it"
+"""The error of a transaction on a study that is not there any more."""
 
 
 @dataclass(frozen=True)

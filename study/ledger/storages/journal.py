@@ -15,7 +15,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, Jou
 from optuna.trial import FrozenTrial, TrialState
 
 from cemobam_core.files import written_atomically
-from study.ledger.storages import Board, Row, told
+from study.ledger.storages import DELETED, Board, Row, told
 
 T = TypeVar("T")
 
@@ -55,6 +55,8 @@ class JournalStorage:
     def transaction(self, study_id: int) -> Iterator[_Transaction]:
         """Yield the study while only this run writes to it."""
         with self._alone():
+            if study_id not in {study._study_id for study in self.optuna.get_all_studies()}:
+                raise ValueError(DELETED)
             yield _Transaction(self.optuna, study_id)
 
     def change(self, board: str, change: Callable[[Board], T]) -> T:

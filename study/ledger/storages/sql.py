@@ -20,7 +20,7 @@ from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
 
-from study.ledger.storages import Board, Row, first_line, told
+from study.ledger.storages import DELETED, Board, Row, first_line, told
 
 T = TypeVar("T")
 
@@ -83,7 +83,9 @@ class SQLStorage:
     def transaction(self, study_id: int) -> Iterator[_Transaction]:
         """Yield the study while its row is locked, so only this run writes to it. Optuna locks it in the same way."""
         with self.optuna.engine.begin() as connection:
-            connection.execute(sa.select(_STUDIES.c.study_id).where(_STUDIES.c.study_id == study_id).with_for_update())
+            wanted = sa.select(_STUDIES.c.study_id).where(_STUDIES.c.study_id == study_id).with_for_update()
+            if connection.scalar(wanted) is None:
+                raise ValueError(DELETED)
             yield _Transaction(connection, study_id)
 
     def change(self, board: str, change: Callable[[Board], T]) -> T:
