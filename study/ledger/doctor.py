@@ -344,7 +344,7 @@ def _missing(trial: FoundTrial, outcome: Outcome, content: bytes | None, expecte
     if not {"val_wa", "test_wa"} <= outcome.metrics.keys():
         yield "its metrics are lost"
     yield from (f"{name} is lost" for name in sorted(expected.get("names", set()) - trial.user.keys()))
-    if expected.get("predicted") and content is None:
+    if content == b"" or (content is None and expected.get("predicted")):
         yield "its predictions are lost"
     if expected and outcome.parameters is not None:
         usual = expected["steps"].get(_epochs(trial), ())

@@ -22,6 +22,9 @@ _INTERIOR, _LEAF = 0x05, 0x0D
 _INDEX_LEAF = 0x0A
 """Type of the leaf pages of an index. Those inside a B-tree hold entries too, but few."""
 
+_SMALLEST_PAGE = 512
+"""Smallest number of bytes of a page."""
+
 _LONGEST_ROW = 2**24
 """Largest number of bytes of a row. A row of a ledger has at most 60,000 characters."""
 
@@ -73,10 +76,12 @@ def read_pages(path: Path) -> Content | None:
         path: The file. A transaction that was not finished must have been rolled back.
     """
     data = path.read_bytes()
+    if len(data) < _SMALLEST_PAGE:
+        return None
     # The header lies on the first page, which may be damaged. SQLite writes pages of 4096 bytes unless told otherwise.
     size = int.from_bytes(data[16:18], "big") if data.startswith(MAGIC) else 4096
     size = 65536 if size == 1 else size
-    if size < 512 or size & (size - 1):
+    if size < _SMALLEST_PAGE or size & (size - 1):
         size = 4096
     if not data.startswith(MAGIC) and not any(_starts_as_leaf(data, at, size) for at in range(0, len(data), size)):
         return None
