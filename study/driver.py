@@ -90,6 +90,7 @@ class StudyRun:
         self._awaited: dict[str, Trial] = {}  # trials that this run asked for and that have no outcome yet
         self._reported: set[str] = set()  # signatures done before this run began, or passed to on_outcome since
         self._on_outcome: Callable[[Trial, Outcome], None] = lambda *_: None
+        self._on_failure: Callable[[LedgerFailed], None] = lambda _: None
         self.to_come = 0
         self.failure: LedgerFailed | None = None
         self.unrecorded = 0
@@ -255,7 +256,14 @@ class StudyRun:
         known = self._distinct(trial for block in self.plan.blocks for trial in self.trials(block))
         return len(asked) + self.to_come, len(known) - len(self.missing(known))
 
-    def run(self, engine: Engine, on_outcome: Callable[[Trial, Outcome], None], *, log: str = "") -> None:
+    def run(
+        self,
+        engine: Engine,
+        on_outcome: Callable[[Trial, Outcome], None],
+        *,
+        on_failure: Callable[[LedgerFailed], None] = lambda _: None,
+        log: str = "",
+    ) -> None:
         """Run the missing trials: first the blocks that need no pair, then those at the chosen pair.
 
         If the storage is shared, several runs share the work. Each trial is trained by one run. When only trials of
@@ -264,13 +272,14 @@ class StudyRun:
         Args:
             engine: Engine that executes the trials.
             on_outcome: Function that is called after this run or another has recorded a trial.
+            on_failure: Function that is called when the ledger fails, before the trials that are running are finished.
             log: Path of the log file, which the records of failed trials name.
 
         Raises:
             LedgerFailed: If the storage cannot be used any more. Then no new trial starts, and those that are running
                 are finished first, so that :meth:`rescue` can keep them.
         """
-        self._on_outcome = on_outcome
+        self._on_outcome, self._on_failure = on_outcome, on_failure
         self._reported = {signature for signature, outcome in self.outcomes.items() if outcome.status == "done"}
         with ExitStack() as stack:
             leases = stack.enter_context(self.ledger.leases()) if self.ledger.shared else None
@@ -313,6 +322,7 @@ class StudyRun:
     def _fail(self, failure: LedgerFailed) -> None:
         self.failure = failure
         _log.error("the ledger failed, so no new trial starts, and those that are running are finished: %s", failure)
+        self._on_failure(failure)
 
     def _keep(
         self, trial: Trial, outcome: Outcome, blocks: Mapping[str, Mapping[str, Trial]], leases: Leases | None

@@ -319,7 +319,7 @@ def _run_missing(request: Request, run: StudyRun, folds: tuple[Fold, ...], devic
                     if watched:
                         publisher().on_outcome()
 
-                run.run(engine, on_outcome, log=str(log))
+                run.run(engine, on_outcome, on_failure=progress.on_failure, log=str(log))
             if unfinished := tune(run, name=request.name):
                 continue
             if unfinished := look(run, name=request.name):

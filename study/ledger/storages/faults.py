@@ -22,7 +22,10 @@ _ERRORS = (
 )
 """What a storage raises. Optuna trusts what it reads, so rows that nobody wrote raise errors such as TypeError."""
 
-_DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_ERROR}
+_DAMAGE = {
+    *(sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT, sqlite3.SQLITE_ERROR),
+    *(sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH),
+}
 """SQLite's error codes of a damaged file. The others are of a place that cannot be read or written now."""
 
 _LONGEST = 160
