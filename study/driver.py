@@ -360,24 +360,24 @@ class StudyRun:
                     kept.add(self._signature(trial))
         return len(kept)
 
-    def take_up(self, rescued: Ledger) -> int:
+    def take_up(self, rescued: Ledger) -> set[str]:
         """Take up the trials that an earlier run rescued, so that this run records them and does not train them again.
 
         Args:
             rescued: Ledger that :meth:`rescue` wrote.
 
         Returns:
-            Number of trials that this run did not know.
+            Signatures of the done trials in it.
         """
-        taken = 0
+        done: set[str] = set()
         for block in rescued.blocks():
             for signature, outcome in rescued.new_outcomes(block).items():
-                known = self._known.get(signature)
-                if outcome.status == "done" and (known is None or known.status != "done"):
-                    self._known[signature] = outcome
-                    taken += 1
+                if outcome.status == "done":
+                    done.add(signature)
+                    if not self.ledger.has(signature):
+                        self._known[signature] = outcome
         self._pair = None
-        return taken
+        return done
 
     def _free(self, leases: Leases | None) -> Iterator[Trial]:
         """Yield the awaited trials that no other run has taken, one by one."""

@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from cemobam_core.encoders.settings import Recipe
     from cemobam_core.features import Fold
     from study.driver import StudyRun
-    from study.ledger.ledger import Ledger
     from study.output.publishing import Publisher
 
 _log = logging.getLogger(__name__)
@@ -232,7 +231,7 @@ def _run_trials(
             raise LedgerFailed(f"{run.failure or error}; {_rescued(request, run)}") from error
     else:
         run.share()  # a run may have been killed between recording a trial and copying it
-    if rescued and len(rescued.recorded()) == 1:  # all of it is in the ledger now
+    if rescued and all(map(run.ledger.has, rescued)):
         _rescue_file(request).unlink()
     kept = keep_models(request, run, folds, devices) if keep else True
     if request.args.keep_probabilities:
@@ -265,14 +264,17 @@ def _rescued(request: Request, run: StudyRun) -> str:
     return f"{kept} finished trials of this study are kept in {file}, and the next run takes them up"
 
 
-def _taken_up(request: Request, run: StudyRun) -> Ledger | None:
-    """Take up the trials that an earlier run kept beside the ledger, and return where they are, or None."""
+def _taken_up(request: Request, run: StudyRun) -> set[str]:
+    """Take up the trials that an earlier run kept beside the ledger, and return their signatures."""
     file = _rescue_file(request)
     if not file.exists():
-        return None
-    rescued = run.ledger.elsewhere(f"sqlite:///{file}")
-    print(f"{file}: {run.take_up(rescued)} finished trials of an earlier run are taken up", flush=True)
-    return rescued
+        return set()
+    try:
+        taken = run.take_up(run.ledger.elsewhere(f"sqlite:///{file}"))
+    except InputError as error:
+        raise InputError(f"{error}; or remove {file}, where an earlier run kept its finished trials") from None
+    print(f"{file}: {len(taken)} finished trials of an earlier run are taken up", flush=True)
+    return taken
 
 
 def _open(request: Request) -> None:

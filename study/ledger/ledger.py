@@ -13,7 +13,7 @@ import math
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -148,7 +148,17 @@ class Ledger:
         Raises:
             LedgerFailed: If the facts are damaged.
         """
-        return next((self._facts_of(name) for name in self._described_before if self._is_ours(name)), None)
+        ours = next((name for name in self._described_before if self._is_ours(name)), None)
+        if ours is None:
+            return None
+        facts = self._facts_of(ours)
+        listed = None
+        with suppress(InputError):  # a damaged list is told where it is needed; the next run writes it again
+            listed = self.utterances()
+        if listed and len(listed.train_sizes) != facts.folds:
+            what = f"folds is {facts.folds}, but the list of test utterances has {len(listed.train_sizes)}"
+            raise LedgerFailed(self._damaged(f"study {ours!r}, attribute {FACTS!r}: {what}"))
+        return facts
 
     def utterances(self) -> TestUtterances | None:
         """Return the test utterances of the study of this name and tag, or `None` if an older version wrote it.

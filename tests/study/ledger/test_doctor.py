@@ -409,6 +409,23 @@ def test_the_trial_is_named(recorded: tuple[str, dict[str, Outcome]], tmp_path: 
 
 
 @only_sqlite
+def test_folds_are_those_of_the_test_utterances(recorded: tuple[str, dict[str, Outcome]], tmp_path: Path) -> None:
+    sql(
+        tmp_path,
+        "update study_user_attributes set value_json = json_set(value_json, '$.folds', 900) where key = ?",
+        FACTS,
+    )
+    with pytest.raises(LedgerFailed, match="folds is 900, but the list of test utterances has 1; to save"):
+        Ledger(recorded[0], name="demo").facts()
+    diagnosis = examine(recorded[0])
+    assert "folds is 900, but the list of test utterances has another number" in diagnosis.faults[0]
+    write(diagnosis, tmp_path / "new.db")
+    facts = Ledger(f"sqlite:///{tmp_path / 'new.db'}", name="demo").facts()
+    assert facts
+    assert facts.folds == 1
+
+
+@only_sqlite
 @pytest.mark.parametrize("name", ["../../x/grid", "demo", "demo/grid\nx", "x" * 100 + "/grid", "/grid"])
 def test_a_study_whose_name_is_no_folder_is_refused(
     recorded: tuple[str, dict[str, Outcome]], tmp_path: Path, name: str
