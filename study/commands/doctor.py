@@ -21,7 +21,7 @@ examples:
       Check results/iemocap/study.db.
   cemobam doctor --dataset iemocap --to results/iemocap/whole.db
       Also write what is whole into a new ledger. To continue the study with it:
-      cemobam run --dataset iemocap ... --storage sqlite:///results/iemocap/whole.db
+      cemobam run --dataset iemocap --features DIR --storage sqlite:///results/iemocap/whole.db
   cemobam doctor --storage journal:///shared/iemocap.journal --to whole.db
 
 exit status:

@@ -106,7 +106,13 @@ class Found:
     lost_rows: bool = False
 
     def trial(self, number: int) -> FoundTrial:
-        """Return the trial with an id, which is added if it is new."""
+        """Return the trial with an id, which is added if it is new.
+
+        Raises:
+            TypeError: If the id is no number.
+        """
+        if type(number) is not int:
+            raise TypeError(number)
         return self.trials.setdefault(number, FoundTrial(number))
 
 
