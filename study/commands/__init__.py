@@ -24,6 +24,7 @@ COMMANDS = {
     "encoders": "list the encoders of audio and text, or show what one is",
     "figures": "draw the figures of a study again, all or some",
     "dashboard": "browse the trials, figures and tables of a study, also while it runs",
+    "doctor": "check a ledger, and save what is whole of a damaged one",
     "compare": "compare several studies",
     "export": "export the trials of a study to MLflow, Weights & Biases or TensorBoard",
     "systems": "list the systems, or show the settings and source of one",

@@ -62,15 +62,11 @@ def status_of(run: Callable[[argparse.Namespace], int], parser: argparse.Argumen
 
 def told(error: Exception) -> str | None:
     """Return one line about a mistake that the user can correct, or None for a bug."""
-    from study.ledger.storages import LedgerFailed
-
     if isinstance(error, OSError) and error.errno in _PLACES:
         path = f"{error.filename}: " if error.filename else ""
         return (
             f"{path}{error.strerror}; free some space or give a place that can be written to (recorded trials are kept)"
         )
-    if isinstance(error, LedgerFailed):
-        return f"the ledger cannot be used: {error}; recorded trials are kept: run the same command again to continue"
     return " ".join(str(error).split()) if isinstance(error, InputError) else None
 
 

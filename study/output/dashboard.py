@@ -16,7 +16,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from cemobam_core.extras import require
 from cemobam_core.metrics import METRICS as SCORES
-from study.ledger.ledger import BLOCK, FACTS, OPTIONS, PREDICTED, UTTERANCES, taken_apart
+from study.ledger.checked import PREDICTED
+from study.ledger.ledger import BLOCK, FACTS, OPTIONS, UTTERANCES, taken_apart
 from study.output.listener import listener
 
 try:
