@@ -120,6 +120,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     for argument in (
         *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"),
         *("--disable-background-networking", "--no-first-run", f"--user-data-dir={profile}"),
+        "--host-resolver-rules=MAP rebound.example 127.0.0.1",
     ):
         options.add_argument(argument)
     driver = webdriver.Chrome(
