@@ -69,9 +69,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(autouse=True)
 def _nothing_outlives_its_test() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGTERM)
     yield
-    signal.signal(signal.SIGTERM, before)  # a command that ran in this process has set its own handler
     end_all()
 
 
