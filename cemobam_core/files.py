@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
+import platform
 import re
 import secrets
 import shutil
@@ -49,7 +51,7 @@ def written_atomically(path: Path) -> Iterator[Path]:
         OSError: The folder cannot be created or written to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.part{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{_HOST}{secrets.token_hex(4)}.part{path.suffix}")
     with ExitStack() as held:
         try:
             while not _is_held(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, held):
@@ -71,11 +73,12 @@ def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
     Raises:
         OSError: The folder cannot be created.
     """
-    folder = Path(tempfile.gettempdir() if parent is None else parent) / f"{_FOLDERS}{secrets.token_hex(4)}"
+    folder = Path(tempfile.gettempdir() if parent is None else parent) / f"cemobam-tmp-{secrets.token_hex(4)}"
     with ExitStack() as held:
         try:
             folder.mkdir(mode=0o700)
-            _is_held(folder / _HELD, os.O_CREAT | os.O_RDWR, held)
+            if sys.platform != "win32":  # where a folder cannot be opened
+                _is_held(folder, os.O_RDONLY, held)
             yield folder
         finally:
             held.close()
@@ -83,7 +86,7 @@ def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
 
 
 def remove_leftovers(*folders: Path) -> None:
-    """Remove the temporary files and folders of processes that were killed.
+    """Remove the temporary files and folders of processes of this machine that were killed.
 
     A process holds a lock on each of its temporary files and folders. The system releases the lock when the process
     ends, however it ends. Where there are no such locks (on Windows, on some network file systems), nothing is removed.
@@ -92,38 +95,35 @@ def remove_leftovers(*folders: Path) -> None:
         folders: Folders whose files were written with :func:`written_atomically`, with all folders in them. Temporary
             folders are looked for in the system's folders for temporary files.
     """
-    for folder in folders:
-        for path in folder.rglob(".*.part*"):
-            if _FILES.fullmatch(path.name):
-                _remove(path, path)
-    for parent in {Path(tempfile.gettempdir()), Path("/tmp")}:
-        for path in parent.glob(f"{_FOLDERS}*/{_HELD}"):
-            _remove(path, path.parent)
+    files = [path for folder in folders for path in folder.rglob(".*.part*") if _FILES.fullmatch(path.name)]
+    places = {Path(tempfile.gettempdir()), Path("/tmp")}
+    temporary = [path for place in places for path in place.glob("cemobam-tmp-*") if _FOLDERS.fullmatch(path.name)]
+    for path in (*files, *temporary):
+        # If it is not certain that no process holds the lock, it stays.
+        with suppress(OSError), ExitStack() as held:
+            if sys.platform != "win32" and _is_held(path, os.O_RDONLY | os.O_NOFOLLOW, held, wait=False):
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink()
 
 
-_FOLDERS, _HELD = "cemobam-tmp-", ".held"
-"""Start of the names of temporary folders, and the file in each of them whose lock its process holds."""
+_HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+"""This machine, in the names of temporary files: not every network file system passes locks on to other machines."""
 
-_FILES = re.compile(r"\..+\.[0-9a-f]{8}\.part(\..*)?", re.DOTALL)
+_FILES = re.compile(rf"\..+\.{_HOST}[0-9a-f]{{8}}\.part(\..*)?", re.DOTALL)
 """Names of temporary files."""
 
-
-def _remove(lock: Path, leftover: Path) -> None:
-    """Remove a temporary file or folder if no process holds its lock. If that is not certain, leave it."""
-    with suppress(OSError), ExitStack() as held:
-        if sys.platform != "win32" and _is_held(lock, os.O_RDWR, held, wait=False):
-            if leftover == lock:
-                leftover.unlink()
-            else:
-                shutil.rmtree(leftover, ignore_errors=True)
+_FOLDERS = re.compile("cemobam-tmp-[0-9a-f]{8}")
+"""Names of temporary folders."""
 
 
 def _is_held(path: Path, flags: int, held: ExitStack, *, wait: bool = True) -> bool:
-    """Open a file and hold its lock until ``held`` closes. Return whether the file is still there then.
+    """Open a file or folder and hold its lock until ``held`` closes. Return whether it is still there then.
 
     Raises:
         BlockingIOError: If another process holds the lock and this one does not wait for it.
-        OSError: The file cannot be opened, or, if this process does not wait, locked.
+        OSError: It cannot be opened, or, if this process does not wait, locked.
     """
     handle = os.open(path, flags, 0o666)
     if sys.platform == "win32":  # an open file could not be moved

@@ -43,7 +43,8 @@ class Interruption:
         """Handle a signal, as Python calls a handler."""
         now = time.monotonic()
         if self._since is not None and now - self._since > _PATIENCE_S and self._is_handled():
-            end_workers()
+            with contextlib.suppress(Exception):
+                _workers_server("kill_server")
             os._exit(STATUS)
         if self._is_handled() or (self._since is not None and now - self._since < _AGAIN_S):
             self._since = self._since or now
@@ -109,10 +110,14 @@ def interruptible(*, to_the_end: bool) -> Iterator[Interruption]:
 
 
 def end_workers() -> None:
-    """Kill the worker processes of the local engine, also those that it does not know of yet."""
+    """End the worker processes of the local engine, also those that it does not know of yet."""
+    _workers_server("end_server")
+
+
+def _workers_server(action: str) -> None:
+    """Call a function of the server of workers, if this process has loaded it."""
     if server := sys.modules.get("study.engines.server"):
-        with contextlib.suppress(Exception):
-            server.end_server()
+        getattr(server, action)()
 
 
 def say_interrupted() -> None:
@@ -120,7 +125,7 @@ def say_interrupted() -> None:
     try:
         print("interrupted; finished trials are kept: run the same command again to continue", file=sys.stderr)
         sys.stdout.flush()
-    except OSError:
+    except (OSError, ValueError):
         nothing = os.open(os.devnull, os.O_WRONLY)
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):

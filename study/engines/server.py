@@ -41,24 +41,31 @@ def start_server() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)  # a signal of the meantime arrives now
 
 
-def end_server() -> None:
+def kill_server() -> None:
     """Kill the server and every worker that it has forked, also one that the driver does not know of yet."""
-    if not FORKS:
+    if (pid := _server()._forkserver_pid if FORKS else None) is None:
         return
-    from multiprocessing import forkserver  # noqa: PLC0415  (not on Windows)
-
-    server: Any = forkserver._forkserver
-    if server._forkserver_pid is None:
-        return
-    with contextlib.suppress(psutil.NoSuchProcess, ChildProcessError):
-        process = psutil.Process(server._forkserver_pid)
+    with contextlib.suppress(psutil.NoSuchProcess, ChildProcessError):  # it has ended
+        process = psutil.Process(pid)
         process.suspend()
-        os.waitpid(process.pid, os.WUNTRACED)  # it has stopped, so it forks no more
+        os.waitpid(pid, os.WUNTRACED)  # it has stopped, so it forks no more
         for one in (*process.children(recursive=True), process):
             with contextlib.suppress(psutil.NoSuchProcess):
                 one.kill()
-    with contextlib.suppress(ChildProcessError):  # it had ended before
-        server._stop()
+
+
+def end_server() -> None:
+    """Kill the server and its workers, so that another one can be started."""
+    kill_server()
+    if FORKS:
+        with contextlib.suppress(ChildProcessError):  # it had ended before
+            _server()._stop()
+
+
+def _server() -> Any:
+    from multiprocessing import forkserver  # noqa: PLC0415  (not on Windows)
+
+    return forkserver._forkserver
 
 
 @contextmanager

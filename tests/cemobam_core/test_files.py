@@ -48,13 +48,16 @@ def test_what_a_killed_process_left_is_removed_and_what_a_running_one_needs_is_n
 
 
 def test_nothing_else_is_removed(in_folder: Path) -> None:
-    kept = [".hidden", ".notes.part", ".a.12345678.parts", "b.12345678.part.pdf", ".c.1234567g.part.pdf"]
+    with written_atomically(in_folder / "c.pdf") as temporary:
+        own = temporary.name
+    kept = [".hidden", ".notes.part", own.removesuffix(".pdf") + "s", own[1:], own.replace(".part", "g.part")]
+    kept.append(own.replace(own.split(".")[2][:8], "0" * 8))  # of another machine
     for name in kept:
         Path(name).write_text("mine")
     others = in_folder / "tmp" / "cemobam-tmp-of-mine"
     others.mkdir()
     remove_leftovers(in_folder)
-    assert sorted(path.name for path in in_folder.glob("*") if path.is_file()) == sorted(kept)
+    assert sorted(path.name for path in in_folder.glob("*") if path.is_file()) == sorted([*kept, "c.pdf"])
     assert others.exists()
 
 
