@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from cemobam_core.errors import InputError
 from cemobam_core.extras import installation, missing
-from cemobam_core.files import written_atomically
+from cemobam_core.files import remove_leftovers, written_atomically
 from study.commands import data
 from study.commands.dry_run import dry_run, dry_run_before_features
 from study.commands.keeping import (
@@ -106,6 +106,7 @@ def run_study(args: argparse.Namespace, *, print_report: bool = True) -> int:
         dry_run(request, folds, facts, devices)
         return 0
     _refuse_unwritable(request)
+    remove_leftovers(request.results, request.plots)
     with _alone(request), logged(request.results / "logs", verbose=args.verbose) as log:
         return _run_trials(request, folds, facts, devices, log, print_report=print_report)
 
