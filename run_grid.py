@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 if __name__ == "__main__":
@@ -10,4 +11,4 @@ if __name__ == "__main__":
 
         sys.exit(main())
     except KeyboardInterrupt:  # during the imports
-        sys.exit(130)
+        os._exit(130)

@@ -3,7 +3,7 @@
     python benchmarks/parsing.py [ROOT]
 
 Without ROOT, the script first writes an artificial release of full size: 5531 utterances of the four classes, in the
-real numbers, and 4,510 of other classes, each with a WAV file (0.01 s of tone). Parsing opens no audio. Prints both
+real numbers, and 4,510 others, each with a WAV file (0.01 s of tone). Parsing opens no audio. Prints both
 sides, and the time of the fingerprint, which reads the size of every WAV file.
 """
 
@@ -16,7 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from cemobam_core.corpora.iemocap import COUNTS, read_iemocap
+from cemobam_core.corpora.classes import read_corpus
+from cemobam_core.corpora.iemocap import COUNTS, IEMOCAP
 
 T = TypeVar("T")
 
@@ -29,7 +30,7 @@ def listing(root: Path) -> int:
 def main(root: Path) -> None:
     """Measure both sides."""
     seconds(f"listing and reading {root}", lambda: listing(root))
-    corpus = seconds("parsing", lambda: read_iemocap(root))
+    corpus = seconds("parsing", lambda: read_corpus(IEMOCAP, root))
     seconds("fingerprint", corpus.fingerprint)
     print(*corpus.notes, f"{len(corpus.bad)} bad", sep="\n")
 
@@ -50,5 +51,8 @@ if __name__ == "__main__":
         from trees import make_iemocap  # type: ignore[import-not-found]
 
         with tempfile.TemporaryDirectory() as folder:
-            sizes = {int(session): numbers for session, numbers in COUNTS.items()}
+            sizes = {
+                int(session): (anger, happiness + excited, neutral, sadness)
+                for session, (anger, happiness, excited, neutral, sadness, *_) in COUNTS.items()
+            }
             main(make_iemocap(Path(folder), per_class=sizes, others=451, seconds=(0.01, 0.01)))

@@ -2,9 +2,10 @@
 
     python benchmarks/real.py FEATURES.safetensors [SEEDS] [EPOCHS]
 
-Trains four systems on the features, with a random split (50/10/40) and with leave-one-session-out. For each pair of
-systems it prints the standard error of the difference over seeds alone, over seeds and utterances, and with speakers as
-clusters. For each system it prints the agreement between its seeds. The features need speakers and sessions.
+Trains four systems on the features, with a random split (50/10/40) and with leave-one-session-out, in which the next
+session validates. For each pair of systems it prints the standard error of the difference over seeds alone, over seeds
+and utterances, and with speakers as clusters. For each system it prints the agreement between its seeds. The features
+need speakers and sessions.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def main(path: Path, seeds: int, epochs: int) -> None:
     """Print the tables."""
     torch.set_num_threads(1)
     features = FeatureSet.load(path)
-    for protocol in ("random:50/10/40", "session"):
+    for protocol in ("random:50/10/40", "session-val"):
         folds = split(features, protocol)
         labels = np.concatenate([fold.test.labels.numpy() for fold in folds])
         speakers = [name for fold in folds for name in (fold.test.speakers or ())]

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.ndimage import gaussian_filter
 
+from cemobam_core.corpora import CORPORA
 from cemobam_core.metrics import METRICS as SCORES
 from study.design.design import Design, with_values
 from study.design.factors import Pair
@@ -182,7 +183,8 @@ def with_predictions(
     )
     outcomes = [Outcome(status="done", seconds=1.0, device="cpu", predicted=bytes(one)) for one in predicted]
     kept = Predictions.of(told, trials["fold"], outcomes, classes=classes)
-    return Results(about=replace(results.about, class_names=CLASSES), trials=trials, kept=kept)
+    names = class_names(results.about.dataset)
+    return Results(about=replace(results.about, class_names=names), trials=trials, kept=kept)
 
 
 def labelled(rng: np.random.Generator, wa: Array, by: Indices, labels: Indices, spread: float) -> npt.NDArray[np.uint8]:
@@ -204,6 +206,11 @@ def labelled(rng: np.random.Generator, wa: Array, by: Indices, labels: Indices, 
     right = hard.argsort(axis=1).argsort(axis=1) < np.round(wa * shape[1])[:, None]
     wrong = (labels + rng.integers(1, len(CLASSES), shape)) % len(CLASSES)
     return np.where(right, labels, wrong).astype(np.uint8)
+
+
+def class_names(dataset: str) -> tuple[str, ...]:
+    """Return the names of a data set's classes. The simulated labels are the first four."""
+    return CORPORA[dataset].class_names if dataset in CORPORA else CLASSES
 
 
 @cache

@@ -305,16 +305,27 @@ class FeatureSet:
         labelled = need_labels or "labels" in tensors
         if not labelled and "audio" in tensors:
             tensors["labels"] = torch.zeros(len(tensors["audio"]), dtype=torch.int64)
-        return replace(cls._from_file(path, tensors, metadata, class_names), labelled=labelled)
+        return replace(cls.of_content(path, tensors, metadata, class_names), labelled=labelled)
 
     @classmethod
-    def _from_file(
+    def of_content(
         cls,
         path: Path,
         tensors: dict[str, Tensor],
         metadata: dict[str, str],
         class_names: Sequence[str] | None,
     ) -> FeatureSet:
+        """Return the feature set of a ``.safetensors`` file.
+
+        Args:
+            path: The file.
+            tensors: Its tensors by name.
+            metadata: Its metadata by name.
+            class_names: Names of the classes, as for :meth:`load`.
+
+        Raises:
+            InputError: The content is not valid.
+        """
         required = {*MODALITIES, "labels"}
         allowed = required | {f"{modality}_mask" for modality in MODALITIES}
         if missing := sorted(required - tensors.keys()):

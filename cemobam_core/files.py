@@ -1,14 +1,22 @@
-"""Atomic writing of files: a reader sees either the whole old content or the whole new content."""
+"""Files: atomic writing, so that a reader sees the whole old or the whole new content, and pointers of Git LFS."""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
+import platform
+import re
+import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+
+if sys.platform != "win32":
+    import fcntl
 
 
 @contextmanager
@@ -36,21 +44,115 @@ def written_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path`` to write to, and move it to ``path`` if the block succeeds.
 
     If the disk is full, or the block raises an error or is killed, ``path`` stays as it was. The temporary name keeps
-    the suffix, because libraries such as matplotlib choose the format by it.
+    the suffix, because libraries such as matplotlib choose the format by it. :func:`remove_leftovers` removes the
+    temporary file of a process that was killed.
 
     Raises:
         OSError: The folder cannot be created or written to.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.stem}.{_HOST}{secrets.token_hex(4)}.part{path.suffix}")
+    with ExitStack() as held:
+        try:
+            while not _is_held(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR, held):
+                pass  # another process took it for a leftover in the moment after its creation
+            with told_of_a_full_disk(path):
+                yield temporary
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
+    """Yield a new folder that is removed when the block ends. :func:`remove_leftovers` removes it if it is killed.
+
+    Args:
+        parent: Where the folder is made. `None` means the system's folder for temporary files.
+
+    Raises:
+        OSError: The folder cannot be created.
+    """
+    folder = Path(tempfile.gettempdir() if parent is None else parent) / f"cemobam-tmp-{secrets.token_hex(4)}"
+    with ExitStack() as held:
+        try:
+            folder.mkdir(mode=0o700)
+            if sys.platform != "win32":  # where a folder cannot be opened
+                _is_held(folder, os.O_RDONLY, held)
+            yield folder
+        finally:
+            held.close()
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def remove_leftovers(*folders: Path) -> None:
+    """Remove the temporary files and folders of processes of this machine that were killed.
+
+    A process holds a lock on each of its temporary files and folders. The system releases the lock when the process
+    ends, however it ends. Where there are no such locks (on Windows, on some network file systems), nothing is removed.
+
+    Args:
+        folders: Folders whose files were written with :func:`written_atomically`, with all folders in them. Temporary
+            folders are looked for in the system's folders for temporary files.
+    """
+    files = [path for folder in folders for path in folder.rglob(".*.part*") if _FILES.fullmatch(path.name)]
+    places = {Path(tempfile.gettempdir()), Path("/tmp")}
+    temporary = [path for place in places for path in place.glob("cemobam-tmp-*") if _FOLDERS.fullmatch(path.name)]
+    for path in (*files, *temporary):
+        # If it is not certain that no process holds the lock, it stays.
+        with suppress(OSError), ExitStack() as held:
+            if sys.platform != "win32" and _is_held(path, os.O_RDONLY | os.O_NOFOLLOW, held, wait=False):
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink()
+
+
+_HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:8]
+"""This machine, in the names of temporary files: not every network file system passes locks on to other machines."""
+
+_FILES = re.compile(rf"\..+\.{_HOST}[0-9a-f]{{8}}\.part(\..*)?", re.DOTALL)
+"""Names of temporary files."""
+
+_FOLDERS = re.compile("cemobam-tmp-[0-9a-f]{8}")
+"""Names of temporary folders."""
+
+
+def _is_held(path: Path, flags: int, held: ExitStack, *, wait: bool = True) -> bool:
+    """Open a file or folder and hold its lock until ``held`` closes. Return whether it is still there then.
+
+    Raises:
+        BlockingIOError: If another process holds the lock and this one does not wait for it.
+        OSError: It cannot be opened, or, if this process does not wait, locked.
+    """
+    handle = os.open(path, flags, 0o666)
+    if sys.platform == "win32":  # an open file could not be moved
+        os.close(handle)
+        return True
+    held.callback(os.close, handle)
     try:
-        with told_of_a_full_disk(path):
-            yield temporary
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp creates a private file, but results follow the umask
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:  # the file system has no such locks
+        if not wait:
+            raise
+    return path.exists()
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Return whether a file is a pointer that Git LFS left in place of the file itself.
+
+    Args:
+        path: The file.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    if path.stat().st_size > _LARGEST_POINTER:
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_POINTER)) == _POINTER
+
+
+_POINTER = b"version https://git-lfs.github.com/spec/"
+_LARGEST_POINTER = 1024
+"""Bytes. The specification of Git LFS allows no larger pointer."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
-from study.commands import cemobam
+try:
+    from study.commands import cemobam
 
-sys.exit(cemobam())
+    sys.exit(cemobam())
+except KeyboardInterrupt:  # during the imports
+    os._exit(130)

@@ -25,6 +25,7 @@ from study.findings.aggregate import IDENTITY, PAIR, aggregate, chosen_pair, tri
 from study.ledger.leases import Leases
 from study.ledger.ledger import Ledger
 from study.ledger.outcomes import Metric, Outcome, Split, StudyFacts
+from study.ledger.storages import LedgerFailed
 
 _POLL_S = 1.0
 """Seconds between two reads of the ledger while other runs train all the trials that are left."""
@@ -75,6 +76,8 @@ class StudyRun:
     Attributes:
         to_come: Number of trials that will be asked for later, once the trials that choose their configurations are
             done.
+        failure: Why the ledger cannot be used any more. `None` while it can.
+        unrecorded: Number of finished trials that the ledger did not take.
     """
 
     def __init__(self, plan: Plan, ledger: Ledger, facts: StudyFacts) -> None:
@@ -87,7 +90,10 @@ class StudyRun:
         self._awaited: dict[str, Trial] = {}  # trials that this run asked for and that have no outcome yet
         self._reported: set[str] = set()  # signatures done before this run began, or passed to on_outcome since
         self._on_outcome: Callable[[Trial, Outcome], None] = lambda *_: None
+        self._on_failure: Callable[[LedgerFailed], None] = lambda _: None
         self.to_come = 0
+        self.failure: LedgerFailed | None = None
+        self.unrecorded = 0
         self._looks: dict[tuple[str, Configuration], int] = {}  # looks after which a configuration got more seeds
         self.listen()
 
@@ -250,7 +256,14 @@ class StudyRun:
         known = self._distinct(trial for block in self.plan.blocks for trial in self.trials(block))
         return len(asked) + self.to_come, len(known) - len(self.missing(known))
 
-    def run(self, engine: Engine, on_outcome: Callable[[Trial, Outcome], None], *, log: str = "") -> None:
+    def run(
+        self,
+        engine: Engine,
+        on_outcome: Callable[[Trial, Outcome], None],
+        *,
+        on_failure: Callable[[LedgerFailed], None] = lambda _: None,
+        log: str = "",
+    ) -> None:
         """Run the missing trials: first the blocks that need no pair, then those at the chosen pair.
 
         If the storage is shared, several runs share the work. Each trial is trained by one run. When only trials of
@@ -259,12 +272,14 @@ class StudyRun:
         Args:
             engine: Engine that executes the trials.
             on_outcome: Function that is called after this run or another has recorded a trial.
+            on_failure: Function that is called when the ledger fails, before the trials that are running are finished.
             log: Path of the log file, which the records of failed trials name.
 
         Raises:
-            LedgerFailed: If the storage cannot be written.
+            LedgerFailed: If the storage cannot be used any more. Then no new trial starts, and those that are running
+                are finished first, so that :meth:`rescue` can keep them.
         """
-        self._on_outcome = on_outcome
+        self._on_outcome, self._on_failure = on_outcome, on_failure
         self._reported = {signature for signature, outcome in self.outcomes.items() if outcome.status == "done"}
         with ExitStack() as stack:
             leases = stack.enter_context(self.ledger.leases()) if self.ledger.shared else None
@@ -288,15 +303,81 @@ class StudyRun:
                         time.sleep(_POLL_S)
                         self.listen()
                         continue
-                    for trial, outcome in engine.run(itertools.chain([first], free)):
+                    for trial, outcome in engine.run(self._fed(itertools.chain([first], free))):
                         self._log(trial, outcome)
-                        outcome = replace(outcome, log=log if outcome.status == "failed" else "")  # noqa: PLW2901
-                        signature = self._signature(trial)
-                        for block, trials in blocks.items():
-                            if signature in trials:
-                                self._record(block, trials[signature], outcome)
-                        if leases:
-                            leases.give_back([signature])
+                        self._keep(
+                            trial, replace(outcome, log=log if outcome.status == "failed" else ""), blocks, leases
+                        )
+                    if self.failure:
+                        raise self.failure
+
+    def _fed(self, trials: Iterator[Trial]) -> Iterator[Trial]:
+        """Yield trials to run, until the ledger fails. The engine must not see the failure: it would lose trials."""
+        try:
+            while self.failure is None and (trial := next(trials, None)):
+                yield trial
+        except LedgerFailed as failure:
+            self._fail(failure)
+
+    def _fail(self, failure: LedgerFailed) -> None:
+        self.failure = failure
+        _log.error("the ledger failed, so no new trial starts, and those that are running are finished: %s", failure)
+        self._on_failure(failure)
+
+    def _keep(
+        self, trial: Trial, outcome: Outcome, blocks: Mapping[str, Mapping[str, Trial]], leases: Leases | None
+    ) -> None:
+        """Record a finished trial in its blocks, or remember it if the ledger does not take it."""
+        signature = self._signature(trial)
+        if self.failure is None:
+            try:
+                for block, trials in blocks.items():
+                    if signature in trials:
+                        self._record(block, trials[signature], outcome)
+                if leases:
+                    leases.give_back([signature])
+            except LedgerFailed as failure:
+                self._fail(failure)
+        if self.failure and outcome.status == "done" and not self.ledger.has(signature):
+            self._known[signature] = outcome
+            self.unrecorded += 1
+
+    def rescue(self, storage: str) -> int:
+        """Write all done trials of the plan that this run knows into another ledger, and return their number.
+
+        Args:
+            storage: URL of the other ledger.
+
+        Raises:
+            LedgerFailed: If it cannot be written.
+        """
+        there = self.ledger.elsewhere(storage)
+        kept: set[str] = set()
+        for block in self.plan.blocks:
+            for trial, outcome in self.known(self.trials(block)).items():
+                if outcome.status == "done":
+                    there.record(self.plan.design.blocks[block], trial, outcome)
+                    kept.add(self._signature(trial))
+        return len(kept)
+
+    def take_up(self, rescued: Ledger) -> set[str]:
+        """Take up the trials that an earlier run rescued, so that this run records them and does not train them again.
+
+        Args:
+            rescued: Ledger that :meth:`rescue` wrote.
+
+        Returns:
+            Signatures of the done trials in it.
+        """
+        done: set[str] = set()
+        for block in rescued.blocks():
+            for signature, outcome in rescued.new_outcomes(block).items():
+                if outcome.status == "done":
+                    done.add(signature)
+                    if not self.ledger.has(signature):
+                        self._known[signature] = outcome
+        self._pair = None
+        return done
 
     def _free(self, leases: Leases | None) -> Iterator[Trial]:
         """Yield the awaited trials that no other run has taken, one by one."""

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from populations import Luck, draw_family
-from simulated import CLASSES, about, row
+from simulated import CLASSES, about, class_names, row
 
 from study.design.factors import Pair
 from study.findings.aggregate import columns
@@ -99,7 +99,7 @@ def compared(
         study,
         blocks=tuple(blocks),
         folds=folds,
-        class_names=CLASSES,
+        class_names=class_names(dataset),
         title=titled,
         base=rows[0],
         seeds=tuple(range(seeds)),

@@ -69,9 +69,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(autouse=True)
 def _nothing_outlives_its_test() -> Iterator[None]:
-    before = signal.getsignal(signal.SIGTERM)
     yield
-    signal.signal(signal.SIGTERM, before)  # a command that ran in this process has set its own handler
     end_all()
 
 
@@ -120,6 +118,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     for argument in (
         *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars"),
         *("--disable-background-networking", "--no-first-run", f"--user-data-dir={profile}"),
+        "--host-resolver-rules=MAP rebound.example 127.0.0.1",
     ):
         options.add_argument(argument)
     driver = webdriver.Chrome(

@@ -49,6 +49,7 @@ def make_iemocap(
     root: Path,
     *,
     per_class: int | Mapping[int, Sequence[int]] = 4,
+    per_speaker: Mapping[str, Mapping[str, Sequence[int]]] | None = None,
     sessions: Sequence[int] = (1, 2, 3, 4, 5),
     others: int = 2,
     seconds: tuple[float, float] = (0.3, 0.6),
@@ -60,6 +61,8 @@ def make_iemocap(
         root: Folder for ``Session1`` and so on.
         per_class: Utterances of each of the four classes per session, over the two speakers and the two dialogues;
             or, by session, one number per class.
+        per_speaker: Instead of ``per_class``: by speaker and script, the utterances of each class. Then there is a
+            dialogue for each script.
         sessions: Sessions to write.
         others: Number of utterances per dialogue that belong to none of the four classes.
         seconds: Lengths of the shortest and the longest clip.
@@ -70,17 +73,27 @@ def make_iemocap(
     """
     rng = np.random.default_rng(seed)
     for session in sessions:
-        numbers = (per_class,) * 4 if isinstance(per_class, int) else per_class[session]
-        dialogs = (f"Ses{session:02d}F_impro01", f"Ses{session:02d}M_script01_1")
+        own = {who: scripts for who, scripts in (per_speaker or {}).items() if int(who[3:5]) == session}
+        dialogs: Sequence[str] = (f"Ses{session:02d}F_impro01", f"Ses{session:02d}M_script01_1")
+        cells = []  # dialogue, letter, emotion and number of each utterance
+        if per_speaker is None:
+            numbers = (per_class,) * 4 if isinstance(per_class, int) else per_class[session]
+            for emotion, number in zip(IEMOCAP_CODES, numbers, strict=True):
+                cells += [(dialogs[i // 2 % 2], "FM"[i % 2], emotion, i) for i in range(number)]
+        else:
+            names = {script: f"Ses{session:02d}F_{script}" for scripts in own.values() for script in scripts}
+            dialogs = sorted(names.values())
+            for who, scripts in own.items():
+                for script, numbers in scripts.items():
+                    for emotion, number in zip(IEMOCAP_CODES, numbers, strict=True):
+                        cells += [(names[script], who[-1], emotion, i) for i in range(number)]
         turns: dict[str, list[tuple[str, str, str]]] = {dialog: [] for dialog in dialogs}  # letter, code, text
-        for emotion, number in zip(IEMOCAP_CODES, numbers, strict=True):
-            for i in range(number):
-                dialog, letter = dialogs[i // 2 % 2], "FM"[i % 2]
-                codes = IEMOCAP_CODES[emotion]
-                text = f"{_SAID[emotion]}, {_NAMES[i % len(_NAMES)]}."
-                if "impro" in dialog:
-                    text = f"{text} That was {_spelled(session, i)}."  # improvised dialogues repeat no sentence
-                turns[dialog].append((letter, codes[(i + i // 2) % len(codes)], text))
+        for dialog, letter, emotion, i in cells:
+            codes = IEMOCAP_CODES[emotion]
+            text = f"{_SAID[emotion]}, {_NAMES[i % len(_NAMES)]}."
+            if "impro" in dialog:
+                text = f"{text} That was {_spelled(session, i)}."  # improvised dialogues repeat no sentence
+            turns[dialog].append((letter, codes[(i + i // 2) % len(codes)], text))
         for dialog in dialogs:
             turns[dialog] += [("FM"[i % 2], OTHER_CODES[i % 6], "Well, I suppose so.") for i in range(others)]
             _write_dialog(root / f"Session{session}", dialog, turns[dialog], seconds, rng)

@@ -102,7 +102,10 @@ def _read_speaker(folder: Path, notes: list[str]) -> list[Utterance | BadUtteran
     found: list[Utterance | BadUtterance] = [
         _utterance(name, speaker, places, lines.get(name)) for name, places in wavs.items()
     ]
-    missing = (BadUtterance(id=name, reason="a transcript without its WAV file") for name in lines.keys() - wavs.keys())
+    missing = (
+        BadUtterance(id=name, reason="a transcript without its WAV file", label=_label(lines[name][1]))
+        for name in lines.keys() - wavs.keys()
+    )
     return [*found, *missing, *unread]
 
 
@@ -157,11 +160,15 @@ def _text_and_emotion(rest: str) -> tuple[str, str]:
     return " ".join(text.split()), emotion.strip()
 
 
+def _label(emotion: str) -> str | None:
+    return emotion.lower() if emotion.lower() in _CLASSES else None
+
+
 def _utterance(
     name: str, speaker: str, places: list[tuple[str, str | None, Path]], line: tuple[str, str] | None
 ) -> Utterance | BadUtterance:
     def bad(reason: str) -> BadUtterance:
-        return BadUtterance(id=name, reason=reason)
+        return BadUtterance(id=name, reason=reason, label=label if len(labels) == 1 else None)
 
     labels = sorted({label for label, _, _ in places})
     splits = sorted({split for _, split, _ in places if split})

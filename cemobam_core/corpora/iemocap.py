@@ -1,21 +1,18 @@
-"""IEMOCAP (Busso et al., 2008), with the usual four classes: its description, and a reader of its release."""
+"""IEMOCAP (Busso et al., 2008): its description with the usual sets of classes, and a reader of its release."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cemobam_core.corpora.corpus import Corpus
+from cemobam_core.corpora.corpus import ClassSet, Corpus
 from cemobam_core.corpora.utterances import (
     BadUtterance,
     RawCorpus,
     Utterance,
-    counted,
     examples,
     find_root,
-    listed,
     read_lines,
     visible,
 )
@@ -23,28 +20,37 @@ from cemobam_core.errors import InputError
 
 SESSIONS = ("1", "2", "3", "4", "5")
 
-COUNTS = {
-    "1": (229, 278, 384, 194),
-    "2": (137, 327, 362, 197),
-    "3": (240, 286, 320, 305),
-    "4": (327, 303, 258, 143),
-    "5": (170, 442, 384, 245),
+LABELS = {
+    "ang": "anger",
+    "hap": "happiness",
+    "exc": "excited",
+    "neu": "neutral",
+    "sad": "sadness",
+    "fru": "frustration",
+    "sur": "surprise",
+    "fea": "fear",
+    "dis": "disgust",
+    "oth": "other",
 }
-"""Number of utterances of each class (in the order of the class names) in each session of the release: 5531."""
+"""Labels by their code in the release."""
+
+COUNTS = {
+    "1": (229, 135, 143, 384, 194, 280, 25, 12, 1, 1),
+    "2": (137, 117, 210, 362, 197, 325, 17, 9, 0, 1),
+    "3": (240, 135, 151, 320, 305, 382, 28, 2, 1, 0),
+    "4": (327, 65, 238, 258, 143, 481, 19, 7, 0, 1),
+    "5": (170, 143, 299, 384, 245, 381, 18, 10, 0, 0),
+}
+"""Number of utterances of each label (in the order of ``LABELS``) in each session of the release: 7532.
+
+With the 2507 utterances without agreement these are all 10,039 of the release.
+"""
 
 _TREE = (
     "IEMOCAP_full_release/Session{1..5}/ with dialog/EmoEvaluation/*.txt, dialog/transcriptions/*.txt and "
     "sentences/wav/<dialog>/<utterance>.wav"
 )
-_CLASSES = {"ang": "anger", "hap": "happiness", "exc": "happiness", "neu": "neutral", "sad": "sadness"}
-_LEFT_OUT = {
-    "fru": "frustration",
-    "fea": "fear",
-    "sur": "surprise",
-    "dis": "disgust",
-    "oth": "other",
-    "xxx": "without agreement",
-}
+_NO_AGREEMENT = "xxx"
 
 _NUMBER = r"(-?\d+(?:\.\d*)?)"
 _LABEL = re.compile(
@@ -61,7 +67,7 @@ The speaker of the turn is the utterance's speaker.
 
 
 def read_iemocap(root: Path) -> RawCorpus:
-    """Read the utterances of the four classes in the release. Excited counts as happiness.
+    """Read the utterances that have a label, which is left as it is. Raters do not agree on the others.
 
     Args:
         root: ``IEMOCAP_full_release``, or a folder that contains it.
@@ -82,10 +88,11 @@ def read_iemocap(root: Path) -> RawCorpus:
         name=IEMOCAP.name,
         title=IEMOCAP.title,
         root=root,
-        class_names=IEMOCAP.class_names,
+        class_names=tuple(LABELS.values()),
         utterances=tuple(sorted(utterances, key=lambda u: u.id)),
         notes=tuple(_notes(root, sessions)),
         bad=tuple(bad),
+        release={name: dict(zip(LABELS.values(), numbers, strict=True)) for name, numbers in COUNTS.items()},
     )
 
 
@@ -94,37 +101,25 @@ def _folder(root: Path, session: str) -> Path:
 
 
 def _notes(root: Path, sessions: Sequence[_Session]) -> Iterator[str]:
-    """Report whether all 5531 utterances are there, which sessions lack some, and anything unusual."""
-    expected = dict(zip(IEMOCAP.class_names, map(sum, zip(*COUNTS.values(), strict=True)), strict=True))
-    counts = counted((u for session in sessions for u in session.utterances), IEMOCAP.class_names)
-    what = f"{sum(counts.values())} of {sum(expected.values())} utterances"
-    if counts == expected:
-        yield f"{what}: {listed(counts)}; complete"
-    else:
-        yield what + ": " + ", ".join(f"{counts[name]} of {number} {name}" for name, number in expected.items())
-    left_out = sum((session.left_out for session in sessions), Counter[str]())
-    if left_out:
-        yield f"left out, because they are not in the four classes: {listed(dict(left_out.most_common()))}"
-    for name, numbers in COUNTS.items():
+    """Report the utterances without agreement, the sessions that are missing, and anything unusual."""
+    if without := sum(session.without_agreement for session in sessions):
+        yield f"left out, because the raters do not agree: {without} utterances"
+    for name in SESSIONS:
         here = [session for session in sessions if session.name == name]
         if not here:
-            yield f"Session{name}: no such folder in {root}; its {sum(numbers)} utterances are missing"
+            yield f"Session{name}: no such folder in {root}"
         for session in here:
-            have = counted(session.utterances, IEMOCAP.class_names)
-            pairs = zip(IEMOCAP.class_names, numbers, strict=True)
-            if wrong := [f"{have[label]} of {number} {label}" for label, number in pairs if have[label] != number]:
-                yield f"Session{name}: {', '.join(wrong)}"
             yield from session.notes
 
 
 class _Session:
-    """The content of one session: ``utterances``, ``bad`` ones, those ``left_out`` by label, and ``notes``."""
+    """The content of one session: ``utterances``, ``bad`` ones, the number ``without_agreement``, and ``notes``."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self._folder, self.name = folder, name
         self.utterances: list[Utterance] = []
         self.bad: list[BadUtterance] = []
-        self.left_out: Counter[str] = Counter()
+        self.without_agreement = 0
         self.notes = [
             f"{folder.name}: no folder {part}"
             for part in ("dialog/EmoEvaluation", "dialog/transcriptions", "sentences/wav")
@@ -187,22 +182,27 @@ class _Session:
             self.bad.append(BadUtterance(id=name, reason="it has two different labels"))
             return
         code = line[4].lower()
-        if code in _LEFT_OUT:
-            self.left_out[_LEFT_OUT[code]] += 1
-        elif code not in _CLASSES:
+        if code == _NO_AGREEMENT:
+            self.without_agreement += 1
+        elif code not in LABELS:
             self.bad.append(BadUtterance(id=name, reason=f"unknown label {line[4]!r}"))
-        elif name not in self._wavs:
-            self.bad.append(BadUtterance(id=name, reason="it has a label, but no WAV file"))
-        elif name not in self._texts:
-            self.bad.append(BadUtterance(id=name, reason="it has a label, but no transcript"))
-        elif not self._texts[name]:
-            self.bad.append(BadUtterance(id=name, reason="its transcript is empty"))
+        elif reason := self._problem(name):
+            self.bad.append(BadUtterance(id=name, reason=reason, label=LABELS[code]))
         else:
             self.utterances.append(self._utterance(name, line))
+
+    def _problem(self, name: str) -> str:
+        """Return why an utterance with a label cannot be used, or an empty string if it can."""
+        if name not in self._wavs:
+            return "it has a label, but no WAV file"
+        if name not in self._texts:
+            return "it has a label, but no transcript"
+        return "" if self._texts[name] else "its transcript is empty"
 
     def _utterance(self, name: str, line: re.Match[str]) -> Utterance:
         parts = _ID.fullmatch(name)
         assert parts
+        script = re.match(r"Ses\d\d[FM]_((?:impro|script)\d+)", name)  # impro05a and script02_1 are parts
         start, end, valence, activation, dominance = (
             None if number is None else float(number) for number in line.group(1, 2, 5, 6, 7)
         )
@@ -210,9 +210,10 @@ class _Session:
             id=name,
             audio=self._wavs[name],
             text=self._texts[name],
-            label=_CLASSES[line[4].lower()],
+            label=LABELS[line[4].lower()],
             speaker=parts[1] + parts[3],
             session=self.name,
+            script=script[1] if script else None,
             scenario="improvised" if parts[2] == "impro" else "scripted",
             start=start,
             end=end,
@@ -222,13 +223,25 @@ class _Session:
         )
 
 
+_FOUR: ClassSet = {
+    "anger": ("anger",),
+    "happiness": ("happiness", "excited"),
+    "neutral": ("neutral",),
+    "sadness": ("sadness",),
+}
+_FIVE: ClassSet = {**_FOUR, "frustration": ("frustration",)}
+_SIX: ClassSet = {**_FIVE, "surprise": ("surprise",)}
+_ERC: ClassSet = {name: (name,) for name in ("happiness", "sadness", "neutral", "anger", "excited", "frustration")}
+"""The six classes of the literature on emotion recognition in conversation (Majumder et al., 2019), in its order."""
+
 IEMOCAP = Corpus(
     name="iemocap",
     title="IEMOCAP",
-    class_names=("anger", "happiness", "neutral", "sadness"),
+    class_names=tuple(_FOUR),
     about=(
         "IEMOCAP is twelve hours of acted English dialogue in five sessions, free for research under a licence that "
         "the University of Southern California grants at https://sail.usc.edu/iemocap/"
     ),
     reader=read_iemocap,
+    class_sets={"4": _FOUR, "5": _FIVE, "6": _SIX, "erc": _ERC},
 )

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
-import unicodedata
 from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from cemobam_core.corpora.sentences import sentence
 from cemobam_core.corpora.splits import Assignment
-from cemobam_core.features import Fold
+from cemobam_core.features import FeatureSet, Fold
 
 _MEASURED = ("test", "val")
 
@@ -21,9 +20,9 @@ class Leak:
 
     Attributes:
         split: ``test`` or ``val``.
-        what: ``speakers`` or ``sentences``.
-        shared: Number of the split's speakers (or of its utterances, by sentence) that are also in train.
-        total: Number of the split's speakers or utterances.
+        what: ``speakers``, ``sentences`` or ``scripts``.
+        shared: Number of the split's speakers or scripts (or of its utterances, by sentence) that are also in train.
+        total: Number of the split's speakers, utterances or scripts.
         examples: Up to three of those that are also in train.
     """
 
@@ -44,16 +43,17 @@ class Leak:
 
 
 def leaks(*folds: Assignment | Fold) -> tuple[Leak, ...]:
-    """Return the speakers and sentences that test and val share with train, summed over the folds.
+    """Return the speakers, sentences and scripts that test and val share with train, summed over the folds.
 
-    Speakers are counted once per fold. Sentences are counted by utterance. Two sentences are equal if they differ only
-    in case, punctuation and white space. Features do not contain sentences: for a ``Fold`` only speakers are counted.
+    Speakers and scripts are counted once per fold. Sentences are counted by utterance. Two sentences are equal if they
+    differ only in case, punctuation and white space.
 
     Args:
         *folds: Folds of features or of a raw corpus.
 
     Returns:
-        Test before val, and speakers before sentences. Anything that is not known for every utterance is left out.
+        Test before val; in each, speakers, sentences, then scripts. Anything that is not known for every utterance is
+        left out.
     """
     counted = [leak for fold in folds for leak in _leaks_of(fold)]
     sums: dict[tuple[str, str], Leak] = {}
@@ -125,30 +125,29 @@ def _contents(fold: Assignment | Fold) -> dict[str, list[Hashable]]:
     return {"text": [sentence(utterance.text) for utterance in fold.train]}
 
 
-def sentence(text: str) -> str:
-    """Return a transcript without case, punctuation and white space, so that equal sentences compare equal."""
-    plain = unicodedata.normalize("NFKC", text).casefold()
-    plain = re.sub(r"['’‘`]", "", plain)  # don’t, don't, dont
-    return " ".join(re.sub(r"[\W_]+", " ", plain).split())
-
-
 def _leaks_of(fold: Assignment | Fold) -> Iterator[Leak]:
-    train_speakers, train_sentences = _known(fold, "train")
+    train = _known(fold, "train")
     for name in _MEASURED:
-        speakers, sentences = _known(fold, name)
-        if speakers and train_speakers:
-            yield _leak(name, "speakers", sorted(set(speakers)), set(train_speakers))
-        if sentences and train_sentences:
-            yield _leak(name, "sentences", sentences, set(train_sentences) - {""})
+        for what, values in _known(fold, name).items():
+            if what in train:
+                yield _leak(name, what, values, set(train[what]) - {""})
 
 
-def _known(fold: Assignment | Fold, name: str) -> tuple[Sequence[str], Sequence[str]]:
-    """Return a split's speakers and sentences, one per utterance, or none if not all of them are known."""
-    if isinstance(fold, Fold):
-        return fold.splits[name].speakers or (), ()
-    utterances = fold.splits[name]
-    speakers = [u.speaker for u in utterances if u.speaker is not None]
-    return speakers if len(speakers) == len(utterances) else (), [sentence(u.text) for u in utterances]
+def _known(fold: Assignment | Fold, name: str) -> Mapping[str, Sequence[str]]:
+    """Return what is known of all utterances of a split: the distinct speakers, each sentence, the distinct scripts."""
+    part = fold.splits[name]
+    if isinstance(part, FeatureSet):
+        speakers, texts, scripts = (tuple(values or ()) for values in (part.speakers, part.texts, part.scripts))
+    else:
+        speakers, texts, scripts = (
+            tuple(value for u in part if (value := getattr(u, column))) for column in ("speaker", "text", "script")
+        )
+    found = {
+        "speakers": sorted(set(speakers)) if len(speakers) == len(part) else [],
+        "sentences": [sentence(text) for text in texts] if len(texts) == len(part) else [],
+        "scripts": sorted(set(scripts)) if len(scripts) == len(part) else [],
+    }
+    return {what: values for what, values in found.items() if values}
 
 
 def _leak(split: str, what: str, values: Sequence[str], train: set[str]) -> Leak:

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cemobam_core.corpora.emobox import is_emobox, read_emobox
 from cemobam_core.corpora.utterances import (
     BadUtterance,
     RawCorpus,
@@ -24,8 +25,8 @@ from cemobam_core.corpora.utterances import (
 )
 from cemobam_core.errors import InputError
 
-_REQUIRED = ("audio", "text", "label")
-_OPTIONAL = ("id", "speaker", "session", "split")
+_REQUIRED = ("audio", "label")
+_OPTIONAL = ("text", "id", "speaker", "session", "script", "split")
 _ALIASES = {"audio_file": "audio", "raw_text": "text"}
 """Column names in the authors' metadata files."""
 _JSONL, _TABLES = (".jsonl", ".ndjson"), (".csv", ".tsv", ".txt")
@@ -47,6 +48,7 @@ class _Row:
     id: str = ""
     speaker: str = ""
     session: str = ""
+    script: str = ""
     split: str = ""
 
     @property
@@ -56,17 +58,23 @@ class _Row:
     def error(self, what: str) -> InputError:
         return InputError(f"{self.file} line {self.line}: {what}")
 
+    def bad(self, reason: str, label: str) -> BadUtterance:
+        return BadUtterance(id=self.name, reason=f"{reason} ({self.file.name} line {self.line})", label=label)
+
 
 def read_manifest(file: Path, *, name: str, class_names: Sequence[str] | None = None) -> RawCorpus:
     """Read a CSV (commas, tabs or semicolons) or JSONL with ``audio``, ``text`` and ``label``.
 
-    Optional columns are ``id`` (default: the name of the audio file without its extension), ``speaker``, ``session``
-    and ``split``. The authors' metadata files (``audio_file``, ``raw_text``, ``label``) can be read unchanged, also all
-    three at once from a folder with ``train``, ``val`` and ``test`` or ``<CORPUS>_metadata_<split>``. Audio paths are
-    relative to the manifest's folder. If all labels are integers, they are indices of the class names, from 0.
+    Without a column ``text`` all transcripts are empty. Optional columns are ``id`` (default: the name of the audio
+    file without its extension), ``speaker``, ``session``, ``script`` and ``split``. The authors' metadata files
+    (``audio_file``, ``raw_text``, ``label``) can be read unchanged, also all three at once from a folder with
+    ``train``, ``val`` and ``test`` or ``<CORPUS>_metadata_<split>``. Audio paths are relative to the manifest's folder.
+    If all labels are integers, they are indices of the class names, from 0.
+
+    Metadata of EmoBox are recognised and read by ``read_emobox``. They have labels of their own.
 
     Args:
-        file: The manifest, or a folder with one manifest per split.
+        file: The manifest, or a folder with one manifest per split, or EmoBox's folder or list of a corpus.
         name: Name of the corpus, as in ``--dataset``.
         class_names: Names of the classes. ``None`` for the labels that occur, sorted (``class_0`` and so on for
             integers).
@@ -76,21 +84,24 @@ def read_manifest(file: Path, *, name: str, class_names: Sequence[str] | None = 
             are fewer than two classes, or no audio file exists. A single missing audio file or empty text only makes
             its utterance bad.
     """
-    rows = [row for path, split in _files(file) for row in _rows(path, split)]
+    if is_emobox(file):
+        return read_emobox(file, name=name)
+    rows = [row for path, split in manifest_files(file) for row in manifest_rows(path, split)]
     if not rows:
-        raise InputError(f"{file}: no utterances; give one per line, with {', '.join(_REQUIRED)}")
+        raise InputError(f"{file}: no utterances; give one per line, with audio, text and label")
     _check_ids(rows)
     label_of, names = _classes(rows, class_names)
     if len(set(label_of.values())) < 2:
         raise InputError(f"{file}: every label is {rows[0].label!r}; give utterances of at least two classes")
     utterances: list[Utterance] = []
     bad: list[BadUtterance] = []
+    written = any(row.text for row in rows)
     for row in rows:
         audio = row.file.parent / row.audio
         if not _is_file(audio):
-            bad.append(BadUtterance(id=row.name, reason=f"no audio file {audio} ({row.file.name} line {row.line})"))
-        elif not row.text:
-            bad.append(BadUtterance(id=row.name, reason=f"its text is empty ({row.file.name} line {row.line})"))
+            bad.append(row.bad(f"no audio file {audio}", label_of[row.label]))
+        elif written and not row.text:
+            bad.append(row.bad("its text is empty", label_of[row.label]))
         else:
             utterances.append(
                 Utterance(
@@ -100,6 +111,7 @@ def read_manifest(file: Path, *, name: str, class_names: Sequence[str] | None = 
                     label=label_of[row.label],
                     speaker=row.speaker or None,
                     session=row.session or None,
+                    script=row.script or None,
                     splits=tuple(filter(None, [split_named(row.split)])),
                 )
             )
@@ -113,7 +125,7 @@ def read_manifest(file: Path, *, name: str, class_names: Sequence[str] | None = 
         notes.append(
             "labels: " + ", ".join(f"{label} is {label_of[label]}" for label in sorted(label_of, key=_numeric))
         )
-    files = Counter(u.audio for u in utterances)
+    files = Counter(Path(u.audio) for u in utterances)
     if shared := [path.name for path, count in files.items() if count > 1]:
         notes.append(f"{len(shared)} audio files occur in several lines: {examples(shared)}")
     return RawCorpus(
@@ -127,7 +139,38 @@ def read_manifest(file: Path, *, name: str, class_names: Sequence[str] | None = 
     )
 
 
-def _files(path: Path) -> list[tuple[Path, str]]:
+def read_clips(file: Path, class_names: Sequence[str]) -> tuple[Utterance, ...]:
+    """Read a manifest of clips to label. ``audio`` is its only required column.
+
+    Args:
+        file: The manifest, as for :func:`read_manifest`.
+        class_names: Names of the classes that a label may have.
+
+    Returns:
+        The clips in the manifest's order. Without a column ``text`` or ``label``, transcripts or labels are empty.
+
+    Raises:
+        InputError: A file cannot be read, the column ``audio`` is missing, an id is repeated, a label is unknown or
+            missing in some lines only, or an audio file does not exist.
+    """
+    rows = [row for path, split in manifest_files(file) for row in manifest_rows(path, split, required=("audio",))]
+    if not rows:
+        raise InputError(f"{file}: no clips; give one per line, with audio, and text and label if they are known")
+    _check_ids(rows)
+    labelled = any(row.label for row in rows)
+    for row in rows:
+        if labelled and not row.label:
+            raise row.error("label is empty, but other lines have one; fill it in or delete the column")
+        if not _is_file(row.file.parent / row.audio):
+            raise row.error(f"no audio file {row.file.parent / row.audio}; correct the path or delete the line")
+    label_of = _classes(rows, class_names)[0] if labelled else {"": ""}
+    return tuple(
+        Utterance(id=row.name, audio=row.file.parent / row.audio, text=row.text, label=label_of[row.label])
+        for row in rows
+    )
+
+
+def manifest_files(path: Path) -> list[tuple[Path, str]]:
     """Return the manifest, or the three manifests of a folder with their splits, which their names give."""
     if not path.is_dir():
         return [(path, "")]
@@ -148,7 +191,8 @@ def _files(path: Path) -> list[tuple[Path, str]]:
     return [(child, split) for split, child in found.items()]
 
 
-def _rows(path: Path, split: str) -> Iterator[_Row]:
+def manifest_rows(path: Path, split: str, required: Sequence[str] = _REQUIRED) -> Iterator[_Row]:
+    """Yield the lines of a manifest, which are of a split if its name says so."""
     try:
         text = path.read_text("utf-8-sig")
     except OSError as error:
@@ -156,9 +200,9 @@ def _rows(path: Path, split: str) -> Iterator[_Row]:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 (byte {error.start}); save it as CSV in UTF-8, or as JSONL") from None
     if path.suffix.lower() in _JSONL:
-        entries = _json_lines(path, text)
+        entries = _json_lines(path, text, required)
     elif path.suffix.lower() in _TABLES:
-        entries = _table(path, text)
+        entries = _table(path, text, required)
     else:
         raise InputError(f"{path}: neither CSV ({', '.join(_TABLES)}) nor JSONL ({', '.join(_JSONL)}); rename the file")
     for line, entry in entries:
@@ -166,7 +210,7 @@ def _rows(path: Path, split: str) -> Iterator[_Row]:
         row = _Row(file=path, line=line, **{"split": split, **columns})
         if row.split and split_named(row.split) is None:
             raise row.error(f"split {row.split!r} is unknown; write train, val or test")
-        for column in ("id", "label", "speaker", "session", "audio"):
+        for column in ("id", "label", "speaker", "session", "script", "audio"):
             if not getattr(row, column).isprintable():
                 raise row.error(
                     f"{column} {getattr(row, column)!r} contains a character that cannot be printed; correct it"
@@ -176,12 +220,12 @@ def _rows(path: Path, split: str) -> Iterator[_Row]:
         except UnicodeEncodeError:
             raise row.error("text contains half a character (a lone surrogate); correct it") from None
         for column in ("audio", "label"):
-            if not getattr(row, column):
+            if column in required and not getattr(row, column):
                 raise row.error(f"{column} is empty; fill it in or delete the line")
         yield row
 
 
-def _table(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, str]]]:
+def _table(path: Path, text: str, required: Sequence[str]) -> Iterator[tuple[int, Mapping[str, str]]]:
     header = text.split("\n", 1)[0]
     try:
         # Choose the delimiter with the most known columns in the header. The texts contain commas and would mislead.
@@ -194,7 +238,7 @@ def _table(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, str]]]:
     try:
         columns = next(reader, [])
         known = _known(columns)
-        _check_columns(path, known.values(), columns)
+        _check_columns(path, known.values(), columns, required)
         for cells in reader:
             if not any(cell.strip() for cell in cells):
                 continue
@@ -208,7 +252,7 @@ def _table(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, str]]]:
         raise InputError(f"{path} line {reader.line_num}: cannot be read as CSV ({error}); fix the quotes") from None
 
 
-def _json_lines(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, str]]]:
+def _json_lines(path: Path, text: str, required: Sequence[str]) -> Iterator[tuple[int, Mapping[str, str]]]:
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -222,7 +266,7 @@ def _json_lines(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, str]]
             )
         keys = list(entry)
         known = _known(keys)
-        _check_columns(path, known.values(), keys, line=f" line {number}")
+        _check_columns(path, known.values(), keys, required, line=f" line {number}")
         values = {column: entry[keys[i]] for i, column in known.items()}
         for column, value in values.items():
             if isinstance(value, bool) or not isinstance(value, str | int | None):
@@ -246,12 +290,15 @@ def _known(columns: Sequence[str]) -> dict[int, str]:
     return {i: name for name, i in known.items()}
 
 
-def _check_columns(path: Path, known: Collection[str], columns: Sequence[str], line: str = "") -> None:
-    if missing := [column for column in _REQUIRED if column not in known]:
+def _check_columns(
+    path: Path, known: Collection[str], columns: Sequence[str], required: Sequence[str], line: str = ""
+) -> None:
+    if missing := [column for column in required if column not in known]:
         there = ", ".join(map(repr, columns[:12])) or "nothing"
+        optional = [column for column in (*_REQUIRED, *_OPTIONAL) if column not in required]
         raise InputError(
-            f"{path}{line}: no column {missing[0]!r}; it has {there}; required are {', '.join(_REQUIRED)}, optional "
-            f"are {', '.join(_OPTIONAL)}"
+            f"{path}{line}: no column {missing[0]!r}; it has {there}; required are {', '.join(required)}, optional "
+            f"are {', '.join(optional)}"
         )
 
 

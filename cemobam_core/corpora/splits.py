@@ -1,25 +1,32 @@
-"""Split protocols: which utterances go into train, val and test, for raw corpora and for single feature files."""
+"""Splits: which utterances are train, val and test, of raw corpora, of single feature files and of folders."""
 
 from __future__ import annotations
 
+import hashlib
 import itertools
-import re
-from collections.abc import Collection, Sequence
+import json
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from cemobam_core.corpora.columns import Columns
+from cemobam_core.corpora.protocols import cut, default_protocol, is_drawn
+from cemobam_core.corpora.protocols.protocol import Cut
+from cemobam_core.corpora.split_file import SplitFile
 from cemobam_core.corpora.utterances import RawCorpus, Utterance
 from cemobam_core.errors import InputError
 from cemobam_core.features import FeatureSet, Fold
 
-DEFAULT_PROTOCOL = "random:80/10/10"
 SPLITS = ("train", "val", "test")
 
-Rows = npt.NDArray[np.int64]
+Say = Callable[[str], object]
+"""Function that receives lines for the user."""
+
+
+def quietly(_: str) -> None:
+    """Drop a line for the user."""
 
 
 def load_folds(
@@ -29,6 +36,8 @@ def load_folds(
     class_names: Sequence[str] | None = None,
     protocol: str | None = None,
     split_seed: int | None = None,
+    split_file: Path | None = None,
+    say: Say = quietly,
 ) -> tuple[Fold, ...]:
     """Read features and split them.
 
@@ -41,9 +50,11 @@ def load_folds(
         protocol: Split protocol for one file. ``None`` for ``random:80/10/10``. Not allowed for a folder, which is
             already split.
         split_seed: Seed of the random protocols. ``None`` for 0.
+        split_file: File of splits for one feature file, instead of a protocol.
+        say: Function that receives lines on the splits.
 
     Returns:
-        One fold, or five for leave-one-session-out with five sessions.
+        The folds of the protocol, the file or the folder.
 
     Raises:
         InputError: A file is missing or invalid, or does not allow the protocol.
@@ -52,55 +63,81 @@ def load_folds(
         raise InputError(f"{path}: no such file or folder; give the features with --features DIR or FILE")
     if path.is_file():
         features = FeatureSet.load(path, class_names)
-        if protocol == "session" and split_seed is not None:
-            raise InputError("--split-seed: the protocol session is not random; leave the option out")
-        return split(features, protocol or DEFAULT_PROTOCOL, split_seed or 0)
-    for option, value in (("--split-protocol", protocol), ("--split-seed", split_seed)):
+        chosen = chosen_split(Columns.of_features(features), protocol, split_seed, split_file)
+        return split(features, chosen, split_seed or 0, say=say)
+    given = (("--split-protocol", protocol), ("--split-seed", split_seed), ("--split-file", split_file))
+    for option, value in given:
         if value is not None:
             raise InputError(
                 f"{option} {value}: {path} is a folder of files that are already split; "
                 "leave the option out, or give one file for the tool to split"
             )
-    return tuple(
+    folds = tuple(
         Fold(**{name: FeatureSet.load(_split_file(folder, name, corpus), class_names) for name in SPLITS})
         for folder in _fold_folders(path)
     )
+    say(told(folds, str(path)))
+    return folds
 
 
-def split(features: FeatureSet, protocol: str = DEFAULT_PROTOCOL, seed: int = 0) -> tuple[Fold, ...]:
-    """Split one feature set by a protocol of ``assign``.
+def chosen_split(
+    columns: Columns, protocol: str | None, split_seed: int | None, split_file: Path | None
+) -> str | SplitFile:
+    """Return the split protocol or the split file that a user's options mean.
+
+    Args:
+        columns: The utterances to split.
+        protocol: Protocol that the user gave, if any.
+        split_seed: Seed that the user gave, if any.
+        split_file: File or folder of splits that the user gave, if any.
+
+    Raises:
+        InputError: The options do not fit together, or the file cannot be read.
+    """
+    if split_file is not None:
+        for option, value in (("--split-protocol", protocol), ("--split-seed", split_seed)):
+            if value is not None:
+                raise InputError(f"{option} {value} with --split-file: the file has the splits; leave one of them out")
+        return SplitFile.read(split_file)
+    chosen = protocol or default_protocol(columns)
+    if not is_drawn(columns, chosen) and split_seed is not None:
+        raise InputError(
+            f"--split-seed {split_seed}: the split protocol {chosen} is not random for this corpus; leave the option "
+            "out"
+        )
+    return chosen
+
+
+def split(
+    features: FeatureSet, protocol: str | SplitFile | None = None, seed: int = 0, *, say: Say = quietly
+) -> tuple[Fold, ...]:
+    """Split one feature set.
 
     Args:
         features: Features of all utterances.
-        protocol: ``random:TRAIN/VAL/TEST``, ``speaker`` or ``session``.
-        seed: Seed of ``random`` and ``speaker``.
+        protocol: A split protocol (see :mod:`cemobam_core.corpora.protocols`), or a file of splits. ``None`` for
+            ``random:80/10/10``.
+        seed: Seed of a random protocol.
+        say: Function that receives lines on the splits.
 
     Raises:
-        InputError: The protocol is unknown, or the features do not allow it.
+        InputError: The protocol is unknown, the features do not allow it, or a split lacks a class.
     """
-    if protocol == "manifest":
-        raise InputError(
-            f"--split-protocol manifest: {features.source} is one feature file, which does not store splits; "
-            f"use {DEFAULT_PROTOCOL}, or give a folder of train, val and test"
-        )
-    folds = assign(
-        features.labels.numpy(),
-        features.class_names,
-        protocol,
-        seed,
-        source=features.source,
-        speakers=features.speakers,
-        sessions=features.sessions,
-    )
-    return tuple(
+    columns = Columns.of_features(features)
+    protocol = protocol or default_protocol(columns)
+    cuts, lines = _cut(columns, protocol, seed)
+    folds = tuple(
         Fold(
             **{
-                name: features.select(rows.tolist(), source=f"{features.source} ({protocol})")
-                for name, rows in zip(SPLITS, fold, strict=True)
+                name: features.select(np.sort(columns.places[rows]).tolist(), source=f"{features.source} ({protocol})")
+                for name, rows in fold._asdict().items()
             }
         )
-        for fold in folds
+        for fold in cuts
     )
+    for line in (told(folds, str(protocol)), *lines):
+        say(line)
+    return folds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,214 +166,85 @@ class Assignment:
         )
 
 
-def split_utterances(corpus: RawCorpus, protocol: str = DEFAULT_PROTOCOL, seed: int = 0) -> tuple[Assignment, ...]:
-    """Split a raw corpus by a protocol of ``assign``.
+def split_utterances(
+    corpus: RawCorpus, protocol: str | SplitFile | None = None, seed: int = 0, *, say: Say = quietly
+) -> tuple[Assignment, ...]:
+    """Split a raw corpus.
 
     Args:
         corpus: Corpus with all utterances.
-        protocol: ``random:TRAIN/VAL/TEST``, ``speaker``, ``session`` or ``manifest``.
-        seed: Seed of ``random`` and ``speaker``.
+        protocol: A split protocol (see :mod:`cemobam_core.corpora.protocols`), or a file of splits. ``None`` for the
+            corpus's own splits, or ``random:80/10/10`` if it has none.
+        seed: Seed of a random protocol.
+        say: Function that receives lines on the splits.
 
     Returns:
-        One assignment, or one per session. Utterances keep the order of the corpus.
+        One assignment per fold. Utterances keep the order of the corpus. Some may be in no split.
 
     Raises:
         InputError: The protocol is unknown, the corpus does not allow it, or a split lacks a class.
     """
-    utterances = corpus.utterances
-    number = {name: c for c, name in enumerate(corpus.class_names)}
-    labels = np.array([number[u.label] for u in utterances], dtype=np.int64)
-    folds = assign(
-        labels,
-        corpus.class_names,
-        protocol,
-        seed,
-        source=str(corpus.root),
-        speakers=[u.speaker for u in utterances],
-        sessions=[u.session for u in utterances],
-        splits=[u.splits[0] if u.splits else None for u in utterances],
-        ids=[u.id for u in utterances],
-    )
-    for fold in folds:
-        for name, rows in zip(SPLITS, fold, strict=True):
-            for c in np.flatnonzero(np.bincount(labels[rows], minlength=len(number)) == 0)[:1]:
-                raise InputError(
-                    f"{corpus.root}: --split-protocol {protocol} leaves no utterance of class "
-                    f"{corpus.class_names[c]!r} in the {name} split ({len(rows)} utterances); every split needs every "
-                    "class, so use another protocol"
-                )
-    return tuple(
-        Assignment(**{name: tuple(utterances[i] for i in rows) for name, rows in zip(SPLITS, fold, strict=True)})
-        for fold in folds
-    )
-
-
-def assign(
-    labels: Rows,
-    class_names: Sequence[str],
-    protocol: str,
-    seed: int,
-    *,
-    source: str,
-    speakers: Sequence[str | None] | None = None,
-    sessions: Sequence[str | None] | None = None,
-    splits: Sequence[str | None] | None = None,
-    ids: Sequence[str] | None = None,
-) -> list[tuple[Rows, Rows, Rows]]:
-    """Assign rows to train, val and test, for each fold.
-
-    The protocols are: ``random:TRAIN/VAL/TEST`` in percent, stratified by class (as in the paper); ``speaker``, about
-    80/10/10 without a speaker in two splits; ``session``, leave-one-session-out, in which each session is the test
-    split of one fold and the next session is its validation split; and ``manifest``, the splits of the corpus itself.
-
-    Args:
-        labels: (N,), class indices.
-        class_names: Names of the C classes.
-        protocol: One of the protocols above.
-        seed: Seed of ``random`` and ``speaker``.
-        source: Name of the utterances in error messages, usually their file.
-        speakers: Speakers of the N utterances, if known.
-        sessions: Sessions of the N utterances, if known.
-        splits: Splits (train, val or test) of the N utterances, if known.
-        ids: Names of the N utterances in error messages.
-
-    Returns:
-        For each fold, the sorted rows of train, val and test. Each row is in exactly one of them.
-
-    Raises:
-        InputError: The protocol is unknown, or the utterances do not allow it.
-    """
-    given = _Given(
-        labels=labels,
-        class_names=class_names,
-        source=source,
-        ids=ids,
-        columns={"speakers": speakers, "sessions": sessions, "splits": splits},
-    )
-    shares = re.fullmatch(r"random:(\d+)/(\d+)/(\d+)", protocol)
-    if shares:
-        percents = [int(share) for share in shares.groups()]
-        if sum(percents) != 100 or 0 in percents:
-            raise InputError(f"--split-protocol {protocol}: give three shares above 0 that sum to 100")
-        folds = [_random(given, percents, seed)]
-    elif protocol == "speaker":
-        folds = [_by_speaker(given, seed)]
-    elif protocol == "session":
-        folds = _by_session(given)
-    elif protocol == "manifest":
-        folds = [_by_manifest(given)]
-    else:
-        raise InputError(
-            f"--split-protocol {protocol}: unknown; choose random:80/10/10 (any shares), speaker, session or manifest"
+    columns = Columns.of_corpus(corpus)
+    protocol = protocol or default_protocol(columns)
+    cuts, lines = _cut(columns, protocol, seed)
+    folds = tuple(
+        Assignment(
+            **{
+                name: tuple(corpus.utterances[i] for i in np.sort(columns.places[rows]))
+                for name, rows in fold._asdict().items()
+            }
         )
-    return [(np.sort(train), np.sort(val), np.sort(test)) for train, val, test in folds]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Given:
-    """The data that the protocols use."""
-
-    labels: Rows
-    class_names: Sequence[str]
-    source: str
-    ids: Sequence[str] | None
-    columns: dict[str, Sequence[str | None] | None]
-
-    def named(self, column: str, protocol: str) -> npt.NDArray[Any]:
-        """Return the speakers, sessions or splits, and raise an error if any of them is unknown."""
-        values = self.columns[column]
-        unnamed = [] if values is None else [i for i, value in enumerate(values) if value is None]
-        if values is None or len(unnamed) == len(values):
-            where = (
-                f"add a column {column.removesuffix('s')} to the manifest"
-                if self.ids
-                else "add them to the file's metadata"
-            )
-            raise InputError(
-                f"{self.source}: does not contain its {column}, which --split-protocol {protocol} needs; "
-                f"{where}, or use {DEFAULT_PROTOCOL}"
-            )
-        if unnamed:
-            which = repr(self.ids[unnamed[0]]) if self.ids else f"row {unnamed[0]}"
-            raise InputError(
-                f"{self.source}: {len(unnamed)} of {len(values)} utterances have no {column.removesuffix('s')} (first "
-                f"{which}), which --split-protocol {protocol} needs; fill it in, or use {DEFAULT_PROTOCOL}"
-            )
-        return np.array(values, dtype=np.str_)
-
-    def fewest_of_a_class(self) -> int:
-        """Return the size of the smallest class, and raise an error if it is too small for three splits."""
-        counts = np.bincount(self.labels, minlength=len(self.class_names))
-        rarest = int(counts.argmin())
-        if counts[rarest] < 3:
-            raise InputError(
-                f"{self.source}: {int(counts[rarest])} utterances of class {self.class_names[rarest]!r}; give at least "
-                "three, so that every split has one"
-            )
-        return int(counts[rarest])
-
-
-def _random(given: _Given, percents: Sequence[int], seed: int) -> tuple[Rows, Rows, Rows]:
-    labels = given.labels
-    everyone = np.arange(len(labels))
-    n_val, n_test = (round(len(labels) * percent / 100) for percent in percents[1:])
-    given.fewest_of_a_class()
-    try:
-        rest, test = _stratified(everyone, labels, n_test, seed)
-        train, val = _stratified(rest, labels, n_val, seed)
-    except ValueError as error:
-        raise InputError(
-            f"{given.source}: {len(labels)} utterances are too few for --split-protocol random:"
-            f"{'/'.join(map(str, percents))} by class ({str(error).rstrip('.')})"
-        ) from None
-    return train, val, test
-
-
-def _stratified(rows: Rows, labels: Rows, n_second: int, seed: int) -> tuple[Rows, Rows]:
-    from sklearn.model_selection import StratifiedShuffleSplit  # noqa: PLC0415  (slow to import)
-
-    splitter = StratifiedShuffleSplit(n_splits=1, test_size=n_second, random_state=seed)
-    first, second = next(splitter.split(rows, labels[rows]))
-    return rows[first], rows[second]
-
-
-def _by_speaker(given: _Given, seed: int) -> tuple[Rows, Rows, Rows]:
-    speakers = given.named("speakers", "speaker")
-    distinct = len(set(speakers))
-    if distinct < 3:
-        raise InputError(f"{given.source}: {distinct} speakers; --split-protocol speaker needs at least three")
-    # Ten parts with different speakers and similar class frequencies: one for test, one for val, eight for train.
-    fewest = given.fewest_of_a_class()
-    from sklearn.model_selection import StratifiedGroupKFold  # noqa: PLC0415
-
-    splitter = StratifiedGroupKFold(n_splits=min(10, distinct, fewest), shuffle=True, random_state=seed)
-    parts = [part for _, part in splitter.split(given.labels, given.labels, speakers)]
-    return np.concatenate(parts[2:]), parts[1], parts[0]
-
-
-def _by_session(given: _Given) -> list[tuple[Rows, Rows, Rows]]:
-    sessions = given.named("sessions", "session")
-    distinct = sorted(set(sessions))
-    if len(distinct) < 3:
-        raise InputError(f"{given.source}: {len(distinct)} sessions; --split-protocol session needs at least three")
-    folds = []
-    for i, test in enumerate(distinct):
-        val = distinct[(i + 1) % len(distinct)]
-        train = (sessions != test) & (sessions != val)
-        folds.append((np.flatnonzero(train), np.flatnonzero(sessions == val), np.flatnonzero(sessions == test)))
+        for fold in cuts
+    )
+    for line in (told(folds, str(protocol)), *lines):
+        say(line)
     return folds
 
 
-def _by_manifest(given: _Given) -> tuple[Rows, Rows, Rows]:
-    splits = given.named("splits", "manifest")
-    train, val, test = (np.flatnonzero(splits == name) for name in SPLITS)
-    for name, rows in zip(SPLITS, (train, val, test), strict=True):
-        if not len(rows):
-            raise InputError(
-                f"{given.source}: no utterance is in the split {name}; --split-protocol manifest needs some in each of "
-                f"{', '.join(SPLITS)}"
-            )
-    return train, val, test
+def _cut(columns: Columns, protocol: str | SplitFile, seed: int) -> tuple[list[Cut], list[str]]:
+    """Return the folds by a protocol or a file, and lines on the utterances that are left out."""
+    lines: list[str] = []
+    if isinstance(protocol, SplitFile):
+        folds = protocol.cut(columns)
+        what, remedy = f"{protocol.path}:", "list some of them there"
+    else:
+        folds, lines = cut(columns, protocol, seed)
+        what, remedy = f"{columns.source}: --split-protocol {protocol}", "use another protocol"
+    for i, fold in enumerate(folds):
+        where = f" of fold {i}" if len(folds) > 1 else ""
+        for name, rows in fold._asdict().items():
+            for c in np.flatnonzero(np.bincount(columns.labels[rows], minlength=len(columns.class_names)) == 0)[:1]:
+                raise InputError(
+                    f"{what} leaves no utterance of class {columns.class_names[c]!r} in the {name} split{where} "
+                    f"({len(rows)} utterances); every split needs every class, so {remedy}"
+                )
+    asked, used = len(columns) * len(folds), sum(len(part) for fold in folds for part in fold)
+    if used < asked and not lines:
+        over = f" (over {len(folds)} folds)" if len(folds) > 1 else ""
+        lines = [f"left out: {asked - used} of {asked} utterances, which are in no split{over}"]
+    return folds, lines
+
+
+def told(folds: Sequence[Assignment] | Sequence[Fold], how: str) -> str:
+    """Return a line for the user on how utterances are split: sizes, shares and fingerprint."""
+    total = sum(map(len, folds[0].splits.values()))
+    sizes = ", ".join(f"{name} {len(part)} ({len(part) / total:.0%})" for name, part in folds[0].splits.items())
+    first = f" in the first of {len(folds)} folds" if len(folds) > 1 else ""
+    return f"split by {how}: {sizes} utterances{first}; fingerprint {splits_fingerprint(folds)}"
+
+
+def splits_fingerprint(folds: Iterable[Assignment | Fold]) -> str:
+    """Return 16 hexadecimal digits that identify splits: the id, fold and split of each utterance.
+
+    It does not depend on how the splits were made, on the order of the utterances, or on their features.
+    """
+    rows = sorted(
+        (key, i, name)
+        for i, fold in enumerate(folds)
+        for name, part in fold.splits.items()
+        for key in (part.utterance_ids if isinstance(part, FeatureSet) else (u.id for u in part))
+    )
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
 
 
 def _fold_folders(path: Path) -> list[Path]:

@@ -8,7 +8,7 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,15 @@ import torch
 from filelock import FileLock, Timeout
 
 from cemobam_core.corpora.leaks import leaks
-from cemobam_core.corpora.splits import SPLITS, Assignment, split_utterances
+from cemobam_core.corpora.splits import SPLITS, Assignment, Say, quietly, splits_fingerprint
 from cemobam_core.corpora.utterances import BadUtterance, Utterance
 from cemobam_core.encoders.ahead import ahead
+from cemobam_core.encoders.asr import Transcripts, load_transcriber
 from cemobam_core.encoders.audio import AudioEncoder
 from cemobam_core.encoders.finetune import Encoder, TuningConfig, TuningData, tune
 from cemobam_core.encoders.loading import load_encoder
-from cemobam_core.encoders.pretrained import Pretrained
+from cemobam_core.encoders.pretrained import Pretrained, find_pretrained
+from cemobam_core.encoders.record import RECORD, EncoderRecord, EncodersRecord
 from cemobam_core.encoders.settings import Recipe
 from cemobam_core.encoders.sound import seconds_of
 from cemobam_core.encoders.store import Parts, SplitRows, write_json, write_splits
@@ -75,7 +77,7 @@ def make_features(
                 "it; write these features to another folder"
             )
     if (made := made_before(recipe, out)) is not None:
-        say(f"features: {out}, made before")
+        say(f"features: {out}, made before; fingerprint of the splits {made['splits']['fingerprint']}")
         for line in made["leaks"]:
             say(f"  {line}")
         return
@@ -108,6 +110,7 @@ def made_before(recipe: Recipe, out: Path) -> dict[str, Any] | None:
         made = json.loads(path.read_text(encoding="utf-8"))
         signature, facts, files = made["signature"], dict(made["made_from"]), list(map(str, made["files"]))
         made["leaks"] = list(map(str, made["leaks"]))
+        made["splits"] = {"fingerprint": str(made["splits"]["fingerprint"])}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f"{path}: is damaged; remove the folder to make the features again") from None
     if signature != recipe.signature:
@@ -135,22 +138,30 @@ class _Extraction:
     def __post_init__(self) -> None:
         self.bad: dict[str, str] = {}
         self.seconds: dict[str, float] = {}
+        self.used: list[Utterance] = []  # those that are in a split
+        self.facts, self.signature = self.recipe.facts, self.recipe.signature  # before the corpus is transcribed
         # Results of two devices or two versions differ in their last bits and are not mixed.
         made_by = hashlib.sha256(json.dumps([self.device, _versions()]).encode()).hexdigest()[:8]
-        self.parts_folder = self.out / _PARTS / f"{self.recipe.signature}-{made_by}"
+        self.parts_folder = self.out / _PARTS / f"{self.signature}-{made_by}"
 
     def run(self) -> None:
-        corpus, settings = self.recipe.corpus, self.recipe.settings
+        corpus = self.recipe.corpus
         for line in corpus.notes:
             self.say(line)
-        folds = split_utterances(corpus, settings.protocol, settings.split_seed)
-        self.say(f"split by {settings.protocol}: {split_sizes(folds)}")
+        folds = self._split(self.say)
         for modality in MODALITIES:  # finds a wrong encoder in seconds, before minutes of reading audio
             load_encoder(modality, getattr(self.recipe, modality), self.recipe.settings)
+        if self.recipe.asr:
+            load_transcriber(self.recipe.asr)
         self._check_audio()
         self._refuse_too_many_bad()
         self._refuse_missing_classes(folds)
         self.say(f"audio: {len(self.seconds)} files, {sum(self.seconds.values()) / 3600:.2f} hours")
+        if self.recipe.asr:
+            self._transcribe(self.recipe.asr)
+            self._refuse_too_many_bad()
+            folds = self._split(quietly)  # now with transcripts
+            self._refuse_missing_classes(folds)
         tuning: dict[str, Any] = {}
         made = []
         for i, fold in enumerate(folds):
@@ -171,14 +182,20 @@ class _Extraction:
         self._refuse_missing_classes(folds)
         folds = tuple(fold.without(self.bad) for fold in folds)
         for i, (fold, parts) in enumerate(zip(folds, made, strict=True)):
-            self._write_fold(fold, parts, self.out / _fold_name(i, folds))
+            self._write_fold(fold, parts, _fold_name(i, folds))
         self._finish(folds, tuning)
+
+    def _split(self, say: Say) -> tuple[Assignment, ...]:
+        folds = self.recipe.split(say)
+        used = {u.id for fold in folds for part in fold.splits.values() for u in part}
+        self.used = [u for u in self.recipe.corpus.utterances if u.id in used]
+        return folds
 
     # -- audio -------------------------------------------------------------------------------------------------------
 
     def _check_audio(self) -> None:
         """Read every file completely, so that broken files are known before hours of work."""
-        utterances = self.recipe.corpus.utterances
+        utterances = self.used
         with (
             ThreadPoolExecutor(max_workers=os.cpu_count()) as pool,  # each thread holds one file
             progress_bar(total=len(utterances), desc="checking audio", unit="file") as bar,
@@ -194,7 +211,7 @@ class _Extraction:
     def _refuse_too_many_bad(self) -> None:
         corpus = self.recipe.corpus
         bad = self._all_bad()
-        everything = len(corpus.utterances) + len(corpus.bad)
+        everything = len(self.used) + len(corpus.bad)
         if len(bad) > self.max_bad * everything:
             self._write_bad()
             shown = "; ".join(f"{b.id}: {b.reason}" for b in bad[:3])
@@ -216,6 +233,20 @@ class _Extraction:
                         f"split (unusable in all splits: {len(self.bad)}); repair those that {self.out / 'bad.csv'} "
                         "lists, or give another --split-protocol"
                     )
+
+    # -- transcripts -------------------------------------------------------------------------------------------------
+
+    def _transcribe(self, asr: Pretrained) -> None:
+        """Transcribe the corpus, part by part. A clip in which no words are heard is bad."""
+        corpus = self.recipe.corpus
+        usable = sorted((u for u in self.used if u.id in self.seconds), key=lambda u: -self.seconds[u.id])
+        transcripts = Transcripts(self.parts_folder / "transcripts", asr, self.device)
+        transcripts.make(_batches(usable, self.seconds, _PART_SECONDS), self.seconds)
+        for key, reason in transcripts.bad.items():
+            self.bad[key] = reason
+            del self.seconds[key]
+        heard = tuple(replace(u, text=transcripts.texts.get(u.id, "")) for u in corpus.utterances)
+        self.recipe = replace(self.recipe, corpus=replace(corpus, utterances=heard))
 
     # -- encoders ----------------------------------------------------------------------------------------------------
 
@@ -283,14 +314,14 @@ class _Extraction:
         The longest utterances come first, so memory runs out at once or never.
         """
         size, limit = self._size(modality), _PART_SECONDS if modality == "audio" else _PART_LETTERS
-        usable = [u for u in self.recipe.corpus.utterances if u.id in self.seconds]
+        usable = [u for u in self.used if u.id in self.seconds]
         batches = _batches(sorted(usable, key=lambda u: -size[u.id]), size, limit)
         return {i: batch for i, batch in enumerate(batches) if not parts.find(i, [u.id for u in batch])}
 
     def _size(self, modality: str) -> dict[str, float]:
         if modality == "audio":
             return self.seconds
-        return {u.id: float(len(u.text)) for u in self.recipe.corpus.utterances}
+        return {u.id: float(len(u.text)) for u in self.used}
 
     def _encode(self, encoder: Encoder, missing: Mapping[int, list[Utterance]], parts: Parts, name: str) -> None:
         of_audio = isinstance(encoder, AudioEncoder)
@@ -319,9 +350,9 @@ class _Extraction:
 
     # -- what is written ---------------------------------------------------------------------------------------------
 
-    def _write_fold(self, fold: Assignment, parts: Mapping[str, Parts], folder: Path) -> None:
-        classes = self.recipe.corpus.class_names
-        provenance = self._provenance()
+    def _write_fold(self, fold: Assignment, parts: Mapping[str, Parts], where: str) -> None:
+        classes, folder = self.recipe.corpus.class_names, self.out / where
+        provenance = self._provenance(where)
         splits = []
         for name, rows in fold.splits.items():
             splits.append(
@@ -340,15 +371,26 @@ class _Extraction:
             )
         write_splits(splits, parts, sequences=self.recipe.settings.level == "sequence", scratch=self.parts_folder)
 
-    def _provenance(self) -> dict[str, str]:
-        """Return the description of their origin that is stored in every feature file."""
-        facts = {key: json.dumps(value) for key, value in self.recipe.facts.items() if key != "class_names"}
-        for modality in MODALITIES:
-            facts[f"{modality}_encoder"] = getattr(self.recipe, modality).name
-        return {**facts, "signature": self.recipe.signature, **_versions()}
+    def _provenance(self, where: str) -> dict[str, str]:
+        """Return the description of their origin that is stored in every feature file of a fold."""
+        facts = {key: json.dumps(value) for key, value in self.facts.items() if key != "class_names"}
+        encoders = {}
+        for modality, layers in zip(MODALITIES, self.recipe.tuned, strict=True):
+            original: Pretrained = getattr(self.recipe, modality)
+            facts[f"{modality}_encoder"] = original.name
+            if layers:
+                tuned = find_pretrained(str(self._tuned_folder(modality, where)), f"--{modality}-encoder")
+                encoders[modality] = EncoderRecord.of(tuned, tuned_from=original.name)
+            else:
+                encoders[modality] = EncoderRecord.of(original)
+        if self.recipe.asr:
+            facts["asr"] = self.recipe.asr.name
+        record = EncodersRecord(**encoders, settings=self.recipe.settings)
+        return {**facts, RECORD: record.to_json(), "signature": self.signature, **_versions()}
 
     def _all_bad(self) -> list[BadUtterance]:
-        found = [BadUtterance(id=key, reason=reason) for key, reason in self.bad.items()]
+        label = {u.id: u.label for u in self.recipe.corpus.utterances}
+        found = [BadUtterance(id=key, reason=reason, label=label[key]) for key, reason in self.bad.items()]
         return sorted([*self.recipe.corpus.bad, *found], key=lambda bad: bad.id)
 
     def _write_bad(self) -> None:
@@ -365,6 +407,7 @@ class _Extraction:
         ]
         _write_csv(self.out / "utterances.csv", rows)
         leaking = [str(leak) for leak in leaks(*folds)]
+        fingerprint = splits_fingerprint(folds)  # without bad utterances, so it may not be the protocol's
         (self.out / "bad.csv").unlink(missing_ok=True)  # from an earlier attempt
         if bad:
             self._write_bad()
@@ -378,17 +421,29 @@ class _Extraction:
         write_json(
             self.out / FEATURES_JSON,
             {
-                "signature": self.recipe.signature,
+                "signature": self.signature,
                 "corpus": corpus.title,
-                "utterances": len(corpus.utterances) - len(self.bad),
+                "reduction": corpus.reduction,
+                "utterances": len(self.used) - len(self.bad),
+                "splits": {
+                    "fingerprint": fingerprint,
+                    "folds": [
+                        {
+                            **{name: len(part) for name, part in fold.splits.items()},
+                            "left out": len(corpus.utterances) - len(self.bad) - sum(map(len, fold.splits.values())),
+                        }
+                        for fold in folds
+                    ],
+                },
                 "files": [
                     (Path(_fold_name(i, folds)) / f"{split}.safetensors").as_posix()
                     for i in range(len(folds))
                     for split in SPLITS
                 ],
                 "corpus_root": str(corpus.root),
-                "made_from": self.recipe.facts,
+                "made_from": self.facts,
                 "encoders": {modality: getattr(self.recipe, modality).name for modality in MODALITIES},
+                **({"asr": self.recipe.asr.name} if self.recipe.asr else {}),
                 "tuning": tuning,
                 "device": self.device,
                 "versions": _versions(),
@@ -397,19 +452,13 @@ class _Extraction:
             },
         )
         shutil.rmtree(self.out / _PARTS, ignore_errors=True)
-        self.say(f"features: {self.out}, made")
+        self.say(f"features: {self.out}, made; fingerprint of the splits {fingerprint}")
 
     def _row(self, utterance: Utterance, fold: int, split: str) -> dict[str, Any]:
         row = {"id": utterance.id, "fold": fold, "split": split}
         row |= {name: value for name, value in asdict(utterance).items() if name not in {*row, "splits"}}
         row["audio"] = os.path.relpath(utterance.audio, self.recipe.corpus.folder)
         return {**row, "seconds": round(self.seconds[utterance.id], 3)}
-
-
-def split_sizes(folds: Sequence[Assignment]) -> str:
-    """Describe the number of utterances in each split."""
-    sizes = ", ".join(f"{name} {len(utterances)}" for name, utterances in folds[0].splits.items())
-    return f"{sizes} utterances" + (f" in the first of {len(folds)} folds" if len(folds) > 1 else "")
 
 
 def _fold_name(i: int, folds: Sequence[Assignment]) -> str:
@@ -444,7 +493,7 @@ def _all_known(values: Sequence[str | None]) -> tuple[str, ...] | None:
 
 
 def _versions() -> dict[str, str]:
-    return {name: version(name) for name in ("torch", "transformers", "soxr", "soundfile")}
+    return {name: version(name) for name in ("torch", "transformers", "soxr", "soundfile", "av")}
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from cemobam_core.encoders.ahead import ahead
 from cemobam_core.encoders.audio import AudioEncoder
 from cemobam_core.encoders.settings import Objective
-from cemobam_core.encoders.sound import SAMPLE_RATE
 from cemobam_core.encoders.text import TextEncoder
 from cemobam_core.errors import InputError
 from cemobam_core.files import written_atomically
@@ -100,7 +99,8 @@ def choose_parameters(encoder: Encoder, layers: int) -> str:
     )
     last = len(encoder.layers)
     what = f"layer {last}" if layers == 1 else f"layers {last - layers + 1} to {last}"
-    return f"training {what} of {last}, the others are frozen: {learning:.3g} of {everything:.3g} million parameters"
+    there = len(encoder.build.layers)
+    return f"training {what} of {there}, the others are frozen: {learning:.3g} of {everything:.3g} million parameters"
 
 
 def _learning(encoder: Encoder, layers: int) -> list[nn.Module]:
@@ -209,8 +209,9 @@ def _view(encoder: Encoder, item: Any, draws: np.random.Generator) -> Any:
         kept = [word for word in words if draws.random() >= WORD_DROPOUT]
         return " ".join(kept or words)
     clip = encoder.prepare(item)
-    start = draws.integers(max(1, len(clip) - round(CROP_SECONDS * SAMPLE_RATE) + 1))
-    return clip[start : start + round(CROP_SECONDS * SAMPLE_RATE)]
+    length = round(CROP_SECONDS * encoder.rate)
+    start = draws.integers(max(1, len(clip) - length + 1))
+    return clip[start : start + length]
 
 
 class _Tuning:

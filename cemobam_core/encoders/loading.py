@@ -21,5 +21,7 @@ def load_encoder(modality: str, pretrained: Pretrained, settings: FeatureSetting
         InputError: Files cannot be loaded, or the model or a setting is not supported.
     """
     if modality == "audio":
-        return AudioEncoder(pretrained, max_seconds=settings.max_seconds, steps=settings.audio_steps)
-    return TextEncoder(pretrained, pool=settings.text_pool, max_tokens=settings.max_tokens)
+        return AudioEncoder(
+            pretrained, max_seconds=settings.max_seconds, steps=settings.audio_steps, layer=settings.audio_layer
+        )
+    return TextEncoder(pretrained, pool=settings.text_pool, max_tokens=settings.max_tokens, layer=settings.text_layer)

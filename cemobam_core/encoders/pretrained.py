@@ -16,11 +16,18 @@ NO_CODE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 """Arguments of every ``from_pretrained`` call. A folder can contain code of its own, and these do not run it."""
 
 _FILES = (
-    *("config.json", "preprocessor_config.json", "processor_config.json", "model.safetensors.index.json"),
+    *("config.json", "preprocessor_config.json", "processor_config.json", "generation_config.json", "modules.json"),
     *("tokenizer*.json", "vocab.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.txt", "merges.txt", "*.model"),
 )
-_SAFETENSORS, _PICKLED = ("model*.safetensors",), ("pytorch_model*.bin",)
+"""Files that define an encoder besides its weights. ``*.model`` is a sentencepiece tokenizer."""
+
+_SAFETENSORS = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
+_PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin")
+"""Weights in one file or in several with an index. Copies in another precision have other names."""
+
+_OF_A_LAYER = re.compile(r"(?!.*\bdecoder\.)(.*\.)?layers?\.\d+\.")
+"""Names of the weights of an encoder's layers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,55 +60,48 @@ class Pretrained:
             raise InputError(f"{path}: is not an encoder's configuration; a JSON object is expected")
         return config
 
-    @property
-    def size(self) -> tuple[int, int]:
-        """The number of transformer layers, and E, the size of an embedding."""
-        config = self.config
-        try:
-            size = int(config["num_hidden_layers"]), int(config["hidden_size"])
-        except (KeyError, TypeError, ValueError, OverflowError):
-            size = 0, 0
-        if min(size) < 1:
-            raise InputError(
-                f"{self.folder / 'config.json'}: num_hidden_layers and hidden_size must be positive integers; "
-                "give a transformer encoder such as wav2vec 2.0 or BERT"
-            )
-        return size
 
-
-def find_pretrained(name: str, option: str) -> Pretrained:
+def find_pretrained(name: str, option: str, *, download: bool = True) -> Pretrained:
     """Find an encoder in a folder, in the hub's cache on this machine or, if necessary, on the hub.
 
     Args:
         name: Local folder, or hub id such as ``facebook/wav2vec2-base-960h``.
         option: Name of the command-line option, for error messages.
+        download: Whether the hub is asked for what is not on this machine.
 
     Raises:
         InputError: The name is not a folder with an encoder, and the hub does not provide it.
     """
-    folder = Path(name).expanduser()
+    folder, told = Path(name).expanduser(), f"{option} {name}".strip()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
+            inner = [path.parent for path in sorted(folder.glob("*/config.json")) if weight_files(path.parent)]
+            if inner and (folder / "modules.json").is_file():
+                raise InputError(
+                    f"{told}: no config.json in this folder of sentence-transformers; give the folder of its encoder, "
+                    f"{inner[0]}"
+                )
             raise InputError(
-                f"{option} {name}: no config.json in this folder; give a folder with an encoder as save_pretrained "
+                f"{told}: no config.json in this folder; give a folder with an encoder as save_pretrained "
                 "writes it (config.json, model.safetensors, and a tokenizer or preprocessor_config.json)"
             )
-        return Pretrained(name=name, folder=folder, revision=_hash_of(folder))
-    return _from_hub(name, option)
+        return Pretrained(name=name, folder=folder, revision=hash_of(folder))
+    return _from_hub(name, option, download=download)
 
 
-def _from_hub(name: str, option: str) -> Pretrained:
-    require("features", f"{option} {name}")
+def _from_hub(name: str, option: str, *, download: bool) -> Pretrained:
+    told = f"{option} {name}".strip()
+    require("features", told)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     def snapshot(*, weights: tuple[str, ...], offline: bool) -> Path | None:
         """Return the folder of the snapshot if it contains the weights."""
         folder = Path(snapshot_download(name, allow_patterns=[*_FILES, *weights], local_files_only=offline))
-        return folder if any(found for pattern in weights for found in folder.glob(pattern)) else None
+        return folder if weight_files(folder) else None
 
     try:
-        for offline in (True, False):
+        for offline in (True, False) if download else (True,):
             # A cached version is used unchanged, because a study must not change when the hub changes.
             for weights in (_SAFETENSORS, _PICKLED):
                 try:
@@ -114,27 +114,32 @@ def _from_hub(name: str, option: str) -> Pretrained:
                     return Pretrained(name=name, folder=folder, revision=folder.name)
     except HFValidationError:
         raise InputError(
-            f"{option} {name}: no such folder, and not a hub id; "
-            "give a folder, or an id such as facebook/wav2vec2-base-960h"
+            f"{told}: no such folder, and not a hub id; give a folder, or an id such as facebook/wav2vec2-base-960h"
         ) from None
     except Exception as error:
         # The hub's client raises any exception of its transport. They all mean that the encoder is not available.
         raise InputError(
-            f"{option} {name}: not a folder, not in the hub's cache on this machine, and the hub cannot be reached or "
+            f"{told}: not a folder, not in the hub's cache on this machine, and the hub cannot be reached or "
             f"has no such encoder ({type(error).__name__}); download it on a machine with network access "
             f"(hf download {name} --local-dir FOLDER), copy the folder (config.json, model.safetensors, …) "
             f"to this machine, and give it as {option} FOLDER"
         ) from None
+    if not download:
+        raise InputError(
+            f"{told}: not a folder, and the hub's cache on this machine does not have it; download it first "
+            f"(hf download {name}), or give a folder"
+        )
     raise InputError(
-        f"{option} {name}: the hub has no PyTorch weights under this id; give another encoder, or a folder with "
+        f"{told}: the hub has no PyTorch weights under this id; give another encoder, or a folder with "
         "config.json, model.safetensors, and a tokenizer or preprocessor_config.json"
     )
 
 
-def _hash_of(folder: Path) -> str:
-    """Return a hash of the files that define the encoder."""
+def hash_of(folder: Path) -> str:
+    """Return a hash of the files that define the encoder: those that are read if the hub provides them."""
     digest = hashlib.sha256()
-    files = {path for pattern in (*_FILES, *_SAFETENSORS, *_PICKLED) for path in folder.glob(pattern)}
+    weights = _SAFETENSORS if any(folder.glob(_SAFETENSORS[0])) else _PICKLED
+    files = {path for pattern in (*_FILES, *weights) for path in folder.glob(pattern)}
     for path in sorted(files):
         digest.update(path.name.encode())
         with path.open("rb") as file:
@@ -142,12 +147,23 @@ def _hash_of(folder: Path) -> str:
     return f"sha256:{digest.hexdigest()[:16]}"
 
 
-def load_model(pretrained: Pretrained, *, spare: tuple[str, ...] = ()) -> Any:
-    """Load the bare model with its weights, in evaluation mode, on the CPU.
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files of weights in a folder, those that are loaded."""
+    for patterns in (_SAFETENSORS, _PICKLED):
+        files = {path for pattern in patterns for path in folder.glob(pattern) if path.suffix != ".json"}
+        if files:
+            return sorted(files)
+    return []
+
+
+def load_model(pretrained: Pretrained, *, spare: tuple[str, ...] = (), kind: Any = None, **options: Any) -> Any:
+    """Load the bare model with its weights in single precision, in evaluation mode, on the CPU.
 
     Args:
         pretrained: Encoder to load.
         spare: Prefixes of weights that are not used, so the file may lack them.
+        kind: Class of the model. ``config.json`` decides if it is not given.
+        **options: Further arguments of ``from_pretrained``. Those that are ``None`` are left out.
 
     Raises:
         InputError: Files cannot be read, or weights are missing and would be random.
@@ -159,14 +175,19 @@ def load_model(pretrained: Pretrained, *, spare: tuple[str, ...] = ()) -> Any:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        model, info = AutoModel.from_pretrained(pretrained.folder, output_loading_info=True, **NO_CODE)
+        model, info = (kind or AutoModel).from_pretrained(
+            pretrained.folder,
+            output_loading_info=True,
+            **NO_CODE,
+            **{name: value for name, value in options.items() if value is not None},
+        )
     except Exception as error:
         # Broken files raise any exception from KeyError to SafetensorError.
         raise InputError(
             f"{pretrained.folder}: cannot be loaded as an encoder ({type(error).__name__}: {_first_line(error)}); "
             "check its files, or download the encoder again"
         ) from None
-    if dropped := sorted(name for name in info["unexpected_keys"] if re.search(r"(^|\.)encoder\.layers?\.", name)):
+    if dropped := sorted(name for name in info["unexpected_keys"] if _OF_A_LAYER.match(name)):
         raise InputError(
             f"{pretrained.folder}: config.json does not describe the weights {dropped[0]!r}; use the config.json that "
             "was published with them"
@@ -178,7 +199,7 @@ def load_model(pretrained: Pretrained, *, spare: tuple[str, ...] = ()) -> Any:
             + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
             + ", which would be random; use the complete encoder"
         )
-    return model.eval()
+    return model.float().eval()
 
 
 def _first_line(error: Exception) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from cemobam_core.systems.unimodal import UnimodalMLP
 
@@ -22,4 +22,4 @@ class AudioMLP(UnimodalMLP):
         InputError: A value is out of range.
     """
 
-    modality: ClassVar[Literal["audio", "text"]] = "audio"
+    modalities: ClassVar[tuple[str, ...]] = ("audio",)

@@ -39,6 +39,9 @@ class System(metaclass=SystemType):
     uses_graph: ClassVar[bool] = True
     """Whether the system uses the graph. If not, it is trained once and not again for every K."""
 
+    modalities: ClassVar[tuple[str, ...]] = ("audio", "text")
+    """Modalities that the system uses: ``audio``, ``text`` or both. A clip can be labelled without the others."""
+
     group: ClassVar[str] = ""
     """Group of systems to which it belongs for ``--systems``: ``paper``, ``baselines`` or ``graphs``."""
 

@@ -18,11 +18,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from cemobam_core.errors import InputError
 from cemobam_core.fields import check_fields
+from cemobam_core.files import temporary_folder
 from cemobam_core.systems.files import class_in_file, did_you_mean, is_in_file, line_in, path_of, place, told
 from cemobam_core.systems.system import EstimatorSystem, NeuralSystem, System
 
@@ -66,8 +66,7 @@ def try_system(
     """
     if not is_in_file(name):
         return
-    with TemporaryDirectory(prefix="cemobam-") as folder:
-        place_of = Path(folder)
+    with temporary_folder() as place_of:
         request = _Request(name, dict(settings or {}), asdict(sizes), sequence, patience_s)
         (place_of / _REQUEST).write_text(json.dumps(asdict(request), default=repr))
         status = _wait_for(place_of, patience_s)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -32,7 +32,6 @@ class UnimodalMLP(NeuralSystem):
     uses_graph: ClassVar[bool] = False
     group: ClassVar[str] = "baselines"
     search: ClassVar[Space] = NETWORK
-    modality: ClassVar[Literal["audio", "text"]]
 
     hidden_dim: int = 512
     dropout: float = 0.3
@@ -49,7 +48,7 @@ class UnimodalMLP(NeuralSystem):
 class _UnimodalNetwork(nn.Module):
     def __init__(self, system: UnimodalMLP, sizes: Sizes) -> None:
         super().__init__()
-        self.modality = system.modality
+        (self.modality,) = system.modalities
         dim = sizes.audio_dim if self.modality == "audio" else sizes.text_dim
         self.hidden = hidden_layers(dim, system.hidden_dim, dropout=system.dropout)
         self.classifier = nn.Linear(system.hidden_dim, sizes.num_classes)

@@ -9,23 +9,27 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Protocol, cast
 
 from study.commands.exit_status import status_of
+from study.commands.interruption import STATUS, end_workers, interruptible, is_interruption, say_interrupted
 from study.commands.parsing import add_version, did_you_mean
 
 COMMANDS = {
     "run": "run the study, as python run_grid.py does",
-    "demo": "run the study on the embedded demo data; --quick takes about 30 seconds",
+    "demo": "run the study on the embedded demo data (--quick: 30 seconds), or show a model at work (--model)",
     "features": "make features from a raw corpus: IEMOCAP, ESD, or any other",
+    "splits": "show the splits of a corpus or of features, and write them to a file",
+    "encoders": "list the encoders of audio and text, or show what one is",
     "figures": "draw the figures of a study again, all or some",
     "dashboard": "browse the trials, figures and tables of a study, also while it runs",
+    "doctor": "check a ledger, and save what is whole of a damaged one",
     "compare": "compare several studies",
     "export": "export the trials of a study to MLflow, Weights & Biases or TensorBoard",
     "systems": "list the systems, or show the settings and source of one",
-    "predict": "label utterances with a trained model",
+    "predict": "label sound files or features with a trained model",
 }
 """The commands by name, with one line of help each. The name is also the name of the module."""
 
@@ -39,13 +43,38 @@ class _Command(Protocol):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the study, as ``run_grid.py`` does, and return the exit status."""
-    return _run("run", "run_grid.py", sys.argv[1:] if argv is None else list(argv))
+    """Run the study, as ``run_grid.py`` does, and return the exit status.
+
+    Args:
+        argv: The words of the command line. `None` means those of this process, which ends after this function.
+    """
+    return _to_the_end(lambda words: _run("run", "run_grid.py", words), argv)
 
 
 def cemobam(argv: Sequence[str] | None = None) -> int:
-    """Run ``cemobam COMMAND``, the command that the package installs, and return the exit status."""
-    words = sys.argv[1:] if argv is None else list(argv)
+    """Run ``cemobam COMMAND``, the command that the package installs, and return the exit status.
+
+    Args:
+        argv: The words of the command line. `None` means those of this process, which ends after this function.
+    """
+    return _to_the_end(_cemobam, argv)
+
+
+def _to_the_end(command: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> int:
+    """Run a command and return its exit status: 130 after an interruption."""
+    with interruptible(to_the_end=argv is None) as interruption:
+        try:
+            return command(sys.argv[1:] if argv is None else list(argv))
+        except BaseException as error:
+            if not is_interruption(error):
+                raise
+            interruption.ending = True
+            end_workers()
+            say_interrupted()
+            return STATUS
+
+
+def _cemobam(words: Sequence[str]) -> int:
     if words and words[0] in COMMANDS:
         return _run(words[0], f"cemobam {words[0]}", words[1:])
     if words == ["--version"]:

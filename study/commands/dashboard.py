@@ -15,6 +15,8 @@ examples:
   cemobam dashboard
       The demo's study, in results/demo/study.db.
   cemobam dashboard --dataset iemocap --port 9000
+  cemobam dashboard --dataset iemocap --read-only
+      To look only: nobody can change or delete a study.
   cemobam dashboard --dataset iemocap --storage postgresql://me@HOST/cemobam
   ssh -C -L 8080:127.0.0.1:8080 HOST
       From another machine: run this there, then open http://127.0.0.1:8080/ to
@@ -33,7 +35,7 @@ def build_parser(prog: str = "cemobam dashboard") -> argparse.ArgumentParser:
     )
     DATASET.add_to(
         parser,
-        help="the data set: demo, iemocap, esd, or the name of your own data (default: the only study under --results)",
+        help="the name of the data set, such as demo or iemocap (default: the only study under --results)",
     )
     for option in LEDGER:
         option.add_to(parser)
@@ -46,6 +48,12 @@ def build_parser(prog: str = "cemobam dashboard") -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--port", metavar="N", type=values.port, help="the port to listen on (default: 8080, or the next free port)"
+    )
+    parser.add_argument(
+        "--read-only",
+        action="store_true",
+        help="let nobody change or delete a study. Figures that are missing are not drawn, because they would be kept "
+        "in the ledger",
     )
     return parser
 
@@ -71,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
     if not names or name not in {None, *names}:
         there = f"it has {', '.join(names)}" if names else "it is empty: run the study first"
         raise InputError(f"the ledger {masked(storage)} has no study{f' {name!r}' if name else ''}; {there}")
-    publish_missing(storage, args)
-    serve(Ledger(storage, name="").storage, host=args.host, port=args.port)
+    if not args.read_only:
+        publish_missing(storage, args)
+    serve(Ledger(storage, name="").storage, host=args.host, port=args.port, read_only=args.read_only)
     return 0

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cemobam_core.corpora import CORPORA
+from cemobam_core.corpora import CORPORA, READABLE
 from cemobam_core.corpora.corpus import Corpus
 from cemobam_core.errors import InputError
 from study.commands.machine import device_type
@@ -20,53 +20,68 @@ if TYPE_CHECKING:
 
 
 def raw_corpus(args: argparse.Namespace) -> RawCorpus | None:
-    """Read the corpus that ``--data-root`` or ``--manifest`` names. Return `None` if neither is given.
+    """Read the corpus that ``--data-root`` or ``--manifest`` names, in its classes. Return `None` if neither is given.
+
+    Print which labels form a class together, and which are left out.
 
     Raises:
-        InputError: Two sources of data are given, ``--data-root`` does not know the data set, or the corpus cannot be
-            read.
+        InputError: Two sources of data are given, ``--data-root`` does not know the data set, the corpus cannot be
+            read, or the classes do not fit it.
     """
     given = [
         f"--{name.replace('_', '-')}" for name in ("data_root", "manifest", "features") if getattr(args, name, None)
     ]
     if len(given) > 1:
         raise InputError(f"{given[0]} with {given[1]}: these are two sources of data; give only one")
-    known = CORPORA.get(args.dataset)
     if args.manifest:
-        from cemobam_core.corpora.manifest import read_manifest
-
-        class_names = known.class_names if known else None
-        return read_manifest(args.manifest, name=args.dataset, class_names=class_names)
-    if args.data_root:
-        if known is None or known.reader is None:
-            raise InputError(
-                f"--dataset {args.dataset}: --data-root reads only {' and '.join(_readable())}; "
-                "list any other corpus in a CSV or JSONL file and give it with --manifest"
-            )
-        return known.reader(args.data_root)
-    return None
+        raw = _of_manifest(args)
+    elif args.data_root:
+        raw = _of_release(args)
+    else:
+        return None
+    if raw.reduction:
+        print(raw.reduction)
+    return raw
 
 
-def _readable() -> list[str]:
-    return [name for name, corpus in CORPORA.items() if corpus.reader]
+def _of_manifest(args: argparse.Namespace) -> RawCorpus:
+    from cemobam_core.corpora.classes import chosen_classes, reduced
+    from cemobam_core.corpora.manifest import read_manifest
+
+    if args.classes is None:
+        known = CORPORA.get(args.dataset)
+        return read_manifest(args.manifest, name=args.dataset, class_names=known.class_names if known else None)
+    raw = read_manifest(args.manifest, name=args.dataset)
+    return reduced(raw, chosen_classes(raw, args.classes, {}))
+
+
+def _of_release(args: argparse.Namespace) -> RawCorpus:
+    from cemobam_core.corpora.classes import read_corpus
+
+    known = CORPORA.get(args.dataset)
+    if known is None or known.reader is None:
+        raise InputError(
+            f"--dataset {args.dataset}: --data-root reads only {', '.join(READABLE)}; "
+            "give any other corpus with --manifest: a CSV or JSONL list of it, or EmoBox's folder of it"
+        )
+    return read_corpus(known, args.data_root, args.classes)
 
 
 def recipe(args: argparse.Namespace, raw: RawCorpus) -> Recipe:
     """Return the recipe for the features of a raw corpus, according to the options.
 
     Raises:
-        InputError: Options do not fit together, or an encoder cannot be found.
+        InputError: The corpus has no transcripts, options do not fit together, or an encoder cannot be found.
     """
-    from cemobam_core.corpora.splits import DEFAULT_PROTOCOL
+    from cemobam_core.corpora.columns import Columns
+    from cemobam_core.corpora.splits import chosen_split
     from cemobam_core.encoders.settings import FeatureSettings, Recipe
 
     names = [option.name for option in MAKING.options if option.name != "max_bad"]
     given = {name: value for name in names if (value := getattr(args, name)) is not None}
-    says = args.manifest and any(utterance.splits for utterance in raw.utterances)
-    protocol = args.split_protocol or ("manifest" if says else DEFAULT_PROTOCOL)
-    if args.split_seed is not None and protocol in {"session", "manifest"}:
-        raise InputError(f"--split-seed: the split protocol {protocol} is not random; leave the option out")
-    settings = FeatureSettings(**given, protocol=protocol, split_seed=args.split_seed or 0)
+    chosen = chosen_split(Columns.of_corpus(raw), args.split_protocol, args.split_seed, args.split_file)
+    given |= {"protocol": chosen, "split_seed": args.split_seed or 0} if isinstance(chosen, str) else {}
+    settings = FeatureSettings(**given, split_file=args.split_file)
     return Recipe.of(raw, settings)
 
 
@@ -88,10 +103,14 @@ def folds(args: argparse.Namespace, corpus: Corpus) -> tuple[Fold, ...]:
     from cemobam_core.corpora.splits import load_folds
 
     if corpus.name == "demo":
-        for option in ("features", "split_protocol", "split_seed"):
+        for option in ("features", "split_protocol", "split_seed", "split_file"):
             if getattr(args, option) is not None:
                 flag = "--" + option.replace("_", "-")
                 raise InputError(f"{flag}: the demo has its own features and split; name your data with --dataset")
+        if args.classes is not None:
+            raise InputError(
+                f"--classes {args.classes}: the demo has its own four classes; name your corpus with --dataset"
+            )
         _refuse_idle(args, "on the demo, which has its own features; name your data with --dataset")
         from cemobam_core.corpora.synthetic import demo_fold
 
@@ -105,6 +124,11 @@ def folds(args: argparse.Namespace, corpus: Corpus) -> tuple[Fold, ...]:
             "(train, val and test as .safetensors, or the .pkl files that the authors publish); --features FILE, one "
             f"such file to split. {args.command} without options runs the demo"
         )
+    if args.classes is not None:
+        raise InputError(
+            f"--classes {args.classes}: the features in {args.features} have their classes already; make the features "
+            "again with this option (cemobam features with --data-root or --manifest), or leave it out"
+        )
     _refuse_idle(args, "with --features; it is for feature extraction, with --data-root or --manifest")
     loaded = load_folds(
         args.features,
@@ -112,6 +136,8 @@ def folds(args: argparse.Namespace, corpus: Corpus) -> tuple[Fold, ...]:
         class_names=corpus.class_names or None,
         protocol=args.split_protocol,
         split_seed=args.split_seed,
+        split_file=args.split_file,
+        say=print,
     )
     for leak in leaks(*loaded):
         print(leak)

@@ -9,10 +9,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from types import FrameType
-from typing import NoReturn
 
 from cemobam_core.errors import InputError
+from study.commands.interruption import is_interruption
 from study.commands.needs import check_extras
 
 _PLACES = {
@@ -23,7 +22,7 @@ _PLACES = {
 
 
 def status_of(run: Callable[[argparse.Namespace], int], parser: argparse.ArgumentParser, words: Sequence[str]) -> int:
-    """Run a command and return its exit status: 2 after a mistake of the user, 130 after an interruption.
+    """Run a command and return its exit status: 2 after a mistake of the user.
 
     Args:
         run: Function that does the work of the command and returns its exit status.
@@ -32,12 +31,12 @@ def status_of(run: Callable[[argparse.Namespace], int], parser: argparse.Argumen
 
     Raises:
         SystemExit: The parser printed its help, or refused the words.
-        Exception: A bug, with its traceback.
+        KeyboardInterrupt: The command was interrupted.
+        Exception: A bug, with its traceback, or an error that an interruption caused.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file name may not be UTF-8, a terminal may lack Unicode
-    signal.signal(signal.SIGTERM, _interrupt)  # clusters end a job so: treat it as Ctrl-C
     try:
         args = parser.parse_args(words)
         check_extras(args)
@@ -46,13 +45,12 @@ def status_of(run: Callable[[argparse.Namespace], int], parser: argparse.Argumen
 
             args = recalled(parser, words, args)
         return run(args)
-    except BrokenPipeError:  # the reader of our output has ended, as head does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
-    except KeyboardInterrupt:
-        print("interrupted; finished trials are kept: run the same command again to continue", file=sys.stderr)
-        return 130
     except Exception as error:
+        if is_interruption(error):
+            raise
+        if isinstance(error, BrokenPipeError):  # the reader of our output has ended, as head does
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 128 + signal.SIGPIPE
         message = told(error)
         if message is None:
             raise
@@ -62,17 +60,9 @@ def status_of(run: Callable[[argparse.Namespace], int], parser: argparse.Argumen
 
 def told(error: Exception) -> str | None:
     """Return one line about a mistake that the user can correct, or None for a bug."""
-    from study.ledger.storages import LedgerFailed
-
     if isinstance(error, OSError) and error.errno in _PLACES:
         path = f"{error.filename}: " if error.filename else ""
         return (
             f"{path}{error.strerror}; free some space or give a place that can be written to (recorded trials are kept)"
         )
-    if isinstance(error, LedgerFailed):
-        return f"the ledger cannot be used: {error}; recorded trials are kept: run the same command again to continue"
     return " ".join(str(error).split()) if isinstance(error, InputError) else None
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt

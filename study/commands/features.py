@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from cemobam_core.corpora import CORPORA
+from cemobam_core.corpora import CORPORA, READABLE
 from cemobam_core.errors import InputError
 from study.commands.options import CORPUS, DATASET, DEVICE, MAKING
 from study.commands.parsing import parser_with_examples
@@ -16,8 +16,11 @@ examples:
       --out features/iemocap
   cemobam features --dataset esd --data-root ESD --level sequence \\
       --tune-layers 0 --out features/esd-sequences
+  cemobam features --dataset meld --data-root MELD.Raw --out features/meld
+  cemobam features --dataset iemocap --data-root IEMOCAP_full_release \\
+      --split-protocol session --out features/iemocap-sessions
   cemobam features --dataset mine --manifest metadata.csv \\
-      --split-protocol speaker --out features/mine
+      --split-file splits.csv --out features/mine
   cemobam run --dataset iemocap --features features/iemocap
       Then run the study on them.
 """
@@ -34,7 +37,9 @@ def build_parser(prog: str = "cemobam features") -> argparse.ArgumentParser:
     )
     corpus = parser.add_argument_group("the corpus")
     DATASET.add_to(
-        corpus, required=True, help="the corpus: iemocap, esd, or with --manifest a name of your choice (required)"
+        corpus,
+        required=True,
+        help=f"the corpus: {', '.join(READABLE)}, or with --manifest a name of your choice (required)",
     )
     for option in CORPUS:
         option.add_to(corpus)

@@ -82,7 +82,7 @@ def check_kept(request: Request, run: StudyRun) -> None:
         if isinstance(system, FittedSystem) and not isinstance(system, EstimatorSystem):
             raise InputError(
                 f"--keep-models {request.args.keep_models}: {name} cannot be kept, because it needs the labels of the "
-                "training utterances, which a kept model does not have; leave out the option or the system"
+                "training utterances in its graph at every prediction; leave out the option or the system"
             )
 
 

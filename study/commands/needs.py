@@ -28,6 +28,6 @@ def check_extras(args: argparse.Namespace) -> None:
         return  # it reads the ledger alone
     if given.get("engine") == "ray":
         require("ray", "--engine ray")
-    for option in ("data_root", "manifest"):
-        if given.get(option):
+    for option in ("data_root", "manifest", "audio", "transcript", "asr"):
+        if given.get(option) and ("audio_encoder" in given):
             require("features", f"--{option.replace('_', '-')}")

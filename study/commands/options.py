@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cemobam_core.corpora import READABLE
 from cemobam_core.metrics import METRICS
 from study.commands import values
 from study.commands.parsing import Group, Option
@@ -13,7 +14,7 @@ DATASET = Option(
     "--dataset",
     metavar="NAME",
     type=values.name,
-    help="the data set: demo, iemocap, esd, or a name of your choice for your own data (default: demo)",
+    help=f"the data set: demo, {', '.join(READABLE)}, or a name of your choice for your own data (default: demo)",
 )
 FEATURES = Option(
     "--features",
@@ -28,7 +29,8 @@ CORPUS = (
         "--data-root",
         metavar="DIR",
         type=Path,
-        help="the raw corpus as you unpacked it: IEMOCAP_full_release, or ESD's folder of speakers (default: none)",
+        help=f"the raw corpus as you unpacked it, for --dataset {', '.join(READABLE)}; such as IEMOCAP_full_release, "
+        "MELD.Raw, or ESD's folder of speakers (default: none)",
         concerns="data",
     ),
     Option(
@@ -36,15 +38,25 @@ CORPUS = (
         metavar="FILE",
         type=Path,
         help="a CSV or JSONL file that lists any other corpus: columns audio, text and label, and optionally id, "
-        "speaker, session and split (default: none)",
+        "speaker, session, script and split; or EmoBox's folder of a corpus, such as EmoBox/data/cafe (default: none)",
+        concerns="data",
+    ),
+    Option(
+        "--classes",
+        metavar="C",
+        help="the classes that the labels of the corpus are reduced to: a set (iemocap: 4, 5, 6, erc); the labels to "
+        "keep, such as anger,sadness; or a CSV file with the columns label and class, where an empty class leaves the "
+        "label out (default: 4 for iemocap, else every label)",
         concerns="data",
     ),
     Option(
         "--split-protocol",
         metavar="P",
         help="how utterances are split: random:80/10/10 (stratified by label); speaker (no speaker in two splits); "
-        "session (leave one session out); manifest (the manifest's own split) (default: manifest if it has a split, "
-        "else random:80/10/10)",
+        "speaker-10 (leave one of ten speakers out; the session's other speaker validates); session (leave one session "
+        "out; validation is drawn from the others); session-val (the next session validates); text (no sentence in two "
+        "splits); script (no script in two splits); official (the corpus's own splits). +text and +script combine "
+        "with the others: speaker+text (default: official if the corpus has splits, else random:80/10/10)",
         concerns="data",
     ),
     Option(
@@ -52,6 +64,14 @@ CORPUS = (
         metavar="N",
         type=values.seed,
         help="the random seed of the split (default: 0)",
+        concerns="data",
+    ),
+    Option(
+        "--split-file",
+        metavar="FILE",
+        type=Path,
+        help="instead of --split-protocol: a csv with the columns id, split and for several folds fold, as cemobam "
+        "splits writes it, or a folder of the authors' <CORPUS>_metadata_<split>.csv (default: none)",
         concerns="data",
     ),
 )
@@ -65,15 +85,22 @@ MAKING = Group(
         Option(
             "--audio-encoder",
             metavar="E",
-            help="wav2vec 2.0, HuBERT or WavLM: a model name on the Hugging Face hub, or a folder (default: "
-            "facebook/wav2vec2-base-960h)",
+            help="an audio encoder, such as wav2vec 2.0, HuBERT, WavLM or Whisper: a model name on the Hugging Face "
+            "hub, or a folder; cemobam encoders lists what is supported (default: facebook/wav2vec2-base-960h)",
             concerns="data",
         ),
         Option(
             "--text-encoder",
             metavar="E",
-            help="BERT or a similar model: a model name on the Hugging Face hub, or a folder (default: "
-            "google-bert/bert-base-uncased)",
+            help="a text encoder, such as BERT, RoBERTa, DeBERTa or ModernBERT: a model name on the Hugging Face hub, "
+            "or a folder; cemobam encoders lists what is supported (default: google-bert/bert-base-uncased)",
+            concerns="data",
+        ),
+        Option(
+            "--asr",
+            metavar="W",
+            help="transcribe a corpus that has no transcripts with this Whisper model: a name on the Hugging Face hub, "
+            "such as openai/whisper-small, or a folder (default: the corpus's own transcripts)",
             concerns="data",
         ),
         Option(
@@ -111,10 +138,26 @@ MAKING = Group(
             concerns="data",
         ),
         Option(
+            "--audio-layer",
+            metavar="L",
+            type=values.layer,
+            help="the layer of the audio encoder whose output is the embedding: its number, last, or last4 for the "
+            "mean of the last four. 0 is the input of the first layer. Layers above it do not run (default: last)",
+            concerns="data",
+        ),
+        Option(
+            "--text-layer",
+            metavar="L",
+            type=values.layer,
+            help="the layer of the text encoder, given in the same way (default: last)",
+            concerns="data",
+        ),
+        Option(
             "--tune-layers",
             metavar="N",
             type=values.whole_number,
-            help="fine-tune the upper N layers of both encoders; 0 leaves the encoders unchanged (default: 4 of 12)",
+            help="fine-tune the upper N layers of both encoders, of the layers that run; 0 leaves the encoders "
+            "unchanged (default: 4 of 12)",
             concerns="data",
         ),
         Option(
@@ -251,8 +294,8 @@ TRIALS = Group(
         Option(
             "--select-by",
             choices=tuple(METRICS),
-            help="the metric that chooses the K pair, on validation (default: wa; with --profile released: wf1, on "
-            "the test split)",
+            help="the metric that chooses the K pair, on validation (default: wa; on meld: wf1; with --profile "
+            "released: wf1, on the test split)",
         ),
     ),
 )

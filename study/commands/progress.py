@@ -13,6 +13,7 @@ from study.ledger.outcomes import Outcome
 
 if TYPE_CHECKING:
     from study.driver import StudyRun
+    from study.ledger.storages import LedgerFailed
 
 
 class Progress:
@@ -54,6 +55,10 @@ class Progress:
         self._bar.set_postfix_str(self.words(), refresh=False)
         self._bar.update()
 
+    def on_failure(self, failure: LedgerFailed) -> None:
+        """Print that the ledger failed, above the bar, because the trials that are running may take minutes."""
+        self._bar.write(f"{failure}\nfinishing the trials that are running, to keep them …", file=sys.stderr)
+
     def words(self) -> str:
         """Return the best mean so far, with its K pair and number of seeds, and how many trials failed."""
         words = []
@@ -70,8 +75,9 @@ class Progress:
     def _count(self, trial: Trial, outcome: Outcome) -> None:
         configuration = trial.configuration
         chooses = configuration in self._choosing and trial.seed in self._run.plan.design.seeds
-        if outcome.status == "done" and configuration.pair and chooses:
-            self._scores[configuration].append(outcome.metrics[self._metric])
+        score = outcome.metrics.get(self._metric)  # trials of other versions may lack it
+        if outcome.status == "done" and configuration.pair and chooses and score is not None:
+            self._scores[configuration].append(score)
 
 
 def described(run: StudyRun, trial: Trial) -> str:

@@ -23,11 +23,12 @@ def publish_missing(storage: str, args: argparse.Namespace) -> None:
     from study.output.publishing import is_current
 
     ledger = Ledger(storage, name="")
-    waiting = {
-        taken_apart(study.study_name)[::2]
-        for study in ledger.storage.get_all_studies()
-        if not is_current(ledger.storage, study)
-    }
+    with ledger.guarded():
+        waiting = {
+            taken_apart(study.study_name)[::2]
+            for study in ledger.storage.get_all_studies()
+            if not is_current(ledger.storage, study)
+        }
     for study in ledger.recorded():
         if (study.name, study.tag) in waiting:
             print(f"drawing the figures of {study.name} {study.tag}".rstrip() + " …", flush=True)

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cemobam_core.corpora import CORPORA
+from cemobam_core.corpora import CORPORA, READABLE
 from cemobam_core.corpora.corpus import Corpus
 from cemobam_core.errors import InputError
 from cemobam_core.systems import GROUPS, group, name_of, system_class
@@ -79,7 +79,7 @@ class Request:
             if args.dataset is None and getattr(args, option) is not None:
                 flag = "--" + option.replace("_", "-")
                 raise InputError(
-                    f"{flag} without --dataset: name the data set (iemocap, esd, or a name of your choice)"
+                    f"{flag} without --dataset: name the data set ({', '.join(READABLE)}, or a name of your choice)"
                 )
         if args.search != "sobol" and args.budget is None:
             raise InputError(
@@ -172,7 +172,7 @@ class Request:
         """
         from study.design.design import with_values
         from study.driver import Plan
-        from study.papers.cemobam.profiles import PROFILES
+        from study.papers.cemobam.profiles import PROFILES, usual_metric
 
         profile = PROFILES[self.args.profile]
         blocks = dict(self.available)
@@ -204,7 +204,7 @@ class Request:
             blocks=asked,
             at=self.at,
             otherwise=self.otherwise,
-            select_by=self.args.select_by or profile.select_by,
+            select_by=self.args.select_by or usual_metric(profile, self.corpus.name),
             select_on=profile.select_on,
             rope=self.corpus.rope if self.args.rope is None else self.args.rope,
             until_clear=self.args.until_clear,
@@ -240,19 +240,23 @@ class Request:
 
     def facts(self, folds: tuple[Fold, ...]) -> StudyFacts:
         """Return the facts that the ledger keeps of a study on these features."""
+        from cemobam_core.corpora.splits import splits_fingerprint
         from cemobam_core.features import fingerprint
         from study.engines.execution import versions
 
         self.set_folds(len(folds))
+        classes = folds[0].train.class_names
+        other = self.corpus.class_names and self.corpus.has_other(classes)
         return StudyFacts(
             dataset=self.corpus.name,
-            title=self.corpus.title,
+            title=f"{self.corpus.title} ({len(classes)} classes)" if other else self.corpus.title,
             fingerprint=fingerprint(folds),
             folds=len(folds),
             settings=self.design.shared(),
-            class_names=folds[0].train.class_names,
+            class_names=classes,
             made_with=versions(),
             recipe=folds[0].train.provenance.get("signature", ""),
+            splits=splits_fingerprint(folds),
         )
 
     def set_folds(self, folds: int) -> None:

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -17,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from cemobam_core.errors import InputError
 from cemobam_core.extras import installation, missing
-from cemobam_core.files import written_atomically
+from cemobam_core.files import remove_leftovers, written_atomically
 from study.commands import data
 from study.commands.dry_run import dry_run, dry_run_before_features
 from study.commands.keeping import (
@@ -39,6 +40,7 @@ from study.commands.request import Request
 from study.commands.retyped import as_asked, as_typed, dashboard_as_typed
 from study.design.configuration import Trial
 from study.ledger.outcomes import Outcome, StudyFacts
+from study.ledger.storages import LedgerFailed
 from study.ledger.utterances import TestUtterances
 
 # Modules that import torch are imported where they are used: the local engine's server starts first.
@@ -104,6 +106,7 @@ def run_study(args: argparse.Namespace, *, print_report: bool = True) -> int:
         dry_run(request, folds, facts, devices)
         return 0
     _refuse_unwritable(request)
+    remove_leftovers(request.results, request.plots)
     with _alone(request), logged(request.results / "logs", verbose=args.verbose) as log:
         return _run_trials(request, folds, facts, devices, log, print_report=print_report)
 
@@ -142,13 +145,13 @@ def _folds_of_corpus(request: Request, raw: RawCorpus) -> tuple[Fold, ...] | Non
 
 def _refuse_before_features(request: Request, recipe: Recipe) -> tuple[tuple[Assignment, ...], StudyRun]:
     """Check the study before hours of feature extraction, and return the splits and the study so far."""
-    from cemobam_core.corpora.splits import split_utterances
+    from cemobam_core.corpora.splits import quietly
     from cemobam_core.inputs import Sizes
     from study.driver import StudyRun
     from study.engines.execution import check_k
 
     settings = recipe.settings
-    folds = split_utterances(recipe.corpus, settings.protocol, settings.split_seed)
+    folds = recipe.split(print if request.args.dry_run else quietly)
     request.set_folds(len(folds))
     request.try_systems(
         Sizes(audio_dim=768, text_dim=768, num_classes=len(recipe.corpus.class_names)),
@@ -158,9 +161,10 @@ def _refuse_before_features(request: Request, recipe: Recipe) -> tuple[tuple[Ass
     ledger = request.ledger(new="sqlite:///:memory:")
     facts = ledger.facts() or StudyFacts(dataset="", title="", fingerprint="", folds=len(folds), settings={})
     if facts.recipe not in {"", recipe.signature}:
+        now = replace(facts, fingerprint="", class_names=recipe.corpus.class_names, recipe=recipe.signature)
         raise InputError(
-            f"the ledger's study {request.name!r} was made from other features (signature {facts.recipe}, now "
-            f"{recipe.signature}); give another --name or other --results"
+            f"the ledger's study {request.name!r} was made from {facts.other_than(now)}; give another --name or other "
+            "--results"
         )
     run = StudyRun(request.plan(ledger), ledger, facts)
     request.check_pair(run)
@@ -208,6 +212,7 @@ def _run_trials(
     ledger = request.ledger(facts, utterances=TestUtterances.of(folds))
     run = StudyRun(request.plan(ledger), ledger, facts)
     request.check_pair(run)
+    rescued = _taken_up(request, run)
     catch_up(run, name=request.name)
     asked, done = run.counts()
     print(f"{facts.title}: {asked} trials, {done} done, {asked - done} to run", flush=True)
@@ -221,9 +226,16 @@ def _run_trials(
         check_room_of_probabilities(request, asked - done, folds)
     run.ledger.keep_options(as_asked(request.args))
     if done < asked:
-        _run_missing(request, run, folds, devices, log)
+        try:
+            _run_missing(request, run, folds, devices, log)
+        except BaseException as error:
+            if not (isinstance(error, LedgerFailed) or run.unrecorded):
+                raise
+            raise LedgerFailed(f"{run.failure or error}; {_rescued(request, run)}") from error
     else:
         run.share()  # a run may have been killed between recording a trial and copying it
+    if rescued and all(map(run.ledger.has, rescued)):
+        _rescue_file(request).unlink()
     kept = keep_models(request, run, folds, devices) if keep else True
     if request.args.keep_probabilities:
         print(f"\n{told_of_probabilities(request, run)}")
@@ -236,6 +248,36 @@ def _run_trials(
     asked, done = run.counts()
     _log.info("ended: %d of %d trials done", done, asked)
     return 0 if done == asked and kept else 1
+
+
+def _rescue_file(request: Request) -> Path:
+    """Return the ledger for the trials that the study's own ledger did not take."""
+    return request.results / "rescued.db"
+
+
+def _rescued(request: Request, run: StudyRun) -> str:
+    """Keep the trials that this run knows beside the ledger, which failed, and return a sentence about them."""
+    file = _rescue_file(request)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        kept = run.rescue(f"sqlite:///{file}")
+    except (InputError, OSError) as error:
+        lost = f"{run.unrecorded} finished trials are lost, and the next run trains them again"
+        return f"{lost} ({file} cannot be written: {' '.join(str(error).split())[:120]})"
+    return f"{kept} finished trials of this study are kept in {file}, and the next run takes them up"
+
+
+def _taken_up(request: Request, run: StudyRun) -> set[str]:
+    """Take up the trials that an earlier run kept beside the ledger, and return their signatures."""
+    file = _rescue_file(request)
+    if not file.exists():
+        return set()
+    try:
+        taken = run.take_up(run.ledger.elsewhere(f"sqlite:///{file}"))
+    except InputError as error:
+        raise InputError(f"{error}; or remove {file}, where an earlier run kept its finished trials") from None
+    print(f"{file}: {len(taken)} finished trials of an earlier run are taken up", flush=True)
+    return taken
 
 
 def _open(request: Request) -> None:
@@ -282,7 +324,7 @@ def _run_missing(request: Request, run: StudyRun, folds: tuple[Fold, ...], devic
                     if watched:
                         publisher().on_outcome()
 
-                run.run(engine, on_outcome, log=str(log))
+                run.run(engine, on_outcome, on_failure=progress.on_failure, log=str(log))
             if unfinished := tune(run, name=request.name):
                 continue
             if unfinished := look(run, name=request.name):

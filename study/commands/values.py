@@ -54,6 +54,15 @@ def seed(text: str) -> int:
     return int(text)
 
 
+def layer(text: str) -> int | str:
+    """Parse ``9``, ``last`` or ``last4``: a hidden state of an encoder."""
+    if text in ("last", "last4"):
+        return text
+    if re.fullmatch(r"\d{1,3}", text):
+        return int(text)
+    raise ArgumentTypeError(f"{text!r} is not a layer; write its number, last, or last4 for the mean of the last four")
+
+
 def blocks(text: str) -> tuple[str, ...]:
     """Parse ``grid,fusion``: names of blocks."""
     return tuple(dict.fromkeys(text.split(",")))

@@ -24,7 +24,7 @@ from cemobam_core.errors import InputError
 from cemobam_core.training.memory import keep_freed_memory
 from study.design.configuration import Trial
 from study.engines.execution import TRIES, Attempts, Group, StudyData, at_once, groups, ran_past, unfinished
-from study.engines.server import FORKS, start_server, without_main_module
+from study.engines.server import BLOCKED, FORKS, start_server, without_main_module
 from study.ledger.outcomes import Outcome
 
 
@@ -79,6 +79,8 @@ class LocalEngine:
         traceback: TracebackType | None,
     ) -> None:
         """End all workers at once. Running trials are lost."""
+        for worker in self._workers:
+            worker.process.kill()
         for worker in self._workers:
             worker.end()
         self._workers.clear()
@@ -204,6 +206,8 @@ class _Worker:
 def _work(connection: Connection, data: StudyData, device: str) -> None:
     """Run as a worker process: receive a group and send its outcomes, until the driver ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if FORKS:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED)
     threading.Thread(target=_end_with_the_driver, daemon=True).start()
     torch.set_num_threads(1)
     keep_freed_memory()

@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from cemobam_core.anchors import Anchors
 from cemobam_core.arrays import described
 from cemobam_core.corpora.splits import SPLITS
+from cemobam_core.encoders.record import RECORD, EncodersRecord, recorded
 from cemobam_core.errors import InputError
-from cemobam_core.features import FeatureSet, default_class_names, default_ids
+from cemobam_core.features import MODALITIES, FeatureSet
 from cemobam_core.files import written_atomically
 from cemobam_core.graph import GraphConfig
 from cemobam_core.inputs import Sizes
@@ -41,10 +42,10 @@ EMBEDDING = "test_embedding.safetensors"
 TRAIN = "train.safetensors"
 """Name of the file with the training utterances of a model that uses a graph.
 
-Utterances to be labelled are linked to them.
+Utterances to be labelled are linked to them. Their ids, labels and transcripts show who a neighbour is.
 """
 
-_FORMAT = 4
+_FORMAT = 5
 _LARGEST = {"gat_layers": 64, "layers": 64, "cbam_kernel": 10_001}
 _LARGEST_SIZE = 65_536
 
@@ -127,7 +128,8 @@ class Keeping:
         system, graph, training = configuration.system, configuration.graph, configuration.training
         if graph:
             with written_atomically(folder / TRAIN) as temporary:
-                save_file(_train_tensors(Anchors.of(train, graph, trial.seed)), temporary)
+                anchors = Anchors.of(train, graph, trial.seed)
+                save_file(_train_tensors(anchors), temporary, metadata=_train_names(train))
         if file := file_of(type(system)):
             with written_atomically(folder / file.name) as temporary:
                 temporary.write_bytes(file.content)
@@ -145,6 +147,7 @@ class Keeping:
             "seed": trial.seed,
             "fold": trial.fold,
             "features": self.fingerprint,
+            RECORD: recorded(train.provenance),
             "signature": trial.signature(self.fingerprint),
             "metrics": dict(metrics),
             "utterances": dict(counts),
@@ -186,15 +189,22 @@ def size_in_bytes(system: System, graph: GraphConfig | None, train: FeatureSet) 
     if graph:
         tensors += train.tensors().values()
     size: int = sum(value.numel() * value.element_size() for value in tensors)
+    if graph:
+        size += sum(len(names.encode()) for names in _train_names(train).values())
     if graph:  # an upper bound of the edges, of two numbers each (with ties "all" there are more), and two rankings
         size += 8 * len(train) * (2 * (1 + graph.k_audio + graph.k_text) + 2 * max(graph.k_audio, graph.k_text))
     return size
 
 
 def _train_tensors(anchors: Anchors) -> dict[str, Tensor]:
-    tensors = {name: value for name, value in anchors.features.tensors().items() if name != "labels"}
-    tensors |= {name: getattr(anchors, name) for name in _RANKED}
+    tensors = {**anchors.features.tensors(), **{name: getattr(anchors, name) for name in _RANKED}}
     return {name: value.contiguous() for name, value in tensors.items()}
+
+
+def _train_names(train: FeatureSet) -> dict[str, str]:
+    """Return the metadata of the training utterances."""
+    names = {"utterance_ids": train.utterance_ids, "texts": train.texts}
+    return {name: json.dumps(values) for name, values in names.items() if values is not None}
 
 
 _RANKED = ("edge_index", "audio_nearness", "text_nearness")
@@ -205,6 +215,7 @@ class KeptModel:
     """A model that was read from disk and can label utterances.
 
     Attributes:
+        folder: Folder of the model.
         model: Model that takes :class:`Inputs` and returns (N, C) logits.
         sizes: Sizes of the features that the model takes.
         graph: Settings of the graph. `None` if the model uses no graph.
@@ -212,8 +223,11 @@ class KeptModel:
         counts: Number of utterances of each split that the model was trained and measured on.
         seed: Seed of the model's trial.
         train: Training utterances. `None` if the model uses no graph.
+        encoders: Encoders of the features that the model was trained on. `None` if they are not recorded.
+        modalities: Modalities that a label depends on.
     """
 
+    folder: Path
     model: Classifier
     sizes: Sizes
     graph: GraphConfig | None
@@ -221,6 +235,8 @@ class KeptModel:
     counts: dict[str, int] = field(default_factory=dict)
     seed: int = 0
     train: Anchors | None = None
+    encoders: EncodersRecord | None = None
+    modalities: tuple[str, ...] = MODALITIES
 
 
 def load_model(folder: Path, system: str | None = None) -> KeptModel:
@@ -251,8 +267,9 @@ def load_model(folder: Path, system: str | None = None) -> KeptModel:
         model = FittedEstimator(made, _estimator(folder / ESTIMATOR), content.sizes.num_classes)
     graph, train = content.graph, None
     if graph:
-        train = _anchors(folder / TRAIN, content.sizes, graph, content.counts["train"])
+        train = _anchors(folder / TRAIN, content, graph)
     return KeptModel(
+        folder=folder,
         model=model,
         sizes=content.sizes,
         graph=graph,
@@ -260,6 +277,8 @@ def load_model(folder: Path, system: str | None = None) -> KeptModel:
         counts=content.counts,
         seed=content.seed,
         train=train,
+        encoders=content.encoders,
+        modalities=MODALITIES if graph else made.modalities,
     )
 
 
@@ -314,6 +333,10 @@ class _Description:
         if type(seed) is not int or not 0 <= seed < 2**63:
             raise self._wrong(f"seed must be a whole number of at least 0, not {str(seed)[:40]!r}")
         self.seed = seed
+        try:
+            self.encoders = None if content.get(RECORD) is None else EncodersRecord.of(content[RECORD])
+        except InputError as error:
+            raise self._wrong(str(error)) from None
 
     def system(self, given: str | None) -> System:
         """Return the system with its settings."""
@@ -426,35 +449,29 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path}: cannot be read as safetensors ({' '.join(str(error).split())[:120]})") from None
 
 
-def _anchors(path: Path, sizes: Sizes, graph: GraphConfig, n: int) -> Anchors:
+def _anchors(path: Path, content: _Description, graph: GraphConfig) -> Anchors:
     """Return the training utterances of a model, checked against its configuration.
 
     Args:
         path: Path of the file.
-        sizes: Sizes of the model's features.
+        content: Configuration of the model.
         graph: Settings of the graph that the model was trained with.
-        n: Number of utterances of the train split.
     """
-    tensors = _tensors(path)
-    required, masks = {"audio", "text", *_RANKED}, {"audio_mask", "text_mask"}
+    tensors, sizes, n = _tensors(path), content.sizes, content.counts["train"]
+    required, masks = {"audio", "text", "labels", *_RANKED}, {"audio_mask", "text_mask"}
     if odd := sorted((required - tensors.keys()) | (tensors.keys() - required - masks)):
         what = "is missing" if odd[0] in required else "does not belong there"
         raise InputError(f"{path}: {odd[0]!r} {what}; run the study again with --keep-models")
-    features = FeatureSet(
-        audio=tensors["audio"],
-        text=tensors["text"],
-        audio_mask=tensors.get("audio_mask"),
-        text_mask=tensors.get("text_mask"),
-        labels=torch.zeros(n, dtype=torch.int64),
-        class_names=default_class_names(torch.arange(sizes.num_classes)),
-        utterance_ids=default_ids(path, n),
-        source=str(path),
-        labelled=False,
+    with safe_open(path, framework="pt") as file:
+        metadata = dict(file.metadata() or {})
+    features = FeatureSet.of_content(
+        path, {name: x for name, x in tensors.items() if name not in _RANKED}, metadata, content.class_names
     )
     edges, *nearness = (tensors[name] for name in _RANKED)
     is_graph = edges.dtype == torch.int64 and edges.ndim == 2 and len(edges) == 2 and edges.shape[1] >= n
     steps = (n, max(graph.k_audio, graph.k_text))
     for name, wanted, fits in (
+        ("labels", f"{n} labels", len(features) == n),
         ("audio", f"embeddings of {sizes.audio_dim} numbers", features.audio.shape[-1] == sizes.audio_dim),
         ("text", f"embeddings of {sizes.text_dim} numbers", features.text.shape[-1] == sizes.text_dim),
         ("edge_index", f"int64 edges of {n} utterances", is_graph and 0 <= edges.min() <= edges.max() < n),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import secrets
 import signal
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -22,9 +24,11 @@ from typing import Any
 
 from cemobam_core.errors import InputError
 from cemobam_core.extras import require
+from cemobam_core.files import temporary_folder
 from cemobam_core.training.memory import keep_freed_memory
 from study.design.configuration import Trial
 from study.engines.execution import TRIES, Attempts, Group, StudyData, at_once, groups, ran_past, unfinished
+from study.engines.watchdog import TOKEN_VARIABLE, Watchdog
 from study.ledger.outcomes import Outcome
 
 # These settings turn off Ray's usage reports, do not start a cluster unless asked, let workers read tensors in place in
@@ -44,14 +48,24 @@ _ENVIRONMENT = {
 
 
 @contextmanager
-def environment() -> Iterator[None]:
-    """Set the environment variables that Ray reads when it is imported and while it runs, and restore them after."""
+def environment(token: Path | None = None) -> Iterator[None]:
+    """Set the environment variables that Ray reads when it is imported and while it runs, and restore them after.
+
+    Args:
+        token: File with the token of a cluster that is started. `None` means that the token is Ray's own, if there is
+            one: Ray's command line makes it, and a driver that joins without it would fail.
+    """
     wanted = dict(_ENVIRONMENT)
-    if (Path.home() / ".ray" / "auth_token").exists():
-        # Ray's command line uses the token that it made before. A driver that joins without the token would fail.
+    if token:
+        wanted |= {"RAY_AUTH_MODE": "token", TOKEN_VARIABLE: str(token)}
+    elif (Path.home() / ".ray" / "auth_token").exists():
         wanted["RAY_AUTH_MODE"] = os.environ.get("RAY_AUTH_MODE", "token")
-    before = {name: os.environ.get(name) for name in wanted}
+    dropped = {"RAY_AUTH_TOKEN"} if token else set()  # it would come before the file
+    before = {name: os.environ.get(name) for name in {*wanted, *dropped}}
     os.environ.update(wanted)
+    for name in dropped:
+        os.environ.pop(name, None)
+    _read_environment()
     try:
         yield
     finally:
@@ -60,6 +74,18 @@ def environment() -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+        _read_environment()
+
+
+def _read_environment() -> None:
+    """Make Ray read the variables of its authentication again. Before Ray is imported, there is nothing to do.
+
+    Ray has tokens since 2.52. Older versions ignore the variables.
+    """
+    raylet = sys.modules.get("ray._raylet")
+    if raylet and hasattr(raylet, "AuthenticationTokenLoader"):
+        raylet.Config.initialize("")
+        raylet.AuthenticationTokenLoader.instance().reset_cache()
 
 
 require("ray", "study.engines.ray")
@@ -67,6 +93,8 @@ with environment():
     import ray
     import torch
     from ray import tune
+    from ray._private import ray_constants
+    from ray._private import utils as ray_utils
     from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
     from ray.tune.callback import Callback
     from ray.tune.search import Searcher
@@ -80,6 +108,9 @@ Tune's overhead for each bundle, about 90 ms on a machine with two cores, is the
 
 _STARTS = 3
 """Number of failed starts in a row, per parallel worker, after which the run stops: no worker will start."""
+
+_TOKEN = "token"
+"""File with the token of a cluster that the engine starts, in the cluster's folder."""
 
 _LOOK = 5.0
 """Seconds without a question after which the engine checks whether the cluster is still there."""
@@ -97,7 +128,8 @@ class RayEngine:
     The features and the rankings are put into the object store once. Every node fetches them once, and its workers
     read them in place. If a worker dies, alone or with its node, only its trial is lost, and it is tried again on the
     remaining nodes. When the driver ends, even by kill -9, its workers end too, and so does a cluster that the engine
-    started.
+    started, within seconds (:mod:`study.engines.watchdog`). Such a cluster listens on the loopback address alone and
+    asks for a token, if this version of Ray has tokens.
 
     Args:
         data: Data that all trials share.
@@ -135,7 +167,7 @@ class RayEngine:
         self._tuning: _Tuning | None = None
         self._surroundings = ExitStack()
         self._failed_starts = 0
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        self._folder = Path()
         self._heard = 0.0
         self._exhausted = True
 
@@ -150,14 +182,12 @@ class RayEngine:
         Raises:
             InputError: If Ray does not start here, or there is no cluster at the address.
         """
-        self._surroundings.enter_context(environment())
-        self._temporary = tempfile.TemporaryDirectory(
-            prefix="cemobam-ray-", dir=_short_folder(), ignore_cleanup_errors=True
-        )
         try:
-            url = _join(self._address) if self._address else self._start_cluster()
+            self._folder = self._surroundings.enter_context(temporary_folder(_short_folder()))
+            url = self._join_cluster(self._address) if self._address else self._start_cluster()
             if url:
-                print(f"Ray's dashboard: http://{url}", flush=True)
+                token = "" if self._address else f"  (its token: {self._folder / _TOKEN})"
+                print(f"Ray's dashboard: http://{url}{token}", flush=True)
             context = ray.get_runtime_context()
             self._gcs = str(context.gcs_address)
             relay: Any = ray.remote(num_cpus=0)(_Relay)
@@ -171,18 +201,29 @@ class RayEngine:
             raise
         return self
 
+    def _join_cluster(self, address: str) -> str:
+        self._surroundings.enter_context(environment())
+        return _join(address)
+
     def _start_cluster(self) -> str:
-        assert self._temporary
+        """Start a cluster that only this machine reaches, and only with its token, and that ends with this process."""
+        token = self._folder / _TOKEN
+        with os.fdopen(os.open(token, os.O_CREAT | os.O_WRONLY, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
+        self._surroundings.callback(Watchdog(self._folder).end)
+        self._surroundings.enter_context(environment(token))
         size = sum(t.numel() * t.element_size() for t in self._data.tensors())
         try:
-            return _init(
-                address="local",
-                num_cpus=self._side_by_side if self._device == "cpu" else None,
-                object_store_memory=2 * size + 256 * 2**20,
-                include_dashboard=True,
-                dashboard_host="127.0.0.1",
-                _temp_dir=self._temporary.name,
-            )
+            with _on_loopback():
+                return _init(
+                    address="local",
+                    num_cpus=self._side_by_side if self._device == "cpu" else None,
+                    object_store_memory=2 * size + 256 * 2**20,
+                    include_dashboard=True,
+                    dashboard_host="127.0.0.1",
+                    _node_ip_address="127.0.0.1",
+                    _temp_dir=str(self._folder / "ray"),  # Ray lets everyone write there, but nobody gets that far
+                )
         except (RuntimeError, ValueError, OSError, RayError) as error:
             raise InputError(
                 f"--engine ray: Ray does not start here ({_short(error)}); use --engine local, or join a cluster with "
@@ -201,10 +242,8 @@ class RayEngine:
     def _leave(self) -> None:
         if self._tuning:
             self._tuning.end()
-        ray.shutdown()  # all actors of the driver end with it
-        if self._temporary:
-            self._temporary.cleanup()
-        self._surroundings.close()
+        with self._surroundings:
+            ray.shutdown()  # all actors of the driver end with it
 
     def run(self, trials: Iterable[Trial]) -> Iterator[tuple[Trial, Outcome]]:
         """Execute the trials and yield each with its outcome once, in the order in which they end.
@@ -221,14 +260,13 @@ class RayEngine:
         self._again.append((first, 1))
         self._exhausted = False
         if self._tuning is None:
-            assert self._temporary
             self._tuning = _Tuning(
                 self._data,
                 device=self._device,
                 resources=self._resources,
                 side_by_side=self._side_by_side,
                 relay=self._relay,
-                folder=Path(self._temporary.name),
+                folder=self._folder,
             )
             self._tuning.start()
         while True:
@@ -596,17 +634,38 @@ def _join(address: str) -> str:
 def _init(**options: Any) -> str:
     """Start or join a cluster without any output, and return the address of its dashboard."""
     handler = signal.getsignal(signal.SIGTERM)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), patched(ray_utils, "set_sigterm_handler", lambda _: None):
         warnings.simplefilter("ignore")
         context = ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **options)
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)  # Ray installs its own handler, which exits at once
+        signal.signal(signal.SIGTERM, handler)  # in case that another version of Ray sets a handler in another way
     return str(context.dashboard_url or "")
 
 
-def _short_folder() -> str | None:
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Let Ray start a cluster on the loopback address, as it does on Windows and macOS.
+
+    Elsewhere Ray replaces that address by one that other machines reach. Then its servers listen on every interface.
+    """
+    with patched(ray_constants, "ENABLE_RAY_CLUSTER", False):
+        yield
+
+
+@contextmanager
+def patched(module: Any, name: str, value: Any) -> Iterator[None]:
+    """Give a name of a module another value while the block runs."""
+    before = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)
+
+
+def _short_folder() -> Path | None:
     """Return a folder for temporary files with a short path: paths of Ray's sockets have at most 107 characters."""
-    return None if len(tempfile.gettempdir()) < 24 else "/tmp"
+    return None if len(tempfile.gettempdir()) < 20 else Path("/tmp")
 
 
 def _cause(error: BaseException | None) -> str:

@@ -2,37 +2,70 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
+from typing import Any
+
+import psutil
 
 FORKS = "forkserver" in multiprocessing.get_all_start_methods()
 """Whether the platform has such a server. On Windows it does not, and each worker is a new process."""
+
+BLOCKED = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP} if FORKS else set()
+"""Signals that the server and its workers do not get. Workers unblock all but Ctrl-C."""
 
 
 def start_server() -> None:
     """Start the server if it is not running, and return at once.
 
-    The server loads torch in the background, which takes seconds. It ignores Ctrl-C from the start, and so do its
-    workers, because the driver handles it.
+    The server loads torch in the background, which takes seconds. Signals that end a run do not reach it from the
+    start, because the driver handles them.
     """
     if not FORKS:
         return
-    from multiprocessing import forkserver  # noqa: PLC0415  (not on Windows)
+    from multiprocessing import forkserver, resource_tracker  # noqa: PLC0415  (not on Windows)
 
     multiprocessing.get_context("forkserver").set_forkserver_preload(["study.engines.local", "study.engines.loaded"])
-    if threading.current_thread() is not threading.main_thread():  # signals only arrive in the main thread
-        forkserver.ensure_running()
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource_tracker.ensure_running()  # it is started with the server, and would unblock the signals
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
     try:
         forkserver.ensure_running()
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)  # a signal of the meantime arrives now
+
+
+def kill_server() -> None:
+    """Kill the server and every worker that it has forked, also one that the driver does not know of yet."""
+    if (pid := _server()._forkserver_pid if FORKS else None) is None:
+        return
+    with contextlib.suppress(psutil.NoSuchProcess, ChildProcessError):  # it has ended
+        process = psutil.Process(pid)
+        process.suspend()
+        os.waitpid(pid, os.WUNTRACED)  # it has stopped, so it forks no more
+        for one in (*process.children(recursive=True), process):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+
+
+def end_server() -> None:
+    """Kill the server and its workers, so that another one can be started."""
+    kill_server()
+    if FORKS:
+        with contextlib.suppress(ChildProcessError):  # it had ended before
+            _server()._stop()
+
+
+def _server() -> Any:
+    from multiprocessing import forkserver  # noqa: PLC0415  (not on Windows)
+
+    return forkserver._forkserver
 
 
 @contextmanager

@@ -230,7 +230,7 @@ class Analysis:
     @property
     def paper_pair(self) -> Pair | None:
         """The pair that the paper reports as best on this data set. `None` if it reports none."""
-        return paper_pair(self.results.about.dataset)
+        return paper_pair(self.results.about.in_papers)
 
     def of(self, name: str) -> dict[Metric, list[Comparison]]:
         """Return the comparisons of a block's reference with its other configurations, by metric.

@@ -224,6 +224,7 @@ def about_study(run: StudyRun, *, name: str, blocks: Mapping[str, Block]) -> Abo
         looks=plan.until_clear,
         class_names=tuple(facts.class_names),
         made_with=dict(facts.made_with),
+        splits=facts.splits,
     )
 
 

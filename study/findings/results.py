@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import numpy as np
 import pandas as pd
 
+from cemobam_core.corpora import CORPORA
 from cemobam_core.errors import InputError
 from cemobam_core.files import written_atomically
 from cemobam_core.metrics import METRICS as SCORES
@@ -142,6 +143,7 @@ class About:
         looks: Whether configurations get more seeds until their differences are clear.
         class_names: The emotions. Empty if the ledger does not have them.
         made_with: Versions of the software that ran the study's first trial. Empty if the ledger does not have them.
+        splits: Fingerprint of the ids, folds and splits of the utterances. Empty if the ledger does not have it.
     """
 
     name: str
@@ -164,6 +166,13 @@ class About:
     looks: bool
     class_names: tuple[str, ...]
     made_with: dict[str, str]
+    splits: str = ""
+
+    @property
+    def in_papers(self) -> str:
+        """Name of the data set in the tables of papers. Empty if the study has other classes than these tables."""
+        known = CORPORA.get(self.dataset)
+        return "" if known and self.class_names and known.has_other(self.class_names) else self.dataset
 
     @property
     def at(self) -> Pair | None:
@@ -519,7 +528,7 @@ def read_about(path: Path) -> About:
         InputError: If the file cannot be read, or no study wrote it.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = {"splits": "", **json.loads(path.read_text(encoding="utf-8"))}
         for block in content["blocks"]:  # earlier releases had no transductive systems and no tuning
             block.setdefault("transductive", [False] * len(block["rows"]))
             block.setdefault("tunes", "")

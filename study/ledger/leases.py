@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import re
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -127,6 +128,9 @@ class Leases:
         """Change the board, after removing dead runs from it and adding this run to it."""
 
         def changed(board: Board) -> T:
+            for run in [run for run, entry in board.items() if not _is_entry(run, entry)]:
+                _log.warning("the leases of %r are no leases of a run, and do not count", run[:80])
+                del board[run]
             for run in [run for run in board if run != self._me and self._is_dead(run, board[run]["beat"])]:
                 _log.warning("the run %s is dead; its %d trials are free again", run, len(board.pop(run)["holds"]))
             if self._me not in board and self._beat:
@@ -148,6 +152,14 @@ class Leases:
             since = self._beat
         self._seen[run] = (beat, since)
         return self._beat - since >= PATIENCE
+
+
+def _is_entry(run: str, entry: object) -> bool:
+    """Return whether a run wrote this entry of a board."""
+    if not (re.fullmatch(r".+ \d{1,9} \S+", run) and isinstance(entry, dict) and entry.keys() == {"beat", "holds"}):
+        return False
+    holds = entry["holds"]
+    return type(entry["beat"]) is int and isinstance(holds, list) and all(isinstance(one, str) for one in holds)
 
 
 def _machine() -> str:

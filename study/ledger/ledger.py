@@ -9,12 +9,11 @@ and others never (Optuna issues 4627, 5139, 5489).
 from __future__ import annotations
 
 import gc
-import logging
 import math
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -24,7 +23,6 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState, create_trial
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from cemobam_core.errors import InputError
 from cemobam_core.systems.files import is_in_file
@@ -32,13 +30,12 @@ from cemobam_core.systems.search import Between, OneOf
 from study.design.block import Block
 from study.design.configuration import Trial
 from study.design.factors import PAIR, Factor
+from study.ledger.checked import PREDICTED, block_data_of, check_study_name, facts_of, options_of, outcomes_of
 from study.ledger.leases import Leases
-from study.ledger.outcomes import METRICS, Outcome, StudyFacts
+from study.ledger.outcomes import Outcome, StudyFacts
 from study.ledger.packing import packed, unpacked
-from study.ledger.storages import Row, first_line, masked, open_storage
+from study.ledger.storages import LedgerFailed, Row, open_storage, place_of, to_save, told
 from study.ledger.utterances import TestUtterances
-
-_log = logging.getLogger(__name__)
 
 FACTS, OPTIONS, BLOCK = "made from", "asked for", "block"
 """Names of the user attributes of an Optuna study for its :class:`StudyFacts`, the options of its last run and the
@@ -48,9 +45,6 @@ UTTERANCES = "cemobam:utterances"
 """Prefix of the system attributes that hold an Optuna study's :class:`TestUtterances`.
 
 They are not user attributes, because a page of the dashboard shows all user attributes in full."""
-
-PREDICTED = "cemobam:predicted"
-"""Prefix of the system attributes that hold the predictions of a trial, one byte per utterance."""
 
 _ALWAYS_RECORDED = ("system", *PAIR, "fusion", "modules")
 """Settings that are recorded for every trial that has them, whatever its block varies."""
@@ -97,25 +91,11 @@ class Ledger:
         self._done: dict[str, set[str]] = defaultdict(set)  # signatures of the trials that are done, by block
         self._asked: list[str] = []
         self._utterances: TestUtterances | None = None
-        try:
-            self._storage = open_storage(storage)
-            # An Optuna study without facts was only just created, and holds no trial.
-            described = [study for study in self._storage.optuna.get_all_studies() if FACTS in study.user_attrs]
-            self._kept_facts = {
-                study.study_name: (StudyFacts.of(study.user_attrs[FACTS]), study.user_attrs.get(OPTIONS, []))
-                for study in described
-            }
-            self._kept_utterances = {study.study_name: _under(UTTERANCES, study.system_attrs) for study in described}
-            self._kept_blocks = {
-                study.study_name: study.user_attrs[BLOCK] for study in described if BLOCK in study.user_attrs
-            }
-        except (SQLAlchemyError, ArgumentError, ImportError, OSError, RuntimeError, ValueError) as error:
-            raise InputError(
-                f"--storage {masked(storage)}: cannot be opened as an Optuna storage ({first_line(error)}); "
-                "give a URL such as sqlite:///results/study.db, journal:///results/study.journal or "
-                "postgresql://user@host/database (with pip install 'cemobam-study[postgresql]'), and make sure that "
-                "you may write there"
-            ) from None
+        self._url = storage
+        self._storage = open_storage(storage)
+        # An Optuna study without facts was only just created, and holds no trial.
+        studies = self._storage.retried(self._storage.optuna.get_all_studies)
+        self._described_before = {study.study_name: study for study in studies if FACTS in study.user_attrs}
 
     @property
     def shared(self) -> bool:
@@ -141,9 +121,44 @@ class Ledger:
             return None
         return optuna.load_study(study_name=self.study_name(block), storage=self._storage.optuna)
 
+    def guarded(self) -> AbstractContextManager[None]:
+        """Return a context in which every error of the storage becomes a :class:`LedgerFailed`."""
+        return told(self._url)
+
+    def _facts_of(self, study_name: str) -> StudyFacts:
+        kept = self._described_before[study_name].user_attrs[FACTS]
+        with self._naming(study_name, FACTS):
+            check_study_name(study_name)
+            return facts_of(kept)
+
+    @contextmanager
+    def _naming(self, study_name: str, attribute: str) -> Iterator[None]:
+        """Add the ledger, the study and the attribute to an error of its value."""
+        try:
+            yield
+        except InputError as error:
+            raise LedgerFailed(self._damaged(f"study {study_name[:80]!r}, attribute {attribute!r}: {error}")) from None
+
+    def _damaged(self, what: str) -> str:
+        return f"{place_of(self._url)}: {what}; {to_save(self._url)}"
+
     def facts(self) -> StudyFacts | None:
-        """Return the facts about the study of this name and tag, or `None` if the ledger does not have it yet."""
-        return next((facts for name, (facts, _) in self._kept_facts.items() if self._is_ours(name)), None)
+        """Return the facts about the study of this name and tag, or `None` if the ledger does not have it yet.
+
+        Raises:
+            LedgerFailed: If the facts are damaged.
+        """
+        ours = next((name for name in self._described_before if self._is_ours(name)), None)
+        if ours is None:
+            return None
+        facts = self._facts_of(ours)
+        listed = None
+        with suppress(InputError):  # a damaged list is told where it is needed; the next run writes it again
+            listed = self.utterances()
+        if listed and len(listed.train_sizes) != facts.folds:
+            what = f"folds is {facts.folds}, but the list of test utterances has {len(listed.train_sizes)}"
+            raise LedgerFailed(self._damaged(f"study {ours!r}, attribute {FACTS!r}: {what}"))
+        return facts
 
     def utterances(self) -> TestUtterances | None:
         """Return the test utterances of the study of this name and tag, or `None` if an older version wrote it.
@@ -152,8 +167,8 @@ class Ledger:
             InputError: If the list in the ledger is damaged.
         """
         if self._utterances is None:
-            for name, kept in self._kept_utterances.items():
-                if kept and self._is_ours(name):
+            for name, study in self._described_before.items():
+                if self._is_ours(name) and (kept := _under(UTTERANCES, study.system_attrs)):
                     try:
                         self._utterances = TestUtterances.decoded(unpacked(UTTERANCES, kept) or b"")
                     except InputError as error:
@@ -165,19 +180,35 @@ class Ledger:
         return self._utterances
 
     def blocks(self) -> dict[str, dict[str, Any]]:
-        """Return the descriptions of the recorded blocks of this name and tag, as :func:`block_data` makes them."""
-        return {taken_apart(name)[1]: data for name, data in self._kept_blocks.items() if self._is_ours(name)}
+        """Return the descriptions of the recorded blocks of this name and tag, as :func:`block_data` makes them.
+
+        Raises:
+            LedgerFailed: If a description is damaged.
+        """
+        blocks: dict[str, dict[str, Any]] = {}
+        for name, study in self._described_before.items():
+            if self._is_ours(name) and BLOCK in study.user_attrs:
+                with self._naming(name, BLOCK):
+                    blocks[taken_apart(name)[1]] = block_data_of(study.user_attrs[BLOCK])
+        return blocks
 
     def _is_ours(self, study_name: str) -> bool:
         name, block, _ = taken_apart(study_name)
         return name == self._name and study_name == self.study_name(block)
 
     def recorded(self) -> list[Recorded]:
-        """Return all studies in the storage, in order of name and tag."""
+        """Return all studies in the storage, in order of name and tag.
+
+        Raises:
+            LedgerFailed: If the facts or the options of a study are damaged.
+        """
         found: dict[tuple[str, str], Recorded] = {}
-        for study_name, (facts, asked) in self._kept_facts.items():
+        for study_name, study in self._described_before.items():
             name, _, tag = taken_apart(study_name)
-            found.setdefault((name, tag), Recorded(name=name, tag=tag, facts=facts, asked=tuple(asked)))
+            facts = self._facts_of(study_name)
+            with self._naming(study_name, OPTIONS):
+                asked = options_of(study.user_attrs.get(OPTIONS, []))
+            found.setdefault((name, tag), Recorded(name=name, tag=tag, facts=facts, asked=asked))
         return [found[key] for key in sorted(found)]
 
     def open(self, facts: StudyFacts, utterances: TestUtterances | None = None) -> None:
@@ -190,14 +221,35 @@ class Ledger:
         Raises:
             InputError: If the ledger holds trials of this name with other features.
         """
-        for study_name, (kept, _) in self._kept_facts.items():
-            if study_name.startswith(f"{self._name}/") and kept.fingerprint != facts.fingerprint:
+        for study_name in self._described_before:
+            if not study_name.startswith(f"{self._name}/"):
+                continue
+            if (kept := self._facts_of(study_name)).fingerprint != facts.fingerprint:
                 raise InputError(
-                    f"the ledger's study {study_name!r} was made from other features or another split (fingerprint "
-                    f"{kept.fingerprint}, now {facts.fingerprint}); give these features another --name or --results"
+                    f"the ledger's study {study_name!r} was made from {kept.other_than(facts)}; give these features "
+                    "another --name or --results"
                 )
         self._facts = facts
         self._utterances = utterances
+
+    def has(self, signature: str) -> bool:
+        """Return whether a done trial with this signature was read or recorded."""
+        return any(signature in done for done in self._done.values())
+
+    def elsewhere(self, storage: str) -> Ledger:
+        """Return the ledger of the same study in another storage, opened with the same facts and test utterances.
+
+        Args:
+            storage: URL of the other storage.
+
+        Raises:
+            LedgerFailed: If the storage cannot be opened.
+            InputError: If it holds trials of this name with other features.
+        """
+        other = Ledger(storage, name=self._name, tag=self._tag.removeprefix(" "))
+        other.open(self._facts, self._utterances)
+        other._asked = self._asked
+        return other
 
     def keep_options(self, options: Sequence[str]) -> None:
         """Keep the options and test utterances of this run, so that later commands need not be given them again.
@@ -212,10 +264,13 @@ class Ledger:
 
         def keep() -> None:
             for study in self._storage.optuna.get_all_studies():
-                if self._is_ours(study.study_name) and study.user_attrs.get(OPTIONS) != self._asked:
+                if not self._is_ours(study.study_name):
+                    continue
+                if study.user_attrs.get(OPTIONS) != self._asked:
                     self._storage.optuna.set_study_user_attr(study._study_id, OPTIONS, self._asked)
-                if self._is_ours(study.study_name):
-                    self._keep_utterances(study._study_id, study.system_attrs)
+                if FACTS not in study.user_attrs:  # they were lost when the ledger was damaged
+                    self._storage.optuna.set_study_user_attr(study._study_id, FACTS, asdict(self._facts))
+                self._keep_utterances(study._study_id, study.system_attrs)
 
         self._storage.retried(keep)
 
@@ -291,13 +346,17 @@ class Ledger:
                 done = {row.attributes.get("signature") for row in rows if row.done}
                 if signature not in self._done[block.name] | done:
                     last = transaction.add(frozen)
-                    rows.append(Row(is_done, frozen.user_attrs, frozen.intermediate_values, frozen.system_attrs))
+                    rows.append(Row(last, is_done, frozen.user_attrs, frozen.intermediate_values, frozen.system_attrs))
                 return rows, last
 
         return self._absorb(block.name, *self._storage.retried(recorded))
 
     def _absorb(self, block: str, rows: Iterable[Row], last: int) -> dict[str, Outcome]:
-        outcomes = _outcomes(rows)
+        def named(row: Row, error: InputError) -> InputError:
+            study = self.study_name(block)
+            return LedgerFailed(self._damaged(f"study {study!r}, trial with id {row.id}: {error}"))
+
+        outcomes = outcomes_of(rows, named)
         self._last_read[block] = last
         self._done[block] |= {signature for signature, outcome in outcomes.items() if outcome.status == "done"}
         return outcomes
@@ -459,38 +518,3 @@ def _without_garbage_collection() -> Iterator[None]:
         if collecting:
             gc.enable()
             gc.freeze()  # the trials stay in memory until the report is written
-
-
-def _outcomes(rows: Iterable[Row]) -> dict[str, Outcome]:
-    """Return the outcomes by signature. If there are several for one signature, the done one wins."""
-    outcomes: dict[str, Outcome] = {}
-    for row in rows:
-        signature = row.attributes.get("signature")
-        if signature and (signature not in outcomes or outcomes[signature].status != "done"):
-            outcomes[signature] = _outcome(row)
-    return outcomes
-
-
-def _outcome(row: Row) -> Outcome:
-    attributes = row.attributes
-    return Outcome(
-        status="done" if row.done else "failed",
-        seconds=attributes.get("seconds", math.nan),
-        device=attributes.get("device", ""),
-        parameters=attributes.get("parameters"),
-        metrics={name: attributes[name] for name in METRICS if name in attributes} if row.done else {},
-        curve=row.curve,
-        reason=attributes.get("reason", ""),
-        confusion=tuple(map(tuple, attributes.get("test_confusion", ()))),
-        predicted=_predicted(row) if row.done else b"",
-        log=attributes.get("log", ""),
-    )
-
-
-def _predicted(row: Row) -> bytes:
-    """Return the predictions of a trial. Empty if they were not kept or are damaged."""
-    try:
-        return unpacked(PREDICTED, row.unseen) or b""
-    except InputError as error:
-        _log.warning("trial %s is read without its predictions: %s", row.attributes.get("signature"), error)
-        return b""

@@ -66,6 +66,8 @@ class StudyFacts:
         made_with: Versions of the software that ran the study's first trial.
         recipe: Signature of the corpus and settings that the features were made from. Empty if they were not made
             from a raw corpus.
+        splits: Fingerprint of the ids, folds and splits of the utterances. Empty in ledgers that are older than this
+            field.
     """
 
     dataset: str
@@ -76,9 +78,22 @@ class StudyFacts:
     class_names: Sequence[str] = ()
     made_with: Mapping[str, str] = field(default_factory=dict)
     recipe: str = ""
+    splits: str = ""
 
     def __post_init__(self) -> None:  # noqa: D105
         object.__setattr__(self, "class_names", tuple(self.class_names))  # the ledger returns a list
+
+    def other_than(self, now: StudyFacts) -> str:
+        """Return how these features differ from those of a run, for a message that refuses to mix them.
+
+        Args:
+            now: Facts of the run. Its features have another fingerprint, or another recipe.
+        """
+        if self.class_names and set(self.class_names) != set(now.class_names):
+            return f"other classes ({', '.join(self.class_names)}; now {', '.join(now.class_names)})"
+        if now.fingerprint:
+            return f"other features or another split (fingerprint {self.fingerprint}, now {now.fingerprint})"
+        return f"other features (signature {self.recipe}, now {now.recipe})"
 
     @classmethod
     def of(cls, kept: Mapping[str, Any]) -> StudyFacts:

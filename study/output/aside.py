@@ -17,7 +17,7 @@ from study.findings.results import ABOUT, About, AboutBlock, read_about
 from study.output.figures.style import KNOWN_FORMS
 from study.output.report import link, plot_files, result_files
 from study.papers.cemobam import paper
-from study.papers.cemobam.profiles import PROFILES
+from study.papers.cemobam.profiles import PROFILES, usual_metric
 
 _LONGEST = 100
 """The most characters of a folder's name."""
@@ -104,7 +104,8 @@ def label(about: About) -> str:
     parts = [f"{name}={shown(value)}" for name, value in about.settings.items() if usual.get(name) != value]
     if about.profile != "paper":
         parts.insert(0, f"profile={about.profile}")
-    for name, default in (("fusion", "min"), ("select_by", PROFILES[about.profile].select_by), ("at", None)):
+    metric = usual_metric(PROFILES[about.profile], about.dataset)
+    for name, default in (("fusion", "min"), ("select_by", metric), ("at", None)):
         if ours[name] not in (default, None):
             parts.append(f"{name}={_shown(ours[name])}")
     for block in about.blocks:
@@ -131,6 +132,7 @@ def _identity(about: About) -> dict[str, Any]:
     """Return the settings that identify a report."""
     return {
         "dataset": about.dataset,
+        "splits": about.splits,
         **about.settings,
         "profile": about.profile,
         "system": about.system,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import gc
 import logging
 import socket
@@ -15,21 +14,25 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage, _CachedStor
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
-from cemobam_core.errors import InputError
 from cemobam_core.extras import require
 from cemobam_core.metrics import METRICS as SCORES
-from study.ledger.ledger import BLOCK, FACTS, OPTIONS, PREDICTED, UTTERANCES, taken_apart
+from study.ledger.checked import PREDICTED
+from study.ledger.ledger import BLOCK, FACTS, OPTIONS, UTTERANCES, taken_apart
+from study.output.listener import listener
+from study.output.same_site import SameSite
 
 try:
     from optuna_dashboard import wsgi
     from optuna_dashboard._note import note_str_key_prefix, note_ver_key
-    from waitress.server import create_server
+    from waitress.server import BaseWSGIServer, MultiSocketServer, create_server
 except ModuleNotFoundError:
     require("dashboard", "study.output.dashboard")
     raise
 
-_PORTS = range(8080, 8100)
-"""The ports to try if the user names none."""
+
+_LARGEST_REQUEST = 2**18
+"""The most bytes that a request may send. The dashboard reads 100 KB at most, and waitress puts a request of more than
+512 KB into a file before anyone can refuse it."""
 
 _MANY = 1000
 """The most trials of a study for which the dashboard has learning curves and notes of single trials.
@@ -162,34 +165,29 @@ def for_readers(storage: BaseStorage, studies: Iterable[FrozenStudy]) -> list[Fr
     return _last_first(studies)
 
 
-def serve(storage: BaseStorage, *, host: str, port: int | None) -> None:
+def serve(storage: BaseStorage, *, host: str, port: int | None, read_only: bool = False) -> None:
     """Serve the dashboard until Ctrl-C.
 
     Args:
         storage: The ledger.
         host: The address to listen at. A warning is printed if other machines can reach it.
         port: The port. `None` for the first free one from 8080.
+        read_only: Whether every request that could change a study is refused.
 
     Raises:
         InputError: This machine has no such address, or the port is taken.
     """
-    listener = _listener(host, port)
-    database = getattr(storage, "_backend", storage)
-    if isinstance(database, RDBStorage):
-        storage = LeanStorage(database)
-    elif isinstance(storage, JournalStorage):
-        storage = LeanJournal(storage._backend)
+    listening = listener(host, port)
     print("Reading the ledger …", flush=True)
-    _read_once(storage)
-    bound = listener.getsockname()
+    server = make_server(storage, listening, host=host, read_only=read_only)
+    bound = listening.getsockname()
     at = socket.gethostname() if bound[0] in ("0.0.0.0", "::") else bound[0]
     address = f"[{at}]" if ":" in at else at
-    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a browser sends many requests at once, which may wait
-    server = create_server(wsgi(storage), sockets=[listener], threads=8)
     print(f"The dashboard is at http://{address}:{bound[1]}/  (press Ctrl-C to stop it)", flush=True)
     if not bound[0].startswith("127.") and bound[0] != "::1":
+        can = "read the studies" if read_only else "read, change and delete the studies"
         print(
-            f"--host {host}: anyone who can reach this port can read, change and delete the studies. Without --host, "
+            f"--host {host}: anyone who can reach this port can {can}. Without --host, "
             "only this machine can; use an SSH tunnel to reach it from elsewhere",
             file=sys.stderr,
         )
@@ -197,6 +195,29 @@ def serve(storage: BaseStorage, *, host: str, port: int | None) -> None:
         server.run()  # Ctrl-C stops it without a message
     finally:
         server.close()
+
+
+def make_server(
+    storage: BaseStorage, listener: socket.socket, *, host: str, read_only: bool = False
+) -> BaseWSGIServer | MultiSocketServer:
+    """Read the ledger, and return a server of its dashboard that does not run yet.
+
+    Args:
+        storage: The ledger.
+        listener: The socket at which the server listens.
+        host: The name or address that the user gave for it.
+        read_only: Whether every request that could change a study is refused.
+    """
+    database = getattr(storage, "_backend", storage)
+    if isinstance(database, RDBStorage):
+        storage = LeanStorage(database)
+    elif isinstance(storage, JournalStorage):
+        storage = LeanJournal(storage._backend)
+    _read_once(storage)
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a browser sends many requests at once, which may wait
+    address, listening = listener.getsockname()[:2]
+    application = SameSite(wsgi(storage), host=host, address=address, port=listening, read_only=read_only)
+    return create_server(application, sockets=[listener], threads=8, max_request_body_size=_LARGEST_REQUEST)
 
 
 def _last_first(studies: Iterable[FrozenStudy]) -> list[FrozenStudy]:
@@ -232,28 +253,6 @@ def _note(trial: FrozenTrial) -> str:
         cells.append(f"{reached[f'{split}_loss']:.3f}")
         rows.append(f"| {name} |" + "".join(f"&emsp;{cell} |" for cell in cells))
     return parameters + "\n\n" + "\n".join(rows)
-
-
-def _listener(host: str, port: int | None) -> socket.socket:
-    for tried in _PORTS if port is None else (port,):
-        try:
-            family, *_, where = socket.getaddrinfo(host, tried, type=socket.SOCK_STREAM)[0]
-            return socket.create_server(where[:2], family=family)
-        except socket.gaierror:
-            raise InputError(
-                f"--host {host}: no such address; give an address of this machine, such as 127.0.0.1"
-            ) from None
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE and port is None:
-                continue
-            if error.errno == errno.EADDRINUSE:
-                raise InputError(
-                    f"--port {port}: another program uses this port; give another one, or leave the option out"
-                ) from None
-            raise InputError(
-                f"--host {host} --port {tried}: cannot listen there ({error.strerror}); give another address or port"
-            ) from None
-    raise InputError(f"the ports {_PORTS[0]} to {_PORTS[-1]} are all in use; give a free one with --port")
 
 
 def _read_once(storage: BaseStorage) -> None:

@@ -61,12 +61,30 @@ def predict(
     if features.class_names != kept.class_names:  # the same names in another order, which FeatureSet.load checks
         places = torch.tensor([kept.class_names.index(name) for name in features.class_names])
         features = replace(features, labels=places[features.labels], class_names=kept.class_names)
+    logits = logits_of(kept, features, neighbours)
+    write_labels(logits, features, kept.class_names, to)
+    return _measured(logits, features, authors_names=False)
+
+
+def logits_of(kept: KeptModel, features: FeatureSet, neighbours: Neighbourhood = "anchored") -> Tensor:
+    """Return the (N, C) logits of utterances, by a model that a study kept.
+
+    With neighbours ``among`` the utterances, print a warning on standard error if they are few.
+
+    Args:
+        kept: The model.
+        features: N utterances.
+        neighbours: As for :func:`predict`.
+
+    Raises:
+        InputError: The features do not fit the model.
+    """
     sizes = kept.sizes
     for name, x, size in (("audio", features.audio, sizes.audio_dim), ("text", features.text, sizes.text_dim)):
         if x.shape[-1] != size:
             raise InputError(
-                f"{features_file}: its {name} embeddings have {x.shape[-1]} numbers, the model in {folder} was trained "
-                f"on {size}; give features made with the encoders of the model"
+                f"{features.source}: its {name} embeddings have {x.shape[-1]} numbers, the model in {kept.folder} was "
+                f"trained on {size}; give features made with the encoders of the model"
             )
     if kept.graph is None:
         batch = Batch.from_features(features)
@@ -75,10 +93,10 @@ def predict(
         batch = _anchored(kept.train, features, kept.graph, kept.seed)
     else:
         batch = _among(features, kept.graph, kept.seed)
-    logits = _label(kept.model, features, batch, names=kept.class_names, to=to)
+    logits = _logits(kept.model, features, batch)
     if neighbours == "among":
         _warn_of_few(kept, features)
-    return _measured(logits, features, features_file, authors_names=False)
+    return logits
 
 
 def predict_released(
@@ -110,8 +128,9 @@ def predict_released(
     model = load_released_checkpoint(checkpoint, fusion)
     features = FeatureSet.load(features_file, class_names, need_labels=False)
     names = _class_names(features, model.sizes.num_classes, checkpoint)
-    logits = _label(model, features, _among(features, graph, 0), names=names, to=to)
-    return _measured(logits, features, features_file, authors_names=True)
+    logits = _logits(model, features, _among(features, graph, 0))
+    write_labels(logits, features, names, to)
+    return _measured(logits, features, authors_names=True)
 
 
 def _anchored(train: Anchors, features: FeatureSet, graph: GraphConfig, seed: int) -> Batch:
@@ -145,8 +164,8 @@ def _among(features: FeatureSet, graph: GraphConfig, seed: int) -> Batch:
     return Batch.from_features(features, edges)
 
 
-def _label(model: Classifier, features: FeatureSet, batch: Batch, *, names: Sequence[str], to: Path) -> Tensor:
-    """Write a label and probabilities for every utterance, and return the (N, C) logits."""
+def _logits(model: Classifier, features: FeatureSet, batch: Batch) -> Tensor:
+    """Return the (N, C) logits, which are finite."""
     with torch.no_grad():
         logits = batch.measured(model(batch.inputs))
     if not torch.isfinite(logits).all():
@@ -154,20 +173,36 @@ def _label(model: Classifier, features: FeatureSet, batch: Batch, *, names: Sequ
             f"{features.source}: the model gives NaN or infinity on these features; give features made like those of "
             "its training, and check that its weights are complete"
         )
+    return logits
+
+
+def write_labels(
+    logits: Tensor, features: FeatureSet, names: Sequence[str], to: Path, texts: Sequence[str] | None = None
+) -> None:
+    """Write the label of every utterance, and the probability of each class.
+
+    Args:
+        logits: (N, C) logits.
+        features: N utterances.
+        names: C names of the classes.
+        to: The csv to write.
+        texts: N transcripts, for a column of their own. `None` for no such column.
+    """
     probabilities = logits.softmax(dim=1)
     predicted = logits.argmax(dim=1)
     table = pd.DataFrame({"id": features.utterance_ids, "predicted": [names[i] for i in predicted.tolist()]})
     for i, name in enumerate(names):
         table[f"p_{name}"] = probabilities[:, i].tolist()
+    if texts is not None:
+        table["text"] = list(texts)
     with written_atomically(to) as temporary:
         table.to_csv(temporary, index=False)
-    return logits
 
 
 def _warn_of_few(kept: KeptModel, features: FeatureSet) -> None:
     """Print a warning on standard error if these utterances are much fewer than those of the test split."""
     n, measured = len(features), kept.counts["test"]
-    if not _looks_around(kept, features) or n >= _FEW * measured:
+    if n >= _FEW * measured or not looks_around(kept, features):
         return
     print(
         f"cemobam predict: warning: {features.source}: holds {n} utterances, but the model was evaluated on a test "
@@ -178,8 +213,8 @@ def _warn_of_few(kept: KeptModel, features: FeatureSet) -> None:
     )
 
 
-def _looks_around(kept: KeptModel, features: FeatureSet) -> bool:
-    """Return whether the graph matters to the model."""
+def looks_around(kept: KeptModel, features: FeatureSet) -> bool:
+    """Return whether the graph matters to the model, which is tried on some of at least two utterances."""
     if kept.graph is None:
         return False
     few = features.select(range(min(len(features), 8)), source=features.source)
@@ -191,9 +226,14 @@ def _looks_around(kept: KeptModel, features: FeatureSet) -> bool:
     return not torch.equal(alone, among)
 
 
-def _measured(logits: Tensor, features: FeatureSet, features_file: Path, *, authors_names: bool) -> str:
+def _measured(logits: Tensor, features: FeatureSet, *, authors_names: bool) -> str:
     if not features.labelled:
-        return f"{len(features)} utterances labelled; {features_file} has no labels to compare with"
+        return f"{len(features)} utterances labelled; {features.source} has no labels to compare with"
+    return f"{len(features)} utterances\n\n{metrics_table(logits, features, authors_names=authors_names)}"
+
+
+def metrics_table(logits: Tensor, features: FeatureSet, *, authors_names: bool = False) -> str:
+    """Return the metrics of labelled utterances as a Markdown table, if asked also under the authors' names."""
     measured = metrics_from_logits(logits, features.labels)
     swapped = {"WA": "UA", "UA": "WA"}
     cells = [
@@ -204,7 +244,7 @@ def _measured(logits: Tensor, features: FeatureSet, features_file: Path, *, auth
     if not authors_names:
         table = table.drop(columns="name in the authors' code").rename(columns={"usual name": "name"})
     align = ("left",) * (len(table.columns) - 1) + ("right",)
-    return f"{len(features)} utterances\n\n" + table.to_markdown(index=False, disable_numparse=True, colalign=align)
+    return str(table.to_markdown(index=False, disable_numparse=True, colalign=align))
 
 
 def _class_names(features: FeatureSet, num_classes: int, checkpoint: Path) -> tuple[str, ...]:

@@ -15,7 +15,6 @@ import optuna
 import pandas as pd
 from optuna.storages import BaseStorage
 from optuna.study._frozen import FrozenStudy
-from sqlalchemy.exc import SQLAlchemyError
 
 from cemobam_core.extras import require
 from study.design.tuning import DEFAULTS, TUNED
@@ -25,6 +24,7 @@ from study.findings.answers import Answer
 from study.findings.evidence import Evidence
 from study.findings.tuned import trace
 from study.ledger.ledger import FACTS
+from study.ledger.storages import LedgerFailed
 from study.output.document import VERDICT_SIGNS
 from study.output.figures import (
     drawings,
@@ -126,24 +126,33 @@ def publish(
     """
     try:
         for block in (*evidence.blocks, *evidence.waiting):
-            if (shown := run.ledger.optuna_study(block)) is None:
+            with run.ledger.guarded():
+                shown = run.ledger.optuna_study(block)
+            if shown is None:
                 continue
-            for name, figure in _figures(evidence, block).items():
-                save_plotly_graph_object(shown, figure, graph_object_id=name)
-            shown_before = shown.user_attrs
-            for key, value in _beside_the_best(evidence, block).items():
-                if shown_before.get(key) != value:
-                    shown.set_user_attr(key, value)
+            figures, beside = _figures(evidence, block), _beside_the_best(evidence, block)
             note = _note(run, evidence, block, tables, again=again, claims=claims, answers=answers)
-            before = get_note(shown)
-            own = before.partition(_MARK)[0].rstrip()
-            if before != (text := "\n\n".join(part for part in (own, _MARK, note) if part)):
-                save_note(shown, text)
-            storage, study_id = shown._storage, shown._study_id
-            storage.set_study_system_attr(study_id, _PUBLISHED, storage.get_n_trials(study_id))
-    except (SQLAlchemyError, optuna.exceptions.StorageInternalError, OSError) as error:
+            with run.ledger.guarded():
+                _publish(shown, figures, beside, note)
+    except LedgerFailed as failure:
         # Figures can be published again; a broken storage stops the recording of the next trial.
-        _log.warning("the figures and notes of the dashboard were not updated: %s", str(error).partition("\n")[0])
+        _log.warning("the figures and notes of the dashboard were not updated: %s", failure)
+
+
+def _publish(shown: optuna.Study, figures: Mapping[str, go.Figure], beside: Mapping[str, str], note: str) -> None:
+    """Write the figures, the attributes and the note of one Optuna study."""
+    for name, figure in figures.items():
+        save_plotly_graph_object(shown, figure, graph_object_id=name)
+    shown_before = shown.user_attrs
+    for key, value in beside.items():
+        if shown_before.get(key) != value:
+            shown.set_user_attr(key, value)
+    before = get_note(shown)
+    own = before.partition(_MARK)[0].rstrip()
+    if before != (text := "\n\n".join(part for part in (own, _MARK, note) if part)):
+        save_note(shown, text)
+    storage, study_id = shown._storage, shown._study_id
+    storage.set_study_system_attr(study_id, _PUBLISHED, storage.get_n_trials(study_id))
 
 
 def is_current(storage: BaseStorage, study: FrozenStudy) -> bool:
@@ -249,7 +258,7 @@ def _note(
             for x in claims
         ]
         table = pd.DataFrame(rows, columns=["Verdict", "Claim", "Answer"]).to_markdown(index=False)
-        parts += ["## The paper's claims", plain_markdown(scope(about.dataset, about.title)), table]
+        parts += ["## The paper's claims", plain_markdown(scope(about.in_papers, about.title)), table]
     wanted = [of.table] if of else []
     wanted += ["tuning"] if of and (of.tunes or of.name == TUNED) else []
     wanted += ["variance", "selection"] if of and of.chooses else []

@@ -173,7 +173,11 @@ class Report:
             *filter(None, [chosen(self.evidence)]),
             *(table.markdown().rstrip() for name, table in self.tables.items() if name == TUNING or name not in ALWAYS),
             *("\n".join([answer.question, *(_hanging("  -", x, 4) for x in answer.lines)]) for answer in self.answers),
-            *(["\n".join([f"The paper's claims. {scope(about.dataset, about.title)}", *verdicts])] if verdicts else []),
+            *(
+                ["\n".join([f"The paper's claims. {scope(about.in_papers, about.title)}", *verdicts])]
+                if verdicts
+                else []
+            ),
             *([recovered(self._found)] if self._found else []),
             *([f"{MORE}:\n  {self.more}"] if self.more else []),
         )
@@ -229,7 +233,7 @@ class Report:
         )
         return Document(
             title=f"CemoBAM study: {about.title}",
-            lead=scope(about.dataset, about.title) if self.claims else "",
+            lead=scope(about.in_papers, about.title) if self.claims else "",
             sections=[section for section in sections if section.parts],
         )
 
@@ -422,7 +426,7 @@ def block_tables(evidence: Evidence) -> dict[str, Table]:
         if block.make_table:
             tables[about.table] = block.make_table(evidence)
         elif not block.chooses and len(about.rows) <= LONGEST:
-            published = block.published(evidence.about.dataset) if block.published else None
+            published = block.published(evidence.about.in_papers) if block.published else None
             tables[about.table] = block_table(evidence.analysis, about, published)
     if systems := systems_table(evidence.analysis):
         tables[systems.name] = systems
@@ -493,7 +497,8 @@ def settings_of(about: About) -> dict[str, object]:
     """Return the settings that all trials share, with their seeds and folds."""
     fresh = {"fresh seeds": ", ".join(map(str, about.confirm))} if about.confirm else {}
     seeds = ", ".join(map(str, about.seeds))
-    return {**about.settings, "seeds": seeds, **fresh, "folds": about.folds, "rope": points_of(about.rope)}
+    splits = {"fingerprint of the splits": about.splits} if about.splits else {}
+    return {**about.settings, "seeds": seeds, **fresh, "folds": about.folds, **splits, "rope": points_of(about.rope)}
 
 
 def link(plots: Path, results: Path) -> str:

@@ -13,14 +13,17 @@ from cemobam_core import InputError
 from cemobam_core.extras import EXTRAS, missing, require
 
 NEED_AN_EXTRA = {
+    "cemobam_core.encoders.asr": "features",
     "cemobam_core.encoders.audio": "features",
     "cemobam_core.encoders.extract": "features",
     "cemobam_core.encoders.finetune": "features",
     "cemobam_core.encoders.loading": "features",
+    "cemobam_core.encoders.containers": "features",
     "cemobam_core.encoders.sound": "features",
     "study.engines.ray": "ray",
     "study.output.dashboard": "dashboard",
     "study.output.figures.interactive": "dashboard",
+    "study.output.page": "page",
     "study.output.publishing": "dashboard",
     **{f"study.output.export.{tracker}": tracker for tracker in ("mlflow", "tensorboard", "wandb")},
 }
@@ -95,6 +98,9 @@ def test_a_study_runs_to_its_report_without_extras(without_extras: Path) -> None
         ("ray", "run --engine ray", "--engine ray needs ray, which is not installed"),
         ("soxr", "run --dataset iemocap --data-root x", "--data-root needs soxr, which is not installed"),
         ("soundfile", "features --dataset mine --manifest x --out y", "--manifest needs soundfile, which is not inst"),
+        ("soxr", "predict --model x --audio y.wav", "--audio needs soxr, which is not installed"),
+        ("soxr", "demo --model x", "--model needs soxr, which is not installed"),
+        ("gradio", "demo --model x", "--model needs gradio, which is not installed"),
         ("plotly", "dashboard", "cemobam dashboard needs plotly, which is not installed"),
         ("psycopg", "run --storage postgresql://me:secret@host/x", "--storage postgresql://… needs psycopg, which is"),
         (

@@ -12,6 +12,7 @@ from tiny import make_bert, make_wav2vec2
 from trees import make_esd, make_iemocap, make_manifest
 
 from cemobam_core import FeatureSet
+from study import load_results
 
 GRID = ["--k-audio", "1:2", "--k-text", "1:2", "--seeds", "2", "--epochs", "5", "--hidden-dim", "16"]
 
@@ -60,6 +61,8 @@ def test_esd_as_sequences_through_a_store_of_its_own(in_folder: Path, encoders: 
     assert "0 of 1 test speakers are also in train" in out
     assert "20 of 20 test sentences are also in train" in out
     out, _ = run_here("--dataset", "esd", "--features", "features/esd", *GRID)
+    assert "split by features/esd: train 160 (80%), val 20 (10%), test 20 (10%) utterances; fingerprint" in out
+    assert "20 of 20 test sentences are also in train" in out
     assert "0 of 1 test speakers are also in train" in out
     assert (pd.read_csv("results/esd/trials.csv")["status"] == "done").all()
 
@@ -75,6 +78,23 @@ def test_a_manifest_of_sessions_is_left_out_session_by_session(in_folder: Path, 
     assert sorted(trials["fold"].unique()) == [0, 1, 2]
     assert len(trials) == 2 * 2 * 2 * 3
     assert (pd.read_csv("results/mine/grid.csv")["n_seeds"] == 2).all()
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_two_studies_on_the_splits_of_one_file_have_one_fingerprint(in_folder: Path, encoders: list[str]) -> None:
+    tree = make_iemocap(in_folder / "IEMOCAP_full_release", per_class=10)
+    corpus = ["--dataset", "iemocap", "--data-root", str(tree)]
+    out, _ = cemobam_here("splits", *corpus, "--split-protocol", "session-val", "--to", "splits.csv")
+    fingerprint = out.partition("fingerprint ")[2][:16]
+    command = [*corpus, *encoders, "--tune-layers", "0", "--split-file", "splits.csv", "--blocks", "grid", *GRID]
+    plan, _ = run_here(*command, "--dry-run")
+    assert f"fingerprint {fingerprint}" in plan
+    out, _ = run_here(*command)
+    assert f"fingerprint {fingerprint}" in out
+    assert fingerprint in Path("results/iemocap/report.md").read_text()
+    assert load_results("results/iemocap").about.splits == fingerprint
+    _, err = run_here(*corpus, *encoders, "--split-file", "splits.csv", "--split-protocol", "speaker", status=2)
+    assert "--split-protocol speaker with --split-file" in err
 
 
 @pytest.mark.slow
@@ -105,7 +125,10 @@ def test_killed_at_any_moment_the_features_are_made_all_the_same(in_folder: Path
     [
         (["--dataset", "iemocap", "--data-root", "nowhere"], "no such folder"),
         (["--dataset", "iemocap", "--data-root", "."], "Session"),
-        (["--dataset", "mine", "--data-root", "."], "--data-root reads only iemocap and esd"),
+        (
+            ["--dataset", "mine", "--data-root", "."],
+            "--data-root reads only iemocap, esd, meld, msp-improv, crema-d, ravdess;",
+        ),
         (["--dataset", "mine", "--manifest", "nowhere.csv"], "nowhere.csv"),
         (["--dataset", "iemocap", "--data-root", ".", "--manifest", "x.csv"], "two sources of data"),
         (["--dataset", "iemocap", "--data-root", ".", "--features", "x"], "two sources of data"),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pandas as pd
 import psutil
 import pytest
-from runs import SMALL, alive, ended, interrupt, recorded, run_here, start, trials, until
+from runs import SMALL, alive, ended, recorded, run_here, start, trials, until
 
 pytestmark = [pytest.mark.ray, pytest.mark.process]
 
@@ -30,7 +31,8 @@ def test_ray_gives_the_local_engines_numbers_and_the_local_engines_words(in_fold
 
 
 @pytest.mark.slow
-def test_interrupted_it_keeps_what_was_done_and_leaves_no_process(in_folder: Path) -> None:
+@pytest.mark.parametrize("sent", [["SIGINT"], ["SIGTERM", "SIGTERM"], ["SIGHUP"]], ids="+".join)
+def test_interrupted_it_keeps_what_was_done_and_leaves_no_process(in_folder: Path, sent: list[str]) -> None:
     process = start(*SMALL, "--seeds", "500", "--blocks", "grid", "--engine", "ray", start_new_session=True)
     family: dict[int, psutil.Process] = {}
 
@@ -39,7 +41,8 @@ def test_interrupted_it_keeps_what_was_done_and_leaves_no_process(in_folder: Pat
         return recorded() >= 3
 
     until(three_are_recorded, "three trials are recorded", process)
-    interrupt(process)
+    for name in sent:
+        os.killpg(process.pid, getattr(signal, name))
     _, err = ended(process, status=130)
     assert "interrupted; finished trials are kept" in err
     assert "Traceback" not in err

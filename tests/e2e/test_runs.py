@@ -265,7 +265,8 @@ def test_one_file_of_the_authors_by_a_protocol(in_folder: Path) -> None:
     assert "The given pair is K_audio = 8, K_text = 7." in out
     assert "82.17" in Path("results/iemocap/table1.md").read_text()
     assert "may be swapped" in Path("results/iemocap/table1.tex").read_text()
-    run_here(*arguments, "--split-seed", "1", status=2)
+    _, err = run_here(*arguments, "--split-seed", "1", status=2)
+    assert "was made from other features or another split" in err
 
 
 @pytest.mark.slow

@@ -7,22 +7,39 @@ Optuna's own tables and journal, so Optuna and its dashboard can read the result
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
+
+from study.ledger.storages.faults import LedgerFailed, first_line, ledger_file, masked, place_of, to_save, told
+
+__all__ = [
+    "DELETED",
+    "Board",
+    "LedgerFailed",
+    "Row",
+    "Storage",
+    "Transaction",
+    "first_line",
+    "ledger_file",
+    "masked",
+    "open_storage",
+    "place_of",
+    "to_save",
+    "told",
+]
 
 T = TypeVar("T")
 
 Board = dict[str, Any]
 """Messages that runs leave for one another, as JSON data."""
 
-_SECRETS = re.compile(r"(?<=://)([^:/@\s]*):\S*@|([?&](?:password|passwd|pwd|sslpassword)=)[^&\s]*")
+DELETED = "a study in it was deleted while this run was using it"
+"""The error of a transaction on a study that is not there any more."""
 
 
 @dataclass(frozen=True)
@@ -30,12 +47,14 @@ class Row:
     """One ended trial in the storage.
 
     Attributes:
+        id: Id of the trial in the storage.
         done: Whether the trial completed. If not, it failed.
         attributes: User attributes of the trial.
         curve: Intermediate values of the trial.
         unseen: System attributes of the trial, which no page of the dashboard shows.
     """
 
+    id: int
     done: bool
     attributes: Mapping[str, Any]
     curve: Mapping[int, float]
@@ -86,43 +105,22 @@ class Storage(Protocol):
         """Run ``action``, retrying for up to five minutes if the server does not answer.
 
         Raises:
-            LedgerFailed: If the storage refuses.
+            LedgerFailed: If the storage refuses, or holds something that cannot be read.
         """
         ...
-
-
-class LedgerFailed(Exception):
-    """The storage cannot be read or written, for example because of a full disk or a lost connection."""
 
 
 def open_storage(url: str) -> Storage:
     """Open the storage at a URL: a URL of SQLAlchemy, or ``journal:///path/to/file``.
 
     Raises:
-        Exception: Any error of the database or the file system.
+        LedgerFailed: If the URL is not valid, nothing can be stored there, or what is there is damaged.
     """
-    if url.startswith("journal:///"):
-        from study.ledger.storages.journal import JournalStorage  # noqa: PLC0415
+    with told(url, opening=True):
+        if url.startswith("journal:///"):
+            from study.ledger.storages.journal import JournalStorage  # noqa: PLC0415
 
-        return JournalStorage(url.removeprefix("journal:///"))
-    from study.ledger.storages.sql import SQLStorage  # noqa: PLC0415
+            return JournalStorage(url.removeprefix("journal:///"))
+        from study.ledger.storages.sql import SQLStorage  # noqa: PLC0415
 
-    return SQLStorage(url)
-
-
-def ledger_file(url: str) -> Path | None:
-    """Return the path of a storage that is a file, or `None` for a server or a database in memory."""
-    path = re.fullmatch(r"(?:sqlite|journal):///(.+)", url)
-    return Path(path[1]) if path and path[1] != ":memory:" else None
-
-
-def masked(text: str) -> str:
-    """Return a text with the passwords in its storage URLs masked, so that it can be printed."""
-    return _SECRETS.sub(lambda found: f"{found[1]}:***@" if found[1] is not None else f"{found[2]}***", text)
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of the database's own message for the original error, without passwords."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return masked(str(error).strip().partition("\n")[0])
+        return SQLStorage(url)

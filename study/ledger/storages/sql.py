@@ -18,9 +18,9 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._rdb import models
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
 
-from study.ledger.storages import Board, LedgerFailed, Row, first_line
+from study.ledger.storages import DELETED, Board, Row, first_line, told
 
 T = TypeVar("T")
 
@@ -58,6 +58,7 @@ class SQLStorage:
     """
 
     def __init__(self, url: str) -> None:
+        self._url = url
         self.shared = not url.startswith("sqlite")
         options: dict[str, Any] = {"pool_pre_ping": True} if self.shared else {}
         # If two runs open a new database at once, both create its tables, and one of them fails because they exist.
@@ -82,7 +83,9 @@ class SQLStorage:
     def transaction(self, study_id: int) -> Iterator[_Transaction]:
         """Yield the study while its row is locked, so only this run writes to it. Optuna locks it in the same way."""
         with self.optuna.engine.begin() as connection:
-            connection.execute(sa.select(_STUDIES.c.study_id).where(_STUDIES.c.study_id == study_id).with_for_update())
+            wanted = sa.select(_STUDIES.c.study_id).where(_STUDIES.c.study_id == study_id).with_for_update()
+            if connection.scalar(wanted) is None:
+                raise ValueError(DELETED)
             yield _Transaction(connection, study_id)
 
     def change(self, board: str, change: Callable[[Board], T]) -> T:
@@ -110,7 +113,7 @@ class SQLStorage:
         commit succeeded.
 
         Raises:
-            LedgerFailed: If the database refuses.
+            LedgerFailed: If the database refuses, or holds something that cannot be read.
         """
         # SQLite answers or refuses at once. If two runs insert the same row, one fails; its retry finds the row.
         temporary = (OperationalError, InterfaceError, StorageInternalError, IntegrityError) if self.shared else ()
@@ -121,10 +124,8 @@ class SQLStorage:
             before_sleep=_warn,
             reraise=True,
         )
-        try:
+        with told(self._url):
             return retrying(action)
-        except (SQLAlchemyError, StorageInternalError) as error:
-            raise LedgerFailed(first_line(error)) from error
 
 
 class _Transaction:
@@ -150,12 +151,14 @@ class _Transaction:
         for table, found in ((_ATTRIBUTES, attributes), (_UNSEEN, unseen)):
             columns = (table.c.trial_id, table.c.key, table.c.value_json)
             for trial_id, key, value in execute(sa.select(*columns).join(_TRIALS).where(wanted)):
-                found[trial_id][key] = json.loads(value)
+                found[trial_id][key] = _decoded(value, trial_id, key)
         curves: dict[int, dict[int, float]] = defaultdict(dict)
         steps = sa.select(_STEPS.c.trial_id, _STEPS.c.step, _STEPS.c.intermediate_value)
         for trial_id, step, value in execute(steps.join(_TRIALS).where(wanted).order_by(_STEPS.c.step)):
             curves[trial_id][step] = value
-        rows = [Row(state == TrialState.COMPLETE, attributes[i], curves[i], unseen[i]) for i, state in states.items()]
+        rows = [
+            Row(i, state == TrialState.COMPLETE, attributes[i], curves[i], unseen[i]) for i, state in states.items()
+        ]
         return rows, max(states)
 
     def add(self, trial: FrozenTrial) -> int:
@@ -202,6 +205,14 @@ class _Transaction:
             if rows:
                 execute(sa.insert(table), rows)
         return trial_id
+
+
+def _decoded(value: Any, trial_id: int, key: str) -> Any:
+    """Return the value of an attribute, or raise an error that names the trial and the attribute."""
+    try:
+        return json.loads(value)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"attribute {str(key)[:40]!r} of the trial with id {trial_id} is not JSON: {error}") from None
 
 
 def _utc(local: datetime) -> datetime:

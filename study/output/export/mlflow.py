@@ -6,11 +6,11 @@ import logging
 import os
 import time
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when MLflow is imported
 
 from cemobam_core.extras import require
+from cemobam_core.files import temporary_folder
 from study.output.export.runs import CURVE, Run
 from study.output.export.target import Target
 
@@ -84,8 +84,7 @@ class Folder(Target):
     def _attach(self, run_id: str, run: Run) -> None:
         assert run.attachments
         attached = run.attachments()
-        with TemporaryDirectory() as name:
-            place = Path(name)
+        with temporary_folder() as place:
             for folder in ("tables", "figures"):
                 (place / folder).mkdir()
             (place / "summary.md").write_text(attached.text + "\n", encoding="utf-8")
@@ -93,7 +92,7 @@ class Folder(Target):
                 (place / "tables" / file).write_text(table, encoding="utf-8")
             for file, image in attached.figures.items():
                 (place / "figures" / file).write_bytes(image)
-            self._client.log_artifacts(run_id, name)
+            self._client.log_artifacts(run_id, str(place))
 
     def _experiment(self, run: Run) -> str:
         name = f"{run.study}/{run.group}"

@@ -240,7 +240,7 @@ def in_order(
 def published_of(evidence: Evidence, name: str) -> pd.DataFrame | None:
     """Return the scores of a block's configurations in a paper, in its order, in percent. `None` without scores."""
     read, block = evidence.blocks[name].published, evidence.about.block(name)
-    theirs = read(evidence.about.dataset) if read and block else None
+    theirs = read(evidence.about.in_papers) if read and block else None
     if theirs is None or block is None or theirs.empty:
         return None
     frame: pd.DataFrame = theirs.set_index(block.columns[0]).reindex([key[0] for key in evidence.results.keys(block)])
@@ -253,7 +253,7 @@ def _comparison(evidence: Evidence) -> Figure | str:
     done = [x for x in systems if x.figures]
     if block is None or not done:
         return "no trial of a block that compares systems is done"
-    _, theirs = published_systems(evidence.about.dataset)
+    _, theirs = published_systems(evidence.about.in_papers)
     figures = dict(zip(theirs["runs_as"], theirs[metric], strict=True)) if metric in theirs else {}
     names = dict(zip(theirs["runs_as"], theirs["system"], strict=True))
     dots = []

@@ -107,7 +107,7 @@ def plane_of(results: Results, block: AboutBlock) -> Plane:
     """
     about, keys = results.about, results.keys(block)
     x, y = block.columns
-    theirs = paper_pair(about.dataset) if block.chooses and about.system == "cemobam" else None
+    theirs = paper_pair(about.in_papers) if block.chooses and about.system == "cemobam" else None
 
     def cell(pair: Sequence[float] | None) -> Cell | None:
         values = dict(zip(PAIR, pair, strict=True)) if pair else {}

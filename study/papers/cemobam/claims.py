@@ -96,7 +96,7 @@ def claims(analysis: Analysis) -> list[Claim]:
     """Return every claim of ``claims.csv`` with the finding of a study about it."""
     with as_file(files("study.papers.cemobam") / "claims.csv") as path:
         rows = pd.read_csv(path, keep_default_na=False).to_dict("records")
-    dataset = analysis.results.about.dataset
+    dataset = analysis.results.about.in_papers
     known = not published("table1", dataset).empty
     of = dataset if known else "iemocap"
     words = {

@@ -171,7 +171,7 @@ def _none_better(decision: Decision, with_graph: Sequence[Contender], best_witho
 def _nothing_measured(analysis: Analysis) -> Finding:
     """Return the finding if no systems were measured, with the best published figure."""
     about = analysis.results.about
-    _, rows = published_systems(about.dataset)
+    _, rows = published_systems(about.in_papers)
     others = rows[rows["system"] != "CemoBAM"]
     run = f"Run {COMMAND} to measure the systems on the same folds and seeds."
     if others.empty:

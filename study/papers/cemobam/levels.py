@@ -40,7 +40,7 @@ def _reproduced(analysis: Analysis, name: str, values: Sequence[str], measures: 
     """
     about = analysis.results.about
     table, column = ("table1", "fusion") if name == "fusion" else ("table2", "modules")
-    theirs = published(table, about.dataset)
+    theirs = published(table, about.in_papers)
     if theirs.empty:
         return not_tested(f"The paper reports no figures for {about.title}.")
     found: list[tuple[str, Difference, float, float]] = []

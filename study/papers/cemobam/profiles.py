@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from cemobam_core.corpora import CORPORA
 from cemobam_core.graph import GraphConfig
 from cemobam_core.released import RELEASED as RELEASED_MODEL
 from cemobam_core.systems.cemobam import CemoBAM
@@ -58,3 +59,14 @@ RELEASED = Profile(
 """The authors' released code as its grid search runs it."""
 
 PROFILES: dict[str, Profile] = {profile.name: profile for profile in (PAPER, RELEASED)}
+
+
+def usual_metric(profile: Profile, dataset: str) -> Metric:
+    """Return the metric that chooses the K pair unless ``--select-by`` says otherwise.
+
+    Args:
+        profile: The profile.
+        dataset: Name of the data set. Some data sets have a metric of their own.
+    """
+    corpus = CORPORA.get(dataset)
+    return (corpus.metric if corpus else None) or profile.select_by

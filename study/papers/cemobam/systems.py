@@ -156,7 +156,7 @@ def systems_table(analysis: Analysis) -> Table | None:
         analysis: The analysis of the study.
     """
     results, about = analysis.results, analysis.results.about
-    name, theirs = published_systems(about.dataset)
+    name, theirs = published_systems(about.in_papers)
     block, ours = measured(analysis)
     if not ours or (block is None and theirs.empty):
         return None

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from trees import make_iemocap, write_wav
 
 from cemobam_core.corpora import CORPORA, iemocap
+from cemobam_core.corpora.classes import read_corpus
 from cemobam_core.corpora.iemocap import COUNTS, read_iemocap
-from cemobam_core.corpora.utterances import BadUtterance, Utterance
+from cemobam_core.corpora.utterances import BadUtterance, RawCorpus, Utterance
 from cemobam_core.errors import InputError
 
 LABELS = "Session1/dialog/EmoEvaluation"
@@ -36,9 +37,20 @@ def replace(path: Path, old: bytes, new: bytes) -> None:
     path.write_bytes(content.replace(old, new))
 
 
+def four_classes(root: Path) -> RawCorpus:
+    """Read the release as the commands do by default."""
+    return read_corpus(CORPORA["iemocap"], root)
+
+
 def test_the_counts_are_the_fields() -> None:
-    assert [sum(numbers) for numbers in zip(*COUNTS.values(), strict=True)] == [1103, 1636, 1708, 1084]
-    assert [sum(COUNTS[session]) for session in "12345"] == [1085, 1023, 1151, 1031, 1241]
+    totals = dict(zip(iemocap.LABELS, (sum(numbers) for numbers in zip(*COUNTS.values(), strict=True)), strict=True))
+    assert totals == {
+        "ang": 1103, "hap": 595, "exc": 1041, "neu": 1708, "sad": 1084,
+        "fru": 1849, "sur": 107, "fea": 40, "dis": 2, "oth": 3,
+    }  # fmt: skip
+    without_agreement = 2507
+    assert sum(totals.values()) + without_agreement == 10_039
+    assert [sum(COUNTS[session][:5]) for session in "12345"] == [1085, 1023, 1151, 1031, 1241]
 
 
 def test_an_utterance_as_the_release_has_it(tmp_path: Path) -> None:
@@ -59,7 +71,8 @@ def test_an_utterance_as_the_release_has_it(tmp_path: Path) -> None:
     )
     for letter in "FM":
         write_wav(tmp_path / WAVS / IMPRO / f"{IMPRO}_{letter}000.wav", 200, seconds=0.01)
-    corpus = read_iemocap(tmp_path)
+    corpus = four_classes(tmp_path)
+    assert [u.label for u in read_iemocap(tmp_path).utterances] == ["neutral", "excited"]
     assert corpus.utterances == (
         Utterance(
             id="Ses01F_impro01_F000",
@@ -68,6 +81,7 @@ def test_an_utterance_as_the_release_has_it(tmp_path: Path) -> None:
             label="neutral",
             speaker="Ses01F",
             session="1",
+            script="impro01",
             scenario="improvised",
             start=6.2901,
             end=8.2357,
@@ -82,6 +96,7 @@ def test_an_utterance_as_the_release_has_it(tmp_path: Path) -> None:
             label="happiness",
             speaker="Ses01M",
             session="1",
+            script="impro01",
             scenario="improvised",
             start=10.01,
             end=11.3925,
@@ -99,19 +114,22 @@ def test_an_utterance_as_the_release_has_it(tmp_path: Path) -> None:
 
 def test_the_whole_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     numbers = {"1": (4, 9, 5, 2), "2": (3, 8, 4, 4), "3": (2, 2, 2, 2), "4": (1, 2, 3, 4), "5": (4, 4, 4, 4)}
-    monkeypatch.setattr(iemocap, "COUNTS", numbers)
     tree = make_iemocap(tmp_path, per_class={int(s): n for s, n in numbers.items()}, seconds=(0.01, 0.01))
-    corpus = read_iemocap(tree)
+    there = Counter((u.session, u.label) for u in read_iemocap(tree).utterances)
+    counts = {session: tuple(there[session, label] for label in iemocap.LABELS.values()) for session in numbers}
+    monkeypatch.setattr(iemocap, "COUNTS", counts)
+    corpus = four_classes(tree)
     assert corpus.notes == (
         "73 of 73 utterances: 14 anger, 25 happiness, 18 neutral, 16 sadness; complete",
-        "left out, because they are not in the four classes: 10 frustration, 10 without agreement",
+        "left out, because the raters do not agree: 10 utterances",
     )
+    assert corpus.reduction == "classes: happiness = 13 happiness + 12 excited; left out: 10 frustration"
     assert corpus.bad == ()
     assert corpus.class_names == CORPORA["iemocap"].class_names
     assert [u.id for u in corpus.utterances] == sorted(u.id for u in corpus.utterances)
     for session, expected in numbers.items():
-        counts = Counter(u.label for u in corpus.utterances if u.session == session)
-        assert tuple(counts[name] for name in corpus.class_names) == expected
+        here = Counter(u.label for u in corpus.utterances if u.session == session)
+        assert tuple(here[name] for name in corpus.class_names) == expected
     for u in corpus.utterances:
         turn = u.id.rsplit("_", 1)[1][0]
         assert u.speaker == f"Ses0{u.session}{turn}"  # the speaker of the turn, not of the dialogue
@@ -134,17 +152,18 @@ def test_the_root_or_a_folder_above_it(tree: Path) -> None:
 
 def test_a_missing_session_is_said_and_the_rest_used(tree: Path) -> None:
     shutil.rmtree(tree / "Session1")
-    corpus = read_iemocap(tree)
+    corpus = four_classes(tree)
     assert {u.session for u in corpus.utterances} == {"2"}
     for session, count in {"1": 1085, "3": 1151, "4": 1031, "5": 1241}.items():
-        assert f"Session{session}: no such folder in {tree}; its {count} utterances are missing" in corpus.notes
-    assert "Session2: 4 of 137 anger, 4 of 327 happiness, 4 of 362 neutral, 4 of 197 sadness" in corpus.notes
+        assert f"Session{session}: no such folder in {tree}" in corpus.notes
+        assert f"session {session}: its {count} utterances are missing" in corpus.notes
+    assert "session 2: 4 of 137 anger, 4 of 327 happiness, 4 of 362 neutral, 4 of 197 sadness" in corpus.notes
 
 
 @pytest.mark.parametrize("part", ["dialog/EmoEvaluation", "dialog/transcriptions", "sentences/wav"])
 def test_a_missing_part_is_said(tree: Path, part: str) -> None:
     shutil.rmtree(tree / "Session1" / part)
-    corpus = read_iemocap(tree)
+    corpus = four_classes(tree)
     assert f"Session1: no folder {part}" in corpus.notes
     assert {u.session for u in corpus.utterances} == {"2"}
     assert len(corpus.bad) == (0 if "Emo" in part else 16)
@@ -210,7 +229,7 @@ def test_what_cannot_be_used_is_named(tree: Path) -> None:
     }
     left = {u.id: u for u in corpus.utterances}
     assert left == {name: u for name, u in whole.items() if name not in reasons or name.startswith("Ses02")}
-    assert BadUtterance(id="Ses01F_impro01_F001", reason="its transcript is empty") in corpus.bad
+    assert BadUtterance(id=f"{IMPRO}_F001", reason="its transcript is empty", label="happiness") in corpus.bad
 
 
 def test_what_is_odd_is_noted(tree: Path) -> None:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cemobam_core import FeatureSet, Fold
-from cemobam_core.corpora.leaks import copies, leaks, sentence
+from cemobam_core.corpora.leaks import copies, leaks
+from cemobam_core.corpora.sentences import sentence
 from cemobam_core.corpora.splits import Assignment
 from cemobam_core.corpora.utterances import Utterance
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from trees import make_manifest, write_wav
 
 from cemobam_core.corpora import CORPORA
-from cemobam_core.corpora.manifest import read_manifest
+from cemobam_core.corpora.manifest import read_clips, read_manifest
 from cemobam_core.corpora.utterances import BadUtterance, RawCorpus
 from cemobam_core.errors import InputError
 
@@ -145,9 +145,9 @@ def test_one_bad_line_is_bad_alone(clips: Path) -> None:
     assert [u.id for u in corpus.utterances] == ["a", "d"]
     assert corpus.notes == ("2 of 5 utterances: 1 x, 1 y",)
     assert corpus.bad == (
-        BadUtterance(id=".", reason=f"no audio file {clips} (m.csv line 6)"),
-        BadUtterance(id="b", reason="its text is empty (m.csv line 3)"),
-        BadUtterance(id="no", reason=f"no audio file {clips / 'no.wav'} (m.csv line 4)"),
+        BadUtterance(id=".", reason=f"no audio file {clips} (m.csv line 6)", label="y"),
+        BadUtterance(id="b", reason="its text is empty (m.csv line 3)", label="x"),
+        BadUtterance(id="no", reason=f"no audio file {clips / 'no.wav'} (m.csv line 4)", label="y"),
     )
 
 
@@ -159,7 +159,7 @@ def test_one_audio_file_in_several_lines_is_noted(clips: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"m.csv: no column 'audio'; it has nothing; required are audio, text, label, optional are id, speaker"),
+        ("", r"m.csv: no column 'audio'; it has nothing; required are audio, label, optional are text, id, speaker"),
         ("audio,text\na.wav,A\n", r"m.csv: no column 'label'; it has 'audio', 'text'; required are"),
         ("audio,text,label\n", "m.csv: no utterances; give one per line"),
         (
@@ -203,7 +203,7 @@ def test_mistakes_are_told_by_line_and_value(clips: Path, text: str, message: st
         ('{"audio": ' + "1" * 5000 + "}", "line 1: not JSON"),
         ("[1]\n", r"m.jsonl line 1: '\[1\]' is not an object"),
         ('{"audio": "a.wav", "text": "A", "label": "x"}\n{"audio":\n', "line 2: not JSON"),
-        ('{"audio": "a.wav", "label": "x"}\n', "line 1: no column 'text'"),
+        ('{"audio": "a.wav", "text": "x"}\n', "line 1: no column 'label'"),
         ('{"audio": "a.wav", "text": "A", "label": true}\n', "line 1: label is True; it must be a string"),
         ('{"audio": "a.wav", "text": ["A"], "label": 1}\n', "line 1: text is .*; it must be a string"),
     ],
@@ -279,3 +279,28 @@ def test_a_header_of_any_length(tmp_path: Path) -> None:
     (tmp_path / "huge.csv").write_text("a" * 200_000 + "\n")
     with pytest.raises(InputError, match=r"huge\.csv line 1: cannot be read as CSV"):
         read_manifest(tmp_path / "huge.csv", name="mine")
+
+
+def test_all_transcripts_may_be_missing(clips: Path) -> None:
+    for text in ("audio,label\na.wav,x\nb.wav,y\n", "audio,text,label\na.wav,,x\nb.wav, ,y\n"):
+        corpus = read(clips, text)
+        assert [u.text for u in corpus.utterances] == ["", ""]
+        assert corpus.bad == ()
+
+
+def test_clips_to_label_need_nothing_but_audio(clips: Path) -> None:
+    (clips / "m.csv").write_text("audio\nb.wav\na.wav\n")
+    assert [(u.id, u.text, u.label) for u in read_clips(clips / "m.csv", CLASSES)] == [("b", "", ""), ("a", "", "")]
+    (clips / "m.csv").write_text("audio,label,text\na.wav,ANGER,A\n")
+    (one,) = read_clips(clips / "m.csv", CLASSES)
+    assert (one.audio, one.label, one.text) == (clips / "a.wav", "anger", "A")
+    for text, message in (
+        ("audio\n", "no clips; give one per line"),
+        ("audio\nno.wav\n", "line 2: no audio file .*no.wav; correct the path"),
+        ("audio,label\na.wav,x\n", "label 'x' is not a class of this data set"),
+        ("audio,label\na.wav,anger\nb.wav,\n", "line 3: label is empty, but other lines have one"),
+        ("audio\na.wav\na.wav\n", "id 'a' already occurs in line 2"),
+    ):
+        (clips / "m.csv").write_text(text)
+        with pytest.raises(InputError, match=message):
+            read_clips(clips / "m.csv", CLASSES)

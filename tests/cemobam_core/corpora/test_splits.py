@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from trees import make_esd, make_iemocap, make_manifest
 
 from cemobam_core import FeatureSet, InputError
+from cemobam_core.corpora.classes import read_corpus
 from cemobam_core.corpora.esd import read_esd
-from cemobam_core.corpora.iemocap import COUNTS, read_iemocap
+from cemobam_core.corpora.iemocap import IEMOCAP
 from cemobam_core.corpora.leaks import leaks
 from cemobam_core.corpora.manifest import read_manifest
-from cemobam_core.corpora.splits import Assignment, assign, load_folds, split, split_utterances
+from cemobam_core.corpora.splits import Assignment, load_folds, split, split_utterances, splits_fingerprint
 from cemobam_core.corpora.utterances import RawCorpus, Utterance
 
 Make = Callable[..., FeatureSet]
@@ -52,7 +53,7 @@ def test_by_speaker_no_speaker_is_in_two_splits(make_features: Make) -> None:
 
 def test_by_session_each_is_the_test_once(make_features: Make) -> None:
     sessions = tuple(f"Ses0{1 + i // 4 % 5}" for i in range(200))
-    folds = split(make_features(200, sessions=sessions), "session")
+    folds = split(make_features(200, sessions=sessions), "session-val")
     assert len(folds) == 5
     assert [set(fold.test.sessions or ()) for fold in folds] == [{f"Ses0{i}"} for i in range(1, 6)]
     for fold in folds:
@@ -68,8 +69,15 @@ def test_by_session_each_is_the_test_once(make_features: Make) -> None:
         ("random:90/10/0", "above 0"),
         ("random", "unknown; choose random:80/10/10"),
         ("kfold", "unknown"),
+        ("manifest", "unknown; choose random:80/10/10, speaker, speaker-10, session, session-val, text, script, off"),
+        ("session+speaker", r"only text and script can follow a \+; put speaker first"),
+        ("speaker+", "unknown"),
+        ("text+text", "a protocol is named twice"),
         ("speaker", "does not contain its speakers, which --split-protocol speaker needs"),
-        ("session", "does not contain its sessions"),
+        ("session", "does not contain its sessions, .*; add them to the file's metadata as sessions, or use"),
+        ("text", "does not contain its texts, which --split-protocol text needs; add them to the file's metadata as"),
+        ("random:34/33/33+script", "does not contain its scripts, which --split-protocol random:34/33/33.script needs"),
+        ("official", "one feature file, which does not store the splits .*; give a --split-file or a folder of train"),
     ],
 )
 def test_a_wrong_protocol_is_named(make_features: Make, protocol: str, message: str) -> None:
@@ -85,22 +93,13 @@ def test_too_few_to_split_is_said(make_features: Make) -> None:
     with pytest.raises(InputError, match="2 speakers; --split-protocol speaker needs at least three"):
         split(make_features(24, speakers=("a", "b") * 12), "speaker")
     with pytest.raises(InputError, match="2 sessions"):
-        split(make_features(24, sessions=("a", "b") * 12), "session")
-
-
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_of_iemocaps_ten_speakers_one_tests_and_one_validates(seed: int) -> None:
-    # Speakers have different numbers of utterances: here women and men of a session have 2 to 3.
-    turns = [
-        (c, f"Ses0{session}{'FM'[i % 5 > 1]}")
-        for session, counts in COUNTS.items()
-        for c, n in enumerate(counts)
-        for i in range(n)
-    ]
-    labels, speakers = zip(*turns, strict=True)
-    assert len(labels) == 5531
-    (fold,) = assign(np.array(labels), ("a", "h", "n", "s"), "speaker", seed, source="x", speakers=speakers)
-    assert [len({speakers[i] for i in rows}) for rows in fold] == [8, 1, 1]
+        split(make_features(24, sessions=("a", "b") * 12), "session-val")
+    with pytest.raises(InputError, match=r"one session \(a\); --split-protocol session needs at least two"):
+        split(make_features(24, sessions=("a",) * 24), "session")
+    with pytest.raises(InputError, match="12 utterances outside of test are too few for --split-protocol session, whi"):
+        split(make_features(24, sessions=("a",) * 12 + ("b",) * 12), "session")
+    with pytest.raises(InputError, match="2 sentences; --split-protocol text needs at least three"):
+        split(make_features(24, texts=("Yes.", "No", "yes!") * 8), "text")
 
 
 def test_by_speaker_few_utterances_of_a_class_need_fewer_parts(make_features: Make) -> None:
@@ -155,6 +154,8 @@ def test_what_is_missing_is_said(make_features: Make, tmp_path: Path) -> None:
         load_folds(tmp_path, protocol="random:80/10/10")
     with pytest.raises(InputError, match="--split-seed 3"):
         load_folds(tmp_path, split_seed=3)
+    with pytest.raises(InputError, match=r"--split-file a\.csv: .* is a folder of files that are already split"):
+        load_folds(tmp_path, split_file=Path("a.csv"))
     (tmp_path / "val.safetensors").unlink()
     with pytest.raises(InputError, match=r"no val\.safetensors"):
         load_folds(tmp_path)
@@ -168,9 +169,8 @@ def corpus_of(
         Utterance(
             id=f"u{i:04d}",
             audio=Path(f"u{i}.wav"),
-            text=f"Sentence {i}",
             label=names[label],
-            **{column: values[i] for column, values in columns.items()},  # type: ignore[arg-type]
+            **{"text": f"Sentence {i}", **{column: values[i] for column, values in columns.items()}},  # type: ignore[arg-type]
         )
         for i, label in enumerate(labels)
     )
@@ -221,57 +221,6 @@ def test_speaker_keeps_every_speaker_in_one_split(speakers: int, each: int, seed
     assert [leak.shared for leak in leaks(assignment) if leak.what == "speakers"] == [0, 0]
 
 
-@given(sessions=st.integers(3, 7), each=st.integers(1, 4), data=st.data())
-def test_session_tests_each_utterance_once(sessions: int, each: int, data: st.DataObject) -> None:
-    cells = [(f"{s + 1}", c) for s in range(sessions) for c in range(3) for _ in range(each)]
-    cells = data.draw(st.permutations(cells))
-    corpus = corpus_of([c for _, c in cells], session=[s for s, _ in cells])
-    folds = split_utterances(corpus, "session", 0)
-    assert len(folds) == sessions
-    assert all(complete(corpus, fold) for fold in folds)
-    assert sorted(u.id for fold in folds for u in fold.test) == [u.id for u in corpus.utterances]
-    assert sorted(u.id for fold in folds for u in fold.val) == [u.id for u in corpus.utterances]
-    for fold in folds:
-        sets = [{u.session for u in split} for split in fold.splits.values()]
-        assert list(map(len, sets)) == [sessions - 2, 1, 1] and sum(map(len, sets)) == len(set.union(*sets))
-
-
-def _split_as(said: Sequence[str | None]) -> RawCorpus:
-    return corpus_of([0, 0, 0, 1, 1, 1], classes=2, splits=[(one,) if one else () for one in said])
-
-
-def test_manifest_does_as_the_corpus_says() -> None:
-    said = ["train", "test", "val", "train", "val", "test"]
-    corpus = _split_as(said)
-    (assignment,) = split_utterances(corpus, "manifest", 5)
-    assert complete(corpus, assignment)
-    assert {name: {u.splits[0] for u in split} for name, split in assignment.splits.items()} == {
-        "train": {"train"},
-        "val": {"val"},
-        "test": {"test"},
-    }
-
-
-@pytest.mark.parametrize(
-    ("said", "message"),
-    [
-        (
-            [None] * 6,
-            "corpus: does not contain its splits, which --split-protocol manifest needs; add a column split",
-        ),
-        (["train", None, "val", "test", "val", None], r"2 of 6 utterances have no split \(first 'u0001'\), which"),
-        (["train", "test", "test"] * 2, "no utterance is in the split val; --split-protocol manifest needs some in"),
-        (
-            ["train", "test", "val", "train", "val", "train"],
-            r"leaves no utterance of class 'class_1' in the test split \(1 utterances\); every split needs every class",
-        ),
-    ],
-)
-def test_manifest_needs_every_utterance_and_class_in_the_splits(said: list[str | None], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        split_utterances(_split_as(said), "manifest")
-
-
 def test_speakers_unknown_of_some_are_named() -> None:
     corpus = corpus_of([0, 1, 0, 1], classes=2, speaker=["a", "b", None, "c"])
     with pytest.raises(
@@ -280,34 +229,47 @@ def test_speakers_unknown_of_some_are_named() -> None:
         split_utterances(corpus, "speaker")
 
 
-def test_features_do_not_say_their_splits(make_features: Make) -> None:
-    with pytest.raises(InputError, match="manifest: u is one feature file, which does not store splits; use random"):
-        split(make_features(), "manifest")
+_PROTOCOLS = ["random:80/10/10", "speaker", "speaker-10", "session", "session-val", "text", "script"]
 
 
-def test_a_corpus_and_its_features_are_split_alike(make_features: Make) -> None:
-    labels = torch.arange(80) % 4
-    speakers, sessions = tuple(f"s{i // 4 % 10}" for i in range(80)), tuple(str(i // 4 % 5) for i in range(80))
-    ids = tuple(f"u{i:04d}" for i in range(80))
-    features = make_features(80, labels=labels, speakers=speakers, sessions=sessions, utterance_ids=ids)
-    corpus = corpus_of(labels.tolist(), classes=4, speaker=speakers, session=sessions)
-    for protocol in ("random:80/10/10", "speaker", "session"):
-        folds, assignments = split(features, protocol, 7), split_utterances(corpus, protocol, 7)
-        for fold, assignment in zip(folds, assignments, strict=True):
-            for name, s in fold.splits.items():
-                assert s.utterance_ids == tuple(u.id for u in assignment.splits[name])
+@pytest.mark.parametrize("protocol", [*_PROTOCOLS, "speaker+text", "session+text", "official"])
+def test_a_corpus_and_its_features_are_split_alike(make_features: Make, protocol: str) -> None:
+    labels = torch.arange(120) % 4
+    speakers = tuple(f"s{i // 4 % 10}" for i in range(120))
+    sessions = tuple(str(i // 8 % 5) for i in range(120))
+    texts = tuple(f"Sentence {i}" for i in range(120))
+    scripts = tuple(f"scene {i // 4 % 6}" for i in range(120))
+    ids = tuple(f"u{i:04d}" for i in range(120))
+    columns = {"speakers": speakers, "sessions": sessions, "scripts": scripts, "texts": texts, "utterance_ids": ids}
+    order = np.random.default_rng(0).permutation(120).tolist()
+    features = make_features(120, labels=labels, **columns).select(order, source="u")
+    said = (("train",), ("val",), ("test",), ("train",))
+    splits = [said[i // 4 % 4] for i in range(120)]
+    corpus = corpus_of(
+        labels.tolist(), classes=4, speaker=speakers, session=sessions, script=scripts, text=texts, splits=splits
+    )
+    if protocol == "official":
+        with pytest.raises(InputError, match="which does not store the splits"):
+            split(features, protocol)
+        return
+    folds, assignments = split(features, protocol, 7), split_utterances(corpus, protocol, 7)
+    assert splits_fingerprint(folds) == splits_fingerprint(assignments)
+    for fold, assignment in zip(folds, assignments, strict=True):
+        for name, s in fold.splits.items():
+            assert set(s.utterance_ids) == {u.id for u in assignment.splits[name]}
+            assert [u for u in features.utterance_ids if u in set(s.utterance_ids)] == list(s.utterance_ids)
 
 
-@pytest.mark.parametrize("protocol", ["random:80/10/10", "speaker", "session", "manifest"])
+@pytest.mark.parametrize("protocol", ["random:80/10/10", "speaker", "session", "text", "official"])
 def test_made_up_corpora_can_be_split_by_every_protocol(tmp_path: Path, protocol: str) -> None:
     short = (0.01, 0.01)
     corpora = {
-        "iemocap": read_iemocap(make_iemocap(tmp_path / "iemocap", seconds=short)),
+        "iemocap": read_corpus(IEMOCAP, make_iemocap(tmp_path / "iemocap", seconds=short)),
         "esd": read_esd(make_esd(tmp_path / "esd", layout="split", seconds=short)),
         "mine": read_manifest(make_manifest(tmp_path / "mine"), name="mine"),
     }
     for name, corpus in corpora.items():
-        if (name, protocol) in {("iemocap", "manifest"), ("esd", "session")}:
+        if (name, protocol) in {("iemocap", "official"), ("esd", "session")}:
             with pytest.raises(InputError, match="does not contain its"):
                 split_utterances(corpus, protocol)
         else:

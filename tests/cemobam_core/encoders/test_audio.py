@@ -26,8 +26,8 @@ def test_a_model_whose_frames_would_depend_on_the_batch_is_refused(tmp_path: Pat
     )
     Wav2Vec2Model(config).save_pretrained(tmp_path / "adapter")
     for folder, said in (
-        ("sew", "sew models are not supported; give"),
-        ("adapter", "wav2vec2 models with an adapter are not supported; give"),
+        ("sew", r"this sew model is not supported \(it shortens the sequence .*\); give one of these types: .*wavlm"),
+        ("adapter", r"this wav2vec2 model is not supported \(it has an adapter, .*\); give one of these types: "),
     ):
         with pytest.raises(InputError, match=said):
             AudioEncoder(find_pretrained(str(tmp_path / folder), "--audio-encoder"), max_seconds=1.0, steps=8)
@@ -62,7 +62,7 @@ def test_a_clip_gives_the_same_alone_as_in_a_batch(encoder: AudioEncoder) -> Non
 @given(lengths=st.lists(st.integers(1, 30_000), min_size=1, max_size=5), batch_seconds=st.floats(0.1, 5))
 def test_how_clips_are_batched_changes_nothing(lengths: list[int], batch_seconds: float) -> None:
     encoder = _shared_encoder()
-    encoder.batch_samples = round(batch_seconds * 16_000)
+    encoder.batch_inputs = round(batch_seconds * 16_000)
     several = clips(*lengths)
     for together, clip in zip(encoder.encode(several), several, strict=True):
         torch.testing.assert_close(together, encoder.encode([clip])[0], atol=1e-5, rtol=0)
@@ -146,7 +146,7 @@ def test_a_model_for_another_rate_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_text_encoder_is_no_audio_encoder(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="bert models are not supported; give a model of one of these"):
+    with pytest.raises(InputError, match=r"bert model is not supported \(it is for --text-encoder\); give one"):
         AudioEncoder(find_pretrained(str(make_bert(tmp_path)), "--audio-encoder"), max_seconds=1.0, steps=8)
 
 

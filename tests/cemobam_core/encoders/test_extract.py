@@ -13,12 +13,14 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
-from tiny import make_bert
+from tiny import make_bert, make_text, make_whisper
 from trees import make_iemocap, make_manifest, write_wav
 
-from cemobam_core.corpora.iemocap import read_iemocap
+from cemobam_core.corpora.classes import read_corpus
+from cemobam_core.corpora.iemocap import IEMOCAP
 from cemobam_core.corpora.manifest import read_manifest
-from cemobam_core.corpora.splits import load_folds
+from cemobam_core.corpora.split_file import write_split_file
+from cemobam_core.corpora.splits import load_folds, split_utterances, splits_fingerprint
 from cemobam_core.encoders.audio import AudioEncoder, averaged_down
 from cemobam_core.encoders.extract import made_before, make_features
 from cemobam_core.encoders.finetune import Tuned
@@ -40,8 +42,8 @@ def corpus_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def recipe(corpus_folder: Path, wav2vec2: Path, bert: Path) -> Make:
     def make(root: Path = corpus_folder, **changes: object) -> Recipe:
         given = {"audio_encoder": str(wav2vec2), "text_encoder": str(bert), "tune_layers": 0, **changes}
-        reader = read_iemocap if root.is_dir() else lambda file: read_manifest(file, name="mine")
-        return Recipe.of(reader(root), FeatureSettings(**given))  # type: ignore[arg-type]
+        raw = read_corpus(IEMOCAP, root) if root.is_dir() else read_manifest(root, name="mine")
+        return Recipe.of(raw, FeatureSettings(**given))  # type: ignore[arg-type]
 
     return make
 
@@ -102,11 +104,14 @@ def test_a_wrong_encoder_is_told_before_any_audio_is_read(
 
     monkeypatch.setattr("cemobam_core.encoders.extract.seconds_of", refuse)
     with pytest.raises(
-        InputError, match=r"--audio-encoder .*: bert models are not supported; give a model of one of these types"
+        InputError, match=r"--audio-encoder .*: this bert model is not supported .*give one of these types"
     ):
         make_features(recipe(audio_encoder=str(bert)), tmp_path / "out", say=quietly)
-    with pytest.raises(InputError, match=r"--text-encoder .*: no tokenizer in"):
+    with pytest.raises(InputError, match=r"--text-encoder .*: this wav2vec2 model is not supported"):
         make_features(recipe(text_encoder=str(wav2vec2)), tmp_path / "out", say=quietly)
+    mute = shutil.copytree(bert, tmp_path / "bert", ignore=shutil.ignore_patterns("vocab.txt", "tokenizer*"))
+    with pytest.raises(InputError, match=r"--text-encoder .*: no tokenizer in"):
+        make_features(recipe(text_encoder=str(mute)), tmp_path / "out", say=quietly)
 
 
 def test_texts_are_counted_in_utterances(recipe: Make, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -176,7 +181,7 @@ def test_the_signature_forgets_what_has_no_effect(recipe: Make) -> None:
     assert recipe(max_tokens=500).signature == plain  # the encoder's limit is 64
     assert recipe(audio_steps=8).signature == plain  # used for sequences only
     assert recipe(objective="contrastive", tune_epochs=3).signature == plain  # nothing is tuned
-    assert recipe(protocol="session", split_seed=4).signature == recipe(protocol="session").signature
+    assert recipe(protocol="session-val", split_seed=4).signature == recipe(protocol="session-val").signature
     assert recipe(level="sequence", audio_steps=8).signature != recipe(level="sequence").signature
     assert recipe(tune_layers=1, tune_epochs=3).signature != recipe(tune_layers=1).signature
     assert recipe(tune_layers=None).signature == recipe(tune_layers=3).signature  # the encoder has three layers
@@ -262,7 +267,7 @@ def test_sequences_have_masks_and_mean_the_same(recipe: Make, tmp_path: Path) ->
 
 def test_folds_share_what_is_not_tuned(recipe: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counts = counted(monkeypatch)
-    make_features(recipe(protocol="session"), tmp_path / "out", say=quietly)
+    make_features(recipe(protocol="session-val"), tmp_path / "out", say=quietly)
     assert counts == {"AudioEncoder": 80, "TextEncoder": 80}
     folds = load_folds(tmp_path / "out")
     assert len(folds) == 5
@@ -305,6 +310,29 @@ def test_the_tuned_encoder_is_kept_and_makes_the_same_features(recipe: Make, tmp
     for modality in ("audio", "text"):
         torch.testing.assert_close(getattr(tuned, modality), getattr(same, modality), atol=1e-5, rtol=0)
         assert (getattr(tuned, modality) - getattr(plain, modality)).abs().max() > 1e-3
+
+
+def test_whisper_and_modernbert_tuned_below_their_last_layers(recipe: Make, tmp_path: Path) -> None:
+    layers = {"audio_layer": 2, "text_layer": "last4", "text_pool": "mean"}
+    theirs = {
+        "audio_encoder": str(make_whisper(tmp_path / "whisper", layers=3)),
+        "text_encoder": str(make_text(tmp_path / "modernbert", "modernbert", layers=4)),
+    }
+    tuning = {"tune_layers": 1, "tune_epochs": 1, "tune_lr": 1e-2}
+    make_features(recipe(**theirs, **layers, **tuning), tmp_path / "tuned", say=quietly)
+    folders = {f"{one}_encoder": str(tmp_path / "tuned" / "encoders" / one) for one in ("audio", "text")}
+    make_features(recipe(**folders, **layers), tmp_path / "again", say=quietly)
+    make_features(recipe(**theirs, **layers), tmp_path / "plain", say=quietly)
+    make_features(recipe(**theirs, text_pool="mean"), tmp_path / "last", say=quietly)
+    tuned, same, plain, last = (
+        FeatureSet.load(tmp_path / name / "test.safetensors") for name in ("tuned", "again", "plain", "last")
+    )
+    for modality in ("audio", "text"):
+        torch.testing.assert_close(getattr(tuned, modality), getattr(same, modality), atol=1e-5, rtol=0)
+        assert (getattr(tuned, modality) - getattr(plain, modality)).abs().max() > 1e-3
+        assert (getattr(last, modality) - getattr(plain, modality)).abs().max() > 1e-3
+    assert json.loads(tuned.provenance["audio_layer"]) == 2
+    assert json.loads(tuned.provenance["text_layer"]) == "last4"
 
 
 def _spoil(path: Path, how: str) -> None:
@@ -407,16 +435,52 @@ def test_a_manifest_that_says_its_splits(recipe: Make, tmp_path: Path) -> None:
     frame = pd.read_csv(manifest)
     frame["split"] = [("train", "train", "dev", "test")[i % 4] for i in range(len(frame))]
     frame.to_csv(manifest, index=False)
-    make_features(recipe(manifest, protocol="manifest"), tmp_path / "out", say=quietly)
+    make_features(recipe(manifest, protocol="official"), tmp_path / "out", say=quietly)
     (fold,) = load_folds(tmp_path / "out")
     assert set(fold.val.utterance_ids) == set(frame[frame["split"] == "dev"]["id"])
+
+
+def test_utterances_in_no_split_are_not_encoded(
+    recipe: Make, own_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = recipe(own_copy).corpus
+    (fold,) = split_utterances(corpus)
+    where = {u.id: name for name, part in fold.splits.items() for u in part}
+    left = [u for u in fold.train if u.label == "anger"][:3]
+    left[0].audio.write_bytes(b"")  # it is not read
+    path = tmp_path / "splits.csv"
+    write_split_file(path, [u.id for u in corpus.utterances], [{**where, **{u.id: "" for u in left}}])
+    counts, said = counted(monkeypatch), []
+    make_features(recipe(own_copy, split_file=path), tmp_path / "out", say=said.append)
+    assert counts == {"AudioEncoder": 77, "TextEncoder": 77}
+    assert "left out: 3 of 80 utterances, which are in no split" in said
+    made = json.loads((tmp_path / "out" / "features.json").read_text())
+    assert made["utterances"] == 77 and not made["bad"]
+    fingerprint = splits_fingerprint(load_folds(tmp_path / "out"))
+    assert said[-1] == f"features: {tmp_path / 'out'}, made; fingerprint of the splits {fingerprint}"
+    assert made["splits"] == {
+        "fingerprint": fingerprint,
+        "folds": [{"train": 61, "val": 8, "test": 8, "left out": 3}],
+    }
+    make_features(recipe(own_copy, split_file=path), tmp_path / "out", say=said.append)
+    assert any(line.endswith(f"made before; fingerprint of the splits {fingerprint}") for line in said)
+
+
+def test_the_content_of_a_split_file_is_in_the_signature(recipe: Make, tmp_path: Path) -> None:
+    corpus = recipe().corpus
+    for i, name in enumerate(("one", "moved", "other")):
+        (fold,) = split_utterances(corpus, "random:80/10/10", i // 2)
+        where = {u.id: split for split, part in fold.splits.items() for u in part}
+        write_split_file(tmp_path / f"{name}.csv", [u.id for u in corpus.utterances], [where])
+    one, moved, other = (recipe(split_file=tmp_path / f"{name}.csv") for name in ("one", "moved", "other"))
+    assert one.signature == moved.signature != other.signature
+    assert recipe(split_file=tmp_path / "one.csv", protocol="speaker", split_seed=4).signature == one.signature
+    assert "split_file" not in recipe().facts and "one.csv" not in str(one.facts)
 
 
 def test_a_class_that_loses_its_last_utterance_to_a_bad_file_is_named(
     recipe: Make, own_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cemobam_core.corpora.splits import split_utterances
-
     (fold,) = split_utterances(recipe(own_copy).corpus)
     for u in fold.test:
         if u.label == "sadness":

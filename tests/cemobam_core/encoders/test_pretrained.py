@@ -11,6 +11,7 @@ import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 
+from cemobam_core.encoders.builds import build_of
 from cemobam_core.encoders.pretrained import find_pretrained, load_model
 from cemobam_core.errors import InputError
 
@@ -20,10 +21,15 @@ def copied(bert: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(bert, tmp_path / "encoder"))
 
 
+def _size(folder: Path) -> tuple[int, int]:
+    pretrained = find_pretrained(str(folder), "--text-encoder")
+    return build_of("text", pretrained).size(pretrained)
+
+
 def test_a_folder_is_known_by_what_it_holds_and_not_by_where_it_lies(bert: Path, copied: Path) -> None:
     first, second = (find_pretrained(str(folder), "--text-encoder") for folder in (bert, copied))
     assert first.revision == second.revision
-    assert first.size == (3, 32)
+    assert build_of("text", first).size(first) == (3, 32)
     weights = load_file(copied / "model.safetensors")
     weights["encoder.layer.0.attention.self.query.bias"] += 1
     save_file(weights, copied / "model.safetensors", metadata={"format": "pt"})
@@ -76,11 +82,14 @@ def test_a_folder_without_an_encoder(tmp_path: Path) -> None:
         find_pretrained(str(tmp_path), "--audio-encoder")
 
 
-@pytest.mark.parametrize("config", ["{", "[]", "[" * 200_000, "{}", '{"num_hidden_layers": "many", "hidden_size": 3}'])
+@pytest.mark.parametrize(
+    "config",
+    ["{", "[]", "[" * 200_000, "{}", '{"model_type": 3}', '{"model_type": "bert", "num_hidden_layers": "many"}'],
+)
 def test_a_damaged_configuration(copied: Path, config: str) -> None:
     (copied / "config.json").write_text(config)
     with pytest.raises(InputError, match=r"config\.json"):
-        _ = find_pretrained(str(copied), "--text-encoder").size
+        _size(copied)
 
 
 def test_weights_that_are_missing_are_not_made_up(copied: Path) -> None:
@@ -104,7 +113,7 @@ def test_a_configuration_of_fewer_layers_than_there_are_weights(copied: Path) ->
         load_model(find_pretrained(str(copied), "--text-encoder"))
     (copied / "config.json").write_text(json.dumps({**config, "num_hidden_layers": -1}))
     with pytest.raises(InputError, match="num_hidden_layers and hidden_size must be positive integers"):
-        _ = find_pretrained(str(copied), "--text-encoder").size
+        _size(copied)
 
 
 def test_what_has_no_say_does_not_change_the_revision(copied: Path) -> None:

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from more_trees import write_container
 
+from cemobam_core.corpora.utterances import Part
 from cemobam_core.encoders.sound import read_audio, seconds_of
 from cemobam_core.errors import InputError
 
@@ -144,3 +146,31 @@ def test_hours_are_no_utterance(tmp_path: Path) -> None:
     soundfile.write(path, np.arange(1_000 * 7_300) % 7 / 7, 1_000, subtype="PCM_U8")
     with pytest.raises(InputError, match=r"lasts 2\.0 hours"):
         read_audio(path)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "mkv"])
+def test_a_part_of_a_file(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"long.{suffix}"
+    sound = np.concatenate([tone(500, 1.0, 16_000), tone(1500, 0.5, 16_000)])
+    if suffix == "mkv":
+        write_container(path, [500.0], codec="pcm_s16le", rate=16_000, seconds=1.0)
+    else:
+        soundfile.write(path, sound, 16_000)
+    part = Part(file=path, start=0.5, end=1.0)
+    assert seconds_of(part) == 0.5
+    np.testing.assert_array_equal(read_audio(part), read_audio(path)[8_000:16_000])
+    beyond = Part(file=path, start=0.9, end=1.7)
+    with pytest.raises(
+        InputError, match=r"long\.\w+ from 0\.9 to 1\.7 s: the file lasts 1(\.5)? s only; it may be cut"
+    ):
+        read_audio(beyond)
+    a_little = Part(file=path, start=0.9, end=seconds_of(path) + 0.05)
+    assert seconds_of(a_little) == pytest.approx(seconds_of(path) - 0.9)
+
+
+def test_a_part_of_hours_is_read_without_the_rest(tmp_path: Path) -> None:
+    path = tmp_path / "hours.wav"
+    soundfile.write(path, np.arange(1_000 * 7_300) % 7 / 7, 1_000, subtype="PCM_U8")
+    assert seconds_of(Part(file=path, start=7_000.0, end=7_002.5)) == 2.5
+    with pytest.raises(InputError, match=r"lasts 2\.0 hours"):
+        seconds_of(Part(file=path, start=0.0, end=7_300.0))

@@ -78,7 +78,7 @@ def test_another_models_tokenizer(tmp_path: Path, bert: Path) -> None:
 
 
 def test_an_audio_encoder_is_no_text_encoder(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--text-encoder"):
+    with pytest.raises(InputError, match=r"this wav2vec2 model is not supported \(it is for --audio-encoder"):
         text_encoder(make_wav2vec2(tmp_path / "wav2vec2"))
 
 

@@ -164,7 +164,7 @@ def changed(content: Any, path: str, value: Any) -> Any:
 @pytest.mark.parametrize(
     ("where", "value", "message"),
     [
-        ("format", 1, "format is 1, but this release reads 4; run the study"),
+        ("format", 1, "format is 1, but this release reads 5; run the study"),
         ("format", None, "format is None"),
         ("utterances", None, "utterances must give the number of utterances of train, val, test"),
         ("utterances", 24, "utterances must give the number of utterances of train, val, test"),
@@ -192,7 +192,7 @@ def changed(content: Any, path: str, value: Any) -> Any:
         ("seed", -1, "seed must be a whole number of at least 0, not '-1'"),
         ("seed", "1", "seed must be a whole number of at least 0, not '1'"),
         ("seed", None, "seed must be a whole number of at least 0, not 'None'"),
-        ("utterances.train", 41, "40 audio embeddings for 41 labels"),
+        ("utterances.train", 41, "'labels' is int64 (40,), but config.json asks for 41 labels"),
         ("graph.gather_from", "all", "gather_from='all' is not one of"),
         ("class_names", ["a", "a", "b", "c"], "class_names must be a list of different names"),
         ("class_names", ["a", "b"], "2 class names for 4 classes"),
@@ -221,6 +221,8 @@ def changed(content: Any, path: str, value: Any) -> Any:
             "evil.py:Evil",
             "system is evil.py:Evil, which is in a Python file that would be run; if you trust the file, add",
         ),
+        ("encoders", [], "encoders must have audio, text and settings"),
+        ("encoders", {"audio": {}, "text": {}}, "encoders must have audio, text and settings"),
         ("version", "2", "was made by another version of cemobam (another release of the tool changed it)"),
         ("version", None, "was made by another version of cemobam"),
     ],
@@ -399,6 +401,8 @@ def test_sequences_of_another_length_are_labelled_one_by_one(tmp_path: Path, mak
     ("spoil", "message"),
     [
         (lambda x: x.pop("edge_index"), "'edge_index' is missing"),
+        (lambda x: x.pop("labels"), "'labels' is missing"),
+        (lambda x: x["labels"].fill_(4), "has label 4, but the classes are 0 anger"),
         (lambda x: x.update(more=torch.zeros(1)), "'more' does not belong there"),
         (lambda x: x["edge_index"].fill_(40), "'edge_index' is int64 (2, "),
         (lambda x: x["edge_index"].fill_(-1), "but config.json asks for int64 edges of 40 utterances"),

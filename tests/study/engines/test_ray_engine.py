@@ -6,9 +6,12 @@ Whatever joins or starts a cluster here is a process of its own: Ray ends one, a
 from __future__ import annotations
 
 import os
+import re
 import socket
 import textwrap
-from collections.abc import Iterator
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
@@ -19,10 +22,11 @@ from unittest.mock import patch
 import pandas as pd
 import psutil
 import pytest
+import ray
 from faulty import Faulty
 from invented import small_design
 from own_systems import FILES
-from runs import ROOT, SMALL, alive, ended, run_here, start, start_python, trials, until
+from runs import PATIENCE_S, ROOT, SMALL, ended, run_here, start, start_python, trials, until
 
 from cemobam_core import Fold, InputError, TrainingConfig, train
 from study import Block, Factor, load_results
@@ -248,7 +252,7 @@ def test_what_cannot_be_joined_or_lacks_what_is_asked_for_is_told_at_once(
 
 
 @pytest.mark.process
-def test_when_the_driver_is_killed_nothing_is_left(in_folder: Path) -> None:
+def test_a_cluster_of_its_own_is_for_this_machine_and_its_token_alone_and_ends_with_the_driver(in_folder: Path) -> None:
     program = textwrap.dedent("""
         import sys
         from pathlib import Path
@@ -257,13 +261,15 @@ def test_when_the_driver_is_killed_nothing_is_left(in_folder: Path) -> None:
         from cemobam_core.corpora.synthetic import demo_fold
         from study.engines.ray import RayEngine
         from study.engines.execution import StudyData
-        design = small_design(k_audio=(1,), seeds=range(100_000), hidden_dim=8, heads=2, epochs=2)
+        design = small_design(k_audio=(1,), seeds=range(2_000), hidden_dim=8, heads=2, epochs=2)
         with RayEngine(StudyData.prepare((demo_fold(),), 2), ["cpu"] * 2) as engine:
             for _ in engine.run(design.trials("grid", Pair(1, 1))):
                 Path("begun").touch()
     """)
     Path("endless.py").write_text(program)
-    driver = start_python("endless.py", str(ROOT / "tests"))
+    (in_folder / "home").mkdir()
+    environment = {**os.environ, "HOME": str(in_folder / "home")}
+    driver = start_python("endless.py", str(ROOT / "tests"), env=environment)
     family: list[psutil.Process] = []
 
     def begun() -> bool:
@@ -272,6 +278,37 @@ def test_when_the_driver_is_killed_nothing_is_left(in_folder: Path) -> None:
 
     until(begun, "a trial is done", driver)
     assert len(family) >= 4
+    listening = [
+        connection.laddr
+        for process in (*family, psutil.Process(driver.pid))
+        for connection in told(lambda p=process: p.net_connections(kind="inet"), [])
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert len(listening) >= 5
+    assert {ip for ip, _ in listening} <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+    assert driver.stdout
+    said = re.search(r"http://(\S+)  \(its token: (\S+)\)", driver.stdout.readline())
+    assert said
+    token = Path(said[2])
+    assert token.stat().st_mode & 0o077 == 0
+    assert token.parent.stat().st_mode & 0o077 == 0
+    assert not (in_folder / "home/.ray").exists()
+    if hasattr(ray._raylet, "AuthenticationTokenLoader"):
+        asked = urllib.request.Request(f"http://{said[1]}/api/v0/nodes")
+        with pytest.raises(urllib.error.HTTPError, match="401"):
+            urllib.request.urlopen(asked, timeout=PATIENCE_S)
+        asked.add_header("Authorization", f"Bearer {token.read_text()}")
+        assert urllib.request.urlopen(asked, timeout=PATIENCE_S).status == 200
     driver.kill()
     driver.communicate()
-    until(lambda: not any(map(alive, family)), "every process of Ray's has ended")
+    _, left = psutil.wait_procs(family, timeout=10)
+    assert left == []
+    until(lambda: not token.parent.exists(), "the folder is removed")
+
+
+def told(question: Callable[[], Any], otherwise: Any) -> Any:
+    """Return an answer about a process that may have ended."""
+    try:
+        return question()
+    except psutil.Error:
+        return otherwise

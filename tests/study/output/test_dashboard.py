@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import subprocess
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import replace
@@ -453,6 +454,28 @@ def test_others_are_let_in_with_a_warning(serving: Callable[..., tuple[subproces
     _, err = ended(process)
     assert err.count("\n") == 1
     assert "change and delete" in err
+
+
+@pytest.mark.process
+def test_read_only_it_draws_nothing_and_lets_nobody_change_a_study(
+    make_ledger: Make, plan: Plan, facts: StudyFacts, in_folder: Path
+) -> None:
+    StudyRun(plan, make_ledger(), facts).run(FakeEngine(), lambda *_: None)
+    before = (in_folder / "study.db").read_bytes()
+    process = start_cemobam("dashboard", "--storage", "sqlite:///study.db", "--read-only", "--port", "0")
+    assert process.stdout
+    said = [process.stdout.readline() for _ in range(2)]
+    address = re.search(r"http://\S+/", said[1])
+    assert address, said
+    own = {"Origin": address[0].rstrip("/")}
+    assert urllib.request.urlopen(f"{address[0]}api/studies/1", timeout=PATIENCE_S).status == 200
+    delete = urllib.request.Request(f"{address[0]}api/studies/1", method="DELETE", headers=own)
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(delete, timeout=PATIENCE_S)
+    process.send_signal(signal.SIGINT)
+    assert ended(process) == ("", "")
+    assert (in_folder / "study.db").read_bytes() == before
+    assert [path.name for path in in_folder.iterdir()] == ["study.db"]
 
 
 def test_mistakes_are_told_in_one_line(

@@ -341,3 +341,14 @@ def test_claims_of_the_other_data_set_name_its_figures() -> None:
     without = figures["table2"].set_index("modules").loc["no_xcbam", "wa"]
     assert f"{without:.2f} WA" in made["level_xcbam"].claim
     assert {made[name].verdict for name in LEVELS} == {"contradicted"}
+
+
+def test_a_study_of_other_classes_is_not_compared_with_the_published_figures() -> None:
+    results = reaching()
+    assert {claim.verdict for name, claim in of(results).items() if name in LEVELS} == {"confirmed"}
+    names = (*results.about.class_names, "frustration")
+    made = of(replace(results, about=replace(results.about, class_names=names)))
+    assert {made[name].verdict for name in LEVELS} == {"not tested"}
+    assert "The paper reports no figures for" in made["level"].answer
+    reordered = replace(results, about=replace(results.about, class_names=results.about.class_names[::-1]))
+    assert of(reordered)["level"].verdict == "confirmed"
