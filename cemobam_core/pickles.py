@@ -24,6 +24,7 @@ from torch import Tensor
 
 from cemobam_core.errors import InputError
 from cemobam_core.features import FeatureSet, default_class_names, default_ids
+from cemobam_core.wall import Content, walled
 
 _KEYS = {"audio_embed": "audio", "text_embed": "text", "label": "labels"}
 
@@ -63,15 +64,7 @@ def read_pickled_features(path: Path, class_names: Sequence[str] | None = None) 
     Raises:
         InputError: The file cannot be read, calls a function that is not allowed, or is not such a list.
     """
-    try:
-        utterances = _load(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except _Refused as refusal:
-        raise InputError(f"{path}: refused, and nothing in it was run: {refusal}") from None
-    except Exception as error:  # a broken pickle can raise any exception
-        raise InputError(f"{path}: truncated or not a pickle of features ({type(error).__name__}: {error})") from None
-    columns = _columns(path, utterances)
+    columns, _ = walled(_read, path)
     return FeatureSet(
         audio=columns["audio"],
         text=columns["text"],
@@ -81,6 +74,21 @@ def read_pickled_features(path: Path, class_names: Sequence[str] | None = None) 
         provenance={"imported_from": path.name},
         source=str(path),
     )
+
+
+def _read(path: Path) -> Content:
+    """Return the columns of the utterances in a pickle."""
+    try:
+        utterances = _load(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    except _Refused as refusal:
+        raise InputError(f"{path}: refused, and nothing in it was run: {refusal}") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # a broken pickle can raise any exception
+        raise InputError(f"{path}: truncated or not a pickle of features ({type(error).__name__}: {error})") from None
+    return _columns(path, utterances), None
 
 
 def _columns(path: Path, utterances: object) -> dict[str, Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,6 +14,7 @@ from cemobam_core.errors import InputError
 from cemobam_core.inputs import Sizes
 from cemobam_core.operators.fusion import Fusion
 from cemobam_core.systems.cemobam import CemoBAM, CemoBAMNetwork
+from cemobam_core.wall import Content, walled
 
 RELEASED = CemoBAM(
     gat_last="single",
@@ -103,17 +103,26 @@ def load_released_checkpoint(path: Path, fusion: Fusion) -> CemoBAMNetwork:
     Raises:
         InputError: The file cannot be read in this way, or is not a checkpoint of the released model.
     """
+    state, _ = walled(_state, path)
+    return model_from_released(state, fusion, source=str(path))
+
+
+def _state(path: Path) -> Content:
+    """Return the state dict of a checkpoint."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # a broken file can raise any exception
         reason = " ".join(str(error).split())[:120]
         raise InputError(f"{path}: cannot be read as a checkpoint of weights only ({reason})") from None
     for key in ("model_state_dict", "state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    named = isinstance(content, dict) and all(isinstance(name, str) for name in content)
+    if not named or not all(isinstance(value, Tensor) for value in content.values()):
         raise InputError(f"{path}: contains no state dict; give a checkpoint of the released model")
-    return model_from_released(content, fusion, source=str(path))
+    return content, None
 
 
 def _system_and_sizes(state: Mapping[str, Tensor], fusion: Fusion, source: str) -> tuple[CemoBAM, Sizes]:

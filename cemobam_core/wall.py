@@ -205,7 +205,9 @@ def _serve(read: Callable[..., Content], pipe: Connection, other_end: Connection
             try:
                 tensors, facts = read(path, *arguments)
                 if tensors:
-                    kept = {name: tensor.contiguous() for name, tensor in tensors.items()}
+                    kept = {
+                        name: tensor.contiguous().clone() for name, tensor in tensors.items()
+                    }  # none may share memory
                     save_file(kept, Path(folder) / "tensors")
                 message = json.dumps({"facts": facts})
             except InputError as error:

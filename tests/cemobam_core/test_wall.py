@@ -10,8 +10,9 @@ import psutil
 import pytest
 import torch
 
-from cemobam_core import wall
+from cemobam_core import FeatureSet, wall
 from cemobam_core.errors import InputError
+from cemobam_core.released import load_released_checkpoint
 from cemobam_core.wall import Content, Wall, walled
 
 pytestmark = pytest.mark.skipif(not wall.HAS_LIMITS, reason="this system has no limits of memory and time")
@@ -151,3 +152,31 @@ def test_the_limits_are_off_where_there_are_none(file: Path, monkeypatch: pytest
     monkeypatch.setattr(wall, "HAS_LIMITS", False)
     assert walled(contents, file)[1] == ["content"]
     assert not psutil.Process().children()
+
+
+def _deep_key() -> bytes:
+    """Return a pickle of a dict whose key is a million tuples in each other: its hash overflows the stack."""
+    return b"\x80\x02}N" + b"\x85" * 1_000_000 + b"Ns."
+
+
+def _multiplied() -> bytes:
+    """Return a pickle of a list of lists of lists, each ten times in the next: its text has 10^12 letters."""
+    levels = b"".join(b"(" + b"h\x01" * 10 + b"lq\x01" for _ in range(12))
+    return b"\x80\x02]q\x01" + levels + b"}q\x02h\x01Ns."
+
+
+@pytest.mark.parametrize("content", [_deep_key(), _multiplied()], ids=["deep key", "multiplied"])
+def test_a_pickle_that_ends_its_reader_is_one_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "train.pkl"
+    path.write_bytes(content)
+    with pytest.raises(InputError) as raised:
+        FeatureSet.load(path)
+    assert str(raised.value).startswith(f"{path}: ") and "\n" not in str(raised.value)
+
+
+def test_a_checkpoint_that_claims_terabytes_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "best.pt"
+    torch.save({"audio_projection.0.weight": torch.ones(1).expand(1 << 20, 1 << 20)}, path)
+    assert path.stat().st_size < 10_000
+    with pytest.raises(InputError, match=r"best.pt: reading it takes more than 2.1 GB of memory; the file is damaged"):
+        load_released_checkpoint(path, "min")
