@@ -122,7 +122,7 @@ class SplitFile:
         return [self._fold(columns, name, splits[name]) for name in names]
 
     def _fold(self, columns: Columns, name: str, splits: np.ndarray) -> Cut:
-        where = f" of fold {name}" if name else ""
+        where = f" in fold {name}" if name else ""
         missing = [columns.ids[row] for row in np.flatnonzero(splits == "?")]
         if missing and self.complete:
             raise InputError(

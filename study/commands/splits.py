@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cemobam_core.corpora import CORPORA
+from cemobam_core.corpora import CORPORA, READABLE
 from cemobam_core.errors import InputError
 from study.commands.options import CORPUS, DATASET, FEATURES
 from study.commands.parsing import parser_with_examples
@@ -38,7 +38,8 @@ def build_parser(prog: str = "cemobam splits") -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
     )
     data = parser.add_argument_group("data")
-    DATASET.add_to(data, help="the data set: iemocap, esd, or a name of your choice (needed for a raw corpus)")
+    known = ", ".join(READABLE)
+    DATASET.add_to(data, help=f"the data set: {known}, or a name of your choice (needed for a raw corpus)")
     FEATURES.add_to(
         data,
         help="features made before: a folder with train, val and test, or one file, which is split (default: none)",
