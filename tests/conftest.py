@@ -36,10 +36,10 @@ settings.register_profile("quick", _ALWAYS, max_examples=15, derandomize=True)
 settings.register_profile("thorough", _ALWAYS, max_examples=100)
 settings.load_profile("quick")
 
-if (
-    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-):  # when started in the background of a shell; child processes inherit this
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# Started in the background of a shell or under nohup, this process ignores signals, and its child processes would too.
+for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _usual)
 
 gc.freeze()  # statsmodels collects garbage at every correction, and need not scan the modules imported so far
 torch.set_num_threads(1)
@@ -69,7 +69,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(autouse=True)
 def _nothing_outlives_its_test() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield
+    for number, handler in before.items():  # a command that ran in this process to its end ignores signals from there
+        signal.signal(number, handler)
     end_all()
 
 

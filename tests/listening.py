@@ -34,7 +34,7 @@ def make_corpus(root: Path, **settings: Any) -> tuple[Path, Fold]:
     """
     manifest = make_manifest(root / "corpus", per_class=4)
     encoders = {"audio_encoder": str(make_wav2vec2(root / "wav2vec2")), "text_encoder": str(make_bert(root / "bert"))}
-    given: dict[str, Any] = {"tune_layers": 0, "protocol": "manifest", **encoders, **settings}
+    given: dict[str, Any] = {"tune_layers": 0, "protocol": "official", **encoders, **settings}
     recipe = Recipe.of(read_manifest(manifest, name="mine"), FeatureSettings(**given))
     make_features(recipe, root / "features", say=lambda _: None)
     (fold,) = load_folds(root / "features")

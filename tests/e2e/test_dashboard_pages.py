@@ -54,6 +54,7 @@ def test_the_list_leads_to_every_study(browser: Any, address: str, until: Callab
 def test_a_study_shows_trials_figures_and_note(
     browser: Any, address: str, until: Callable[[str], Any], tmp_path: Path, number: int
 ) -> None:
+    browser.get_log("browser")  # what another test left there
     block, trials = list(STUDIES.items())[number - 1]
     page = f"{address}/studies/{number}"
     browser.get(page)

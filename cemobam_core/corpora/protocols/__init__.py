@@ -60,11 +60,11 @@ def cut(columns: Columns, name: str, seed: int) -> tuple[list[Cut], list[str]]:
         InputError: No protocol has this name, or the utterances do not allow it.
     """
     (first, protocol), *filters = _parsed(name)
-    folds = protocol.cut(columns, first, seed)
+    whole = folds = protocol.cut(columns, first, seed)
     lines = []
     for _, kept_together in filters:
         before, folds = folds, [_without_shared(columns, fold, kept_together, name) for fold in folds]
-        for i, (old, new) in enumerate(zip(before, folds, strict=True)):
+        for i, (old, new) in enumerate(zip(whole, folds, strict=True)):
             if refused := _half_empty(name, first, kept_together, old, new):
                 raise InputError(f"{columns.source}: {refused} (fold {i})")
         lines.append(_left_out(before, folds, kept_together))

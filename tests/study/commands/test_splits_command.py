@@ -32,7 +32,7 @@ def test_the_splits_of_a_corpus_are_shown_and_travel(in_folder: Path) -> None:
     tree = make_iemocap(in_folder / "IEMOCAP_full_release", per_class=10, seconds=SHORT)
     corpus = ["--dataset", "iemocap", "--data-root", str(tree)]
     out, _ = cemobam_here("splits", *corpus, "--split-protocol", "session", "--split-seed", "3", "--to", "s.csv")
-    assert out.startswith("200 of 5531 utterances: 50 of 1103 anger")
+    assert out.splitlines()[1].startswith("200 of 5531 utterances: 50 of 1103 anger")
     table = [line.split() for line in out.splitlines()]
     assert ["fold", "split", "utterances", "anger", "happiness", "neutral", "sadness", "speakers"] in table
     assert [row for row in table if row and row[0] == "4"] == [

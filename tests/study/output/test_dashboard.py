@@ -243,7 +243,7 @@ def test_a_storage_that_refuses_costs_no_trial(
 
     monkeypatch.setattr(publishing, "save_plotly_graph_object", refuse)
     published_study(plan, make_ledger(), facts, tmp_path)
-    assert "not updated: database or disk is full" in caplog.text
+    assert "were not updated: " in caplog.text and "database or disk is full" in caplog.text
     assert "and more" not in caplog.text
 
 
