@@ -62,7 +62,8 @@ def until(browser: Any) -> Callable[[str], Any]:
 @pytest.fixture
 def opened(browser: Any, until: Callable[[str], Any]) -> Iterator[Callable[[str], None]]:
     def open_page(address: str) -> None:
-        browser.get_log("performance")  # what other tests asked for
+        for log in ("performance", "browser"):
+            browser.get_log(log)  # what other tests left there
         browser.get(address)
         until("document.querySelector('#label-it') !== null")
 
