@@ -82,7 +82,7 @@ def test_labels_may_be_missing(
         (["--dataset", "esd"], "its classes are anger, happiness, neutral, sadness, but this data set's are neutral"),
         (["--k-audio", "30"], "holds 30 utterances, but a graph of K 30,2 needs at least 31"),
         (["--to", "/proc/sys/out.csv"], "/proc/sys"),
-        (["--released-checkpoint", "nowhere.pt"], "nowhere.pt: cannot be read as a checkpoint"),
+        (["--released-checkpoint", "nowhere.pt"], "nowhere.pt: cannot be read (No such file"),
         (["--graph", "anchored"], "does not hold its training utterances; leave the option out"),
         (["--fusion", "sum"], "invalid choice: 'sum'"),
     ],
