@@ -16,7 +16,6 @@ import os
 import signal
 import stat
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection
@@ -28,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cemobam_core.errors import InputError
+from cemobam_core.files import temporary_folder
 
 Content = tuple[Mapping[str, Tensor], Any]
 """What a reader gives back: tensors by name, and facts as plain JSON."""
@@ -97,7 +97,7 @@ class Wall:
         seconds = self._seconds + size // _BYTES_A_SECOND
         memory = self._memory + 4 * size
         pipe = self._started()
-        with tempfile.TemporaryDirectory(prefix="cemobam-wall-") as folder:
+        with temporary_folder() as folder:
             try:
                 pipe.send((path, arguments, memory, seconds, folder))
                 # The processor time is limited. A reader that waits without computing is ended after three times that.
@@ -114,7 +114,7 @@ class Wall:
                 if answer["error"] == "memory":
                     raise _refused(path, f"reading it takes more than {memory / 1e9:.1f} GB of memory")
                 raise InputError(answer["error"])
-            tensors = Path(folder) / "tensors"
+            tensors = folder / "tensors"
             try:
                 return (load_file(tensors) if tensors.exists() else {}), answer["facts"]
             except (OSError, SafetensorError) as error:
@@ -208,7 +208,7 @@ def _serve(read: Callable[..., Content], pipe: Connection, other_end: Connection
                     kept = {
                         name: tensor.contiguous().clone() for name, tensor in tensors.items()
                     }  # none may share memory
-                    save_file(kept, Path(folder) / "tensors")
+                    save_file(kept, folder / "tensors")
                 message = json.dumps({"facts": facts})
             except InputError as error:
                 message = _error(str(error))

@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import sqlite3
-import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
@@ -22,6 +21,7 @@ from optuna.storages.journal._storage import JournalStorageReplayResult
 from optuna.trial import FrozenTrial, TrialState
 
 from cemobam_core.errors import InputError
+from cemobam_core.files import temporary_folder
 from study.ledger.checked import PREDICTED
 from study.ledger.outcomes import METRICS
 from study.ledger.storages import LedgerFailed, first_line, ledger_file, told
@@ -132,8 +132,8 @@ def find(url: str) -> Found:
 
 def _of_sqlite(file: Path) -> Found:
     """Return what can be read of an SQLite file, by way of a copy, so that the file stays as it is."""
-    with tempfile.TemporaryDirectory(prefix="cemobam-doctor-") as folder:
-        copy = Path(folder) / "ledger.db"
+    with temporary_folder() as folder:
+        copy = folder / "ledger.db"
         shutil.copyfile(file, copy)
         for suffix in ("-journal", "-wal"):  # a transaction that was not finished
             if (beside := file.with_name(file.name + suffix)).exists():
