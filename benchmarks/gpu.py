@@ -2,6 +2,9 @@
 
     python benchmarks/gpu.py [--utterances 4407 551 551] [--precision tf32] [--trials 525] [--epochs 100]
 
+First it compares a stack of 32 trials with 32 trials in sequence, and recorded epochs (CUDA graphs) with launched ones:
+both sides of each ratio are trainings of one process, in turns. Then it runs the study. ``--trials 0`` leaves it out.
+
 Uses random features of realistic size (768 numbers per modality; for ESD: --utterances 13996 1750 1754), the profile
 ``paper`` and 525 trials, with the local engine and one worker per GPU. Prints the device, the precision, the number of
 trials per stack, the time, and how busy the GPU was according to nvidia-smi. It also prints the share of the time that
@@ -15,6 +18,9 @@ import argparse
 import subprocess
 import threading
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from statistics import median
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -23,8 +29,11 @@ from tqdm import tqdm
 from cemobam_core.corpora.demo import DEMO
 from cemobam_core.features import FeatureSet, Fold
 from cemobam_core.systems.cemobam import CemoBAM
-from cemobam_core.training.config import PRECISIONS
+from cemobam_core.training.batch import Batch
+from cemobam_core.training.config import PRECISIONS, Precision
+from cemobam_core.training.cuda_graphs import Recorded
 from cemobam_core.training.loop import train_epoch
+from cemobam_core.training.stacks import Stack
 from study.design.configuration import Trial
 from study.design.design import Design, distinct
 from study.design.factors import Pair
@@ -90,6 +99,46 @@ def rate(device: str, precision: str, n: int, width: int) -> float:
     return 50 * 2 * n * width**2 / timed(50)
 
 
+def epoch_seconds(trials: Sequence[Trial], data: StudyData, precision: Precision, *, recorded: bool) -> float:
+    """Return the seconds of one training epoch of some trials as one stack on the first GPU, the median of ten."""
+    device = torch.device("cuda:0")
+    batch = Batch.together([batches_of(trial, data)["train"] for trial in trials]).to(device)
+    system = trials[0].configuration.system
+    assert isinstance(system, CemoBAM)
+    generators = [torch.Generator(device).manual_seed(trial.seed) for trial in trials]
+    stack = Stack([system.build(batch.sizes)] * len(trials), generators).to(device).train()
+    lr = torch.tensor(1e-4, device=device)
+    optimizer = torch.optim.Adam(stack.parameters(), lr=lr, weight_decay=5e-4, fused=True, capturable=True)
+    step: Callable[[], object] = partial(train_epoch, stack, batch, optimizer, precision)
+    if recorded:
+        step = Recorded(partial(train_epoch, stack, batch, optimizer, precision), device, generators)
+    for _ in range(5):
+        step()
+    seconds = []
+    for _ in range(10):
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        step()
+        torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - start)
+    return median(seconds)
+
+
+def compare(trials: Sequence[Trial], data: StudyData, precision: Precision) -> None:
+    """Print how much faster a stack is than its trials in sequence, and a recorded epoch than a launched one."""
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    print(f"seconds per epoch and trial, {precision} ({torch.cuda.get_device_name()}):")
+    print("trials per stack | recorded | launched | launched / recorded")
+    alone = 0.0
+    for size in sorted({1, 8, len(trials)}):
+        recorded, launched = (epoch_seconds(trials[:size], data, precision, recorded=r) / size for r in (True, False))
+        alone = alone or recorded
+        print(f"{size:16} | {recorded:8.5f} | {launched:8.5f} | {launched / recorded:.2f}")
+        torch.cuda.empty_cache()
+    print(f"{len(trials)} trials in sequence take {alone / recorded:.1f} times as long as one stack")
+    print(f"peak memory {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
+
+
 def main() -> None:
     """Run the study and print the measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -101,14 +150,18 @@ def main() -> None:
     arguments = parser.parse_args()
     settings = {"precision": arguments.precision, "epochs": arguments.epochs}
     design = Design(blocks={block.name: block for block in paper.blocks}, settings=settings, dataset="random")
-    asked = distinct(trial for block in design.blocks for trial in design.trials(block, Pair(8, 7)))
-    asked = by_stack(asked[: arguments.trials])
+    planned = distinct(trial for block in design.blocks for trial in design.trials(block, Pair(8, 7)))
+    asked = by_stack(planned[: arguments.trials])
     train, val, test = (features(n, seed) for seed, n in enumerate(arguments.utterances))
     start = time.perf_counter()
     data = StudyData.prepare((Fold(train=train, val=val, test=test),), 10)
     print(f"{arguments.utterances} utterances ranked in {time.perf_counter() - start:.1f} s")
-    flops = products(asked[0], data) * arguments.epochs * len(asked)
     on_gpu = arguments.device == "cuda"
+    if on_gpu:
+        compare(by_stack(planned)[:STACKED], data, arguments.precision)
+    if not asked:
+        return
+    flops = products(asked[0], data) * arguments.epochs * len(asked)
     devices = [f"cuda:{i}" for i in range(torch.cuda.device_count())] if on_gpu else ["cpu"]
     stacked = min(STACKED, Attempts(data, devices[0]).room(tuple(asked[:STACKED]))) if on_gpu else 1
     reached = rate(

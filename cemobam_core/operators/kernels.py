@@ -7,7 +7,7 @@ slowly. The tests use that.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, no_type_check
 
 import torch
 import triton
@@ -15,12 +15,16 @@ import triton.language as tl
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+# The kernels carry no_type_check because a run-time type checker, as in the tests, would hide this module's names from
+# Triton.
+
 _MAX_WIDTH = 1024
 """Largest number of elements of a row that one program holds at once."""
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _product_kernel(offsets, columns, values, x, out, d, width: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: PLR0917
+@triton.jit
+@no_type_check
+def _product_kernel(offsets, columns, values, x, out, d, width: tl.constexpr):  # noqa: PLR0917
     row = tl.program_id(0).to(tl.int64)
     within = tl.program_id(1) * width + tl.arange(0, width)
     there = within < d
@@ -31,8 +35,9 @@ def _product_kernel(offsets, columns, values, x, out, d, width: tl.constexpr):  
     tl.store(out + row * d + within, total, mask=there)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _sampled_kernel(offsets, columns, a, b, out, d, width: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: PLR0917
+@triton.jit
+@no_type_check
+def _sampled_kernel(offsets, columns, a, b, out, d, width: tl.constexpr):  # noqa: PLR0917
     row = tl.program_id(0).to(tl.int64)
     for entry in range(tl.load(offsets + row), tl.load(offsets + row + 1)):
         column = tl.load(columns + entry)

@@ -34,8 +34,8 @@ _log = logging.getLogger("cemobam_core")
 CURVE_POINTS = 10
 """Number of epochs at which validation is measured. More would cost time and add little information."""
 
-_MEMORY_SAMPLE = 64
-"""Number of utterances in the forward pass that ``bytes_of_training`` measures."""
+_MEMORY_SAMPLES = (32, 64)
+"""Numbers of utterances in the two forward passes that ``bytes_of_training`` measures."""
 
 _STACK_SAMPLE = 16
 """Number of utterances on which ``stackable`` tests a system."""
@@ -139,20 +139,23 @@ def train_together(
             with _seeded(seed, device):
                 results += _train(system.build(sizes).to(device), own, training, device)
         return results
-    models, generators = [], []
-    for seed in seeds:
+    built: dict[int, tuple[nn.Module, Tensor]] = {}  # by seed: trials of one seed start with the same weights
+    for seed in dict.fromkeys(seeds):
         with _seeded(seed, device):
-            models.append(system.build(sizes))
-            generator = torch.Generator(device)
-            if device.type == "cpu":  # continue after the draws of the weights, as a single trial does
-                generator.set_state(torch.get_rng_state())
-            else:
-                generator.manual_seed(seed)
-            generators.append(generator)
-    model = Stack(models, generators).to(device)
-    del models
+            built[seed] = system.build(sizes), torch.get_rng_state()
+    generators = []
+    for seed in seeds:
+        generator = torch.Generator(device)
+        if device.type == "cpu":  # continue after the draws of the weights, as a single trial does
+            generator.set_state(built[seed][1])
+        else:
+            generator.manual_seed(seed)
+        generators.append(generator)
+    model = Stack([built[seed][0] for seed in seeds], generators).to(device)
+    template = built[seeds[0]][0].to(device)
+    del built
     together = {name: Batch.together([trial[name] for trial in batches]) for name in batches[0]}
-    return _train(model, together, training, device, generators=generators, template=lambda: system.build(sizes))
+    return _train(model, together, training, device, generators=generators, template=template)
 
 
 _STACKABLE: dict[tuple[object, ...], bool] = {}
@@ -234,7 +237,7 @@ def _train(
     device: torch.device,
     *,
     generators: Sequence[torch.Generator] = (),
-    template: Callable[[], nn.Module] | None = None,
+    template: nn.Module | None = None,
 ) -> list[TrainingResult | TrainingDiverged]:
     """Train and measure a model or a stack, and return one result per trial.
 
@@ -244,7 +247,7 @@ def _train(
         training: Settings of training.
         device: Device of the model.
         generators: Generators of a stack's trials.
-        template: For a stack, a function that returns a new model of the same configuration.
+        template: For a stack, a model of the same configuration.
     """
     with _matmul_precision(training.precision, device), _current(device):
         progress = _run(
@@ -260,8 +263,7 @@ def _train(
         own = model
         if isinstance(model, Stack):
             assert template
-            with torch.random.fork_rng(devices=[]):
-                own = model.unstack(trial, template())
+            own = model.unstack(trial, template)
         results.append(TrainingResult(own, {name: outcome[name] for name in batches}, curve, parameters))
     return results
 
@@ -351,27 +353,38 @@ class _Best:
 def bytes_of_training(system: NeuralSystem, batch: Batch) -> int:
     """Estimate the memory in bytes that one trial of a stack takes during training.
 
-    The tensors that the forward pass keeps for the backward pass are measured on a few utterances on the CPU. Their
-    size grows with the number of utterances. Each weight also has a gradient and two moments.
+    The tensors that the forward pass keeps for the backward pass are measured on the CPU for two small numbers of
+    utterances. What grows between the two grows with every utterance; the rest does not. Each weight also has a
+    gradient and two moments.
 
     Args:
         system: System with its configuration.
         batch: Batch of the train split.
     """
-    sample, kept = batch.few(_MEMORY_SAMPLE), dict[int, int]()
+    with _seeded(0, torch.device("cpu")):
+        model = system.build(batch.sizes).train()
+        samples = [batch.few(n) for n in _MEMORY_SAMPLES]
+        few, more = (_bytes_kept(model, sample.inputs) for sample in samples)
+    each = (more - few) / max(1, len(samples[1].labels) - len(samples[0].labels))
+    activations = more + each * (len(batch.labels) - len(samples[1].labels))
+    weights = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    return round(_PEAK_FACTOR * activations) + 4 * weights
+
+
+def _bytes_kept(model: nn.Module, inputs: Inputs) -> int:
+    """Return the size in bytes of the tensors, other than weights, that a forward pass keeps for the backward pass."""
+    kept: dict[int, int] = {}
 
     def keep(x: Tensor) -> Tensor:
         storage = x.untyped_storage()
         kept[storage.data_ptr()] = storage.nbytes()
         return x
 
-    with _seeded(0, torch.device("cpu")):
-        model = system.build(batch.sizes).train()
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-            model(sample.inputs)
-    weights = {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in model.parameters()}
-    activations = sum(size for pointer, size in kept.items() if pointer not in weights)
-    return round(_PEAK_FACTOR * activations * len(batch.labels) / len(sample.labels)) + 4 * sum(weights.values())
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        logits = model(inputs)  # while it lives, so do the tensors, and no address is used twice
+    weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
+    del logits
+    return sum(size for pointer, size in kept.items() if pointer not in weights)
 
 
 def train_epoch(

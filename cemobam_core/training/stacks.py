@@ -57,15 +57,16 @@ class Stack(nn.Module):
 
         Args:
             trial: Index of the trial, from 0.
-            template: Model of the same configuration. It receives the weights of the trial.
+            template: Model of the same configuration. Its copy receives the weights of the trial.
         """
         stacked = self.model.state_dict()
         own = {
             name: (stacked[name][trial].reshape(tensor.shape) if tensor.ndim else stacked[name])
             for name, tensor in template.state_dict().items()
         }
-        template.to(next(self.parameters())).load_state_dict(own)  # move it to the type and device of the stack
-        return template.eval()
+        own_model = copy.deepcopy(template).to(next(self.parameters()))  # the type and device of the stack
+        own_model.load_state_dict(own)
+        return own_model.eval()
 
 
 def why_alone(build: Callable[[], nn.Module], inputs: Inputs) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import platform
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -364,7 +365,8 @@ class Attempts:
             MemoryError: If the memory is too small for a single trial (on a GPU: `torch.OutOfMemoryError`). The worker
                 must end, so that its memory is freed.
         """
-        trials = trials[: min(self._most, self.room(trials))]
+        parts = math.ceil(len(trials) / min(self._most, self.room(trials)))
+        trials = trials[: math.ceil(len(trials) / parts)]  # equal parts: a small rest takes nearly as long as a whole
         while True:
             try:
                 return execute(trials, self._data, self._device)

@@ -92,14 +92,15 @@ def test_a_stack_learns_the_same_by_them(reading: str, monkeypatch: pytest.Monke
     torch.manual_seed(0)
     models = [model_of(reading, hidden_dim=8, cbam_reduction=2) for _ in range(2)]
     gather_from = READINGS[reading].gather_from
-    batch = Batch.together(graphs_of(12, (0, 0), 0, torch.float32, 2, gather_from=gather_from))
+    batch = Batch.together(graphs_of(12, (0, 0), 0, torch.float32, 2, gather_from=gather_from)).to(DEVICE)
 
     def learnt() -> tuple[torch.Tensor, list[torch.Tensor]]:
-        together = Stack(models, [torch.Generator().manual_seed(trial) for trial in range(2)]).train()
+        together = Stack(models, [torch.Generator(DEVICE).manual_seed(trial) for trial in range(2)]).to(DEVICE).train()
         logits = together(batch.inputs)
         logits.square().sum().backward()
         return logits.detach(), [p.grad for p in together.parameters() if p.grad is not None]
 
+    monkeypatch.setattr("cemobam_core.operators.sparse_attention.HAS_TRITON", False)  # on a GPU: cuSPARSE
     expected = learnt()
     monkeypatch.setattr("cemobam_core.operators.sparse_attention._product", kernels.product)
     monkeypatch.setattr(

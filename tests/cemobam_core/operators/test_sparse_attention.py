@@ -7,7 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch_geometric.nn import GATConv
 
-from cemobam_core.operators.sparse_attention import Adjacency, attend
+from cemobam_core.operators.sparse_attention import (
+    Adjacency,
+    attend,
+    score_gradients_in_one_pass,
+    scores_in_one_pass,
+)
 
 
 def both(
@@ -87,3 +92,24 @@ def test_an_edge_given_twice_counts_twice_as_in_torch_geometric() -> None:
     expected, ours = both(layer, x, edges, torch.randn(3, 8, dtype=torch.float64))
     for theirs, mine in zip(expected, ours, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-8, atol=1e-8)
+
+
+@given(
+    graphs=st.integers(1, 3),
+    n=st.integers(1, 6),
+    heads=st.integers(1, 4),
+    dim=st.integers(1, 5),
+    seed=st.integers(0, 99),
+)
+def test_the_scores_of_a_gpu_are_those_of_a_cpu(graphs: int, n: int, heads: int, dim: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    h, grad_h = torch.randn(2, graphs, n, heads, dim, dtype=torch.float64)
+    attention = torch.randn(2, graphs, heads, dim, dtype=torch.float64)
+    of_scores = torch.randn(2, graphs, n, heads, 1, dtype=torch.float64)
+    for scores, att in zip(scores_in_one_pass(h, *attention), attention, strict=True):
+        torch.testing.assert_close(scores, (h * att.unsqueeze(1)).sum(dim=-1).flatten())
+    expected = grad_h + sum(of * att.unsqueeze(1) for of, att in zip(of_scores, attention, strict=True))
+    gradients = score_gradients_in_one_pass(grad_h, h, *attention, *of_scores)
+    torch.testing.assert_close(grad_h, expected)
+    for gradient, of in zip(gradients, of_scores, strict=True):
+        torch.testing.assert_close(gradient, (of * h).sum(dim=1))

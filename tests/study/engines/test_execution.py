@@ -143,6 +143,18 @@ def test_as_many_are_trained_at_once_as_the_free_memory_takes(data: StudyData, m
     assert attempts.room(tuple(GRID)) == 1
 
 
+def test_a_group_too_large_for_the_memory_is_trained_in_equal_parts(
+    data: StudyData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts, sizes = Attempts(data, "cpu"), []
+    monkeypatch.setattr(Attempts, "room", lambda *_: 5)
+    monkeypatch.setattr(execution, "execute", lambda trials, *_: sizes.append(len(trials)) or [None] * len(trials))
+    rest = tuple(GRID[:12])
+    while rest:
+        rest = rest[len(attempts.attempt(rest)) :]
+    assert sizes == [4, 4, 4]
+
+
 @pytest.mark.parametrize("n", [40, 400])
 def test_the_estimate_of_a_trainings_memory_is_near_what_it_keeps(n: int) -> None:
     generator = torch.Generator().manual_seed(0)
