@@ -132,6 +132,17 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 @pytest.fixture
+def until(browser: Any) -> Callable[[str], Any]:
+    """Wait until a script returns a true value in the browser, and return the value."""
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    def wait(script: str) -> Any:
+        return WebDriverWait(browser, 120).until(lambda driver: driver.execute_script(f"return {script}"), script)
+
+    return wait
+
+
+@pytest.fixture
 def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draw no figures, because they take half of the time of a small run."""
     monkeypatch.setattr("study.output.report.drawings", lambda _: {})

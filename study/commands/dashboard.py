@@ -81,5 +81,5 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"the ledger {masked(storage)} has no study{f' {name!r}' if name else ''}; {there}")
     if not args.read_only:
         publish_missing(storage, args)
-    serve(Ledger(storage, name="").storage, host=args.host, port=args.port, read_only=args.read_only)
+    serve(Ledger(storage, name="").storage, url=storage, host=args.host, port=args.port, read_only=args.read_only)
     return 0

@@ -6,10 +6,11 @@ import gc
 import logging
 import socket
 import sys
-from collections.abc import Container, Iterable, Mapping
-from functools import cached_property
+from collections.abc import Callable, Container, Iterable, Mapping
+from functools import cached_property, wraps
 from typing import Any
 
+from optuna.exceptions import DuplicatedStudyError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, _CachedStorage
 from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
@@ -18,10 +19,12 @@ from cemobam_core.extras import require
 from cemobam_core.metrics import METRICS as SCORES
 from study.ledger.checked import PREDICTED
 from study.ledger.ledger import BLOCK, FACTS, OPTIONS, UTTERANCES, taken_apart
+from study.ledger.storages.faults import LedgerFailed, told
 from study.output.listener import listener
 from study.output.same_site import SameSite
 
 try:
+    from bottle import HTTPError  # type: ignore[import-untyped]
     from optuna_dashboard import wsgi
     from optuna_dashboard._note import note_str_key_prefix, note_ver_key
     from waitress.server import BaseWSGIServer, MultiSocketServer, create_server
@@ -165,11 +168,12 @@ def for_readers(storage: BaseStorage, studies: Iterable[FrozenStudy]) -> list[Fr
     return _last_first(studies)
 
 
-def serve(storage: BaseStorage, *, host: str, port: int | None, read_only: bool = False) -> None:
+def serve(storage: BaseStorage, *, url: str, host: str, port: int | None, read_only: bool = False) -> None:
     """Serve the dashboard until Ctrl-C.
 
     Args:
         storage: The ledger.
+        url: Its URL.
         host: The address to listen at. A warning is printed if other machines can reach it.
         port: The port. `None` for the first free one from 8080.
         read_only: Whether every request that could change a study is refused.
@@ -179,7 +183,7 @@ def serve(storage: BaseStorage, *, host: str, port: int | None, read_only: bool 
     """
     listening = listener(host, port)
     print("Reading the ledger …", flush=True)
-    server = make_server(storage, listening, host=host, read_only=read_only)
+    server = make_server(storage, listening, url=url, host=host, read_only=read_only)
     bound = listening.getsockname()
     at = socket.gethostname() if bound[0] in ("0.0.0.0", "::") else bound[0]
     address = f"[{at}]" if ":" in at else at
@@ -198,12 +202,13 @@ def serve(storage: BaseStorage, *, host: str, port: int | None, read_only: bool 
 
 
 def make_server(
-    storage: BaseStorage, listener: socket.socket, *, host: str, read_only: bool = False
+    storage: BaseStorage, listener: socket.socket, *, url: str, host: str, read_only: bool = False
 ) -> BaseWSGIServer | MultiSocketServer:
     """Read the ledger, and return a server of its dashboard that does not run yet.
 
     Args:
         storage: The ledger.
+        url: Its URL.
         listener: The socket at which the server listens.
         host: The name or address that the user gave for it.
         read_only: Whether every request that could change a study is refused.
@@ -214,6 +219,7 @@ def make_server(
     elif isinstance(storage, JournalStorage):
         storage = LeanJournal(storage._backend)
     _read_once(storage)
+    _explain_failures(storage, url)
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # a browser sends many requests at once, which may wait
     address, listening = listener.getsockname()[:2]
     application = SameSite(wsgi(storage), host=host, address=address, port=listening, read_only=read_only)
@@ -253,6 +259,37 @@ def _note(trial: FrozenTrial) -> str:
         cells.append(f"{reached[f'{split}_loss']:.3f}")
         rows.append(f"| {name} |" + "".join(f"&emsp;{cell} |" for cell in cells))
     return parameters + "\n\n" + "\n".join(rows)
+
+
+def _explain_failures(storage: BaseStorage, url: str) -> None:
+    """Make the pages and the terminal say in one line what is wrong when the ledger fails while it is served.
+
+    Args:
+        storage: The ledger. This function changes it.
+        url: Its URL.
+    """
+    printed: set[str] = set()
+
+    def explained(method: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(method)
+        def called(*arguments: Any, **named: Any) -> Any:
+            try:
+                with told(url):
+                    try:
+                        return method(*arguments, **named)
+                    except (KeyError, DuplicatedStudyError) as error:  # the dashboard's own answers to a wrong request
+                        usual = error
+            except LedgerFailed as failure:
+                if str(failure) not in printed:
+                    printed.add(str(failure))
+                    print(f"error: {failure}", file=sys.stderr, flush=True)
+                raise HTTPError(500, str(failure)) from None
+            raise usual
+
+        return called
+
+    for name in BaseStorage.__abstractmethods__:
+        setattr(storage, name, explained(getattr(storage, name)))
 
 
 def _read_once(storage: BaseStorage) -> None:

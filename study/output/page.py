@@ -5,21 +5,21 @@ from __future__ import annotations
 import atexit
 import html
 import os
-import shutil
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from tempfile import mkdtemp
 
 from cemobam_core.errors import InputError
 from cemobam_core.extras import require
+from cemobam_core.files import temporary_folder
 from study.output.labelling import Clip, Labelled, Labeller, Linked
 from study.output.listener import listener
 
 # Gradio reads its settings when it is imported. What is uploaded or recorded is gone when the page is stopped.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-os.environ["GRADIO_TEMP_DIR"] = mkdtemp(prefix="cemobam-page-")
-atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
+_uploads = ExitStack()
+atexit.register(_uploads.close)
+os.environ["GRADIO_TEMP_DIR"] = str(_uploads.enter_context(temporary_folder()))
 try:
     import gradio as gr
     import uvicorn

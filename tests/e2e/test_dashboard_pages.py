@@ -24,23 +24,13 @@ def address(_small_study: Path, request: pytest.FixtureRequest) -> Iterator[str]
     """Serve the small study on a free port."""
     ledger = Ledger(f"sqlite:///{_small_study / 'results/demo/study.db'}", name="")
     listener = socket.create_server(("127.0.0.1", 0))
-    server = make_server(ledger.storage, listener, host="127.0.0.1", read_only=request.param == "read-only")
+    server = make_server(ledger.storage, listener, url="", host="127.0.0.1", read_only=request.param == "read-only")
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{listener.getsockname()[1]}/dashboard"
     server.close()
     wasyncore.close_all(server._map)  # close the browser's connections too, because the thread would wait for them
     thread.join()
-
-
-@pytest.fixture
-def until(browser: Any) -> Callable[[str], Any]:
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    def wait(script: str) -> Any:
-        return WebDriverWait(browser, 120).until(lambda driver: driver.execute_script(f"return {script}"), script)
-
-    return wait
 
 
 def test_the_list_leads_to_every_study(browser: Any, address: str, until: Callable[[str], Any], tmp_path: Path) -> None:

@@ -50,16 +50,6 @@ def serving(in_folder: Path) -> Serving:
 
 
 @pytest.fixture
-def until(browser: Any) -> Callable[[str], Any]:
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    def wait(script: str) -> Any:
-        return WebDriverWait(browser, 120).until(lambda driver: driver.execute_script(f"return {script}"), script)
-
-    return wait
-
-
-@pytest.fixture
 def opened(browser: Any, until: Callable[[str], Any]) -> Iterator[Callable[[str], None]]:
     def open_page(address: str) -> None:
         for log in ("performance", "browser"):
@@ -129,7 +119,7 @@ def test_a_clip_is_uploaded_and_labelled(
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
     process.send_signal(signal.SIGINT)
     assert ended(process) == ("", "")
-    assert list(tmp_path.rglob(clip.name)) == list(tmp_path.glob("cemobam-page-*")) == []
+    assert list(tmp_path.rglob(clip.name)) == list(tmp_path.glob("cemobam-tmp-*")) == []
 
 
 @pytest.mark.browser

@@ -423,6 +423,25 @@ def serving(make_ledger: Make, plan: Plan, facts: StudyFacts, in_folder: Path) -
 
 
 @pytest.mark.process
+def test_a_ledger_that_breaks_while_it_is_served_is_told_in_one_line(
+    serving: Callable[..., tuple[subprocess.Popen[str], str]], in_folder: Path
+) -> None:
+    process, address = serving("--port", "0")
+    file = in_folder / "study.db"
+    file.write_bytes(b"?" * file.stat().st_size)
+    for _ in range(2):
+        with pytest.raises(urllib.error.HTTPError) as answer:
+            urllib.request.urlopen(f"{address}api/studies", timeout=PATIENCE_S)
+        assert answer.value.code == 500
+        reason = json.load(answer.value)["reason"]
+        assert re.fullmatch(r".*study.db: this ledger is damaged .*cemobam doctor --storage .*", reason)
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(f"{address}no/such/page", timeout=PATIENCE_S)
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate()[1] == f"error: {reason}\n"
+
+
+@pytest.mark.process
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "kill"])
 def test_it_serves_on_this_machine_alone_and_ends_quietly(
     serving: Callable[..., tuple[subprocess.Popen[str], str]], ending: signal.Signals

@@ -32,7 +32,7 @@ def served(storage: Any, *, host: str = "127.0.0.1", read_only: bool = False) ->
     """Serve a ledger in a thread, and yield the port."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, 0), family=family)
-    server = make_server(storage, listener, host=host, read_only=read_only)
+    server = make_server(storage, listener, url="", host=host, read_only=read_only)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     yield listener.getsockname()[1]
