@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import os
 import time
 from pathlib import Path
@@ -137,6 +138,11 @@ def test_only_regular_files_are_read(tmp_path: Path, kind: str) -> None:
         path = Path("/dev/zero")
     with pytest.raises(InputError, match=f"is a {kind}; give a regular" if kind != "nothing" else "cannot be read"):
         walled(contents, path)
+
+
+def test_a_crash_prints_nothing_of_its_own(file: Path) -> None:
+    assert faulthandler.is_enabled()  # by pytest, and by Ray
+    assert walled(lambda path: ({}, faulthandler.is_enabled()), file)[1] is False
 
 
 def test_a_child_ends_with_its_parent(file: Path) -> None:
