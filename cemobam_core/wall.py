@@ -4,6 +4,9 @@ A file can be made so that its reader crashes, hangs or fills the memory. In her
 one line for the user. The child gives back plain JSON and tensors in the safetensors format, both of which are checked,
 so nothing that the child was made to do reaches this process.
 
+Content that is too large to be passed on, or not of that kind, is read twice (:func:`tried`): in the child, where every
+check is made, and then here.
+
 The limits are those of Linux. On other systems the file is read in this process, without limits.
 """
 
@@ -18,10 +21,10 @@ import signal
 import stat
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol, TypeVar
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -29,6 +32,8 @@ from torch import Tensor
 
 from cemobam_core.errors import InputError
 from cemobam_core.files import temporary_folder
+
+Read_co = TypeVar("Read_co", covariant=True)
 
 Content = tuple[Mapping[str, Tensor], Any]
 """What a reader gives back: tensors by name, and facts as plain JSON."""
@@ -41,6 +46,8 @@ _BYTES_A_SECOND = 20 * 2**20
 """Slowest reading that is still allowed for large files."""
 _LONGEST_ANSWER = 256 * 2**20
 """Largest size of the facts in bytes."""
+_MOST_HOLES = 100
+"""Largest size of a file compared with the space that it takes on a disk. A file system may compress, but not more."""
 
 HAS_LIMITS = sys.platform == "linux"
 """Whether this system has the limits of the wall."""
@@ -55,16 +62,20 @@ def refuse_irregular(path: Path) -> None:
         path: File to read.
 
     Raises:
-        InputError: The file does not exist or is not a regular file.
+        InputError: The file does not exist, is not a regular file, or consists of holes: it takes almost no space on
+            the disk, but reading it could fill the memory.
     """
     try:
-        mode = path.stat().st_mode
+        state = path.stat()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}); check the path") from None
+    mode, blocks = state.st_mode, getattr(state, "st_blocks", 0)  # some file systems count no blocks, nor does Windows
     if not stat.S_ISREG(mode):
         kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
         what = kinds.get(stat.S_IFMT(mode), "not a regular file")
         raise InputError(f"{path}: is {what}; give a regular file")
+    if blocks and state.st_size > _MOST_HOLES * 512 * blocks:
+        raise _refused(path, f"most of its {state.st_size / 1e9:.1f} GB are not there")
 
 
 class Wall:
@@ -81,20 +92,23 @@ class Wall:
         self._child: multiprocessing.process.BaseProcess | None = None
         self._pipe: Connection | None = None
 
-    def __call__(self, path: Path, *arguments: Any) -> Content:
+    def __call__(self, path: Path, *arguments: Any, beside: Sequence[Path] = ()) -> Content:
         """Return what the function reads from a file.
 
         Args:
             path: File to read.
             arguments: Further arguments of the function.
+            beside: Further files that the function reads with it.
 
         Raises:
             InputError: The function raised one, or reading crashed or exceeded a limit. The message is one line.
         """
-        refuse_irregular(path)
+        for one in (path, *beside):
+            refuse_irregular(one)
         if not HAS_LIMITS:
-            return self._read(path, *arguments)
-        size = path.stat().st_size
+            with _in_one_line(path):
+                return self._read(path, *arguments)
+        size = sum(one.stat().st_size for one in (path, *beside))
         seconds = self._seconds + size // _BYTES_A_SECOND
         memory = self._memory + 4 * size
         pipe = self._started()
@@ -105,15 +119,15 @@ class Wall:
                 if not pipe.poll(3 * seconds + 10):
                     self._end()
                     raise _refused(path, f"reading it takes more than {3 * seconds + 10} s")
-                answer = json.loads(pipe.recv_bytes(_LONGEST_ANSWER))
+                answer = json.loads(pipe.recv_bytes())
             except (EOFError, OSError):
                 raise _refused(path, self._how_it_ended(seconds)) from None
+            except RecursionError:
+                raise _refused(path, "its content is nested too deeply") from None
             except BaseException:
                 self._end()
                 raise
             if "error" in answer:
-                if answer["error"] == "memory":
-                    raise _refused(path, f"reading it takes more than {memory / 1e9:.1f} GB of memory")
                 raise InputError(answer["error"])
             tensors = folder / "tensors"
             try:
@@ -178,6 +192,59 @@ def walled(read: Callable[..., Content], path: Path, *arguments: Any) -> Content
         return wall(path, *arguments)
 
 
+class Reader(Protocol[Read_co]):
+    """A function that reads a file, see :func:`tried`."""
+
+    def __call__(self, path: Path, *arguments: Any, beside: Sequence[Path] = ()) -> Read_co:
+        """Return what is read from a file, see :meth:`Wall.__call__`."""
+
+
+@contextlib.contextmanager
+def tried(read: Callable[..., Read_co], *, memory: int = MEMORY, seconds: int = SECONDS) -> Iterator[Reader[Read_co]]:
+    """Yield a function that reads a file here, but only after the same has succeeded behind a wall.
+
+    Use it for content that is too large to be passed on, or that is not plain. The reader must always do the same with
+    the same file, and must make every check. One child reads all files.
+
+    Args:
+        read: Function of a path and further arguments.
+        memory: Memory in bytes that reading may take, see :data:`MEMORY`.
+        seconds: Processor time in seconds, see :data:`SECONDS`.
+    """
+
+    def attempt(path: Path, *arguments: Any) -> Content:
+        read(path, *arguments)
+        return {}, None
+
+    with Wall(attempt, memory=memory, seconds=seconds) as wall:
+
+        def here(path: Path, *arguments: Any, beside: Sequence[Path] = ()) -> Read_co:
+            if HAS_LIMITS:
+                wall(path, *arguments, beside=beside)
+            else:
+                for one in (path, *beside):
+                    refuse_irregular(one)
+            with _in_one_line(path):
+                return read(path, *arguments)
+
+        yield here
+
+
+@contextlib.contextmanager
+def _in_one_line(path: Path, memory: int | None = None) -> Iterator[None]:
+    """Turn whatever a damaged file makes of its reader into an InputError."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"[:200]
+        if isinstance(error, MemoryError) or "not enough memory" in said or "DefaultCPUAllocator" in said:
+            limit = "the memory of this machine" if memory is None else f"{memory / 1e9:.1f} GB of memory"
+            raise _refused(path, f"reading it takes more than {limit}") from None
+        raise InputError(" ".join(f"{path}: cannot be read ({said}); the file is damaged".split())) from None
+
+
 def _refused(path: Path, why: str) -> InputError:
     return InputError(f"{path}: {why}; the file is damaged or made to do harm: get it again from a source you trust")
 
@@ -205,26 +272,18 @@ def _serve(read: Callable[..., Content], pipe: Connection, other_end: Connection
             os._exit(0)
         with _limited(memory, seconds):
             try:
-                tensors, facts = read(path, *arguments)
-                if tensors:
-                    kept = {
-                        name: tensor.contiguous().clone() for name, tensor in tensors.items()
-                    }  # none may share memory
-                    save_file(kept, folder / "tensors")
-                message = json.dumps({"facts": facts})
+                with _in_one_line(path, memory):
+                    tensors, facts = read(path, *arguments)
+                    if tensors:
+                        # none may share memory
+                        kept = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
+                        save_file(kept, folder / "tensors")
+                    message = json.dumps({"facts": facts})
+                    if len(message) > _LONGEST_ANSWER:
+                        raise _refused(path, "its content is too long to be passed on")
             except InputError as error:
-                message = _error(str(error))
-            except MemoryError:
-                message = _error("memory")
-            except Exception as error:  # whatever a damaged file makes of its reader
-                said = f"{type(error).__name__}: {error}"[:200]
-                enough = "not enough memory" in said or "DefaultCPUAllocator" in said
-                message = _error("memory" if enough else f"{path}: cannot be read ({said}); the file is damaged")
+                message = json.dumps({"error": " ".join(str(error).split())})
         pipe.send_bytes(message.encode())
-
-
-def _error(said: str) -> str:
-    return json.dumps({"error": " ".join(said.split())})
 
 
 @contextlib.contextmanager

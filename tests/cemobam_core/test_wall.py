@@ -14,7 +14,7 @@ import torch
 from cemobam_core import FeatureSet, wall
 from cemobam_core.errors import InputError
 from cemobam_core.released import load_released_checkpoint
-from cemobam_core.wall import Content, Wall, walled
+from cemobam_core.wall import Content, Wall, tried, walled
 
 pytestmark = pytest.mark.skipif(not wall.HAS_LIMITS, reason="this system has no limits of memory and time")
 
@@ -67,6 +67,21 @@ def leaving(path: Path) -> Content:
 
 def odd(path: Path) -> Content:
     return {}, object()
+
+
+def odd_exception(path: Path) -> Content:
+    raise UnicodeDecodeError("utf-8", b"\xff\n", 0, 1, "invalid\nstart")
+
+
+def deep(path: Path) -> Content:
+    facts: Any = []
+    for _ in range(100_000):
+        facts = [facts]
+    return {}, facts
+
+
+def long(path: Path) -> Content:
+    return {}, "x" * 2_000
 
 
 def big(path: Path) -> Content:
@@ -128,7 +143,7 @@ def test_a_reader_that_waits_for_ever_is_ended(file: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "device", "nothing"])
-def test_only_regular_files_are_read(tmp_path: Path, kind: str) -> None:
+def test_only_regular_files_are_read(file: Path, tmp_path: Path, kind: str) -> None:
     path = tmp_path / kind
     if kind == "pipe":
         os.mkfifo(path)
@@ -138,6 +153,58 @@ def test_only_regular_files_are_read(tmp_path: Path, kind: str) -> None:
         path = Path("/dev/zero")
     with pytest.raises(InputError, match=f"is a {kind}; give a regular" if kind != "nothing" else "cannot be read"):
         walled(contents, path)
+    with Wall(contents) as one, pytest.raises(InputError, match=f"{path}: "):
+        one(file, beside=[path])
+
+
+def test_a_file_of_holes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    with path.open("wb") as file:
+        file.write(b"{}")
+        file.truncate(1 << 40)
+    with pytest.raises(InputError, match=r"x\.json: most of its 1099\.5 GB are not there"):
+        walled(contents, path)
+
+
+@pytest.mark.parametrize("read", [deep, long])
+def test_facts_that_cannot_be_passed_on_are_one_line(file: Path, read: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wall, "_LONGEST_ANSWER", 1_000)
+    with Wall(read) as one:
+        for _ in range(2):
+            with pytest.raises(InputError, match=rf"{file}: .*(RecursionError|too deeply|too long)"):
+                one(file)
+
+
+@pytest.mark.parametrize("limits", [True, False])
+@pytest.mark.parametrize("read", [refusing, failing, odd_exception])
+def test_what_is_tried_is_one_line_with_and_without_limits(
+    file: Path, read: Any, limits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wall, "HAS_LIMITS", limits)
+    with tried(read) as reading, pytest.raises(InputError, match=f"{file}: "):
+        reading(file)
+    with pytest.raises(InputError, match=f"{file}: "):
+        walled(read, file)
+
+
+@pytest.mark.parametrize("read", [crashing, hungry, endless])
+def test_what_fails_behind_the_wall_is_not_tried_here(file: Path, read: Any) -> None:
+    with tried(read, seconds=1) as reading, pytest.raises(InputError, match=f"{file}: reading it"):
+        reading(file)
+
+
+def test_what_is_tried_is_read_here(file: Path) -> None:
+    kept = []
+
+    def keeping(path: Path, more: int) -> list[tuple[int, int]]:
+        kept.append((os.getpid(), more))
+        return kept
+
+    before = psutil.Process().children()
+    with tried(keeping) as reading:
+        assert reading(file, 1) is kept
+        assert reading(file, 2, beside=[file]) == [(os.getpid(), 1), (os.getpid(), 2)]
+    assert psutil.Process().children() == before
 
 
 def test_a_crash_prints_nothing_of_its_own(file: Path) -> None:
