@@ -91,6 +91,8 @@ class Wall:
         self._read, self._memory, self._seconds = read, memory, seconds
         self._child: multiprocessing.process.BaseProcess | None = None
         self._pipe: Connection | None = None
+        self._folder: Path | None = None
+        self._held = contextlib.ExitStack()
 
     def __call__(self, path: Path, *arguments: Any, beside: Sequence[Path] = ()) -> Content:
         """Return what the function reads from a file.
@@ -111,29 +113,30 @@ class Wall:
         size = sum(one.stat().st_size for one in (path, *beside))
         seconds = self._seconds + size // _BYTES_A_SECOND
         memory = self._memory + 4 * size
-        pipe = self._started()
-        with temporary_folder() as folder:
-            try:
-                pipe.send((path, arguments, memory, seconds, folder))
-                # The processor time is limited. A reader that waits without computing is ended after three times that.
-                if not pipe.poll(3 * seconds + 10):
-                    self._end()
-                    raise _refused(path, f"reading it takes more than {3 * seconds + 10} s")
-                answer = json.loads(pipe.recv_bytes())
-            except (EOFError, OSError):
-                raise _refused(path, self._how_it_ended(seconds)) from None
-            except RecursionError:
-                raise _refused(path, "its content is nested too deeply") from None
-            except BaseException:
+        pipe, folder = self._started()
+        try:
+            pipe.send((path, arguments, memory, seconds, folder))
+            # The processor time is limited. A reader that waits without computing is ended after three times that.
+            if not pipe.poll(3 * seconds + 10):
                 self._end()
-                raise
+                raise _refused(path, f"reading it takes more than {3 * seconds + 10} s")
+            answer = json.loads(pipe.recv_bytes(_LONGEST_ANSWER))
+        except (EOFError, OSError):
+            raise _refused(path, self._how_it_ended(seconds)) from None
+        except RecursionError:
+            raise _refused(path, "its content is nested too deeply") from None
+        except BaseException:
+            self._end()
+            raise
+        tensors = folder / "tensors"
+        try:
             if "error" in answer:
                 raise InputError(answer["error"])
-            tensors = folder / "tensors"
-            try:
-                return (load_file(tensors) if tensors.exists() else {}), answer["facts"]
-            except (OSError, SafetensorError) as error:
-                raise _refused(path, f"its content could not be passed on ({error})") from None
+            return (load_file(tensors) if tensors.exists() else {}), answer["facts"]
+        except (OSError, SafetensorError) as error:
+            raise _refused(path, f"its content could not be passed on ({error})") from None
+        finally:
+            tensors.unlink(missing_ok=True)
 
     def __enter__(self) -> Wall:
         """Return the wall itself. The child ends with the block."""
@@ -143,16 +146,18 @@ class Wall:
         """End the child."""
         self._end()
 
-    def _started(self) -> Connection:
-        if self._pipe is None or self._child is None or not self._child.is_alive():
+    def _started(self) -> tuple[Connection, Path]:
+        """Return the pipe to the child, and the folder where it leaves tensors. Start it if it does not run."""
+        if self._pipe is None or self._folder is None or self._child is None or not self._child.is_alive():
             self._end()
+            self._folder = self._held.enter_context(temporary_folder())
             context = multiprocessing.get_context("fork")
             with _starting:  # a child forked at the same time would inherit the other's pipe, and never see its end
                 self._pipe, theirs = context.Pipe()
                 self._child = context.Process(target=_serve, args=(self._read, theirs, self._pipe), daemon=True)
                 self._child.start()
                 theirs.close()
-        return self._pipe
+        return self._pipe, self._folder
 
     def _how_it_ended(self, seconds: int) -> str:
         """Return how the child ended, and clean up after it."""
@@ -174,7 +179,8 @@ class Wall:
             self._child.close()
         if self._pipe:
             self._pipe.close()
-        self._child = self._pipe = None
+        self._held.close()
+        self._child = self._pipe = self._folder = None
 
 
 def walled(read: Callable[..., Content], path: Path, *arguments: Any) -> Content:
