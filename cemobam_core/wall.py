@@ -43,7 +43,7 @@ Content = tuple[Mapping[str, Tensor], Any]
 
 MEMORY = 3 * 2**29
 """Memory in bytes that reading may take beyond what this process has and four times the size of the file."""
-SECONDS = 20
+SECONDS = 15
 """Processor time in seconds that reading may take beyond the time for the size of the file."""
 _BYTES_A_SECOND = 20 * 2**20
 """Slowest reading that is still allowed for large files."""
@@ -96,13 +96,21 @@ def refuse_irregular(path: Path) -> None:
         state = path.stat()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}); check the path") from None
-    mode, blocks = state.st_mode, getattr(state, "st_blocks", 0)  # some file systems count no blocks, nor does Windows
+    mode = state.st_mode
     if not stat.S_ISREG(mode):
         kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
         what = kinds.get(stat.S_IFMT(mode), "not a regular file")
         raise InputError(f"{path}: is {what}; give a regular file")
-    if blocks and state.st_size > _MOST_HOLES * 512 * blocks:
+    if _is_hollow(path, state):
         raise _refused(path, f"most of its {state.st_size / 1e9:.1f} GB are not there")
+
+
+def _is_hollow(path: Path, state: os.stat_result) -> bool:
+    """Return whether a file is nearly all holes. Some file systems count no blocks, but then they know of no holes."""
+    if sys.platform == "win32" or state.st_size <= _MOST_HOLES * 512 * max(1, state.st_blocks):
+        return False
+    with path.open("rb") as file:
+        return os.lseek(file.fileno(), 0, os.SEEK_HOLE) < state.st_size
 
 
 class Wall:
