@@ -20,16 +20,16 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NoReturn
-
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from cemobam_core.errors import InputError
 from cemobam_core.files import temporary_folder
 
-Content = tuple[Mapping[str, Tensor], Any]
+# torch is imported where it is used: text files are read without it.
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Content = tuple["Mapping[str, Tensor]", Any]
 """What a reader gives back: tensors by name, and facts as plain JSON."""
 
 MEMORY = 2 * 2**30
@@ -40,6 +40,8 @@ _BYTES_A_SECOND = 20 * 2**20
 """Slowest reading that is still allowed for large files."""
 _LONGEST_ANSWER = 256 * 2**20
 """Largest size of the facts in bytes."""
+_LONGEST_LISTING = 600
+"""Time in seconds that opening the files of a folder may take, which is long on a network's disk."""
 
 HAS_LIMITS = sys.platform == "linux"
 """Whether this system has the limits of the wall."""
@@ -47,11 +49,12 @@ HAS_LIMITS = sys.platform == "linux"
 _starting = threading.Lock()
 
 
-def refuse_irregular(path: Path) -> None:
+def refuse_irregular(path: Path, *, or_folder: bool = False) -> None:
     """Raise an error if a path is not a regular file: a FIFO or a device could be read without end.
 
     Args:
         path: File to read.
+        or_folder: Whether it may be a folder.
 
     Raises:
         InputError: The file does not exist or is not a regular file.
@@ -60,10 +63,10 @@ def refuse_irregular(path: Path) -> None:
         mode = path.stat().st_mode
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}); check the path") from None
-    if not stat.S_ISREG(mode):
+    if not stat.S_ISREG(mode) and not (or_folder and stat.S_ISDIR(mode)):
         kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
         what = kinds.get(stat.S_IFMT(mode), "not a regular file")
-        raise InputError(f"{path}: is {what}; give a regular file")
+        raise InputError(f"{path}: is {what}; give a regular file{' or a folder' if or_folder else ''}")
 
 
 class Wall:
@@ -73,10 +76,13 @@ class Wall:
         read: Function of a path and further arguments. It runs in the child.
         memory: Memory in bytes that reading may take, see :data:`MEMORY`.
         seconds: Processor time in seconds, see :data:`SECONDS`.
+        folders: Whether a path may be that of a folder, whose files the function reads.
     """
 
-    def __init__(self, read: Callable[..., Content], *, memory: int = MEMORY, seconds: int = SECONDS) -> None:
-        self._read, self._memory, self._seconds = read, memory, seconds
+    def __init__(
+        self, read: Callable[..., Content], *, memory: int = MEMORY, seconds: int = SECONDS, folders: bool = False
+    ) -> None:
+        self._read, self._memory, self._seconds, self._folders = read, memory, seconds, folders
         self._child: multiprocessing.process.BaseProcess | None = None
         self._pipe: Connection | None = None
 
@@ -90,7 +96,7 @@ class Wall:
         Raises:
             InputError: The function raised one, or reading crashed or exceeded a limit. The message is one line.
         """
-        refuse_irregular(path)
+        refuse_irregular(path, or_folder=self._folders)
         if not HAS_LIMITS:
             return self._read(path, *arguments)
         size = path.stat().st_size
@@ -101,9 +107,10 @@ class Wall:
             try:
                 pipe.send((path, arguments, memory, seconds, folder))
                 # The processor time is limited. A reader that waits without computing is ended after three times that.
-                if not pipe.poll(3 * seconds + 10):
+                longest = _LONGEST_LISTING if path.is_dir() else 3 * seconds + 10
+                if not pipe.poll(longest):
                     self._end()
-                    raise _refused(path, f"reading it takes more than {3 * seconds + 10} s")
+                    raise _refused(path, f"reading it takes more than {longest} s")
                 answer = json.loads(pipe.recv_bytes(_LONGEST_ANSWER))
             except (EOFError, OSError):
                 raise _refused(path, self._how_it_ended(seconds)) from None
@@ -115,8 +122,13 @@ class Wall:
                     raise _refused(path, f"reading it takes more than {memory / 1e9:.1f} GB of memory")
                 raise InputError(answer["error"])
             tensors = folder / "tensors"
+            if not tensors.exists():
+                return {}, answer["facts"]
+            from safetensors import SafetensorError  # noqa: PLC0415
+            from safetensors.torch import load_file  # noqa: PLC0415
+
             try:
-                return (load_file(tensors) if tensors.exists() else {}), answer["facts"]
+                return load_file(tensors), answer["facts"]
             except (OSError, SafetensorError) as error:
                 raise _refused(path, f"its content could not be passed on ({error})") from None
 
@@ -192,10 +204,9 @@ def _serve(read: Callable[..., Content], pipe: Connection, other_end: Connection
         os.dup2(nothing.fileno(), 2)
     import resource  # noqa: PLC0415  (not on Windows)
 
-    import torch  # noqa: PLC0415
-
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    torch.set_num_threads(1)  # the threads of this process are those of the parent, and do not exist here
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)  # the threads of this process are those of the parent, and do not exist here
     while True:
         try:
             path, arguments, memory, seconds, folder = pipe.recv()
@@ -208,6 +219,8 @@ def _serve(read: Callable[..., Content], pipe: Connection, other_end: Connection
                     kept = {
                         name: tensor.contiguous().clone() for name, tensor in tensors.items()
                     }  # none may share memory
+                    from safetensors.torch import save_file  # noqa: PLC0415
+
                     save_file(kept, folder / "tensors")
                 message = json.dumps({"facts": facts})
             except InputError as error:
