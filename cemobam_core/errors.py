@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
-_LONGEST = 2_000
-"""Letters of the longest message. A longer one, which quotes a file's content, loses its middle."""
+_LONGEST = 600
+"""Letters of the longest message."""
 
 
 class InputError(ValueError):
@@ -14,24 +15,32 @@ class InputError(ValueError):
     The message is one line. It names the file or setting, the offending value and the remedy. Commands print it and
     exit with status 2. They catch nothing else, so a bug still shows its traceback.
 
-    Whatever a message quotes, it stays one line that a terminal can show: see :func:`printable`.
+    A message may quote a file that is made to do harm. Line breaks become spaces, letters that control a terminal are
+    shown as escapes, and the middle of a very long message is left out.
+
+    Args:
+        message: What is wrong, and what to do.
     """
 
-    def __init__(self, message: object) -> None:
-        line = printable(str(message))
-        half = _LONGEST // 2
-        super().__init__(line if len(line) <= _LONGEST else f"{line[:half]} … {line[-half:]}")
+    def __init__(self, message: str) -> None:
+        super().__init__(_shortened(printable(_shortened(message)).strip()))
 
 
 def printable(text: str) -> str:
-    """Return a text as one line, with escapes for characters that cannot be printed.
-
-    A name of a file or a label may contain line breaks, or sequences that a terminal obeys.
+    """Return a text in one line, in which letters that control a terminal are shown as escapes.
 
     Args:
         text: The text.
     """
-    if text.isprintable():
-        return text
-    line = re.sub(r"\s*[\n\r]\s*", " ", text)
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line)
+    line = re.sub(r"\s*[\n\r\v\f\x85\u2028\u2029]\s*", " ", text)
+    return "".join(_shown(letter) for letter in line)
+
+
+def _shown(letter: str) -> str:
+    hidden = unicodedata.category(letter) in ("Cc", "Cf", "Cs")
+    return letter.encode("unicode_escape").decode() if hidden else letter
+
+
+def _shortened(text: str) -> str:
+    end = _LONGEST // 3
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - end - 3]} … {text[-end:]}"
