@@ -239,7 +239,7 @@ def test_nothing_of_one_file_is_taken_for_another(file: Path, monkeypatch: pytes
         save_file({"x": torch.zeros(1)}, place)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(wall, "save_file", failing_halfway)
+    monkeypatch.setattr("safetensors.torch.save_file", failing_halfway)
     with Wall(half_written) as one:
         with pytest.raises(InputError, match=rf"{file}: no space is left in .*; free some, or set TMPDIR"):
             one(file, "half")
