@@ -13,8 +13,9 @@ import numpy.typing as npt
 import torch
 
 from cemobam_core.corpora.utterances import Part, Utterance
+from cemobam_core.encoders.decoding import SAMPLE_RATE
 from cemobam_core.encoders.pretrained import NO_CODE, Pretrained
-from cemobam_core.encoders.sound import SAMPLE_RATE, read_audio
+from cemobam_core.encoders.sound import read_audio
 from cemobam_core.encoders.store import write_json
 from cemobam_core.errors import InputError
 from cemobam_core.progress import progress_bar

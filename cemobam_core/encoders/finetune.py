@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from cemobam_core.encoders.ahead import ahead
 from cemobam_core.encoders.audio import AudioEncoder
 from cemobam_core.encoders.settings import Objective
+from cemobam_core.encoders.sound import READING_AHEAD
 from cemobam_core.encoders.text import TextEncoder
 from cemobam_core.errors import InputError
 from cemobam_core.files import written_atomically
@@ -303,10 +305,15 @@ class _Tuning:
         """Yield the mean loss and the number of utterances of each batch."""
         size = self.config.batch_size
         batches = [order[start : start + size] for start in range(0, len(order), size)]
-        for rows, items in ahead(batches, lambda rows: [self.encoder.read(data.items[i]) for i in rows]):
-            with self.autocast:
-                loss = self.objective(items, data.labels[rows].to(self.device), draws)
-            yield loss, len(rows)
+        with ThreadPoolExecutor(max_workers=READING_AHEAD) as readers:
+
+            def load(rows: list[int]) -> list[Any]:
+                return list(readers.map(lambda i: self.encoder.read(data.items[i]), rows))
+
+            for rows, items in ahead(batches, load):
+                with self.autocast:
+                    loss = self.objective(items, data.labels[rows].to(self.device), draws)
+                yield loss, len(rows)
 
     def _half(self) -> torch.dtype:
         if self.device.type == "cuda" and not torch.cuda.is_bf16_supported():
