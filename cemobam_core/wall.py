@@ -112,10 +112,18 @@ class Wall:
         read: Function of a path and further arguments. It runs in the child.
         memory: Memory in bytes that reading may take, see :data:`MEMORY`.
         seconds: Processor time in seconds, see :data:`SECONDS`.
+        folders: Whether a path is a folder, whose files are given beside it.
     """
 
-    def __init__(self, read: Callable[..., Content], *, memory: int = MEMORY, seconds: int = SECONDS) -> None:
-        self._read, self._memory, self._seconds = read, memory, seconds
+    def __init__(
+        self,
+        read: Callable[..., Content],
+        *,
+        memory: int = MEMORY,
+        seconds: int = SECONDS,
+        folders: bool = False,
+    ) -> None:
+        self._read, self._memory, self._seconds, self._folders = read, memory, seconds, folders
         self._child: Forked | None = None
         self._folder: Path | None = None
         self._held = contextlib.ExitStack()
@@ -132,12 +140,13 @@ class Wall:
         Raises:
             InputError: The function raised one, or reading crashed or exceeded a limit. The message is one line.
         """
-        for one in (path, *beside):
+        files = (*([] if self._folders else [path]), *beside)
+        for one in files:
             refuse_irregular(one)
         if not HAS_LIMITS or _behind.is_set():
             with _in_one_line(path):
                 return self._read(path, *arguments)
-        size = sum(one.stat().st_size for one in (path, *beside))
+        size = sum(one.stat().st_size for one in files)
         limits = _Limits(
             memory=self._memory + 4 * size,
             seconds=self._seconds + size // _BYTES_A_SECOND,

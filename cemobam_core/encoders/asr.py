@@ -17,6 +17,7 @@ from cemobam_core.encoders.decoding import SAMPLE_RATE
 from cemobam_core.encoders.pretrained import NO_CODE, Pretrained
 from cemobam_core.encoders.sound import read_audio
 from cemobam_core.encoders.store import write_json
+from cemobam_core.encoders.trial import tried_first
 from cemobam_core.errors import InputError
 from cemobam_core.progress import progress_bar
 
@@ -72,14 +73,21 @@ class Transcriber:
             window, sampling_rate=SAMPLE_RATE, return_tensors="pt", return_attention_mask=True
         ).to(self.model.device)
         multilingual = getattr(self.model.generation_config, "is_multilingual", False)
-        tokens = self.model.generate(
-            heard["input_features"],
-            attention_mask=heard["attention_mask"],
-            do_sample=False,
-            num_beams=1,
-            return_timestamps=False,
-            **({"task": "transcribe"} if multilingual else {}),
-        )
+        try:
+            tokens = self.model.generate(
+                heard["input_features"],
+                attention_mask=heard["attention_mask"],
+                do_sample=False,
+                num_beams=1,
+                return_timestamps=False,
+                **({"task": "transcribe"} if multilingual else {}),
+            )
+        except (AttributeError, LookupError, TypeError, ValueError) as error:  # odd settings in generation_config.json
+            said = " ".join(str(error).split())[:120]
+            raise InputError(
+                f"--asr {self.pretrained.name}: cannot transcribe ({type(error).__name__}: {said}); check its "
+                "generation_config.json, or download the model again"
+            ) from None
         text: str = self.processor.tokenizer.decode(tokens[0], skip_special_tokens=True)
         return text
 
@@ -87,17 +95,14 @@ class Transcriber:
 def load_transcriber(pretrained: Pretrained) -> Transcriber:
     """Load a Whisper model, on the CPU and in evaluation mode.
 
+    A child process loads it first, see :mod:`cemobam_core.encoders.trial`.
+
     Args:
         pretrained: Whisper model on disk.
 
     Raises:
         InputError: The files cannot be loaded, or the model is not a Whisper model.
     """
-    from transformers import AutoProcessor, WhisperForConditionalGeneration
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     kind = pretrained.config.get("model_type")
     if kind != "whisper":
         raise InputError(
@@ -107,6 +112,16 @@ def load_transcriber(pretrained: Pretrained) -> Transcriber:
     if not any((pretrained.folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
         # Without vocabulary, transformers would create a tokenizer that knows no words.
         raise InputError(f"--asr {pretrained.name}: no tokenizer in {pretrained.folder}; add its tokenizer.json")
+    tried_first(_loaded, pretrained)
+    return _loaded(pretrained)
+
+
+def _loaded(pretrained: Pretrained) -> Transcriber:
+    from transformers import AutoProcessor, WhisperForConditionalGeneration
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         loaded: Any = WhisperForConditionalGeneration.from_pretrained(
             pretrained.folder, output_loading_info=True, **NO_CODE
@@ -173,7 +188,7 @@ class Transcripts:
         try:
             made = json.loads(self._path(number).read_text(encoding="utf-8"))
             texts, bad = dict(made["texts"]), dict(made["bad"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return False
         if {*texts, *bad} != {u.id for u in part}:
             return False

@@ -113,9 +113,7 @@ class _Pool(Generic[_AnyWall]):
 
     def __init__(self, make: Callable[[], _AnyWall]) -> None:
         self._make = make
-        self._idle: list[_AnyWall] = []
-        if hasattr(os, "register_at_fork"):  # the children are those of this process
-            os.register_at_fork(after_in_child=self._idle.clear)
+        self._by_process: dict[int, list[_AnyWall]] = {}  # a forked process has no part in the walls of its parent
 
     @contextmanager
     def one(self) -> Iterator[_AnyWall]:
@@ -128,6 +126,10 @@ class _Pool(Generic[_AnyWall]):
             yield wall
         finally:
             self._idle.append(wall)
+
+    @property
+    def _idle(self) -> list[_AnyWall]:
+        return self._by_process.setdefault(os.getpid(), [])
 
     def end(self) -> None:
         """End the walls that are not used."""
