@@ -68,10 +68,18 @@ class Transcriber:
             raise InputError(f"{sound}: {self.pretrained.name} hears no words in it; write the transcript yourself")
         return text
 
-    def _window(self, window: npt.NDArray[np.float32]) -> str:
-        heard = self.processor.feature_extractor(
+    def spectrogram(self, window: npt.NDArray[np.float32]) -> Any:
+        """Return the spectrogram of a window, padded with silence to 30 seconds, and the mask of its frames.
+
+        Args:
+            window: (samples,) at 16 kHz, at most 30 seconds.
+        """
+        return self.processor.feature_extractor(
             window, sampling_rate=SAMPLE_RATE, return_tensors="pt", return_attention_mask=True
-        ).to(self.model.device)
+        )
+
+    def _window(self, window: npt.NDArray[np.float32]) -> str:
+        heard = self.spectrogram(window).to(self.model.device)
         multilingual = getattr(self.model.generation_config, "is_multilingual", False)
         try:
             tokens = self.model.generate(
@@ -112,8 +120,20 @@ def load_transcriber(pretrained: Pretrained) -> Transcriber:
     if not any((pretrained.folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
         # Without vocabulary, transformers would create a tokenizer that knows no words.
         raise InputError(f"--asr {pretrained.name}: no tokenizer in {pretrained.folder}; add its tokenizer.json")
-    tried_first(_loaded, pretrained)
+    tried_first(_try, pretrained)
     return _loaded(pretrained)
+
+
+def _try(pretrained: Pretrained) -> None:
+    """Load a model and run its front end: an odd setting may only show then."""
+    transcriber = _loaded(pretrained)
+    config = transcriber.model.config
+    found = tuple(transcriber.spectrogram(np.ones(SAMPLE_RATE, dtype=np.float32))["input_features"].shape)
+    if found != (expected := (1, config.num_mel_bins, 2 * config.max_source_positions)):
+        raise InputError(
+            f"--asr {pretrained.name}: its preprocessor_config.json gives a spectrogram {found}, but its model takes "
+            f"{expected}; replace it with the published file"
+        )
 
 
 def _loaded(pretrained: Pretrained) -> Transcriber:

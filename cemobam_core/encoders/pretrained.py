@@ -170,11 +170,16 @@ def _from_hub(name: str, option: str, *, download: bool) -> Pretrained:
 
 
 def hash_of(folder: Path) -> str:
-    """Return a hash of the files that define the encoder: those that are read if the hub provides them."""
+    """Return a hash of the files that define the encoder: those that are read if the hub provides them.
+
+    Raises:
+        InputError: One of them is not a regular file.
+    """
     digest = hashlib.sha256()
     weights = _SAFETENSORS if any(folder.glob(_SAFETENSORS[0])) else _PICKLED
     files = {path for pattern in (*_FILES, *weights) for path in folder.glob(pattern)}
     for path in sorted(files):
+        refuse_irregular(path)
         digest.update(path.name.encode())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
