@@ -121,7 +121,7 @@ class Wall:
         read: Function of a path and further arguments. It runs in the child.
         memory: Memory in bytes that reading may take, see :data:`MEMORY`.
         seconds: Processor time in seconds, see :data:`SECONDS`.
-        folders: Whether a path may be that of a folder, whose files the function reads.
+        folders: Whether a path may be that of a folder. The files in it that matter may be given beside it.
     """
 
     def __init__(
@@ -144,8 +144,9 @@ class Wall:
         Raises:
             InputError: The function raised one, or reading crashed or exceeded a limit. The message is one line.
         """
-        for one in (path, *beside):
-            refuse_irregular(one, or_folder=self._folders)
+        refuse_irregular(path, or_folder=self._folders)
+        for one in beside:
+            refuse_irregular(one)
         if not HAS_LIMITS or _behind.is_set():
             with _in_one_line(path):
                 return self._read(path, *arguments)

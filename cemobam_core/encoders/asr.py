@@ -13,9 +13,11 @@ import numpy.typing as npt
 import torch
 
 from cemobam_core.corpora.utterances import Part, Utterance
+from cemobam_core.encoders.decoding import SAMPLE_RATE
 from cemobam_core.encoders.pretrained import NO_CODE, Pretrained
-from cemobam_core.encoders.sound import SAMPLE_RATE, read_audio
+from cemobam_core.encoders.sound import read_audio
 from cemobam_core.encoders.store import write_json
+from cemobam_core.encoders.trial import tried_first
 from cemobam_core.errors import InputError
 from cemobam_core.progress import progress_bar
 
@@ -66,19 +68,34 @@ class Transcriber:
             raise InputError(f"{sound}: {self.pretrained.name} hears no words in it; write the transcript yourself")
         return text
 
-    def _window(self, window: npt.NDArray[np.float32]) -> str:
-        heard = self.processor.feature_extractor(
+    def spectrogram(self, window: npt.NDArray[np.float32]) -> Any:
+        """Return the spectrogram of a window, padded with silence to 30 seconds, and the mask of its frames.
+
+        Args:
+            window: (samples,) at 16 kHz, at most 30 seconds.
+        """
+        return self.processor.feature_extractor(
             window, sampling_rate=SAMPLE_RATE, return_tensors="pt", return_attention_mask=True
-        ).to(self.model.device)
-        multilingual = getattr(self.model.generation_config, "is_multilingual", False)
-        tokens = self.model.generate(
-            heard["input_features"],
-            attention_mask=heard["attention_mask"],
-            do_sample=False,
-            num_beams=1,
-            return_timestamps=False,
-            **({"task": "transcribe"} if multilingual else {}),
         )
+
+    def _window(self, window: npt.NDArray[np.float32]) -> str:
+        heard = self.spectrogram(window).to(self.model.device)
+        multilingual = getattr(self.model.generation_config, "is_multilingual", False)
+        try:
+            tokens = self.model.generate(
+                heard["input_features"],
+                attention_mask=heard["attention_mask"],
+                do_sample=False,
+                num_beams=1,
+                return_timestamps=False,
+                **({"task": "transcribe"} if multilingual else {}),
+            )
+        except (AttributeError, LookupError, TypeError, ValueError) as error:  # odd settings in generation_config.json
+            said = " ".join(str(error).split())[:120]
+            raise InputError(
+                f"--asr {self.pretrained.name}: cannot transcribe ({type(error).__name__}: {said}); check its "
+                "generation_config.json, or download the model again"
+            ) from None
         text: str = self.processor.tokenizer.decode(tokens[0], skip_special_tokens=True)
         return text
 
@@ -86,17 +103,14 @@ class Transcriber:
 def load_transcriber(pretrained: Pretrained) -> Transcriber:
     """Load a Whisper model, on the CPU and in evaluation mode.
 
+    A child process loads it first, see :mod:`cemobam_core.encoders.trial`.
+
     Args:
         pretrained: Whisper model on disk.
 
     Raises:
         InputError: The files cannot be loaded, or the model is not a Whisper model.
     """
-    from transformers import AutoProcessor, WhisperForConditionalGeneration
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     kind = pretrained.config.get("model_type")
     if kind != "whisper":
         raise InputError(
@@ -106,6 +120,28 @@ def load_transcriber(pretrained: Pretrained) -> Transcriber:
     if not any((pretrained.folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
         # Without vocabulary, transformers would create a tokenizer that knows no words.
         raise InputError(f"--asr {pretrained.name}: no tokenizer in {pretrained.folder}; add its tokenizer.json")
+    tried_first(_try, pretrained)
+    return _loaded(pretrained)
+
+
+def _try(pretrained: Pretrained) -> None:
+    """Load a model and run its front end: an odd setting may only show then."""
+    transcriber = _loaded(pretrained)
+    config = transcriber.model.config
+    found = tuple(transcriber.spectrogram(np.ones(SAMPLE_RATE, dtype=np.float32))["input_features"].shape)
+    if found != (expected := (1, config.num_mel_bins, 2 * config.max_source_positions)):
+        raise InputError(
+            f"--asr {pretrained.name}: its preprocessor_config.json gives a spectrogram {found}, but its model takes "
+            f"{expected}; replace it with the published file"
+        )
+
+
+def _loaded(pretrained: Pretrained) -> Transcriber:
+    from transformers import AutoProcessor, WhisperForConditionalGeneration
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
     try:
         loaded: Any = WhisperForConditionalGeneration.from_pretrained(
             pretrained.folder, output_loading_info=True, **NO_CODE
@@ -172,7 +208,7 @@ class Transcripts:
         try:
             made = json.loads(self._path(number).read_text(encoding="utf-8"))
             texts, bad = dict(made["texts"]), dict(made["bad"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return False
         if {*texts, *bad} != {u.id for u in part}:
             return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,16 +22,19 @@ _ALONE = {"protocol_whitelist": "none"}
 """Keeps FFmpeg to the given file. A playlist could name other files or addresses."""
 
 
-def decode(path: Path, allow: Callable[[int, float], None]) -> tuple[npt.NDArray[np.float32], int]:
+def decoded(
+    path: Path, allow: Callable[[int, float, int], None], size: int
+) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
     """Decode the first audio stream of a file. Channels are averaged.
 
     Args:
         path: The file.
-        allow: Function that raises InputError for a sampling rate (Hz) or a length (seconds) that is not accepted. It
-            is called before anything is decoded, and again for every decoded frame.
+        allow: Function that raises InputError for a sampling rate (Hz), a length (seconds) or a number of channels that
+            is not accepted. It is called before anything is decoded, and again for every decoded frame.
+        size: Smallest number of samples of a block, all channels together. The last one may be shorter.
 
-    Returns:
-        The samples, with a full scale of 1, and their rate in Hz.
+    Yields:
+        The rate in Hz, and a block of samples with a full scale of 1.
 
     Raises:
         InputError: The file is no container, has no audio stream, is cut short or damaged, or is not accepted.
@@ -46,25 +49,31 @@ def decode(path: Path, allow: Callable[[int, float], None]) -> tuple[npt.NDArray
             stream = container.streams.audio[0]
             if stream.codec_context is None:
                 raise InputError(f"{path}: its sound has an encoding that FFmpeg does not know")
+            stream.codec_context.thread_count = 1
             rate = stream.rate or 0
             if stream.duration is not None and stream.time_base is not None:
                 length = float(stream.duration * stream.time_base)
             else:
                 length = (container.duration or 0) / av.time_base
-            allow(rate, length)
-            parts: list[npt.NDArray[np.float32]] = []
-            count = 0
+            allow(rate, length, stream.codec_context.channels)
+            frames: list[npt.NDArray[np.float32]] = []
+            count, waiting = 0, 0
             for frame in container.decode(stream):
                 if frame.sample_rate != rate:
                     raise InputError(f"{path}: its sampling rate changes from {rate} to {frame.sample_rate} Hz")
                 count += frame.samples
-                allow(rate, count / rate)
-                parts.append(_mono(frame))
+                allow(rate, count / rate, channels := frame.layout.nb_channels)
+                frames.append(_mono(frame))
+                waiting += frame.samples * channels
+                if waiting >= size:
+                    yield rate, np.concatenate(frames)
+                    frames, waiting = [], 0
+            if frames:
+                yield rate, np.concatenate(frames)
     except av.FFmpegError as error:
         raise InputError(f"{path}: cannot be read as audio ({error.strerror})") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read as audio ({error.strerror or error})") from None
-    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32), rate
 
 
 def _refuse_truncated_mp4(path: Path) -> None:

@@ -28,12 +28,13 @@ from cemobam_core.encoders.loading import load_encoder
 from cemobam_core.encoders.pretrained import Pretrained, find_pretrained
 from cemobam_core.encoders.record import RECORD, EncoderRecord, EncodersRecord
 from cemobam_core.encoders.settings import Recipe
-from cemobam_core.encoders.sound import seconds_of
+from cemobam_core.encoders.sound import READING_AHEAD, end_decoders, seconds_of
 from cemobam_core.encoders.store import Parts, SplitRows, write_json, write_splits
 from cemobam_core.errors import InputError
 from cemobam_core.features import MODALITIES
 from cemobam_core.files import told_of_a_full_disk, written_atomically
 from cemobam_core.progress import progress_bar
+from cemobam_core.wall import refuse_irregular
 
 FEATURES_JSON = "features.json"
 """Description of a folder of features. It is written last, so a folder that contains it is complete."""
@@ -92,6 +93,8 @@ def make_features(
             f"--max-seconds {recipe.settings.max_seconds:g}: the GPU does not have enough memory; give fewer seconds, "
             "or --device cpu (the finished parts are kept)"
         ) from None
+    finally:
+        end_decoders()
 
 
 def made_before(recipe: Recipe, out: Path) -> dict[str, Any] | None:
@@ -106,10 +109,11 @@ def made_before(recipe: Recipe, out: Path) -> dict[str, Any] | None:
         if finished and not (out / _PARTS).exists():
             raise InputError(f"{out}: contains features that this command did not make; give another folder with --out")
         return None
+    refuse_irregular(path)
     try:
         made = json.loads(path.read_text(encoding="utf-8"))
         signature, facts, files = made["signature"], dict(made["made_from"]), list(map(str, made["files"]))
-        made["leaks"] = list(map(str, made["leaks"]))
+        made["leaks"] = [line for line in map(str, made["leaks"]) if line.isprintable()]
         made["splits"] = {"fingerprint": str(made["splits"]["fingerprint"])}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f"{path}: is damaged; remove the folder to make the features again") from None
@@ -330,10 +334,13 @@ class _Extraction:
         sequence = self.recipe.settings.level == "sequence"
 
         def load(part: tuple[int, list[Utterance]]) -> list[Any]:
-            return [_or_error(encoder.read, getattr(u, modality)) for u in part[1]]
+            return list(readers.map(lambda u: _or_error(encoder.read, getattr(u, modality)), part[1]))
 
         done, total = 0.0, sum(size[u.id] for batch in missing.values() for u in batch)
-        with progress_bar(total=round(total), desc=f"encoding {name}", unit=unit) as bar:
+        with (
+            ThreadPoolExecutor(max_workers=READING_AHEAD) as readers,
+            progress_bar(total=round(total), desc=f"encoding {name}", unit=unit) as bar,
+        ):
             for (number, batch), loaded in ahead(missing.items(), load):
                 read = dict(zip((u.id for u in batch), loaded, strict=True))
                 bad = {key: str(item) for key, item in read.items() if isinstance(item, InputError)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,12 @@ from torch import Tensor, nn
 from cemobam_core.encoders.ahead import ahead
 from cemobam_core.encoders.audio import AudioEncoder
 from cemobam_core.encoders.settings import Objective
+from cemobam_core.encoders.sound import READING_AHEAD
 from cemobam_core.encoders.text import TextEncoder
 from cemobam_core.errors import InputError
 from cemobam_core.files import written_atomically
 from cemobam_core.progress import progress_bar
+from cemobam_core.wall import tried
 
 Encoder = AudioEncoder | TextEncoder
 
@@ -130,7 +133,8 @@ def tune(
         val: Utterances that decide when to stop.
         num_classes: Number of classes of the supervised head.
         config: Settings of tuning.
-        checkpoint: Checkpoint file. It is read by ``torch.load(weights_only=True)``, which runs no code.
+        checkpoint: Checkpoint file. It is read behind the wall, by ``torch.load(weights_only=True)``, which runs no
+            code.
         name: Name for the progress bar and the output.
         say: Function that receives each line of output.
 
@@ -303,10 +307,15 @@ class _Tuning:
         """Yield the mean loss and the number of utterances of each batch."""
         size = self.config.batch_size
         batches = [order[start : start + size] for start in range(0, len(order), size)]
-        for rows, items in ahead(batches, lambda rows: [self.encoder.read(data.items[i]) for i in rows]):
-            with self.autocast:
-                loss = self.objective(items, data.labels[rows].to(self.device), draws)
-            yield loss, len(rows)
+        with ThreadPoolExecutor(max_workers=READING_AHEAD) as readers:
+
+            def load(rows: list[int]) -> list[Any]:
+                return list(readers.map(lambda i: self.encoder.read(data.items[i]), rows))
+
+            for rows, items in ahead(batches, load):
+                with self.autocast:
+                    loss = self.objective(items, data.labels[rows].to(self.device), draws)
+                yield loss, len(rows)
 
     def _half(self) -> torch.dtype:
         if self.device.type == "cuda" and not torch.cuda.is_bf16_supported():
@@ -328,12 +337,56 @@ class _Tuning:
     def _resume(self) -> None:
         if not self.checkpoint.exists():
             return
-        try:
-            state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
-            for part in ("learning", "optimizer", "schedule", "scaler"):
-                getattr(self, part).load_state_dict(state[part])
-            self.val_losses, self.best = list(state["val_losses"]), state["best"]
-        except Exception as error:  # a damaged file can raise any exception
-            raise InputError(
-                f"{self.checkpoint}: cannot be resumed ({type(error).__name__}); remove it to tune again"
-            ) from None
+        parts = ("learning", "optimizer", "schedule", "scaler")
+        outline = {part: _outline(getattr(self, part).state_dict()) for part in parts}
+        outline["optimizer"]["state"] = {
+            i: {"step": _outline(torch.tensor(0.0)), "exp_avg": _outline(p), "exp_avg_sq": _outline(p)}
+            for i, p in enumerate(self.learning.parameters())
+        }
+        outline["best"] = _outline(self.learning["encoder"].state_dict())
+        with tried(_read_state) as read:
+            state = read(self.checkpoint, outline, self.config.epochs)
+        for part in parts:
+            getattr(self, part).load_state_dict(state[part])
+        self.val_losses, self.best = list(state["val_losses"]), state["best"]
+
+
+def _read_state(path: Path, outline: dict[str, Any], epochs: int) -> dict[str, Any]:
+    """Return the content of a checkpoint, which must have the outline of this tuning."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        losses, moments = state.pop("val_losses"), state["optimizer"]["state"]
+        # A parameter that has never had a gradient has no moments.
+        expected = outline["optimizer"]["state"]
+        expected = outline | {
+            "optimizer": outline["optimizer"] | {"state": {i: expected[i] for i in moments}},
+        }
+        if not _fits(state, expected) or not 0 < len(losses) <= epochs or any(type(x) is not float for x in losses):
+            raise ValueError
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file can raise any exception
+        raise InputError(f"{path}: cannot be resumed ({type(error).__name__}); remove it to tune again") from None
+    return {**state, "val_losses": losses}
+
+
+def _outline(value: Any) -> Any:
+    """Return the structure of a state: the kinds of its values, and the shapes of its tensors."""
+    if isinstance(value, Tensor):
+        return (str(value.dtype), *value.shape)
+    if isinstance(value, dict):
+        return {key: _outline(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_outline(inner) for inner in value]
+    return "number" if isinstance(value, int | float) else type(value).__name__
+
+
+def _fits(value: Any, outline: Any) -> bool:
+    """Return whether a value has an outline. Nothing is looked at that the outline does not have."""
+    if isinstance(outline, dict):
+        alike = isinstance(value, dict) and value.keys() == outline.keys()
+        return alike and all(_fits(value[key], inner) for key, inner in outline.items())
+    if isinstance(outline, list):
+        alike = isinstance(value, list | tuple) and len(value) == len(outline)
+        return alike and all(_fits(one, inner) for one, inner in zip(value, outline, strict=True))
+    return not isinstance(value, dict | list | tuple) and bool(_outline(value) == outline)

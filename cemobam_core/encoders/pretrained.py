@@ -11,6 +11,7 @@ from typing import Any
 
 from cemobam_core.errors import InputError
 from cemobam_core.extras import require
+from cemobam_core.wall import refuse_irregular
 
 NO_CODE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 """Arguments of every ``from_pretrained`` call. A folder can contain code of its own, and these do not run it."""
@@ -25,6 +26,9 @@ _FILES = (
 _SAFETENSORS = ("model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
 _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin")
 """Weights in one file or in several with an index. Copies in another precision have other names."""
+
+_LARGEST_JSON = 16 * 2**20
+"""Bytes of the largest ``config.json``. Those with the names of a thousand classes have some 50 kB."""
 
 _OF_A_LAYER = re.compile(r"(?!.*\bdecoder\.)(.*\.)?layers?\.\d+\.")
 """Names of the weights of an encoder's layers."""
@@ -53,12 +57,41 @@ class Pretrained:
         """
         path = self.folder / "config.json"
         try:
-            config = json.loads(path.read_text(encoding="utf-8"))
+            config = read_json(path)
         except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{path}: cannot be read as an encoder's configuration ({error})") from None
         if not isinstance(config, dict):
             raise InputError(f"{path}: is not an encoder's configuration; a JSON object is expected")
         return config
+
+
+def read_json(path: Path) -> Any:
+    """Return the content of a small JSON file of an encoder.
+
+    Raises:
+        InputError: The file is not a regular file, or too large.
+        OSError: The file cannot be read.
+        ValueError: It is not JSON.
+        RecursionError: It is nested too deeply.
+    """
+    refuse_irregular(path)
+    if (size := path.stat().st_size) > _LARGEST_JSON:
+        raise InputError(f"{path}: has {size / 1e6:.0f} MB, too many for a configuration; use the published file")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Return everything in a folder, and in the folders in it, that is no folder.
+
+    Raises:
+        InputError: Something is a FIFO or a device, which could be read without end.
+    """
+    inside = sorted(folder.iterdir())
+    inside += [path for inner in inside if inner.is_dir() for path in sorted(inner.iterdir())]
+    files = [path for path in inside if path.exists() and not path.is_dir()]
+    for path in files:
+        refuse_irregular(path)
+    return files
 
 
 def find_pretrained(name: str, option: str, *, download: bool = True) -> Pretrained:
@@ -74,6 +107,7 @@ def find_pretrained(name: str, option: str, *, download: bool = True) -> Pretrai
     """
     folder, told = Path(name).expanduser(), f"{option} {name}".strip()
     if folder.is_dir():
+        files_in(folder)
         if not (folder / "config.json").is_file():
             inner = [path.parent for path in sorted(folder.glob("*/config.json")) if weight_files(path.parent)]
             if inner and (folder / "modules.json").is_file():
@@ -136,11 +170,16 @@ def _from_hub(name: str, option: str, *, download: bool) -> Pretrained:
 
 
 def hash_of(folder: Path) -> str:
-    """Return a hash of the files that define the encoder: those that are read if the hub provides them."""
+    """Return a hash of the files that define the encoder: those that are read if the hub provides them.
+
+    Raises:
+        InputError: One of them is not a regular file.
+    """
     digest = hashlib.sha256()
     weights = _SAFETENSORS if any(folder.glob(_SAFETENSORS[0])) else _PICKLED
     files = {path for pattern in (*_FILES, *weights) for path in folder.glob(pattern)}
     for path in sorted(files):
+        refuse_irregular(path)
         digest.update(path.name.encode())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())

@@ -1,38 +1,37 @@
-"""Sound files: read, check and resample them."""
+"""Sound files: read, check and resample them, behind the wall.
+
+A few child processes decode every file of a run. They start when they are first needed and end with
+:func:`end_decoders` or with this process.
+"""
 
 from __future__ import annotations
 
+import atexit
+import mmap
 import os
-from functools import partial
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from cemobam_core.corpora.utterances import Part
+from cemobam_core.encoders.decoding import LONGEST, SAMPLE_RATE, decoded, resampled
 from cemobam_core.errors import InputError
-from cemobam_core.extras import require
-from cemobam_core.files import is_lfs_pointer
+from cemobam_core.wall import Content, Wall
 
-try:
-    import soundfile
-    import soxr
+_MEMORY, _SECONDS = 2**30, 17
+"""Memory in bytes and processor time in seconds that decoding may take beyond what the size of a file allows."""
+_MOST = (LONGEST + 1) * SAMPLE_RATE
+"""Most samples of a clip. The memory for them is only taken when it is used."""
+_FEW = 2**22
+"""Samples whose shared memory is kept for the next clip: four minutes."""
 
-    from cemobam_core.encoders import containers
-except ModuleNotFoundError:
-    require("features", "cemobam_core.encoders.sound")
-    raise
-
-SAMPLE_RATE = 16_000
-"""Sampling rate in Hz of every clip that is read. The audio encoders were trained on it."""
-
-_RATES = (1_000, 768_000)
-"""Accepted sampling rates in Hz. A header with another rate is damaged, and resampling could need any memory."""
-_LONGEST = 7_200
-"""Longest accepted clip in seconds."""
-
-_OTHER_FORMATS = frozenset({1, 3})
-"""Errors of libsndfile for files that FFmpeg may read: unknown format, unknown encoding."""
+READING_AHEAD = 2
+"""Threads that read clips ahead: while one waits for its decoder, the other takes its samples."""
 
 
 def read_audio(sound: Path | Part) -> npt.NDArray[np.float32]:
@@ -46,14 +45,11 @@ def read_audio(sound: Path | Part) -> npt.NDArray[np.float32]:
         sound: The sound file, or a part of it.
 
     Raises:
-        InputError: The file is missing, empty, truncated, unreadable, hours long or silent, or contains NaN.
+        InputError: The file is missing, no regular file, empty, truncated, unreadable, hours long or silent, contains
+            NaN or too many samples, or ends its decoder.
     """
-    samples, rate = _decode(sound)
-    if rate != SAMPLE_RATE:
-        samples = soxr.resample(samples, rate, SAMPLE_RATE, quality="HQ")
-    if not len(samples):
-        raise InputError(f"{sound}: is shorter than one sample at {SAMPLE_RATE} Hz")
-    return samples
+    with _readers.one() as reader:
+        return reader.read(sound)
 
 
 def seconds_of(sound: Path | Part) -> float:
@@ -65,98 +61,83 @@ def seconds_of(sound: Path | Part) -> float:
     Raises:
         InputError: As for ``read_audio``.
     """
-    samples, rate = _decode(sound)
-    return len(samples) / rate
+    with _measurers.one() as wall:
+        _, seconds = wall(Path(sound), sound)
+    return float(seconds)
 
 
-def _decode(sound: Path | Part) -> tuple[npt.NDArray[np.float32], int]:
-    path = Path(sound)
-    try:
-        if path.stat().st_size == 0:
-            raise InputError(f"{path}: the file is empty")
-        if is_lfs_pointer(path):
-            raise InputError(f"{path}: is a Git LFS pointer, not the sound itself; fetch the sound with git lfs pull")
-        _refuse_truncated_wav(path)
-        mono, rate = _read(path, sound if isinstance(sound, Part) else None)
-    except (OSError, soundfile.SoundFileError) as error:
-        raise InputError(f"{path}: cannot be read as audio ({_reason(error)})") from None
-    if not len(mono):
-        raise InputError(f"{sound}: contains no samples")
-    if not np.isfinite(mono).all():
-        raise InputError(f"{sound}: contains NaN or infinite samples")
-    if mono.min() == mono.max():
-        raise InputError(f"{sound}: is silent: every sample is {mono[0]:g}")
-    return mono, rate
+def end_decoders() -> None:
+    """End the child processes that no thread uses. The next file starts new ones."""
+    _readers.end()
+    _measurers.end()
 
 
-def _read(path: Path, part: Part | None) -> tuple[npt.NDArray[np.float32], int]:
-    """Return the mean over the channels of a file or a part of it, and the rate."""
-    # Pass an open file, because the binding of libsndfile accepts only UTF-8 names.
-    with path.open("rb") as raw:
+class _Reader(Wall):
+    """A child that leaves samples in memory that it shares with this process, because a file would cost more time."""
+
+    def __init__(self) -> None:
+        super().__init__(self._fill, memory=_MEMORY, seconds=_SECONDS)
+        self._shared = mmap.mmap(-1, 4 * _MOST)
+
+    def read(self, sound: Path | Part) -> npt.NDArray[np.float32]:
+        """Return the samples of a sound file."""
+        _, count = self(Path(sound), sound)
+        if not isinstance(count, int) or not 0 < count <= _MOST:
+            raise InputError(f"{sound}: its decoder gives {count!r:.40} samples; get the file again")
+        samples = np.frombuffer(self._shared, dtype=np.float32, count=count).copy()
+        if count > _FEW and sys.platform == "linux":
+            self._shared.madvise(mmap.MADV_REMOVE)
+        return samples
+
+    def _fill(self, _path: Path, sound: Path | Part) -> Content:
+        there, count = np.frombuffer(self._shared, dtype=np.float32), 0
+        for block in resampled(sound):
+            there[count : count + len(block)] = block
+            count += len(block)
+        return {}, count
+
+
+def _measure(_path: Path, sound: Path | Part) -> Content:
+    """Return the duration of a sound file in seconds."""
+    count, rate = 0, SAMPLE_RATE
+    for rate, block in decoded(sound):  # noqa: B007
+        count += len(block)
+    return {}, count / rate
+
+
+_AnyWall = TypeVar("_AnyWall", bound=Wall)
+
+
+class _Pool(Generic[_AnyWall]):
+    """Walls that are used again. There are as many as threads that read at the same time."""
+
+    def __init__(self, make: Callable[[], _AnyWall]) -> None:
+        self._make = make
+        self._by_process: dict[int, list[_AnyWall]] = {}  # a forked process has no part in the walls of its parent
+
+    @contextmanager
+    def one(self) -> Iterator[_AnyWall]:
+        """Yield a wall that no other thread uses in the meantime."""
         try:
-            file = soundfile.SoundFile(raw)
-        except soundfile.LibsndfileError as error:
-            if error.code not in _OTHER_FORMATS:
-                raise
-            mono, rate = containers.decode(path, partial(_refuse_odd, path))
-            first, last = _samples_of(part, len(mono), rate)
-            return mono[first:last], rate
-        with file:
-            rate = file.samplerate
-            _refuse_odd(path, rate, 0.0)
-            first, last = _samples_of(part, file.frames, rate)
-            _refuse_odd(path, rate, (last - first) / rate)
-            if first:
-                file.seek(first)
-            samples = file.read(last - first, dtype="float32", always_2d=True)
-    if len(samples) < last - first:
-        raise InputError(f"{part or path}: is cut short: it has {len(samples)} of {last - first} samples")
-    return samples.mean(axis=1), rate
+            wall = self._idle.pop()
+        except IndexError:
+            wall = self._make()
+        try:
+            yield wall
+        finally:
+            self._idle.append(wall)
+
+    @property
+    def _idle(self) -> list[_AnyWall]:
+        return self._by_process.setdefault(os.getpid(), [])
+
+    def end(self) -> None:
+        """End the walls that are not used."""
+        while self._idle:
+            with self._idle.pop():
+                pass
 
 
-def _samples_of(part: Part | None, length: int, rate: int) -> tuple[int, int]:
-    """Return the first sample of a part and the one after its last. Without a part, these are the file's.
-
-    Raises:
-        InputError: The part ends more than a tenth of a second after the file.
-    """
-    if part is None:
-        return 0, length
-    if part.end > length / rate + 0.1:
-        raise InputError(f"{part}: the file lasts {length / rate:g} s only; it may be cut short")
-    return min(round(part.start * rate), length), min(round(part.end * rate), length)
-
-
-def _refuse_odd(path: Path, rate: int, seconds: float) -> None:
-    if not _RATES[0] <= rate <= _RATES[1]:
-        raise InputError(
-            f"{path}: its sampling rate is {rate} Hz, but {_RATES[0]} to {_RATES[1]} Hz are expected; replace the file"
-        )
-    if seconds > _LONGEST:
-        raise InputError(f"{path}: lasts {seconds / 3600:.1f} hours; cut it into utterances first")
-
-
-def _refuse_truncated_wav(path: Path) -> None:
-    """Raise InputError if a WAV or an AVI is shorter than its header says: the libraries do not report this."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        if (head := file.read(12))[:4] != b"RIFF":
-            return
-        promised = int.from_bytes(head[4:8], "little") + 8
-        if head[8:] == b"AVI " and size < promised < 0xFFFF_F000:
-            raise InputError(f"{path}: is cut short: it has {size} of {promised} bytes")
-        while len(head := file.read(8)) == 8:
-            promised = int.from_bytes(head[4:], "little")
-            if head[:4] == b"data":
-                there = size - file.tell()
-                # A program that writes to a pipe does not know the length. It writes 0 or the largest number.
-                if there < promised < 0xFFFF_F000:
-                    raise InputError(f"{path}: is cut short: it has {there} of {promised} bytes of sound")
-                return
-            file.seek(promised + promised % 2, os.SEEK_CUR)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, soundfile.LibsndfileError):
-        return str(error.error_string).rstrip(".")
-    return getattr(error, "strerror", None) or str(error)
+_readers = _Pool(_Reader)
+_measurers = _Pool(lambda: Wall(_measure, memory=_MEMORY, seconds=_SECONDS))
+atexit.register(end_decoders)

@@ -245,6 +245,7 @@ class Warm:
         given = {
             "HOME": places["home"],
             "TMPDIR": places["tmp"],
+            "TORCHINDUCTOR_CACHE_DIR": places["cache"],  # torch makes a folder when transformers is imported
             **{f"XDG_{name}_HOME": places["cache"] for name in ("CACHE", "CONFIG", "DATA", "STATE")},
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")]),
             "OMP_NUM_THREADS": "1",

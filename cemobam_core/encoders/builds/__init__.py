@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pkgutil
 from functools import cache
 from importlib import import_module
@@ -10,7 +9,7 @@ from typing import cast
 
 from cemobam_core.encoders.builds.build import AudioBuild, Build, TextBuild
 from cemobam_core.encoders.builds.refused import REASONS
-from cemobam_core.encoders.pretrained import Pretrained
+from cemobam_core.encoders.pretrained import Pretrained, read_json
 from cemobam_core.errors import InputError
 
 _NO_BUILDS = {"build", "front_end", "refused"}
@@ -125,7 +124,7 @@ def _further_modules(pretrained: Pretrained) -> str:
     if not path.is_file():
         return ""
     try:
-        kinds = [str(module["type"]).rpartition(".")[2] for module in json.loads(path.read_text(encoding="utf-8"))]
+        kinds = [str(module["type"]).rpartition(".")[2] for module in read_json(path)]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise InputError(f"{path}: is damaged; replace it with the published file, or remove it") from None
     other = [kind for kind in kinds if kind not in {"Transformer", "Pooling", "Normalize"}]

@@ -17,6 +17,9 @@ from torch.nn.utils.rnn import pad_sequence
 from cemobam_core.encoders.pretrained import Pretrained, load_model
 from cemobam_core.errors import InputError
 
+_MOST_LAYERS, _LARGEST_SIZE = 1_000, 100_000
+"""Most layers and largest E of an encoder. The largest published ones have some 100 and 10,000."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
@@ -73,10 +76,10 @@ class Build(ABC):
             layers, size = (int(config[key]) for key in cls.size_keys)
         except (KeyError, TypeError, ValueError, OverflowError):
             layers, size = 0, 0
-        if min(layers, size) < 1:
+        if not (1 <= layers <= _MOST_LAYERS and 1 <= size <= _LARGEST_SIZE):
             raise InputError(
-                f"{pretrained.folder / 'config.json'}: {' and '.join(cls.size_keys)} must be positive integers; "
-                "use the config.json that was published with the encoder"
+                f"{pretrained.folder / 'config.json'}: {' and '.join(cls.size_keys)} must be positive integers, at "
+                f"most {_MOST_LAYERS} and {_LARGEST_SIZE}; use the config.json that was published with the encoder"
             )
         return layers, size
 
@@ -169,9 +172,9 @@ class TextBuild(Build):
 
 
 def whole(config: Mapping[str, Any], key: str) -> int | None:
-    """Return a whole number of ``config.json``, or ``None`` if there is none under this key."""
+    """Return a whole number of ``config.json`` from 0 to 2^31, or ``None`` if there is none under this key."""
     value = config.get(key)
-    return value if type(value) is int else None
+    return value if type(value) is int and 0 <= value <= 2**31 else None
 
 
 def padded(rows: Sequence[Float[Tensor, "_ E"]]) -> tuple[Float[Tensor, "B T E"], Bool[Tensor, "B T"]]:

@@ -25,7 +25,7 @@ def extractor_of(pretrained: Pretrained, kind: Any = None) -> Any:
     """
     from transformers import AutoFeatureExtractor
 
-    from cemobam_core.encoders.sound import SAMPLE_RATE
+    from cemobam_core.encoders.decoding import SAMPLE_RATE
 
     try:
         extractor = AutoFeatureExtractor.from_pretrained(pretrained.folder, **NO_CODE)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -213,6 +214,30 @@ def test_a_damaged_checkpoint_is_named(text_encoder: TextEncoder, tmp_path: Path
             checkpoint=tmp_path / "c.pt",
             name="text",
         )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state.update(val_losses=["x"]),
+        lambda state: state.update(val_losses=[1.0] * 100),
+        lambda state: state["best"].update({next(iter(state["best"])): torch.ones(1).expand(2**20, 2**20)}),
+        lambda state: state["optimizer"]["state"][0].update(exp_avg=torch.zeros(1)),
+        lambda state: state["optimizer"]["param_groups"][0].update(lr="x"),
+        lambda state: state["schedule"].update(last_epoch=[]),
+        lambda state: state.update(more=1),
+    ],
+)
+def test_a_checkpoint_of_another_tuning_is_refused(text_encoder: TextEncoder, tmp_path: Path, change: Any) -> None:
+    path = tmp_path / "c.pt"
+    how = {"num_classes": 2, "config": config(epochs=1), "checkpoint": path, "name": "text"}
+    tuned = tune(text_encoder, texts(8), texts(8, 16), **how)
+    assert tune(text_encoder, texts(8), texts(8, 16), **how) == tuned
+    state = torch.load(path, weights_only=True)
+    change(state)
+    torch.save(state, path)
+    with pytest.raises(InputError, match=r"c\.pt: cannot be resumed \(ValueError\); remove it to tune again"):
+        tune(text_encoder, texts(8), texts(8, 16), **how)
 
 
 def test_a_rate_that_is_too_high_is_told(text_encoder: TextEncoder, tmp_path: Path, monkeypatch) -> None:

@@ -1,16 +1,31 @@
 from __future__ import annotations
 
+import ctypes
 import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import soundfile
+import soxr
 from more_trees import write_container
 
+from cemobam_core import wall
 from cemobam_core.corpora.utterances import Part
-from cemobam_core.encoders.sound import read_audio, seconds_of
+from cemobam_core.encoders import decoding
+from cemobam_core.encoders.sound import end_decoders, read_audio, seconds_of
 from cemobam_core.errors import InputError
+
+needs_limits = pytest.mark.skipif(not wall.HAS_LIMITS, reason="this system has no limits of memory and time")
+
+
+@pytest.fixture(autouse=True)
+def _no_decoder_outlives_its_test() -> Iterator[None]:
+    yield
+    end_decoders()
 
 
 def tone(hertz: float, seconds: float, rate: int, amplitude: float = 0.5) -> np.ndarray:
@@ -74,6 +89,12 @@ def _damaged(folder: Path, how: str) -> Path:
     elif how == "folder":
         path.unlink()
         path.mkdir()
+    elif how == "pipe":
+        path.unlink()
+        os.mkfifo(path)
+    elif how == "endless":
+        path.unlink()
+        path.symlink_to("/dev/zero")
     return path
 
 
@@ -87,8 +108,10 @@ def _damaged(folder: Path, how: str) -> Path:
         ("no samples", "contains no samples"),
         ("silent", "is silent"),
         ("NaN", "contains NaN"),
-        ("missing", "cannot be read as audio"),
-        ("folder", "cannot be read as audio"),
+        ("missing", "cannot be read (No such file or directory); check the path"),
+        ("folder", "is a folder; give a regular file"),
+        ("pipe", "is a pipe; give a regular file"),
+        ("endless", "is a device; give a regular file"),
     ],
 )
 @pytest.mark.parametrize("read", [read_audio, seconds_of])
@@ -174,3 +197,78 @@ def test_a_part_of_hours_is_read_without_the_rest(tmp_path: Path) -> None:
     assert seconds_of(Part(file=path, start=7_000.0, end=7_002.5)) == 2.5
     with pytest.raises(InputError, match=r"lasts 2\.0 hours"):
         seconds_of(Part(file=path, start=0.0, end=7_300.0))
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+def test_blocks_and_their_channels_are_the_whole_file(
+    tmp_path: Path, rate: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "long.flac"
+    sound = np.random.default_rng(0).uniform(-0.5, 0.5, (rate, 3)).astype(np.float32)
+    soundfile.write(path, sound, rate, subtype="PCM_24")
+    whole = soundfile.read(path, dtype="float32")[0].mean(axis=1)
+    expected = whole if rate == 16_000 else soxr.resample(whole, rate, 16_000, quality="HQ")
+    monkeypatch.setattr(decoding, "_BLOCK", 3_000)
+    np.testing.assert_array_equal(np.concatenate(list(decoding.resampled(path))), expected)
+    np.testing.assert_array_equal(read_audio(path), expected)
+
+
+def _claiming(path: Path, frames: int, channels: int, rate: int) -> Path:
+    """Write a short FLAC whose header claims more."""
+    soundfile.write(path, np.tile(tone(500, 0.2, 16_000)[:, None], channels), 16_000, subtype="PCM_16")
+    raw = bytearray(path.read_bytes())
+    said = int.from_bytes(raw[18:26], "big")  # 20 bits rate, 3 bits channels - 1, 5 bits bits - 1, 36 bits samples
+    said = rate << 44 | (said & 0xFF0_0000_0000 & ~(0xFFFFF << 44)) | frames
+    raw[18:26] = said.to_bytes(8, "big")
+    path.write_bytes(raw)
+    return path
+
+
+@pytest.mark.parametrize("read", [read_audio, seconds_of])
+def test_a_header_that_claims_too_much_is_refused_before_anything_is_decoded(
+    tmp_path: Path, read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hours = _claiming(tmp_path / "hours.flac", 1_300_000_000, 8, 96_000)
+    with pytest.raises(InputError, match=r"hours\.flac: lasts 3\.8 hours; cut it into utterances first"):
+        read(hours)
+    channels = _claiming(tmp_path / "channels.flac", 38 * 60 * 96_000, 8, 96_000)
+    with pytest.raises(InputError, match=r"lasts 38 minutes with 8 channels at 96000 Hz, .* mix it to one channel"):
+        read(channels)
+    empty = _claiming(tmp_path / "empty.flac", 40_000 * 3_600, 2, 44_100)
+    with pytest.raises(InputError, match=r"empty\.flac"):
+        read(empty)
+
+
+@needs_limits
+def test_one_child_for_each_thread_decodes_all_clips(tmp_path: Path) -> None:
+    clips = [tmp_path / f"{i}.wav" for i in range(30)]
+    for i, clip in enumerate(clips):
+        soundfile.write(clip, tone(100 * (i + 1), 0.1, 16_000), 16_000)
+    before = set(psutil.Process().children())
+    with ThreadPoolExecutor(3) as pool:
+        read = list(pool.map(read_audio, clips))
+    assert [round(loudest_hertz(samples), -2) for samples in read] == [100 * (i + 1) for i in range(30)]
+    assert 1 <= len(set(psutil.Process().children()) - before) <= 3
+    end_decoders()
+    assert set(psutil.Process().children()) <= before
+    assert seconds_of(clips[0]) == pytest.approx(0.1)
+
+
+@needs_limits
+def test_a_decoder_that_crashes_is_one_line_about_its_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good, evil = tmp_path / "good.wav", tmp_path / "evil.wav"
+    for path in (good, evil):
+        soundfile.write(path, tone(500, 0.1, 16_000), 16_000)
+    real = decoding._read
+
+    def crashing(path: Path, part: Part | None) -> Iterator[tuple[int, np.ndarray]]:
+        if path == evil:
+            ctypes.string_at(0)
+        return real(path, part)
+
+    monkeypatch.setattr(decoding, "_read", crashing)
+    for read in (read_audio, seconds_of):
+        read(good)
+        with pytest.raises(InputError, match=r"evil\.wav: reading it crashes \(SIGSEGV\); .*: get it again"):
+            read(evil)
+        read(good)

@@ -103,7 +103,7 @@ def test_a_damaged_configuration(tmp_path: Path) -> None:
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "hidden_size": "wide"}))
     out, err = cemobam_here("encoders", str(tmp_path), status=2)
-    assert "num_hidden_layers and hidden_size must be positive integers; use the config.json that was pub" in err
+    assert "num_hidden_layers and hidden_size must be positive integers, at most 1000 and 100000; use the" in err
     assert out == ""
 
 

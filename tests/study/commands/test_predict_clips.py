@@ -328,7 +328,7 @@ Arguments = Callable[[Path, Made], tuple[object, ...]]
         (lambda c, m: (), "nothing to label is given; give --audio CLIP with --transcript TEXT"),
         (lambda c, m: ("--audio", c / "a.wav"), "a.wav: no transcript; write it (--transcript, a file a.txt beside"),
         (lambda c, m: ("--audio", c / "a.wav", "--transcript", "  "), "--transcript: is empty; write what is said"),
-        (lambda c, m: ("--audio", c / "x.wav", "--transcript", "x"), "x.wav: cannot be read as audio (No such file"),
+        (lambda c, m: ("--audio", c / "x.wav", "--transcript", "x"), "x.wav: cannot be read (No such file"),
         (lambda c, m: ("--audio", c, "--transcript", "x", "--to", "o.csv"), "is a folder; write each transcript into"),
         (lambda c, m: ("--audio", c), "--to FILE.csv: is required here"),
         (lambda c, m: ("--audio", c.parent, "--to", "o.csv"), "has no sound files (.aac, "),
