@@ -51,10 +51,10 @@ SETUPS = (
 """Storage, engine and number of drivers. The engine ``ray`` is a cluster that each driver starts; a ``cluster`` was
 started before, with two nodes."""
 
-STUDY = ["--k-audio", "1:4", "--k-text", "1:4", "--seeds", "6", "--epochs", "20", "--device", "cpu"]
+STUDY = ["--k-audio", "1:4", "--k-text", "1:4", "--seeds", "6", "--epochs", "10", "--device", "cpu"]
 
-_BETWEEN_S = 4.0
-"""Mean time between two events, in seconds."""
+_BETWEEN_S = {"local": 3.0, "ray": 15.0, "cluster": 8.0}
+"""Mean time between two events, in seconds. Ray takes longer to start."""
 
 _HANGS_S = 240.0
 """Seconds after the last event, or the last end of a driver, after which a study counts as hanging."""
@@ -134,7 +134,7 @@ class Soak:
                 for number in range(int(drivers))
             ]
             events = Events(self._draw, runs, server, cluster, folder / "events.log")
-            wrong, seen = self._run(runs, events, storage, name)
+            wrong, seen = self._run(runs, events, _BETWEEN_S[engine], storage, name)
             tally.bad_ends += [f"{setup}, {name}: {one}" for one in wrong]
             tally.events += events.counts
             tally.restarts += sum(driver.runs - 1 for driver in runs)
@@ -151,11 +151,13 @@ class Soak:
             entered = leases(storage) if all(driver.complete for driver in runs) else 0
             tally.leftovers += [f"{setup}, {name}: {one}" for one in left + ["a lease"] * entered]
 
-    def _run(self, drivers: list[Driver], events: Events, storage: str, name: str) -> tuple[list[str], set[Row]]:
+    def _run(
+        self, drivers: list[Driver], events: Events, between: float, storage: str, name: str
+    ) -> tuple[list[str], set[Row]]:
         """Run and disturb a study to its end, and return the bad ends of its drivers and all rows seen before it."""
         left = self._draw.randint(6, 14)
         start = {driver: time.monotonic() + self._draw.uniform(0, 3) for driver in drivers}
-        following = time.monotonic() + self._draw.expovariate(1 / _BETWEEN_S)
+        following = time.monotonic() + self._draw.expovariate(1 / between)
         wrong: list[str] = []
         seen: set[Row] = set()
         last = time.monotonic()
@@ -182,7 +184,7 @@ class Soak:
                 left -= 1
                 last = now
                 events.happen()
-                following = time.monotonic() + self._draw.expovariate(1 / _BETWEEN_S)
+                following = time.monotonic() + self._draw.expovariate(1 / between)
             if events.pending:
                 last = now
             if now - last > _HANGS_S:

@@ -224,7 +224,7 @@ class RayEngine:
                     _node_ip_address="127.0.0.1",
                     _temp_dir=str(self._folder / "ray"),  # Ray lets everyone write there, but nobody gets that far
                 )
-        except (RuntimeError, ValueError, OSError, RayError) as error:
+        except Exception as error:  # Ray raises plain ones too, such as for a dashboard that does not start
             raise InputError(
                 f"--engine ray: Ray does not start here ({_short(error)}); use --engine local, or join a cluster with "
                 "--ray-address"
@@ -664,8 +664,11 @@ def patched(module: Any, name: str, value: Any) -> Iterator[None]:
 
 
 def _short_folder() -> Path | None:
-    """Return a folder for temporary files with a short path: paths of Ray's sockets have at most 107 characters."""
-    return None if len(tempfile.gettempdir()) < 20 else Path("/tmp")
+    """Return a folder for temporary files with a short path: paths of Ray's sockets have at most 107 characters.
+
+    Below that folder they have up to 93: ``/cemobam-tmp-<8>/ray/session_<date>_<time>_<pid>/sockets/dash_MetricsHead``.
+    """
+    return None if len(tempfile.gettempdir()) <= 14 else Path("/tmp")
 
 
 def _cause(error: BaseException | None) -> str:
