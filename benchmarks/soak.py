@@ -229,7 +229,9 @@ class Soak:
         if engine != "cluster":
             yield None
             return
-        cluster = RayCluster(self._folder / "ray", self._environment, nodes=2)
+        temporary = self._folder / "of-ray"  # what the nodes leave when they are killed is Ray's own
+        temporary.mkdir(exist_ok=True)
+        cluster = RayCluster(self._folder / "ray", self._environment | {"TMPDIR": str(temporary)}, nodes=2)
         try:
             yield cluster
         finally:

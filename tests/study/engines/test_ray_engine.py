@@ -262,9 +262,7 @@ def test_ray_that_does_not_start_is_told_and_its_sockets_have_short_paths(
 
     monkeypatch.setattr(ray_engine, "_init", fail)
     monkeypatch.setattr("tempfile.tempdir", "/tmp/of15chars_")
-    with pytest.raises(
-        InputError, match=r"--engine ray: Ray does not start here \(The last 20 lines of dashboard.log:"
-    ):
+    with pytest.raises(InputError, match=r"--engine ray: Ray does not start here \(The last 20 lines of dash"):
         RayEngine(data, ["cpu"]).__enter__()
     longest = "session_2026-11-26_17-17-39_873679_4194304/sockets/dash_MetricsHead"
     assert len(f"{folders[0]}/{longest}") <= 107
