@@ -32,8 +32,8 @@ from pathlib import Path
 
 import psutil
 from soaking.drivers import Driver
-from soaking.events import Events, is_ray_worker
-from soaking.processes import adopt_orphans, bury, family, kill, words
+from soaking.events import Events
+from soaking.processes import adopt_orphans, bury, family, is_ray_worker, kill, words
 from soaking.results import Row, differing, doubled, leases, lost, rows, vanished
 from soaking.servers import PostgreSQL, RayCluster
 
@@ -81,9 +81,10 @@ class Tally:
     bad_ends: list[str] = field(default_factory=list)
 
     @property
-    def clean(self) -> bool:
-        """Whether nothing is wrong."""
-        return not (self.lost or self.doubled or self.differing or self.leftovers or self.bad_ends)
+    def wrong(self) -> list[str]:
+        """Everything that is wrong."""
+        counted = {"lost": self.lost, "doubled": self.doubled, "differing": self.differing}
+        return [*self.leftovers, *self.bad_ends, *(f"{n} {what}" for what, n in counted.items() if n)]
 
 
 class Soak:
@@ -265,22 +266,18 @@ def main(minutes: float, seed: int, setups: list[str]) -> int:
         while time.monotonic() < end:
             for setup, tally in tallies.items():
                 if time.monotonic() < end:
-                    begun = time.monotonic()
-                    before = tally.events.total()
+                    begun, events = time.monotonic(), tally.events.total()
                     soak.disturbed(setup, tally)
-                    took, events = time.monotonic() - begun, tally.events.total() - before
-                    state = "clean" if tally.clean else "NOT CLEAN"
-                    print(f"{setup}: {events} events, {took:.0f} s, so far {state}", flush=True)
+                    took, events = time.monotonic() - begun, tally.events.total() - events
+                    print(f"{setup}: {events} events, {took:.0f} s", *tally.wrong, sep="\n  ", flush=True)
     finally:
         kill(family())
     print(f"\n{table(tallies)}")
-    clean = all(tally.clean for tally in tallies.values())
-    if clean:
-        shutil.rmtree(folder)
-    for tally in tallies.values():
-        for line in (*tally.leftovers, *tally.bad_ends):
-            print(line)
-    return not clean
+    if any(tally.wrong for tally in tallies.values()):
+        print(f"see {folder}")
+        return 1
+    shutil.rmtree(folder)
+    return 0
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from soaking.processes import family, start, words
+from soaking.processes import family, is_ray_worker, start, words
 from soaking.results import Sent, complaint
 
 _ROOT = Path(__file__).resolve().parent.parent.parent
@@ -83,8 +84,8 @@ class Driver:
     def workers(self) -> list[psutil.Process]:
         """Return the workers of the local engine, or of a cluster that the driver started."""
         local = [one for server in self.fork_servers() for one in family(server.pid)]
-        return local + [one for one in self._family() if words(one).startswith("ray::")]
+        return local + [one for one in self._family() if is_ray_worker(one)]
 
     def ray_processes(self) -> list[psutil.Process]:
         """Return Ray's own processes in a cluster that the driver started."""
-        return [one for one in self._family() if "/ray/" in words(one) and "watchdog" not in words(one)]
+        return [one for one in self._family() if re.search(r"/ray/|^ray::.*Agent", words(one))]

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from soaking.drivers import Driver
-from soaking.processes import catches, family, send, words
+from soaking.processes import catches, family, is_ray_worker, send, words
 from soaking.results import Sent
 from soaking.servers import PostgreSQL, RayCluster
 
@@ -266,12 +266,6 @@ class Events:
         self.servers = time.monotonic()
         send([self._draw.choice(connections)], signal.SIGTERM)
         return True
-
-
-def is_ray_worker(process: psutil.Process) -> bool:
-    """Return whether a process of Ray is one that serves a driver. The others wait for one, or are Ray's own."""
-    text = words(process)
-    return text.startswith("ray::") and not text.startswith("ray::IDLE")
 
 
 def _session(process: psutil.Process) -> int:

@@ -110,3 +110,9 @@ def words(process: psutil.Process) -> str:
         return " ".join(process.cmdline()) or process.name()
     except (psutil.NoSuchProcess, psutil.ZombieProcess):
         return ""
+
+
+def is_ray_worker(process: psutil.Process) -> bool:
+    """Return whether a process of Ray works for a driver. The others wait for one, or are Ray's own."""
+    name = words(process)
+    return name.startswith("ray::") and not name.startswith("ray::IDLE") and "Agent" not in name
