@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from types import TracebackType
@@ -57,7 +58,9 @@ def environment(token: Path | None = None) -> Iterator[None]:
     """
     wanted = dict(_ENVIRONMENT)
     if token:
-        wanted |= {"RAY_AUTH_MODE": "token", TOKEN_VARIABLE: str(token)}
+        temporary = token.with_name("tmp")  # processes that are killed leave files there
+        temporary.mkdir()
+        wanted |= {"RAY_AUTH_MODE": "token", TOKEN_VARIABLE: str(token), "TMPDIR": str(temporary)}
     elif (Path.home() / ".ray" / "auth_token").exists():
         wanted["RAY_AUTH_MODE"] = os.environ.get("RAY_AUTH_MODE", "token")
     dropped = {"RAY_AUTH_TOKEN"} if token else set()  # it would come before the file
@@ -93,8 +96,9 @@ with environment():
     import ray
     import torch
     from ray import tune
-    from ray._private import ray_constants
+    from ray._private import ray_constants, services
     from ray._private import utils as ray_utils
+    from ray._private import worker as ray_worker
     from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
     from ray.tune.callback import Callback
     from ray.tune.search import Searcher
@@ -190,6 +194,8 @@ class RayEngine:
                 print(f"Ray's dashboard: http://{url}{token}", flush=True)
             context = ray.get_runtime_context()
             self._gcs = str(context.gcs_address)
+            node: Any = ray_worker.global_worker.node
+            self._raylet = str(node.raylet_socket_name)
             relay: Any = ray.remote(num_cpus=0)(_Relay)
             self._relay = relay.options(
                 max_concurrency=2 * self._side_by_side + 16,
@@ -214,7 +220,7 @@ class RayEngine:
         self._surroundings.enter_context(environment(token))
         size = sum(t.numel() * t.element_size() for t in self._data.tensors())
         try:
-            with _on_loopback():
+            with _on_loopback(), _in_groups_of_their_own():
                 return _init(
                     address="local",
                     num_cpus=self._side_by_side if self._device == "cpu" else None,
@@ -224,7 +230,7 @@ class RayEngine:
                     _node_ip_address="127.0.0.1",
                     _temp_dir=str(self._folder / "ray"),  # Ray lets everyone write there, but nobody gets that far
                 )
-        except (RuntimeError, ValueError, OSError, RayError) as error:
+        except Exception as error:  # Ray raises plain ones too, such as for a dashboard that does not start
             raise InputError(
                 f"--engine ray: Ray does not start here ({_short(error)}); use --engine local, or join a cluster with "
                 "--ray-address"
@@ -337,6 +343,8 @@ class RayEngine:
         assert self._tuning
         if self._tuning.failure:
             raise self._gone(self._tuning.failure)
+        if not _is_answered(self._raylet):
+            raise self._gone(RuntimeError("Ray's process on this machine has ended"))
         if time.monotonic() - self._heard > _LOOK:
             host, _, port = self._gcs.rpartition(":")
             try:
@@ -653,6 +661,18 @@ def _on_loopback() -> Iterator[None]:
 
 
 @contextmanager
+def _in_groups_of_their_own() -> Iterator[None]:
+    """Let Ray start its processes outside the process group of the driver.
+
+    A signal to the group of the driver, such as SLURM's, would end them too. When they end before the driver has left
+    the cluster, Ray's library ends the driver at once.
+    """
+    group = {} if sys.platform == "win32" else {"process_group": 0}
+    with patched(services, "ConsolePopen", partial(services.ConsolePopen, **group)):
+        yield
+
+
+@contextmanager
 def patched(module: Any, name: str, value: Any) -> Iterator[None]:
     """Give a name of a module another value while the block runs."""
     before = getattr(module, name)
@@ -664,8 +684,23 @@ def patched(module: Any, name: str, value: Any) -> Iterator[None]:
 
 
 def _short_folder() -> Path | None:
-    """Return a folder for temporary files with a short path: paths of Ray's sockets have at most 107 characters."""
-    return None if len(tempfile.gettempdir()) < 20 else Path("/tmp")
+    """Return a folder for temporary files with a short path: paths of Ray's sockets have at most 107 characters.
+
+    Below that folder they have up to 93: ``/cemobam-tmp-<8>/ray/session_<date>_<time>_<pid>/sockets/dash_MetricsHead``.
+    """
+    return None if len(tempfile.gettempdir()) <= 14 else Path("/tmp")
+
+
+def _is_answered(path: str) -> bool:
+    """Return whether a process listens on the socket at a path. What is not a path counts as answered."""
+    if not path.startswith("/"):
+        return True
+    try:
+        with socket.socket(socket.AF_UNIX) as asking:
+            asking.connect(path)
+    except OSError:
+        return False
+    return True
 
 
 def _cause(error: BaseException | None) -> str:

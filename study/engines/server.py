@@ -10,10 +10,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing.util import Finalize
 from types import ModuleType
 from typing import Any
 
 import psutil
+
+from cemobam_core.files import temporary_folder
 
 FORKS = "forkserver" in multiprocessing.get_all_start_methods()
 """Whether the platform has such a server. On Windows it does not, and each worker is a new process."""
@@ -33,12 +36,25 @@ def start_server() -> None:
     from multiprocessing import forkserver, resource_tracker  # noqa: PLC0415  (not on Windows)
 
     multiprocessing.get_context("forkserver").set_forkserver_preload(["study.engines.local", "study.engines.loaded"])
+    _use_swept_folder()
     resource_tracker.ensure_running()  # it is started with the server, and would unblock the signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
     try:
         forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)  # a signal of the meantime arrives now
+
+
+def _use_swept_folder() -> None:
+    """Give multiprocessing a temporary folder that the next run removes if this process is killed.
+
+    The server's socket is in it. Nobody would ever remove multiprocessing's own folder.
+    """
+    settings: dict[str, Any] = multiprocessing.current_process()._config  # type: ignore[attr-defined]
+    if settings.get("tempdir") is None:
+        held = contextlib.ExitStack()
+        settings["tempdir"] = str(held.enter_context(temporary_folder()))
+        Finalize(None, held.close, exitpriority=-100)  # as for multiprocessing's own folder: after all else
 
 
 def kill_server() -> None:

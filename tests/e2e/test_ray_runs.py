@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 
@@ -41,6 +42,9 @@ def test_interrupted_it_keeps_what_was_done_and_leaves_no_process(in_folder: Pat
         return recorded() >= 3
 
     until(three_are_recorded, "three trials are recorded", process)
+    signalled = [one.name() for one in family.values() if alive(one) and os.getpgid(one.pid) == process.pid]
+    assert "raylet" not in signalled  # if it ended first, Ray would end the run at once
+    assert "gcs_server" not in signalled
     for name in sent:
         os.killpg(process.pid, getattr(signal, name))
     _, err = ended(process, status=130)
@@ -48,3 +52,22 @@ def test_interrupted_it_keeps_what_was_done_and_leaves_no_process(in_folder: Pat
     assert "Traceback" not in err
     assert [process for process in family.values() if alive(process)] == []
     assert recorded() >= 3
+
+
+@pytest.mark.slow
+def test_a_cluster_that_loses_its_main_process_is_told_and_leaves_nothing(in_folder: Path) -> None:
+    Path("tmp").mkdir()
+    environment = {**os.environ, "TMPDIR": str(in_folder / "tmp")}
+    process = start(*SMALL, "--seeds", "500", "--blocks", "grid", "--engine", "ray", env=environment)
+    until(lambda: recorded() >= 3, "three trials are recorded", process)
+    family = psutil.Process(process.pid).children(recursive=True)
+    (raylet,) = [one for one in family if one.name() == "raylet"]
+    raylet.kill()
+    out, err = ended(process, status=2)
+    assert "the connection to the Ray cluster started here is lost (Ray's process on this machine has ended)" in err
+    assert "Traceback" not in err
+    assert [one for one in family if alive(one)] == []
+    assert [path.name for path in Path("tmp").glob("*") if not path.name.startswith("torchinductor")] == []
+    token = re.search(r"its token: (\S+)\)", out)
+    assert token
+    assert not Path(token[1]).parent.exists()

@@ -17,6 +17,7 @@ from own_systems import FILES
 from runs import PATIENCE_S, ROOT, start_python, until
 
 from cemobam_core import Fold, InputError, TrainingConfig, train
+from cemobam_core.files import remove_leftovers
 from study import Block, Factor
 from study.design.design import ANY_PAIR
 from study.engines import local
@@ -170,6 +171,33 @@ def test_when_the_driver_is_killed_its_workers_end(in_folder: Path) -> None:
     driver.communicate()
     _, alive = psutil.wait_procs(family, timeout=PATIENCE_S)
     assert alive == []
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("end", ["", "os.kill(os.getpid(), signal.SIGKILL)"], ids=["ends", "is killed"])
+def test_no_temporary_folder_outlives_the_driver_and_the_next_run(
+    in_folder: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(in_folder / "tmp"))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    Path("tmp").mkdir()
+    Path("driver.py").write_text(
+        textwrap.dedent(f"""
+            import os, signal
+            from multiprocessing.util import get_temp_dir
+            from study.engines.server import start_server
+            start_server()
+            print(get_temp_dir(), flush=True)
+            {end}
+        """)
+    )
+    driver = start_python("driver.py")
+    out, _ = driver.communicate()
+    folder = Path(out.strip())
+    assert folder.parent == in_folder / "tmp"
+    assert folder.exists() == bool(end)
+    remove_leftovers()
+    assert not folder.exists()
 
 
 def test_systems_in_users_files_run_on_workers_that_have_not_the_files(

@@ -251,6 +251,24 @@ def test_what_cannot_be_joined_or_lacks_what_is_asked_for_is_told_at_once(
     assert process.submit(cluster_devices, cluster, device="auto", **asked).result() == ["cpu"] * 2
 
 
+def test_ray_that_does_not_start_is_told_and_its_sockets_have_short_paths(
+    data: StudyData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders: list[str] = []
+
+    def fail(**options: Any) -> str:
+        folders.append(options["_temp_dir"])
+        raise Exception("The last 20 lines of dashboard.log:\nRuntimeError")  # Ray raises such errors
+
+    monkeypatch.setattr(ray_engine, "_init", fail)
+    monkeypatch.setattr("tempfile.tempdir", "/tmp/of15chars_")
+    with pytest.raises(InputError, match=r"--engine ray: Ray does not start here \(The last 20 lines of dash"):
+        RayEngine(data, ["cpu"]).__enter__()
+    longest = "session_2026-11-26_17-17-39_873679_4194304/sockets/dash_MetricsHead"
+    assert len(f"{folders[0]}/{longest}") <= 107
+    assert not Path(folders[0]).parent.exists()
+
+
 @pytest.mark.process
 def test_a_cluster_of_its_own_is_for_this_machine_and_its_token_alone_and_ends_with_the_driver(in_folder: Path) -> None:
     program = textwrap.dedent("""
