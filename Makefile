@@ -30,7 +30,7 @@ demo: setup-demo
 	@$(ACTIVATE)
 
 test: lint
-	$(PYTEST) -m 'not (slow or postgres or browser or latex)'
+	$(PYTEST) -m 'not (slow or hostile or postgres or browser or latex)'
 
 test-all: lint
 	$(PYTEST) --hypothesis-profile=thorough

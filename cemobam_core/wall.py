@@ -13,6 +13,7 @@ The limits are those of Linux. On other systems the file is read in this process
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import json
 import multiprocessing
 import os
@@ -254,6 +255,7 @@ def _serve(read: Callable[..., Content], pipe: Connection, other_end: Connection
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGXCPU):
         signal.signal(number, signal.SIG_DFL)
+    faulthandler.disable()  # a crash is one line, which the parent prints
     with open(os.devnull, "w") as nothing:  # noqa: PTH123  (libraries print on their own)
         os.dup2(nothing.fileno(), 1)
         os.dup2(nothing.fileno(), 2)

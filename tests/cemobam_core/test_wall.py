@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import os
 import time
 from pathlib import Path
@@ -204,6 +205,11 @@ def test_what_is_tried_is_read_here(file: Path) -> None:
         assert reading(file, 1) is kept
         assert reading(file, 2, beside=[file]) == [(os.getpid(), 1), (os.getpid(), 2)]
     assert psutil.Process().children() == before
+
+
+def test_a_crash_prints_nothing_of_its_own(file: Path) -> None:
+    assert faulthandler.is_enabled()  # by pytest, and by Ray
+    assert walled(lambda path: ({}, faulthandler.is_enabled()), file)[1] is False
 
 
 def test_a_child_ends_with_its_parent(file: Path) -> None:
