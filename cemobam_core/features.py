@@ -378,7 +378,7 @@ class FeatureSet:
                 f"{path}: its classes are {', '.join(lists['class_names'])}, but this data set's are "
                 f"{', '.join(class_names)}; give the file's own data set, or any other name, as --dataset"
             )
-        return cls(**tensors, **lists, provenance=metadata, source=str(path), labelled=labelled)  # type: ignore[arg-type]
+        return cls(**tensors, **lists, provenance=metadata, source=str(path), labelled=labelled)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
