@@ -6,11 +6,13 @@ someone else, so it is read behind a wall first (``cemobam_core.wall``).
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
@@ -455,10 +457,12 @@ def _import_for(made: System, sizes: Sizes) -> None:
     """Import what a built-in system needs, which is slow, so that a child of this process has it too."""
     if file_of(type(made)):
         return
-    if isinstance(made, NeuralSystem):
-        _blank(made, sizes)
-    elif isinstance(made, EstimatorSystem):
-        made.build(sizes, 0)
+    with contextlib.suppress(Exception):  # the reader says it
+        if isinstance(made, NeuralSystem):
+            _blank(made, sizes)
+        elif isinstance(made, EstimatorSystem):
+            import_module("skops.io")
+            made.build(sizes, 0)
 
 
 def _classifier(path: Path, made: System, content: _Description) -> Classifier:
