@@ -13,46 +13,73 @@ The limits are those of Linux. On other systems the file is read in this process
 from __future__ import annotations
 
 import contextlib
-import faulthandler
+import errno
+import functools
 import json
-import multiprocessing
 import os
 import signal
 import stat
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, NoReturn, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cemobam_core.errors import InputError
-from cemobam_core.files import temporary_folder
+from cemobam_core.files import temporary_folder, told_of_a_full_disk
+from cemobam_core.forked import Forked
 
 Read_co = TypeVar("Read_co", covariant=True)
 
 Content = tuple[Mapping[str, Tensor], Any]
 """What a reader gives back: tensors by name, and facts as plain JSON."""
 
-MEMORY = 2 * 2**30
+MEMORY = 3 * 2**29
 """Memory in bytes that reading may take beyond what this process has and four times the size of the file."""
 SECONDS = 20
 """Processor time in seconds that reading may take beyond the time for the size of the file."""
 _BYTES_A_SECOND = 20 * 2**20
 """Slowest reading that is still allowed for large files."""
-_LONGEST_ANSWER = 256 * 2**20
-"""Largest size of the facts in bytes."""
+_LONGEST_ANSWER = 64 * 2**20
+"""Largest size of the facts in bytes, beyond four times the size of the file."""
 _MOST_HOLES = 100
 """Largest size of a file compared with the space that it takes on a disk. A file system may compress, but not more."""
 
 HAS_LIMITS = sys.platform == "linux"
 """Whether this system has the limits of the wall."""
 
-_starting = threading.Lock()
+_TENSORS = "tensors"
+"""Name of the file in which the child passes tensors on."""
+
+_behind = threading.Event()
+"""Whether this process is the child of a wall: what is read in it is behind a wall already."""
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """What reading one file may take.
+
+    Args:
+        memory: Memory in bytes.
+        seconds: Processor time in seconds.
+        answer: Size of the facts in bytes.
+    """
+
+    memory: int
+    seconds: int
+    answer: int
+
+    @property
+    def patience(self) -> int:
+        """Time in seconds after which a reader that waits without computing is ended."""
+        return 3 * self.seconds + 10
 
 
 def refuse_irregular(path: Path) -> None:
@@ -89,8 +116,10 @@ class Wall:
 
     def __init__(self, read: Callable[..., Content], *, memory: int = MEMORY, seconds: int = SECONDS) -> None:
         self._read, self._memory, self._seconds = read, memory, seconds
-        self._child: multiprocessing.process.BaseProcess | None = None
-        self._pipe: Connection | None = None
+        self._child: Forked | None = None
+        self._folder: Path | None = None
+        self._held = contextlib.ExitStack()
+        self._in_use = threading.Lock()
 
     def __call__(self, path: Path, *arguments: Any, beside: Sequence[Path] = ()) -> Content:
         """Return what the function reads from a file.
@@ -105,35 +134,41 @@ class Wall:
         """
         for one in (path, *beside):
             refuse_irregular(one)
-        if not HAS_LIMITS:
+        if not HAS_LIMITS or _behind.is_set():
             with _in_one_line(path):
                 return self._read(path, *arguments)
         size = sum(one.stat().st_size for one in (path, *beside))
-        seconds = self._seconds + size // _BYTES_A_SECOND
-        memory = self._memory + 4 * size
-        pipe = self._started()
-        with temporary_folder() as folder:
-            try:
-                pipe.send((path, arguments, memory, seconds, folder))
-                # The processor time is limited. A reader that waits without computing is ended after three times that.
-                if not pipe.poll(3 * seconds + 10):
-                    self._end()
-                    raise _refused(path, f"reading it takes more than {3 * seconds + 10} s")
-                answer = json.loads(pipe.recv_bytes())
-            except (EOFError, OSError):
-                raise _refused(path, self._how_it_ended(seconds)) from None
-            except RecursionError:
-                raise _refused(path, "its content is nested too deeply") from None
-            except BaseException:
+        limits = _Limits(
+            memory=self._memory + 4 * size,
+            seconds=self._seconds + size // _BYTES_A_SECOND,
+            answer=_LONGEST_ANSWER + 4 * size,
+        )
+        with self._in_use:
+            return self._asked(path, arguments, limits)
+
+    def _asked(self, path: Path, arguments: tuple[Any, ...], limits: _Limits) -> Content:
+        """Return what the child reads."""
+        child, folder = self._started(path)
+        try:
+            child.pipe.send((path, arguments, limits, folder))
+            if not child.pipe.poll(limits.patience):
                 self._end()
-                raise
-            if "error" in answer:
-                raise InputError(answer["error"])
-            tensors = folder / "tensors"
-            try:
-                return (load_file(tensors) if tensors.exists() else {}), answer["facts"]
-            except (OSError, SafetensorError) as error:
-                raise _refused(path, f"its content could not be passed on ({error})") from None
+                raise _refused(path, f"reading it takes more than {limits.patience} s")
+            answer = json.loads(child.pipe.recv_bytes(limits.answer))
+        except (EOFError, OSError):
+            raise _refused(path, self._how_it_ended(limits)) from None
+        except RecursionError:
+            raise _refused(path, "its content is nested too deeply") from None
+        except BaseException:
+            self._end()
+            raise
+        if "error" in answer:
+            raise InputError(answer["error"])
+        try:
+            return _passed_on(folder), answer["facts"]
+        except (OSError, SafetensorError) as error:
+            self._end()
+            raise _refused(path, f"its content could not be passed on ({error})") from None
 
     def __enter__(self) -> Wall:
         """Return the wall itself. The child ends with the block."""
@@ -143,25 +178,27 @@ class Wall:
         """End the child."""
         self._end()
 
-    def _started(self) -> Connection:
-        if self._pipe is None or self._child is None or not self._child.is_alive():
+    def _started(self, path: Path) -> tuple[Forked, Path]:
+        """Return the child, and the folder where it leaves tensors. Start it if it does not run."""
+        if self._child is None or self._folder is None or self._child.exit_status() is not None:
             self._end()
-            context = multiprocessing.get_context("fork")
-            with _starting:  # a child forked at the same time would inherit the other's pipe, and never see its end
-                self._pipe, theirs = context.Pipe()
-                self._child = context.Process(target=_serve, args=(self._read, theirs, self._pipe), daemon=True)
-                self._child.start()
-                theirs.close()
-        return self._pipe
+            self._folder = self._held.enter_context(temporary_folder())
+            try:
+                self._child = Forked(functools.partial(_serve, self._read))
+            except OSError as error:
+                self._end()
+                raise InputError(
+                    f"{path}: no process could be started to read it ({error.strerror}); end other programs"
+                ) from None
+        return self._child, self._folder
 
-    def _how_it_ended(self, seconds: int) -> str:
+    def _how_it_ended(self, limits: _Limits) -> str:
         """Return how the child ended, and clean up after it."""
         assert self._child
-        self._child.join(5)
-        code = self._child.exitcode
+        code = self._child.exit_status(5.0)
         self._end()
         if code == -signal.SIGXCPU:
-            return f"reading it takes more than {seconds} s"
+            return f"reading it takes more than {limits.seconds} s"
         if code == -signal.SIGKILL:
             return "reading it was ended, probably for lack of memory"
         name = signal.Signals(-code).name if code and code < 0 else f"exit status {code}"
@@ -169,12 +206,9 @@ class Wall:
 
     def _end(self) -> None:
         if self._child:
-            self._child.kill()
-            self._child.join()
-            self._child.close()
-        if self._pipe:
-            self._pipe.close()
-        self._child = self._pipe = None
+            self._child.end()
+        self._held.close()
+        self._child = self._folder = None
 
 
 def walled(read: Callable[..., Content], path: Path, *arguments: Any) -> Content:
@@ -249,62 +283,82 @@ def _refused(path: Path, why: str) -> InputError:
     return InputError(f"{path}: {why}; the file is damaged or made to do harm: get it again from a source you trust")
 
 
-def _serve(read: Callable[..., Content], pipe: Connection, other_end: Connection) -> NoReturn:
-    """Read files until the parent ends."""
-    other_end.close()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGXCPU):
-        signal.signal(number, signal.SIG_DFL)
-    faulthandler.disable()  # a crash is one line, which the parent prints
-    with open(os.devnull, "w") as nothing:  # noqa: PTH123  (libraries print on their own)
-        os.dup2(nothing.fileno(), 1)
-        os.dup2(nothing.fileno(), 2)
+def _serve(read: Callable[..., Content], pipe: Connection) -> None:
+    """Read files in the child until the parent ends."""
+    _behind.set()
     import resource  # noqa: PLC0415  (not on Windows)
 
-    import torch  # noqa: PLC0415
-
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    torch.set_num_threads(1)  # the threads of this process are those of the parent, and do not exist here
     while True:
         try:
-            path, arguments, memory, seconds, folder = pipe.recv()
+            path, arguments, limits, folder = pipe.recv()
         except (EOFError, OSError):
-            os._exit(0)
-        with _limited(memory, seconds):
-            try:
-                with _in_one_line(path, memory):
-                    tensors, facts = read(path, *arguments)
-                    if tensors:
-                        # none may share memory
-                        kept = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
-                        save_file(kept, folder / "tensors")
-                    message = json.dumps({"facts": facts})
-                    if len(message) > _LONGEST_ANSWER:
-                        raise _refused(path, "its content is too long to be passed on")
-            except InputError as error:
-                message = json.dumps({"error": " ".join(str(error).split())})
+            return
+        try:
+            # What an error says is within the limits too. If even that exceeds them, it is said without them.
+            with _in_one_line(path, limits.memory), _limited(limits), _in_one_line(path, limits.memory):
+                tensors, facts = read(path, *arguments)
+                _pass_on(tensors, folder, path)
+                message = json.dumps({"facts": facts})
+                if len(message) > limits.answer:
+                    raise _refused(path, "its content is too long to be passed on")
+        except InputError as error:
+            message = json.dumps({"error": str(error)})
         pipe.send_bytes(message.encode())
 
 
+def _pass_on(tensors: Mapping[str, Tensor], folder: Path, path: Path) -> None:
+    """Leave tensors in a folder."""
+    if not tensors:
+        return
+    # None may share memory.
+    kept = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    place = folder / _TENSORS
+    try:
+        with told_of_a_full_disk(place):
+            save_file(kept, place)
+    except Exception as error:
+        place.unlink(missing_ok=True)  # it would be taken for the content of the next file
+        if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise InputError(
+            f"{path}: no space is left in {folder.parent} to pass its content on; free some, or set TMPDIR"
+        ) from None
+
+
+def _passed_on(folder: Path) -> dict[str, Tensor]:
+    """Return the tensors that the child left in a folder."""
+    place = folder / _TENSORS
+    if not os.path.lexists(place):
+        return {}
+    if not stat.S_ISREG(place.lstat().st_mode):
+        raise OSError("not a regular file")
+    tensors: dict[str, Tensor] = load_file(place)
+    place.unlink()
+    return tensors
+
+
 @contextlib.contextmanager
-def _limited(memory: int, seconds: int) -> Iterator[None]:
+def _limited(limits: _Limits) -> Iterator[None]:
     """Limit the memory, the processor time and the size of written files of this process for one file."""
     import resource  # noqa: PLC0415
 
     used = resource.getrusage(resource.RUSAGE_SELF)
     spent = int(used.ru_utime + used.ru_stime)
-    limits = {
-        resource.RLIMIT_AS: _address_space(resource.getpagesize()) + memory,
-        resource.RLIMIT_CPU: spent + seconds + 1,
-        resource.RLIMIT_FSIZE: memory,
+    wanted = {
+        resource.RLIMIT_AS: _address_space(resource.getpagesize()) + limits.memory,
+        resource.RLIMIT_CPU: spent + limits.seconds + 1,
+        resource.RLIMIT_FSIZE: limits.memory,
     }
-    before = {which: resource.getrlimit(which) for which in limits}
-    for which, limit in limits.items():
-        _, hard = before[which]
-        resource.setrlimit(which, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+    before = {which: resource.getrlimit(which) for which in wanted}
+    for which, limit in wanted.items():
+        known = [old for old in before[which] if old != resource.RLIM_INFINITY]
+        resource.setrlimit(which, (min(limit, *known) if known else limit, before[which][1]))
+    signal.alarm(limits.patience)  # the parent may have been killed, and a reader may wait for ever
     try:
         yield
     finally:
+        signal.alarm(0)
         for which, old in before.items():
             resource.setrlimit(which, old)
 
