@@ -70,7 +70,7 @@ def read_crema_d(root: Path) -> RawCorpus:
         tree=_TREE,
     )
     clips = [clip for clip in visible(root / "AudioWAV") or visible(root) if clip.suffix.lower() == ".wav"]
-    pointers = {clip for clip in clips if is_lfs_pointer(clip)}
+    pointers = {clip for clip in clips if clip.is_file() and is_lfs_pointer(clip)}
     if clips and len(pointers) == len(clips):
         raise InputError(
             f"{root}: its {len(clips)} WAV files are Git LFS pointers, not the sound itself; fetch the sound with git "

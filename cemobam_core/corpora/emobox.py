@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cemobam_core.corpora.table import Layout, Place, Row, check_labels, read_json_lines
+from cemobam_core.corpora.table import Layout, Place, Row, check_labels, read_json_lines, shown
 from cemobam_core.corpora.text_files import read_utf8
 from cemobam_core.corpora.utterances import (
     BadUtterance,
@@ -171,7 +171,7 @@ def _part(row: Row) -> tuple[float, float] | None:
         return None
     start, end = (float(t) if isinstance(t, int | float) and abs(t) < _LONGEST_SOUND else -1.0 for t in times)
     if not 0 <= start < end:
-        raise row.error(f"start_time and end_time are {times[0]!r:.60} and {times[1]!r:.60}, not a part of a file")
+        raise row.error(f"start_time and end_time are {shown(times[0])} and {shown(times[1])}, not a part of a file")
     return start, end
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cemobam_core.corpora.emobox import is_emobox, read_emobox
 from cemobam_core.corpora.reading import read_raw, read_walled
-from cemobam_core.corpora.table import Layout, Place, check_labels, read_json_lines, read_table
+from cemobam_core.corpora.table import Layout, Place, check_labels, read_json_lines, read_table, shown
 from cemobam_core.corpora.utterances import (
     BadUtterance,
     RawCorpus,
@@ -214,7 +214,7 @@ def manifest_rows(path: Path, split: str, layout: Layout = _OF_A_CORPUS) -> Iter
             split=one.word("split") or split,
         )
         if row.split and split_named(row.split) is None:
-            raise row.error(f"split {row.split!r:.60} is unknown; write train, val or test")
+            raise row.error(f"split {shown(row.split)} is unknown; write train, val or test")
         for column in layout.required:
             if not getattr(row, column):
                 raise row.error(f"{column} is empty; fill it in or delete the line")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cemobam_core.corpora.corpus import Corpus
-from cemobam_core.corpora.table import Layout, read_table
+from cemobam_core.corpora.table import Layout, read_table, shown
 from cemobam_core.corpora.text_files import read_lines
 from cemobam_core.corpora.utterances import (
     BadUtterance,
@@ -156,7 +156,7 @@ def _rows(table: Path) -> Iterator[_Row]:
     for row in read_table(table, _LAYOUT, "\n".join(map(_repaired, read_lines(table)))):
         dialogue, number = row.word("dialogue_id"), row.word("utterance_id")
         if not (re.fullmatch("[0-9]{1,6}", dialogue) and re.fullmatch("[0-9]{1,6}", number)):
-            raise row.error(f"{dialogue!r:.60} and {number!r:.60} are not numbers of a clip")
+            raise row.error(f"{shown(dialogue)} and {shown(number)} are not numbers of a clip")
         clip = f"dia{int(dialogue)}_utt{int(number)}"
         if clip in seen:
             raise row.error(f"{clip} occurs twice; get the file again")

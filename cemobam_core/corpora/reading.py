@@ -39,7 +39,7 @@ def read_walled(kind: type[T], read: Callable[..., tuple[T, ...]], path: Path, *
             return {}, _plain(read(path, *arguments))
         except OSError as error:
             what = error.filename or path
-            raise InputError(f"{what}: cannot be read ({error.strerror}); check its permissions") from None
+            raise InputError(f"{what}: cannot be read ({error.strerror}); check the path and its permissions") from None
 
     with Wall(facts, folders=True) as wall:
         _, told = wall(path, *arguments)
@@ -99,7 +99,7 @@ def _builder(kind: Any) -> Callable[[Any], Any]:
     if kind in (str, int, float, bool, NoneType):
         return functools.partial(_same, kind)
     if kind is Path:
-        return lambda facts: Path(_same(str, facts))
+        return lambda facts: _path(_same(str, facts))
     origin, inside = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         return functools.partial(_any_of, [_builder(one) for one in inside])
@@ -120,6 +120,11 @@ def _builder(kind: Any) -> Callable[[Any], Any]:
         return make(**{name: build(fact) for (name, build), fact in zip(builders, facts, strict=True)})
 
     return built
+
+
+@functools.lru_cache(maxsize=100)
+def _path(name: str) -> Path:
+    return Path(name)  # rows of a table have the same one
 
 
 def _same(kind: type, facts: Any) -> Any:

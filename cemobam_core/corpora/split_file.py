@@ -16,13 +16,13 @@ from cemobam_core.corpora.columns import Columns
 from cemobam_core.corpora.manifest import manifest_files, manifest_rows
 from cemobam_core.corpora.protocols.protocol import Cut
 from cemobam_core.corpora.reading import read_walled
-from cemobam_core.corpora.table import Layout, Place, Row, read_table
+from cemobam_core.corpora.table import Layout, Place, Row, read_table, shown
 from cemobam_core.corpora.utterances import examples, split_named
 from cemobam_core.errors import InputError
 from cemobam_core.files import written_atomically
 
 _COLUMNS = ("id", "fold", "split")
-_LAYOUT = Layout(required=("id", "split"), optional=("fold",))
+_LAYOUT = Layout(required=("id", "split"), optional=("fold",), most_rows=1_000_000)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,7 +169,7 @@ def _entry(row: Row) -> _Entry:
         raise row.error(f"utterance {key!r} has no fold; fill it in, or leave the column out for one fold")
     if told and not split:
         raise row.error(
-            f"split {told!r:.60} of utterance {key!r} is unknown; write train, val or test, or nothing to leave it out"
+            f"split {shown(told)} of utterance {key!r} is unknown; write train, val or test, or nothing to leave it out"
         )
     return _Entry(file=row.file, line=row.line, id=key, fold=fold, split=split)
 

@@ -13,8 +13,8 @@ from typing import Any
 from cemobam_core.corpora.text_files import LONGEST_TEXT, read_utf8
 from cemobam_core.errors import InputError
 
-MOST_ROWS = 500_000
-"""Largest number of rows."""
+MOST_ROWS = 300_000
+"""Largest number of rows of a table with a row for each utterance."""
 MOST_LABELS = 200
 """Largest number of different labels."""
 
@@ -24,9 +24,10 @@ _LONGEST_RECORD = 1_000_000
 _LONGEST_WORD = 5_000
 """Letters of the longest value that is not a transcript. It may be a path."""
 _LONGEST_LABEL = 100
+_LONGEST_SHOWN = 60
 
 _DELIMITERS = (",", "\t", ";")
-_LINE = re.compile(r"[^\r\n]*(?:\r\n?|\n)|[^\r\n]+")
+_LINE = re.compile(r"[^\r\n]+(?:\r\n?|\n)?|\r\n?|\n")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +38,13 @@ class Layout:
         required: Columns that must be there, in lower case.
         optional: Columns that may be there.
         aliases: Other names of columns, with ours. Our name takes precedence.
+        most_rows: Largest number of rows.
     """
 
     required: tuple[str, ...]
     optional: tuple[str, ...] = ()
     aliases: Mapping[str, str] = field(default_factory=dict)
+    most_rows: int = MOST_ROWS
 
     def places(self, header: Sequence[str], where: str) -> dict[str, int]:
         """Return the places of the columns.
@@ -61,7 +64,7 @@ class Layout:
             spellings = (column, *(alias for alias, name in self.aliases.items() if name == column))
             name = next((name for name in spellings if name in names), None)
             if name is None and column in self.required:
-                there = ", ".join(f"{name!r:.60}" for name in header[:12]) or "nothing"
+                there = ", ".join(f"{shown(name)}" for name in header[:12]) or "nothing"
                 raise InputError(f"{where}: no column {column!r}; it has {there}; {self._told()}")
             if name is None:
                 continue
@@ -134,9 +137,9 @@ class Row(Place):
         """
         word = self._string(column).strip()
         if len(word) > longest:
-            raise self.error(f"{column} {word!r:.60} has {len(word)} letters; give at most {longest}")
+            raise self.error(f"{column} {shown(word)} has {len(word)} letters; give at most {longest}")
         if not word.isprintable():
-            raise self.error(f"{column} {word!r:.60} contains a character that cannot be printed; correct it")
+            raise self.error(f"{column} {shown(word)} contains a character that cannot be printed; correct it")
         return word
 
     def label(self, column: str) -> str:
@@ -150,7 +153,7 @@ class Row(Place):
         if value is None:
             return ""
         if isinstance(value, bool) or not isinstance(value, int):
-            raise self.error(f"{column} is {value!r:.60}; it must be a string or an integer")
+            raise self.error(f"{column} is {shown(value)}; it must be a string or an integer")
         return str(value)
 
 
@@ -176,8 +179,8 @@ def read_table(path: Path, layout: Layout, text: str | None = None) -> Iterator[
         lines.start_record()
         for number, cells in enumerate(reader):
             lines.start_record()
-            if number == MOST_ROWS:
-                raise InputError(f"{path}: has more than {MOST_ROWS} rows; give fewer at once")
+            if number == layout.most_rows:
+                raise InputError(f"{path}: has more than {layout.most_rows} rows; give fewer at once")
             if not any(map(str.strip, cells)):
                 continue
             if len(cells) != len(header):
@@ -206,8 +209,8 @@ def read_json_lines(path: Path, layout: Layout) -> Iterator[Row]:
     places: dict[str, int] = {}
     for line in lines:
         lines.start_record()
-        if lines.number > MOST_ROWS:
-            raise InputError(f"{path}: has more than {MOST_ROWS} rows; give fewer at once")
+        if lines.number > layout.most_rows:
+            raise InputError(f"{path}: has more than {layout.most_rows} rows; give fewer at once")
         if not line.strip():
             continue
         where = f"{path} line {lines.number}"
@@ -217,7 +220,7 @@ def read_json_lines(path: Path, layout: Layout) -> Iterator[Row]:
             raise InputError(f"{where}: not JSON ({error}); write one object per line") from None
         if not isinstance(entry, dict):
             raise InputError(
-                f'{where}: {line.strip()!r:.60} is not an object; write {{"{layout.required[0]}": …}}, one a line'
+                f'{where}: {shown(line.strip())} is not an object; write {{"{layout.required[0]}": …}}, one a line'
             )
         if (names := list(entry)) != header:
             header, places = names, layout.places(names, where)
@@ -238,6 +241,12 @@ def check_labels(path: Path, labels: Sequence[str]) -> None:
         raise InputError(
             f"{path}: has {len(labels)} different labels ({labels[0]!r}, {labels[1]!r} …); give at most {MOST_LABELS}"
         )
+
+
+def shown(value: object) -> str:
+    """Return a value for an error message, without its end if it is long."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 
 class _Lines:

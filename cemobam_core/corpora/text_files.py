@@ -32,7 +32,7 @@ def read_content(path: Path, largest: int = LARGEST) -> bytes:
         with path.open("rb") as file:
             content = file.read(largest + 1)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from None
     if len(content) > largest:
         raise InputError(f"{path}: is larger than {largest / 1e6:g} MB; give a text file")
     return content

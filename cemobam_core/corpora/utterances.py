@@ -7,6 +7,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -261,10 +262,12 @@ def _levels(root: Path, title: str, tree: str) -> Iterator[list[Path]]:
 def _subfolders(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
     """Yield the folders in a folder that have not been seen: links may lead back."""
     with os.scandir(folder) as entries:
-        inside = [entry for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
-    for entry in sorted(inside, key=lambda e: e.name):
-        if os.access(entry, os.R_OK | os.X_OK) and (identity := _identity(entry)) not in seen:
-            seen.add(identity)
+        inside = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    for entry in inside:
+        with suppress(OSError):  # it leads nowhere, or where nobody may go
+            if not entry.is_dir() or not os.access(entry, os.R_OK | os.X_OK) or (found := _identity(entry)) in seen:
+                continue
+            seen.add(found)
             yield Path(entry.path)
 
 

@@ -15,6 +15,8 @@ from cemobam_core.errors import InputError
 VAL_SHARE = 0.2
 """Share of the utterances outside of test that validate, where a protocol draws them."""
 
+_MOST_ROWS = 20_000_000
+"""Largest number of rows in all folds together. Leaving out each speaker of CREMA-D has 677,222."""
 _SHARES = (0.8, 0.1, 0.1)
 _GROUPS_DRAWN = 1000
 """How many groups are placed in all orders together, and at least one order."""
@@ -75,6 +77,24 @@ def stratified(rows: Rows, labels: Rows, n_second: int, seed: int) -> tuple[Rows
     splitter = StratifiedShuffleSplit(n_splits=1, test_size=n_second, random_state=seed)
     first, second = next(splitter.split(rows, labels[rows]))
     return rows[first], rows[second]
+
+
+def check_folds(columns: Columns, folds: int, protocol: str) -> None:
+    """Raise an error if there are so many folds that they fill the memory.
+
+    Args:
+        columns: The utterances.
+        folds: Number of folds, each with all utterances.
+        protocol: Name of the protocol, for the error message.
+
+    Raises:
+        InputError: There are too many.
+    """
+    if folds * len(columns) > _MOST_ROWS:
+        raise InputError(
+            f"{columns.source}: --split-protocol {protocol} makes {folds} folds of {len(columns)} utterances; use "
+            "another protocol, or correct the column"
+        )
 
 
 def with_drawn_val(columns: Columns, rest: Rows, test: Rows, protocol: str, seed: int) -> Cut:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from cemobam_core.corpora.columns import Columns
-from cemobam_core.corpora.protocols.protocol import Cut, Protocol, always, with_drawn_val
+from cemobam_core.corpora.protocols.protocol import Cut, Protocol, always, check_folds, with_drawn_val
 from cemobam_core.errors import InputError
 
 
@@ -19,6 +19,7 @@ def _cut(columns: Columns, name: str, seed: int) -> list[Cut]:
             f"{columns.source}: one session ({names[0]}); --split-protocol {name} needs at least two; use another "
             "protocol"
         )
+    check_folds(columns, len(names), name)
     return [
         with_drawn_val(columns, np.flatnonzero(sessions != i), np.flatnonzero(sessions == i), name, seed)
         for i in range(len(names))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cemobam_core.corpora.columns import Columns
-from cemobam_core.corpora.protocols.protocol import Cut, Protocol, numbered
+from cemobam_core.corpora.protocols.protocol import Cut, Protocol, check_folds, numbered
 from cemobam_core.errors import InputError
 
 
@@ -16,6 +16,7 @@ def _cut(columns: Columns, name: str, _: int) -> list[Cut]:
             f"{columns.source}: {len(names)} sessions; --split-protocol {name} needs at least three; use another "
             "protocol"
         )
+    check_folds(columns, len(names), name)
     folds = []
     for test in range(len(names)):
         val = (test + 1) % len(names)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from cemobam_core.corpora.columns import Columns, Rows
-from cemobam_core.corpora.protocols.protocol import Cut, Protocol, numbered
+from cemobam_core.corpora.protocols.protocol import Cut, Protocol, check_folds, numbered
 from cemobam_core.errors import InputError
 
 
@@ -23,6 +23,7 @@ def _cut(columns: Columns, name: str, _: int) -> list[Cut]:
         raise InputError(
             f"--split-protocol {name}: it needs at least three speakers, for test, val and train; use another protocol"
         )
+    check_folds(columns, len(names), name)
     if any(session is not None for session in columns.sessions):
         partner = _partners(columns, names, speakers, name)
     else:

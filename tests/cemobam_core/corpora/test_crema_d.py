@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -85,6 +86,15 @@ def test_a_clone_without_its_sound_is_an_error(tree: Path) -> None:
         (tree / "AudioWAV" / name).write_text(POINTER)
     with pytest.raises(InputError, match=rf"its {len(names)} WAV files are Git LFS pointers, .* git lfs pull in that"):
         read_crema_d(tree)
+
+
+def test_things_in_place_of_clips_are_not_opened(tree: Path) -> None:
+    clips = tree / "AudioWAV"
+    os.mkfifo(clips / "1091_DFA_HAP_XX.wav")
+    (clips / "1091_IEO_HAP_XX.wav").symlink_to("/dev/zero")
+    (clips / "1091_IOM_HAP_XX.wav").symlink_to("1091_IOM_HAP_XX.wav")
+    (clips / "1091_ITH_HAP_XX.wav").mkdir()
+    assert len(read_crema_d(tree).utterances) > 4
 
 
 def test_another_folder_is_an_error(tmp_path: Path) -> None:

@@ -401,3 +401,12 @@ def test_sentences_of_features_are_kept_together(make_features) -> None:
     (fold,) = split(features, "text")
     assert [leak.shared for leak in leaks(fold) if leak.what == "sentences"] == [0, 0]
     assert sum(map(len, fold.splits.values())) == 200
+
+
+@pytest.mark.parametrize("name", ["session", "session-val", "speaker-4"])
+def test_folds_that_would_fill_the_memory_are_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    corpus = shared(4 if name != "speaker-4" else 2, 2, 100, 3, 0)
+    assert split_utterances(corpus, name)
+    monkeypatch.setattr("cemobam_core.corpora.protocols.protocol._MOST_ROWS", 4 * len(corpus.utterances) - 1)
+    with pytest.raises(InputError, match=rf"corpus: --split-protocol {name} makes 4 folds of \d+ utterances; use"):
+        split_utterances(corpus, name)

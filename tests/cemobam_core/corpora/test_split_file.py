@@ -229,3 +229,10 @@ def test_an_id_that_cannot_be_printed_is_not_written(tmp_path: Path, bad: str) -
     with pytest.raises(InputError, match="contains a character that cannot be printed; correct it"):
         write_split_file(tmp_path / "splits.csv", ["a", bad], [{}])
     assert not list(tmp_path.iterdir())
+
+
+def test_many_folds_take_no_memory_before_they_are_complete(tmp_path: Path) -> None:
+    corpus = corpus_of(*(f"u{i}" for i in range(5_000)))
+    path = written(tmp_path / "splits.csv", *(f"u{i},{i},train" for i in range(5_000)), header="id,fold,split")
+    with pytest.raises(InputError, match=r"4999 of 5000 utterances of corpus are not listed in fold 0 \(u1, u10, "):
+        split_utterances(corpus, SplitFile.read(path))

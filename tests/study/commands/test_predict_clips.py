@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -317,6 +318,20 @@ def write_bad(folder: Path) -> dict[str, Path]:
 def test_bad_audio_is_told_in_one_line(made: Made, tmp_path: Path, name: str, message: str) -> None:
     line = refused(made.models["cemobam"], "--audio", write_bad(tmp_path)[name], "--transcript", TEXT)
     assert message in line
+
+
+def test_a_transcript_beside_a_clip_that_is_no_text(made: Made, clips: Path) -> None:
+    (clips / "c.txt").unlink()
+    os.mkfifo(clips / "c.txt")
+    (clips / "b.txt").write_text("word " * 30_000)
+    line = refused(made.models["cemobam"], "--audio", clips, "--to", "o.csv")
+    assert "b.txt line 1: has more than 100000 letters" in line
+    (clips / "b.txt").write_text("word \n" * 30_000)
+    line = refused(made.models["cemobam"], "--audio", clips, "--to", "o.csv")
+    assert "b.txt: has more than 100000 letters; give the transcript of the clip" in line
+    (clips / "b.txt").write_text("words")
+    line = refused(made.models["cemobam"], "--audio", clips, "--to", "o.csv")
+    assert "c.wav: no transcript; write it" in line
 
 
 Arguments = Callable[[Path, Made], tuple[object, ...]]

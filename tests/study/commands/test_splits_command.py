@@ -99,6 +99,24 @@ def test_the_splits_of_features(in_folder: Path, make_features: Callable[..., Fe
     assert fingerprint(folder) == fingerprint(out)
 
 
+@pytest.mark.parametrize("name", ["all.safetensors", "folder"])
+def test_each_feature_file_is_loaded_once(
+    in_folder: Path, make_features: Callable[..., FeatureSet], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    for file in ("all", "folder/train", "folder/val", "folder/test"):
+        make_features(40, name=Path(file).name).save(Path(f"{file}.safetensors"))
+    load, loaded = FeatureSet.load.__func__, []  # type: ignore[attr-defined]
+
+    def counted(cls: type[FeatureSet], path: Path, *more: object) -> FeatureSet:
+        loaded.append(path)
+        return load(cls, path, *more)
+
+    monkeypatch.setattr(FeatureSet, "load", classmethod(counted))
+    cemobam_here("splits", "--features", name, "--to", "s.csv")
+    assert len(loaded) == len(set(loaded)) == (1 if name == "all.safetensors" else 3)
+    assert len(rows_of(Path("s.csv"))) == (40 if name == "all.safetensors" else 120)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
