@@ -28,10 +28,11 @@ import time
 import traceback
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cemobam_core import wall
 from cemobam_core.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -232,9 +233,11 @@ class Warm:
 
     Args:
         home: Folder of the run: home, working directory, temporary files. Its content changes with each file.
+        seconds: Processor time that a wall allows at most, so that a test need not wait for its limit. ``None`` for
+            the limits that users have.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, seconds: int | None = None) -> None:
         self._home = home
         places = {name: home / name for name in ("home", "tmp", "work", "cache")}
         for place in places.values():
@@ -248,7 +251,7 @@ class Warm:
             "OMP_NUM_THREADS": "1",
         }
         self._process = subprocess.Popen(
-            [sys.executable, "-c", "from hostile import harness; harness.serve()"],
+            [sys.executable, "-c", f"from hostile import harness; harness.serve({seconds})"],
             cwd=places["work"],
             env={**os.environ, **{name: str(value) for name, value in given.items()}},
             stdin=subprocess.PIPE,
@@ -267,7 +270,10 @@ class Warm:
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         return verdict
 
-    def close(self) -> None:
+    def __enter__(self) -> Warm:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """End the process."""
         self._process.communicate()
 
@@ -277,8 +283,11 @@ class Warm:
         return [*(self._home / "tmp").iterdir(), *half]
 
 
-def serve() -> None:
+def serve(seconds: int | None) -> None:
     """Read the files whose names come in, one after the other, until there are no more."""
+    if seconds is not None:
+        limited = wall._limited
+        wall._limited = lambda limits: limited(replace(limits, seconds=min(limits.seconds, seconds)))
     asked, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     with Path(os.devnull).open() as nothing:
         os.dup2(nothing.fileno(), 0)
