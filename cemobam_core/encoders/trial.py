@@ -16,9 +16,6 @@ from cemobam_core.errors import InputError
 from cemobam_core.extras import require
 from cemobam_core.wall import HAS_LIMITS, Content, Wall
 
-_MEMORY, _SECONDS = 3 * 2**29, 15
-"""Memory in bytes and processor time in seconds that loading may take beyond what the size of the files allows."""
-
 _ATTENTIONS = (None, "eager", "sdpa")
 """Implementations of attention that a configuration may name. Others can be code on the hub."""
 
@@ -57,7 +54,7 @@ def tried_first(load: Callable[..., Any], pretrained: Pretrained, *arguments: Ha
             )
     if HAS_LIMITS:
         _import_for(str(config.get("model_type")))
-        with Wall(_attempt, memory=_MEMORY, seconds=_SECONDS, folders=True) as wall:
+        with Wall(_attempt, folders=True) as wall:
             wall(folder, load, pretrained, arguments, beside=weight_files(folder))
     _passed.add(trial)
 
