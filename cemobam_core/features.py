@@ -370,7 +370,7 @@ class FeatureSet:
         told = [name for name in ("class_names", *_LISTS) if name in metadata]
         lists = {name: _listed(path, name, metadata.pop(name)) for name in told}
         labels = tensors["labels"]
-        n = len(labels) if labels.ndim > 0 and labels.shape[:1] == tensors["audio"].shape[:1] else 0  # 0 is refused
+        n = len(labels) if labels.ndim == 1 and labels.shape == tensors["audio"].shape[:1] else 0  # 0 is refused
         lists.setdefault("utterance_ids", default_ids(path, n))
         lists.setdefault("class_names", tuple(class_names or default_class_names(labels)))
         if class_names is not None and set(class_names) != set(lists["class_names"]):
