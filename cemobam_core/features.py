@@ -342,7 +342,8 @@ class FeatureSet:
         except (OSError, SafetensorError) as error:
             raise InputError(f"{path}: cannot be read as safetensors ({error})") from None
         if not labelled:
-            tensors["labels"] = torch.zeros(tensors["audio"].shape[:1], dtype=torch.int64)
+            n = tensors["audio"].shape[:1].numel() if tensors["audio"].numel() else 0  # 0 is refused
+            tensors["labels"] = torch.zeros(n, dtype=torch.int64)
         return cls.of_content(path, tensors, metadata, class_names, labelled=labelled)
 
     @classmethod
