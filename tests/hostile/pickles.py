@@ -242,4 +242,4 @@ def _cases(folder: Path) -> Iterator[tuple[str, Path]]:
         yield name, path
 
 
-READERS = [Reader("pickled features", _cases, _good, FeatureSet.load)]
+READERS = [Reader("pickled features", _cases, _good, FeatureSet.load, every=5)]
