@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,12 @@ from cemobam_core.errors import InputError
 from cemobam_core.files import written_atomically
 from cemobam_core.graph import TopKGraph
 from cemobam_core.neighbours import Pooled
+from cemobam_core.wall import tried
 
 MODALITIES = ("audio", "text")
 _LISTS = ("utterance_ids", "speakers", "sessions", "scripts", "texts", "seconds")
+_SHOWN = ("class_names", "speakers", "sessions", "scripts")
+"""The names that lines for the user hold as they are."""
 _OPTIONAL_NAMES = ("speakers", "sessions", "scripts", "texts")
 
 _EMBEDDINGS = (torch.float32, "it must be (N, E) or (N, T, E) floating-point numbers")
@@ -125,6 +128,8 @@ class FeatureSet:
             raise self._error(f"labels are {described(self.labels)}; {_WANTED['labels'][1]}, one for each utterance")
         if len(self) == 0:
             raise self._error("it holds no utterances; give at least one")
+        for modality in MODALITIES:
+            self._check_shape(modality)
         for name in _LISTS:
             values = getattr(self, name)
             if values is not None and len(values) != len(self):
@@ -174,6 +179,8 @@ class FeatureSet:
                     f"{name} hold {str(value)[:40]!r}, which is of type {type(value).__name__}; they must be strings: "
                     f"convert them, as [str(x) for x in {name}]"
                 )
+            if name in _SHOWN and not value.isprintable():
+                raise self._error(f"{name} hold {value[:40]!r}; use letters that can be printed")
         return tuple(map(str, names))
 
     def _lengths(self, given: Any) -> tuple[float, ...] | None:
@@ -188,12 +195,15 @@ class FeatureSet:
             raise self._error(f"seconds are {str(given)[:40]!r}; give a list of finite numbers, 0 or more")
         return lengths
 
-    def _check_modality(self, modality: str) -> None:
-        x, mask = getattr(self, modality), getattr(self, f"{modality}_mask")
+    def _check_shape(self, modality: str) -> None:
+        x = getattr(self, modality)
         if x.ndim not in (2, 3) or 0 in x.shape:
             raise self._error(f"{modality} is {described(x)}; {_EMBEDDINGS[1]}")
         if len(x) != len(self):
             raise self._error(f"{len(x)} {modality} embeddings for {len(self)} labels; give one for each")
+
+    def _check_modality(self, modality: str) -> None:
+        x, mask = getattr(self, modality), getattr(self, f"{modality}_mask")
         finite = torch.cat([torch.isfinite(part).flatten(1).all(dim=1) for part in torch.split(x, 64)])
         for i in self._first(~finite):
             raise self._error(
@@ -290,22 +300,50 @@ class FeatureSet:
         Raises:
             InputError: The file cannot be read, or its content is not valid.
         """
-        if path.suffix == ".pkl":
-            from cemobam_core.pickles import read_pickled_features  # noqa: PLC0415  (it imports this module)
+        return cls.load_all([path], class_names, need_labels=need_labels)[0]
 
-            return read_pickled_features(path, class_names)
-        if path.suffix != ".safetensors":
-            raise InputError(f"{path}: not a feature file; give a .safetensors file or the authors' .pkl")
+    @classmethod
+    def load_all(
+        cls, paths: Iterable[Path], class_names: Sequence[str] | None = None, *, need_labels: bool = True
+    ) -> list[FeatureSet]:
+        """Read several files as :meth:`load` does, behind one wall.
+
+        Args:
+            paths: The files.
+            class_names: Names of the classes, as for :meth:`load`.
+            need_labels: As for :meth:`load`.
+
+        Raises:
+            InputError: A file cannot be read, or its content is not valid.
+        """
+        from cemobam_core.pickles import read_pickled_features  # noqa: PLC0415  (it imports this module)
+
+        loaded = []
+        with tried(cls._read) as read:
+            for path in paths:
+                if path.suffix == ".pkl":
+                    loaded.append(read_pickled_features(path, class_names))
+                elif path.suffix == ".safetensors":
+                    loaded.append(read(path, class_names, need_labels))
+                else:
+                    raise InputError(f"{path}: not a feature file; give a .safetensors file or the authors' .pkl")
+        return loaded
+
+    @classmethod
+    def _read(cls, path: Path, class_names: Sequence[str] | None, need_labels: bool) -> FeatureSet:
+        """Read a ``.safetensors`` file. Its tensors are mapped into memory, not copied."""
         try:
             with safe_open(path, framework="pt") as file:
                 metadata: dict[str, str] = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
+                names: set[str] = set(file.keys())
+                labelled = need_labels or "labels" in names
+                check_names(path, names if labelled else {*names, "labels"})
+                tensors = {name: file.get_tensor(name) for name in names}
         except (OSError, SafetensorError) as error:
             raise InputError(f"{path}: cannot be read as safetensors ({error})") from None
-        labelled = need_labels or "labels" in tensors
-        if not labelled and "audio" in tensors:
-            tensors["labels"] = torch.zeros(len(tensors["audio"]), dtype=torch.int64)
-        return replace(cls.of_content(path, tensors, metadata, class_names), labelled=labelled)
+        if not labelled:
+            tensors["labels"] = torch.zeros(tensors["audio"].shape[:1], dtype=torch.int64)
+        return cls.of_content(path, tensors, metadata, class_names, labelled=labelled)
 
     @classmethod
     def of_content(
@@ -314,35 +352,33 @@ class FeatureSet:
         tensors: dict[str, Tensor],
         metadata: dict[str, str],
         class_names: Sequence[str] | None,
+        *,
+        labelled: bool = True,
     ) -> FeatureSet:
         """Return the feature set of a ``.safetensors`` file.
 
         Args:
             path: The file.
-            tensors: Its tensors by name.
+            tensors: Its tensors by name, see :func:`check_names`.
             metadata: Its metadata by name.
             class_names: Names of the classes, as for :meth:`load`.
+            labelled: Whether the labels are known.
 
         Raises:
             InputError: The content is not valid.
         """
-        required = {*MODALITIES, "labels"}
-        allowed = required | {f"{modality}_mask" for modality in MODALITIES}
-        if missing := sorted(required - tensors.keys()):
-            raise InputError(f"{path}: tensor {missing[0]!r} is missing; the file holds {sorted(tensors)}")
-        if unknown := sorted(tensors.keys() - allowed):
-            raise InputError(f"{path}: unknown tensor {unknown[0]!r}; a feature file holds {sorted(allowed)}")
         told = [name for name in ("class_names", *_LISTS) if name in metadata]
         lists = {name: _listed(path, name, metadata.pop(name)) for name in told}
         labels = tensors["labels"]
-        lists.setdefault("utterance_ids", default_ids(path, len(labels) if labels.ndim else 0))
+        n = len(labels) if labels.ndim == 1 and labels.shape == tensors["audio"].shape[:1] else 0  # 0 is refused
+        lists.setdefault("utterance_ids", default_ids(path, n))
         lists.setdefault("class_names", tuple(class_names or default_class_names(labels)))
         if class_names is not None and set(class_names) != set(lists["class_names"]):
             raise InputError(
                 f"{path}: its classes are {', '.join(lists['class_names'])}, but this data set's are "
                 f"{', '.join(class_names)}; give the file's own data set, or any other name, as --dataset"
             )
-        return cls(**tensors, **lists, provenance=metadata, source=str(path))  # type: ignore[arg-type]
+        return cls(**tensors, **lists, provenance=metadata, source=str(path), labelled=labelled)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -403,6 +439,24 @@ def fingerprint(folds: Iterable[Fold]) -> str:
     return digest.hexdigest()[:16]
 
 
+def check_names(path: Path, names: Collection[str]) -> None:
+    """Check which tensors a feature file holds.
+
+    Args:
+        path: The file.
+        names: The names of its tensors.
+
+    Raises:
+        InputError: A tensor is missing or does not belong there.
+    """
+    required = {*MODALITIES, "labels"}
+    allowed = required | {f"{modality}_mask" for modality in MODALITIES}
+    if missing := sorted(required.difference(names)):
+        raise InputError(f"{path}: tensor {missing[0]!r} is missing; the file holds {sorted(names)}")
+    if unknown := sorted(set(names) - allowed):
+        raise InputError(f"{path}: unknown tensor {unknown[0]!r}; a feature file holds {sorted(allowed)}")
+
+
 def default_ids(path: Path, n: int) -> tuple[str, ...]:
     """Return ids for the utterances of a file that stores none: the name of the file and the row."""
     return tuple(f"{path.stem}:{i:05d}" for i in range(n))
@@ -422,7 +476,7 @@ def _listed(path: Path, name: str, value: str) -> tuple[Any, ...]:
     kinds, what = ((int, float), "numbers") if name == "seconds" else ((str,), "strings")
     try:
         items: Any = json.loads(value)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         items = None
     if not isinstance(items, list) or not all(type(item) in kinds for item in items):
         raise InputError(f"{path}: metadata {name!r} is {value[:40]!r}; it must be a JSON list of {what}")

@@ -72,10 +72,9 @@ def load_folds(
                 f"{option} {value}: {path} is a folder of files that are already split; "
                 "leave the option out, or give one file for the tool to split"
             )
-    folds = tuple(
-        Fold(**{name: FeatureSet.load(_split_file(folder, name, corpus), class_names) for name in SPLITS})
-        for folder in _fold_folders(path)
-    )
+    files = [_split_file(folder, name, corpus) for folder in _fold_folders(path) for name in SPLITS]
+    parts = iter(FeatureSet.load_all(files, class_names))
+    folds = tuple(Fold(**dict(zip(SPLITS, three, strict=True))) for three in zip(parts, parts, parts, strict=True))
     say(told(folds, str(path)))
     return folds
 

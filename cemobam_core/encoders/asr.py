@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from cemobam_core.encoders.pretrained import NO_CODE, Pretrained
 from cemobam_core.encoders.sound import SAMPLE_RATE, read_audio
 from cemobam_core.encoders.store import write_json
 from cemobam_core.errors import InputError
+from cemobam_core.json_files import read_json
 from cemobam_core.progress import progress_bar
 
 _WINDOW = 30 * SAMPLE_RATE
@@ -170,11 +170,11 @@ class Transcripts:
     def _find(self, number: int, part: Sequence[Utterance]) -> bool:
         """Return whether a part is there with these utterances. If so, add it to the result."""
         try:
-            made = json.loads(self._path(number).read_text(encoding="utf-8"))
+            made = read_json(self._path(number))
             texts, bad = dict(made["texts"]), dict(made["bad"])
-        except (OSError, ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):
             return False
-        if {*texts, *bad} != {u.id for u in part}:
+        if {*texts, *bad} != {u.id for u in part} or not all(type(x) is str for x in (*texts.values(), *bad.values())):
             return False
         self.texts |= texts
         self.bad |= bad

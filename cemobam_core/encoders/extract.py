@@ -33,6 +33,7 @@ from cemobam_core.encoders.store import Parts, SplitRows, write_json, write_spli
 from cemobam_core.errors import InputError
 from cemobam_core.features import MODALITIES
 from cemobam_core.files import told_of_a_full_disk, written_atomically
+from cemobam_core.json_files import read_json
 from cemobam_core.progress import progress_bar
 
 FEATURES_JSON = "features.json"
@@ -107,11 +108,13 @@ def made_before(recipe: Recipe, out: Path) -> dict[str, Any] | None:
             raise InputError(f"{out}: contains features that this command did not make; give another folder with --out")
         return None
     try:
-        made = json.loads(path.read_text(encoding="utf-8"))
+        made = read_json(path)
         signature, facts, files = made["signature"], dict(made["made_from"]), list(map(str, made["files"]))
         made["leaks"] = list(map(str, made["leaks"]))
         made["splits"] = {"fingerprint": str(made["splits"]["fingerprint"])}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        if not "".join([*made["leaks"], made["splits"]["fingerprint"]]).isprintable():
+            raise ValueError("a line of it cannot be printed")
+    except (ValueError, KeyError, TypeError):
         raise InputError(f"{path}: is damaged; remove the folder to make the features again") from None
     if signature != recipe.signature:
         ours = recipe.facts
@@ -267,7 +270,7 @@ class _Extraction:
         settings, folder = self.recipe.settings, self._tuned_folder(modality, where)
         record, checkpoint = (self.parts_folder / where / f"tuned_{modality}{suffix}" for suffix in (".json", ".pt"))
         if record.exists() and folder.is_dir():
-            done: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
+            done: dict[str, Any] = read_json(record)
             return done
         shutil.rmtree(folder, ignore_errors=True)  # from an attempt with other settings
         encoder = self._encoder(modality, where)
@@ -316,7 +319,8 @@ class _Extraction:
         size, limit = self._size(modality), _PART_SECONDS if modality == "audio" else _PART_LETTERS
         usable = [u for u in self.used if u.id in self.seconds]
         batches = _batches(sorted(usable, key=lambda u: -size[u.id]), size, limit)
-        return {i: batch for i, batch in enumerate(batches) if not parts.find(i, [u.id for u in batch])}
+        found = parts.find({i: [u.id for u in batch] for i, batch in enumerate(batches)})
+        return {i: batch for i, batch in enumerate(batches) if i not in found}
 
     def _size(self, modality: str) -> dict[str, float]:
         if modality == "audio":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from cemobam_core.encoders.text import TextEncoder
 from cemobam_core.errors import InputError
 from cemobam_core.files import written_atomically
 from cemobam_core.progress import progress_bar
+from cemobam_core.wall import tried
 
 Encoder = AudioEncoder | TextEncoder
 
@@ -329,11 +330,26 @@ class _Tuning:
         if not self.checkpoint.exists():
             return
         try:
-            state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+            with tried(_weights_only) as read:
+                state = read(self.checkpoint)
             for part in ("learning", "optimizer", "schedule", "scaler"):
                 getattr(self, part).load_state_dict(state[part])
-            self.val_losses, self.best = list(state["val_losses"]), state["best"]
+            losses, best = state["val_losses"], state["best"]
+            if not losses or not all(type(loss) is float for loss in losses) or len(losses) > self.config.epochs:
+                raise TypeError("val_losses")
+            if _shapes(best) != _shapes(self.learning["encoder"].state_dict()):
+                raise TypeError("best")
+            self.val_losses, self.best = list(losses), best
         except Exception as error:  # a damaged file can raise any exception
+            said = str(error).removeprefix(f"{self.checkpoint}: ") if isinstance(error, InputError) else ""
             raise InputError(
-                f"{self.checkpoint}: cannot be resumed ({type(error).__name__}); remove it to tune again"
+                f"{self.checkpoint}: cannot be resumed ({said or type(error).__name__}); remove it to tune again"
             ) from None
+
+
+def _weights_only(path: Path) -> Any:
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in state.items()}

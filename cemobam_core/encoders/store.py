@@ -14,8 +14,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from cemobam_core.errors import InputError
 from cemobam_core.features import MODALITIES, FeatureSet
 from cemobam_core.files import written_atomically
+from cemobam_core.wall import tried
 
 
 class Parts:
@@ -30,6 +32,7 @@ class Parts:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._size = 0
         self._steps: dict[Path, dict[str, int]] = {}
         self.bad: dict[str, str] = {}
         """The reason why an utterance has no embedding, by utterance id."""
@@ -39,20 +42,28 @@ class Parts:
         """The number of steps of each utterance's embedding, by utterance id."""
         return {key: steps for part in self._steps.values() for key, steps in part.items()}
 
-    def find(self, number: int, ids: Sequence[str]) -> bool:
-        """Return whether a part exists, is complete and has these utterances. If so, add it to the result."""
-        path = self._path(number)
-        try:
-            with safe_open(path, framework="pt") as file:
-                told = {name: json.loads(value) for name, value in file.metadata().items()}
-            asked, steps, bad = told["asked"], told["steps"], told["bad"]
-        except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError):
-            return False
-        if asked != sorted(ids):
-            return False
-        self._steps[path] = steps
-        self.bad |= bad
-        return True
+    def find(self, ids: Mapping[int, Sequence[str]]) -> set[int]:
+        """Add the parts that exist, are complete and have the right utterances. Return their numbers.
+
+        Args:
+            ids: The utterances of each part, by its number.
+        """
+        found = set()
+        with tried(_part) as read:
+            for number, asked in ids.items():
+                path = self._path(number)
+                if not path.exists():
+                    continue
+                try:
+                    steps, bad, size = read(path, sorted(asked))
+                except InputError:
+                    continue
+                if size in (0, self._size or size):
+                    self._size = size or self._size
+                    self._steps[path] = steps
+                    self.bad |= bad
+                    found.add(number)
+        return found
 
     def add(self, number: int, embeddings: Mapping[str, Tensor], bad: Mapping[str, str]) -> None:
         """Write a part.
@@ -61,10 +72,21 @@ class Parts:
             number: Number of the part.
             embeddings: Embeddings (T, E) by utterance id.
             bad: Reasons why an utterance has no embedding, by utterance id.
+
+        Raises:
+            InputError: The parts of before hold embeddings of another size.
         """
         path = self._path(number)
         steps = {key: len(rows) for key, rows in embeddings.items()}
         told = {"asked": sorted([*embeddings, *bad]), "steps": steps, "bad": dict(bad)}
+        if embeddings:
+            size = next(iter(embeddings.values())).shape[1]
+            if size != (self._size or size):
+                raise InputError(
+                    f"{self._folder}: holds embeddings of {self._size} numbers, but this encoder's have {size}; remove "
+                    "the folder to make them again"
+                )
+            self._size = size
         tensors = {"rows": torch.cat(list(embeddings.values()))} if embeddings else {"rows": torch.empty(0)}
         with written_atomically(path) as temporary:
             save_file(tensors, temporary, {name: json.dumps(value) for name, value in told.items()})
@@ -79,6 +101,28 @@ class Parts:
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{number:05d}.safetensors"
+
+
+def _part(path: Path, asked: list[str]) -> tuple[dict[str, int], dict[str, str], int]:
+    """Return the steps of each embedding of a part, why others are missing, and the size of an embedding.
+
+    Raises:
+        InputError: The part cannot be read, or has other utterances.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            told = {name: json.loads(value) for name, value in file.metadata().items()}
+            rows = file.get_tensor("rows")
+        steps, bad = dict(told["steps"]), dict(told["bad"])
+        right = told["asked"] == asked == sorted([*steps, *bad]) and all(type(reason) is str for reason in bad.values())
+        whole = all(type(n) is int and n > 0 for n in steps.values()) and sum(steps.values()) == len(rows)
+        size = rows.shape[1] if steps else 0
+        fits = not steps or (rows.ndim == 2 and size > 0 and bool(torch.isfinite(rows).all()))
+    except (OSError, SafetensorError, AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
+        raise InputError(f"{path}: cannot be read ({type(error).__name__})") from None
+    if not (right and whole and fits and rows.is_floating_point()):
+        raise InputError(f"{path}: is not a part of these features")
+    return steps, bad, size
 
 
 @dataclass(frozen=True, kw_only=True)

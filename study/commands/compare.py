@@ -34,7 +34,7 @@ def build_parser(prog: str = "cemobam compare") -> argparse.ArgumentParser:
 def run(args: argparse.Namespace) -> int:
     """Print the comparison, write its tables and figures if asked to, and return the exit status."""
     from study.commands.wording import by_folder
-    from study.findings.results import load_results
+    from study.findings.results import load_studies
     from study.output.compare import compare, grids_figure, joint_grids, ranks_figure
     from study.output.figures import Look, save
     from study.output.tables import TABLE_FORMS
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     folders: list[Path] = list(dict.fromkeys(folder.resolve() for folder in args.results))
     if len(folders) < 2:
         raise InputError("give the folders of at least two different studies, as results/iemocap results/esd")
-    studies = [load_results(folder) for folder in folders]
+    studies = load_studies(folders)
     names = [results.about.name for results in studies]
     labels = [name if names.count(name) == 1 else f"{name} {i}" for i, name in enumerate(names, start=1)]
     labelled = dict(zip(labels, studies, strict=True))

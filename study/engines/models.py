@@ -1,17 +1,22 @@
 """Trained models on disk: weights as safetensors, everything else as JSON. Neither format can run code.
 
-skops keeps the systems that scikit-learn fits. It only builds types that it knows to be safe.
+skops keeps the systems that scikit-learn fits. It only builds types that it knows to be safe. A model may come from
+someone else, so it is read behind a wall first (``cemobam_core.wall``).
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -25,11 +30,13 @@ from cemobam_core.errors import InputError
 from cemobam_core.features import MODALITIES, FeatureSet
 from cemobam_core.files import written_atomically
 from cemobam_core.graph import GraphConfig
-from cemobam_core.inputs import Sizes
+from cemobam_core.inputs import Inputs, Sizes
+from cemobam_core.json_files import read_json
 from cemobam_core.systems import EstimatorSystem, NeuralSystem, System, name_of, system_class, version_of
 from cemobam_core.systems.files import SystemFile, file_of, is_in_file, path_of
 from cemobam_core.training.batch import Batch
 from cemobam_core.training.estimators import FittedEstimator
+from cemobam_core.wall import tried
 from study.design.configuration import Trial
 
 if TYPE_CHECKING:
@@ -48,6 +55,11 @@ Utterances to be labelled are linked to them. Their ids, labels and transcripts 
 _FORMAT = 5
 _LARGEST = {"gat_layers": 64, "layers": 64, "cbam_kernel": 10_001}
 _LARGEST_SIZE = 65_536
+_MOST_UTTERANCES = 10**9
+_MOST_CLASSES = 1_000
+"""Largest number of classes in an embedding."""
+_LARGEST_COORDINATE = 1e12
+"""Largest number in an embedding: with larger ones, the distances in a map overflow."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +92,7 @@ class Keeping:
         if not all((folder / name).is_file() for name in names):
             return False
         try:
-            content = _read(folder / CONFIG)
+            content = read_json(folder / CONFIG)
         except InputError:
             return False
         return isinstance(content, dict) and content.get("format") == _FORMAT
@@ -251,23 +263,22 @@ def load_model(folder: Path, system: str | None = None) -> KeptModel:
         InputError: If a file is missing or damaged. The error names the file and the fault.
     """
     path = folder / CONFIG
-    if not path.is_file() or not any((folder / name).is_file() for name in (WEIGHTS, ESTIMATOR)):
+    if not path.exists() or not any((folder / name).exists() for name in (WEIGHTS, ESTIMATOR)):
         raise InputError(
             f"{folder}: there is no model in this folder; give a folder with {CONFIG} and {WEIGHTS} or {ESTIMATOR}, "
             "which --keep-models writes under results/NAME/models"
         )
-    content = _Description(path, _read(path))
-    made = content.system(system)
-    if isinstance(made, NeuralSystem):
-        network = _blank(made, content.sizes)
-        network.load_state_dict(_weights(folder / WEIGHTS, network), assign=True)
-        model: Classifier = network.eval().requires_grad_(False)
-    else:
-        assert isinstance(made, EstimatorSystem)
-        model = FittedEstimator(made, _estimator(folder / ESTIMATOR), content.sizes.num_classes)
-    graph, train = content.graph, None
-    if graph:
-        train = _anchors(folder / TRAIN, content, graph)
+    with tried(lambda path: _Description(path, read_json(path))) as read:
+        content = read(path)
+    made, graph = content.system(system), content.graph
+    _import_for(made, content.sizes)
+
+    def part(path: Path) -> Any:
+        return _anchors(path, content, graph) if graph and path.name == TRAIN else _classifier(path, made, content)
+
+    with tried(part) as read:
+        model: Classifier = read(folder / _file_of(made))
+        train: Anchors | None = read(folder / TRAIN) if graph else None
     return KeptModel(
         folder=folder,
         model=model,
@@ -282,26 +293,29 @@ def load_model(folder: Path, system: str | None = None) -> KeptModel:
     )
 
 
-def _read(path: Path) -> Any:
-    """Return the unchecked content of a :data:`CONFIG` file."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({' '.join(str(error).split())[:120]})") from None
-
-
 def load_embedding(folder: Path) -> tuple[Tensor, Tensor] | None:
     """Return the (N, width) embedding of the test utterances and their (N,) labels.
 
     `None` if they were not kept or are damaged.
     """
     try:
-        tensors = load_file(folder / EMBEDDING)
-        vectors, labels = tensors["embedding"], tensors["labels"]
-    except (OSError, SafetensorError, KeyError):
+        with tried(_embedding) as read:
+            return read(folder / EMBEDDING)
+    except InputError:
         return None
-    fits = vectors.ndim == 2 and labels.shape == (len(vectors),) and bool(torch.isfinite(vectors).all())
-    return (vectors, labels) if fits and len(vectors) > 3 else None
+
+
+def _embedding(path: Path) -> tuple[Tensor, Tensor]:
+    tensors = _tensors(path)
+    if not {"embedding", "labels"} <= tensors.keys():
+        raise InputError(f"{path}: holds no embedding with labels")
+    vectors, labels = tensors["embedding"], tensors["labels"]
+    fits = vectors.dtype == torch.float32 and vectors.ndim == 2 and vectors.shape[1] > 0 and len(vectors) > 3
+    if not fits or labels.dtype != torch.int64 or labels.shape != (len(vectors),):
+        raise InputError(f"{path}: the embedding is {described(vectors)} with labels {described(labels)}")
+    if not 0 <= labels.min() <= labels.max() < _MOST_CLASSES or not (vectors.abs() < _LARGEST_COORDINATE).all():
+        raise InputError(f"{path}: a label is not a class, or a number of the embedding is too large or not finite")
+    return vectors, labels
 
 
 class _Description:
@@ -320,7 +334,8 @@ class _Description:
         self.sizes: Sizes = self._built("sizes", Sizes)
         self.graph: GraphConfig | None = self._built("graph", GraphConfig) if content.get("graph") else None
         names = content.get("class_names")
-        if not isinstance(names, list) or not all(isinstance(x, str) for x in names) or len(set(names)) != len(names):
+        named = isinstance(names, list) and all(isinstance(x, str) and x.isprintable() for x in names)
+        if not isinstance(names, list) or not named or len(set(names)) != len(names):
             raise self._wrong("class_names must be a list of different names")
         if len(names) != self.sizes.num_classes:
             raise self._wrong(f"there are {len(names)} class names for {self.sizes.num_classes} classes")
@@ -329,6 +344,11 @@ class _Description:
             self.counts = _counts(content.get("utterances"))
         except ValueError as error:
             raise self._wrong(str(error)) from None
+        if self.graph and max(self.graph.k_audio, self.graph.k_text) >= self.counts["train"]:
+            raise self._wrong(
+                f"K is {self.graph.k_audio},{self.graph.k_text}, but only {self.counts['train']} utterances were "
+                "trained on, and none is its own neighbour"
+            )
         seed = content.get("seed")
         if type(seed) is not int or not 0 <= seed < 2**63:
             raise self._wrong(f"seed must be a whole number of at least 0, not {str(seed)[:40]!r}")
@@ -357,6 +377,8 @@ class _Description:
         if version_of(kind) != self._content.get("version"):
             raise self._other_version(name, "another release of the tool changed it")
         made: System = self._built("choices", kind)
+        if not isinstance(made, NeuralSystem | EstimatorSystem):
+            raise self._wrong(f"models of the system {name} are not kept")
         return made
 
     def _check_file(self, given: str, name: str) -> None:
@@ -392,8 +414,9 @@ class _Description:
             if key not in known:
                 continue
             value = given[key]
-            if isinstance(value, int) and value > _LARGEST.get(key, _LARGEST_SIZE):
-                raise self._wrong(f"{key}={value} is too large; at most {_LARGEST.get(key, _LARGEST_SIZE)} is allowed")
+            if isinstance(value, int) and abs(value) > _LARGEST.get(key, _LARGEST_SIZE):
+                most = _LARGEST.get(key, _LARGEST_SIZE)
+                raise self._wrong(f"{key}={str(value)[:40]} is too large; at most {most} is allowed")
             choices, types = get_args(hint), (int, float) if hint is float else (hint,)
             if value not in choices if choices else type(value) not in types:
                 wanted = f"one of {', '.join(map(str, choices))}" if choices else f"{hint.__name__}"
@@ -414,8 +437,10 @@ def _counts(utterances: object) -> dict[str, int]:
     if not isinstance(utterances, dict) or utterances.keys() != set(SPLITS):
         raise ValueError(f"utterances must give the number of utterances of {', '.join(SPLITS)}")
     for name, size in utterances.items():
-        if type(size) is not int or size < 1:
-            raise ValueError(f"utterances of {name} is {str(size)[:40]!r}, not a whole number of at least 1")
+        if type(size) is not int or not 1 <= size <= _MOST_UTTERANCES:
+            raise ValueError(
+                f"utterances of {name} is {str(size)[:40]!r}, not a whole number from 1 to {_MOST_UTTERANCES}"
+            )
     return utterances
 
 
@@ -428,11 +453,70 @@ def _blank(system: NeuralSystem, sizes: Sizes) -> nn.Module:
         return system.build(sizes)
 
 
+def _import_for(made: System, sizes: Sizes) -> None:
+    """Import what a built-in system needs, which is slow, so that a child of this process has it too."""
+    if file_of(type(made)):
+        return
+    with contextlib.suppress(Exception):  # the reader says it
+        if isinstance(made, NeuralSystem):
+            _blank(made, sizes)
+        elif isinstance(made, EstimatorSystem):
+            import_module("skops.io")
+            made.build(sizes, 0)
+
+
+def _classifier(path: Path, made: System, content: _Description) -> Classifier:
+    """Return the trained model in a :data:`WEIGHTS` or :data:`ESTIMATOR` file."""
+    sizes = content.sizes
+    if isinstance(made, NeuralSystem):
+        network = _blank(made, sizes)
+        network.load_state_dict(_weights(path, network), assign=True)
+        return network.eval().requires_grad_(False)
+    assert isinstance(made, EstimatorSystem)
+    model = FittedEstimator(made, _estimator(path), sizes.num_classes)
+    _check_estimator(path, model, sizes)
+    return model
+
+
+def _check_estimator(path: Path, model: FittedEstimator, sizes: Sizes) -> None:
+    """Check that an estimator is of the kind that its system builds, and labels an invented utterance.
+
+    Raises:
+        InputError: It is of another kind, or does not give probabilities of the classes.
+    """
+    estimator, classes = model.estimator, sizes.num_classes
+    if not file_of(type(model.system)):  # a user's system may fit something else than it builds
+        wanted, found = _kinds(model.system.build(sizes, 0)), _kinds(estimator)
+        if found != wanted:
+            raise InputError(f"{path}: holds {', '.join(found)}, but {CONFIG} asks for {', '.join(wanted)}")
+    given = getattr(estimator, "classes_", None)
+    is_list = isinstance(given, np.ndarray) and given.dtype.kind in "iu" and given.ndim == 1
+    seen: list[int] = given.tolist() if isinstance(given, np.ndarray) and is_list else []
+    if not seen or not 0 <= min(seen) <= max(seen) < classes or len(set(seen)) < len(seen):
+        raise InputError(f"{path}: its classes are not among the {classes} of {CONFIG}")
+    draws = torch.Generator().manual_seed(0)
+    invented = (torch.randn(3, size, generator=draws) for size in (sizes.audio_dim, sizes.text_dim))
+    try:
+        model(Inputs.from_features(*invented))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _kinds(estimator: Any) -> list[str]:
+    """Return the names of the types of an estimator and, if it is a pipeline, of its steps."""
+    steps = getattr(estimator, "steps", ())
+    inner = [kind for _, step in steps for kind in _kinds(step)] if type(estimator).__name__ == "Pipeline" else []
+    return [type(estimator).__name__, *inner]
+
+
 def _estimator(path: Path) -> Any:
     """Return a fitted estimator. It may only contain types that skops trusts."""
     from skops.io import get_untrusted_types, load  # noqa: PLC0415  (slow to import)
 
     try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(one.file_size for one in archive.infolist()) > path.stat().st_size:  # skops does not compress
+                raise ValueError("its parts claim to be larger than the file")
         if unknown := get_untrusted_types(file=path):
             raise InputError(f"{path}: contains {unknown[0]}, which is not read because it could run code")
         return load(path, trusted=[])

@@ -14,6 +14,8 @@ import pandas as pd
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from cemobam_core.errors import InputError
+from cemobam_core.wall import tried
 from study.findings.statistics import Array
 
 BINS = 15
@@ -59,12 +61,13 @@ def calibration(files: Mapping[tuple[int, int], Path], utterances: pd.DataFrame,
     """
     labels = {fold: column.to_numpy() for fold, column in utterances.groupby("fold")["label"]}
     by_seed: dict[int, list[tuple[Array, npt.NDArray[Any]]]] = {}
-    for (seed, fold), path in sorted(files.items()):
-        if fold in labels and path.is_file():
-            try:
-                by_seed.setdefault(seed, []).append((_read(path, labels[fold]), labels[fold]))
-            except (SafetensorError, OSError, ValueError) as error:
-                _log.warning("%s: left out of the calibration: %s", path, str(error).partition("\n")[0])
+    with tried(_read) as read:
+        for (seed, fold), path in sorted(files.items()):
+            if fold in labels and path.exists():
+                try:
+                    by_seed.setdefault(seed, []).append((read(path, labels[fold]), labels[fold]))
+                except InputError as error:
+                    _log.warning("left out of the calibration: %s", error)
     complete = {seed: parts for seed, parts in by_seed.items() if len(parts) == folds}
     if not complete:
         return None
@@ -75,19 +78,22 @@ def _read(path: Path, labels: npt.NDArray[Any]) -> Array:
     """Return the (N, C) probabilities of a file.
 
     Raises:
-        ValueError: If the file holds something else.
+        InputError: If the file holds something else.
     """
-    tensors = load_file(path)
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as safetensors ({error})") from None
     if _NAME not in tensors:
-        raise ValueError(f"it holds no tensor {_NAME!r}")
+        raise InputError(f"{path}: it holds no tensor {_NAME!r}")
     values = tensors[_NAME].astype(float)
     if values.ndim != 2 or len(values) != len(labels) or values.shape[1] <= labels.max():
-        raise ValueError(
-            f"its probabilities have shape {values.shape}, but the test split has {len(labels)} utterances"
+        raise InputError(
+            f"{path}: its probabilities have shape {values.shape}, but the test split has {len(labels)} utterances"
         )
     valid = np.isfinite(values).all() and values.min() >= 0 and np.allclose(values.sum(axis=1), 1, atol=_ROUNDING)
     if not valid:
-        raise ValueError("its numbers are not probabilities")
+        raise InputError(f"{path}: its numbers are not probabilities")
     return values
 
 

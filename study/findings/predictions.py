@@ -26,8 +26,15 @@ UTTERANCES = "utterances.csv"
 _MOST_CLASSES = 255
 """Largest number of classes of a study whose predictions are kept, because a prediction is one byte."""
 
-_MOST_NUMBERS = 2**31
+_MOST_NUMBERS = 2**28
 """Largest number of trials times utterances that is read."""
+
+_LARGEST_CSV = 128 * 2**20
+"""Largest size of a CSV file in bytes. A row of trials has 500 bytes."""
+_LONGEST_HEAD = 2**14
+"""Largest size in bytes of the names of the columns: reading many columns takes minutes."""
+_LONGEST_HEADER = 20_000
+"""Largest size in bytes of what precedes the numbers of an array."""
 
 _AGAIN = "make it again with --report-only"
 
@@ -240,12 +247,31 @@ def load_predictions(folder: Path, trials: pd.DataFrame, *, folds: int, classes:
     return Predictions(utterances=utterances, predicted=predicted, train_sizes=train_sizes)
 
 
-def _read_utterances(path: Path, folds: int, classes: int) -> pd.DataFrame:
-    texts = {"id": str, "speaker": str, "session": str}
+def read_csv(path: Path, **options: Any) -> pd.DataFrame:
+    """Return the frame in a CSV file.
+
+    Args:
+        path: The file.
+        options: Options of ``pandas.read_csv``.
+
+    Raises:
+        InputError: If the file is too large, or cannot be read as CSV.
+    """
+    if path.stat().st_size > _LARGEST_CSV:
+        raise InputError(f"{path}: is larger than {_LARGEST_CSV / 1e6:.0f} MB, so no study wrote it; {_AGAIN}")
+    with path.open("rb") as file:
+        if len(file.readline(_LONGEST_HEAD + 1)) > _LONGEST_HEAD:
+            raise InputError(f"{path}: its head is longer than any study writes; {_AGAIN}")
     try:
-        read = pd.read_csv(path, keep_default_na=False, na_values={"seconds": [""]}, dtype=texts)
+        frame: pd.DataFrame = pd.read_csv(path, **options)
     except (ValueError, OSError) as error:
         raise InputError(f"{path}: cannot be read as csv ({' '.join(str(error).split())[:120]}); {_AGAIN}") from None
+    return frame
+
+
+def _read_utterances(path: Path, folds: int, classes: int) -> pd.DataFrame:
+    texts = {"id": str, "speaker": str, "session": str}
+    read = read_csv(path, keep_default_na=False, na_values={"seconds": [""]}, dtype=texts)
 
     def refused(fault: str) -> InputError:
         return InputError(f"{path}: {fault}; {_AGAIN}")
@@ -287,31 +313,38 @@ def _read_arrays(path: Path, shape: tuple[int, int], folds: int) -> tuple[npt.ND
     }
     try:
         with zipfile.ZipFile(path) as archive:
-            claimed = {name: _claimed(archive, f"{name}.npy") for name in wanted}
-        for name, claim in claimed.items():
-            if claim != wanted[name]:
-                found, expected = (f"{kind} {dimensions}" for dimensions, kind in (claim, wanted[name]))
-                raise ValueError(f"{name} is {found[:80]}, but the trials and utterances ask for {expected}")
-        with np.load(path, allow_pickle=False) as arrays:
-            predicted, train_sizes = arrays["predicted"], arrays["train_sizes"].tolist()
-    except ValueError:
+            arrays = [_array(archive, name, *wanted[name]) for name in wanted]
+    except (ValueError, MemoryError):
         raise
     except Exception as error:  # zipfile and numpy may raise any error of their parts
         raise ValueError(f"cannot be read as npz ({' '.join(str(error).split())[:120]})") from None
-    if min(train_sizes) < 1:
-        raise ValueError("train_sizes must be at least 1")
-    return predicted, tuple(train_sizes)
+    predicted, train_sizes = arrays[0], tuple(arrays[1].tolist())
+    if not 1 <= min(train_sizes) <= max(train_sizes) <= _MOST_NUMBERS:
+        raise ValueError(f"train_sizes must be from 1 to {_MOST_NUMBERS}")
+    return predicted, train_sizes
 
 
-def _claimed(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], Any]:
-    """Return the shape and the type of an array from its header."""
-    with archive.open(name) as file:
+def _array(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...], kind: Any) -> npt.NDArray[Any]:
+    """Return an array of this shape and type. Its claims are checked before it is read.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    member = f"{name}.npy"
+    if archive.getinfo(member).file_size > kind.itemsize * np.prod(shape, dtype=np.int64) + _LONGEST_HEADER:
+        raise ValueError(f"{name} is larger than the trials and utterances ask for")
+    with archive.open(member) as file:
         version = np.lib.format.read_magic(file)
         read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         if version not in read:
             raise ValueError(f"{name} has the unknown version {version}")
-        shape, _, kind = read[version](file)
-    return shape, kind
+        claimed, _, found = read[version](file)
+    if (claimed, found) != (shape, kind):
+        told = f"{found} {claimed}"[:80]
+        raise ValueError(f"{name} is {told}, but the trials and utterances ask for {kind} {shape}")
+    with archive.open(member) as file:
+        array: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+    return array
 
 
 def _check_predicted(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from functools import cached_property
 from html import escape
@@ -18,19 +18,28 @@ import pandas as pd
 from cemobam_core.corpora import CORPORA
 from cemobam_core.errors import InputError
 from cemobam_core.files import written_atomically
+from cemobam_core.json_files import read_json
 from cemobam_core.metrics import METRICS as SCORES
+from cemobam_core.wall import tried
 from study.design.block import shown
 from study.design.factors import Pair, displayed
 from study.design.seeds import LOOKS
 from study.findings.aggregate import IDENTITY, PAIR, aggregate, columns, per_seed, whole_numbers
 from study.findings.overview import overview
-from study.findings.predictions import NO_UTTERANCES, Predictions, load_predictions
+from study.findings.predictions import NO_UTTERANCES, PREDICTIONS, UTTERANCES, Predictions, load_predictions, read_csv
 from study.findings.statistics import Array
 from study.findings.wording import in_words
 from study.ledger.outcomes import METRICS, Metric, Split
 
 ABOUT = "study.json"
 TRIALS = "trials.csv"
+
+_MEMORY = 2**30
+"""Memory in bytes that reading a study may take beyond four times the size of its files."""
+_SECONDS = 10
+_LARGEST_LOSS = 1e30
+_MOST_CELLS = 10**6
+"""Most seeds times K_audio times K_text of a grid."""
 
 _EXACT: dict[str, Any] = (
     {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
@@ -460,19 +469,38 @@ def load_results(folder: Path | str) -> Results:
     Raises:
         InputError: If it is not such a folder, or a changed file cannot be read.
     """
-    folder = Path(folder)
-    for name in (TRIALS, ABOUT):
-        if not (folder / name).is_file():
-            raise InputError(
-                f"{folder}: this is not the results folder of a study, because it has no {name}; give a folder such as "
-                "results/demo (if an earlier release wrote it, run the study's command with --report-only first)"
-            )
-    about = read_about(folder / ABOUT)
+    return load_studies([folder])[0]
+
+
+def load_studies(folders: Iterable[Path | str]) -> list[Results]:
+    """Return the results of several studies, as :func:`load_results` does, read behind one wall.
+
+    Args:
+        folders: Folders in which ``cemobam run`` wrote its files.
+
+    Raises:
+        InputError: If one is not such a folder, or a changed file cannot be read.
+    """
+    loaded = []
+    with tried(_load, memory=_MEMORY, seconds=_SECONDS) as load:
+        for folder in map(Path, folders):
+            for name in (TRIALS, ABOUT):
+                if not (folder / name).exists():
+                    raise InputError(
+                        f"{folder}: this is not the results folder of a study, because it has no {name}; give a folder "
+                        "such as results/demo (if an earlier release wrote it, run the study's command with "
+                        "--report-only first)"
+                    )
+            beside = [folder / name for name in (TRIALS, PREDICTIONS, UTTERANCES) if (folder / name).exists()]
+            loaded.append(load(folder / ABOUT, beside=beside))
+    return loaded
+
+
+def _load(path: Path) -> Results:
+    """Return the results in the folder of a :data:`ABOUT` file."""
+    folder, about = path.parent, read_about(path)
     path = folder / TRIALS
-    try:
-        trials = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype=_texts(about), **_EXACT)
-    except (ValueError, OSError) as error:
-        raise InputError(f"{path}: cannot be read as csv ({error}); make it again with --report-only") from None
+    trials = read_csv(path, keep_default_na=False, na_values=[""], dtype=_texts(about), **_EXACT)
     for added in {*METRICS, "parameters"} - set(trials.columns):  # columns that are newer than the study
         trials[added] = np.nan
     if missing := [column for column in columns(about.identity[len(IDENTITY) :]) if column not in trials.columns]:
@@ -509,9 +537,12 @@ def _unsound(trials: pd.DataFrame, about: About) -> str:
             return f"row {place + 2} does not belong to any block of {ABOUT} ({given[:160]})"
     done = trials[trials["status"] == "done"]
     metrics = [metric for metric in METRICS if not done[metric].isna().all()]
-    finite = np.isfinite(done[metrics].to_numpy(float)).all(axis=1) if len(done) else np.ones(0, bool)
-    if not finite.all():
-        return f"row {done.index[~finite][0] + 2} is done, but one of its metrics is not a number"
+    for metric in metrics:
+        values, highest = done[metric].to_numpy(float), _LARGEST_LOSS if metric.endswith("_loss") else 1 + 1e-6
+        wrong = ~((values >= 0) & (values <= highest))
+        if wrong.any():
+            what = "is not a number" if np.isnan(values[wrong][0]) else f"is {values[wrong][0]:g}"
+            return f"row {done.index[wrong][0] + 2} is done, but {metric} {what}; it must be from 0 to {highest:g}"
     if (again := trials.duplicated([*about.identity, "fold", "seed"])).any():
         return f"row {trials.index[again][0] + 2} is the same trial as another"
     return ""
@@ -528,7 +559,7 @@ def read_about(path: Path) -> About:
         InputError: If the file cannot be read, or no study wrote it.
     """
     try:
-        content = {"splits": "", **json.loads(path.read_text(encoding="utf-8"))}
+        content = {"splits": "", **read_json(path)}
         for block in content["blocks"]:  # earlier releases had no transductive systems and no tuning
             block.setdefault("transductive", [False] * len(block["rows"]))
             block.setdefault("tunes", "")
@@ -536,9 +567,10 @@ def read_about(path: Path) -> About:
         if "gather_from" in made.settings:  # the study's system uses a graph
             made = replace(made, settings={**_SINCE, **made.settings})
         _check_about(made)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        said = str(error).removeprefix(f"{path}: ")
         raise InputError(
-            f"{path}: this file is not as a study writes it ({error}); make it again with --report-only"
+            f"{path}: this file is not as a study writes it ({said}); make it again with --report-only"
         ) from None
     return made
 
@@ -591,6 +623,8 @@ def _check_about(about: About) -> None:
             raise ValueError(f"{name[:40]!r} is not a valid name of a study, a block or a file")
     for block in about.blocks:
         _check_block(about, block)
+    if (cells := len(seeds) * len(about.k_audio) * len(about.k_text)) > _MOST_CELLS:
+        raise ValueError(f"the grid of K has {cells} cells, more than {_MOST_CELLS}")
 
 
 def _check_block(about: About, block: AboutBlock) -> None:

@@ -196,7 +196,7 @@ def write_labels(
     if texts is not None:
         table["text"] = list(texts)
     with written_atomically(to) as temporary:
-        table.to_csv(temporary, index=False)
+        table.to_csv(temporary, index=False, errors="backslashreplace")  # an id may hold what UTF-8 cannot encode
 
 
 def _warn_of_few(kept: KeptModel, features: FeatureSet) -> None:

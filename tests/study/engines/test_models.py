@@ -169,7 +169,7 @@ def changed(content: Any, path: str, value: Any) -> Any:
         ("utterances", None, "utterances must give the number of utterances of train, val, test"),
         ("utterances", 24, "utterances must give the number of utterances of train, val, test"),
         ("utterances.test", None, "utterances must give the number of utterances of train, val, test"),
-        ("utterances.test", 0, "utterances of test is '0', not a whole number of at least 1"),
+        ("utterances.test", 0, "utterances of test is '0', not a whole number from 1 to 1000000000"),
         ("utterances.val", True, "utterances of val is 'True'"),
         ("utterances.test", "24", "utterances of test is '24'"),
         ("utterances.test", 24.5, "utterances of test is '24.5'"),
@@ -434,14 +434,14 @@ def test_more_neighbours_than_training_utterances_are_refused(model: Path) -> No
     save_file(tensors, model / "train.safetensors")
     content = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(changed(content, "graph.k_audio", 40)))
-    with pytest.raises(InputError, match=r"'audio_nearness' is int64 \(40, 40\), but config\.json asks for"):
+    with pytest.raises(InputError, match=r"K is 40,2, but only 40 utterances were trained on"):
         load_model(model)
 
 
 def test_without_its_training_utterances_a_model_is_not_kept(model: Path, tmp_path: Path) -> None:
     (model / "train.safetensors").unlink()
     assert not keeping_in(tmp_path).has(trial_of())
-    with pytest.raises(InputError, match=r"train\.safetensors: cannot be read as safetensors"):
+    with pytest.raises(InputError, match=r"train\.safetensors: cannot be read \(No such file"):
         load_model(model)
 
 
@@ -599,5 +599,5 @@ def test_weights_beside_a_configuration_of_another_kind_are_refused(small_fold: 
     configurations = {folder: (folder / "config.json").read_text() for folder in (neural, fitted)}
     for folder, other in ((neural, fitted), (fitted, neural)):
         (folder / "config.json").write_text(configurations[other])
-        with pytest.raises(InputError, match=r"cannot be read as"):
+        with pytest.raises(InputError, match="cannot be read"):
             load_model(folder)
