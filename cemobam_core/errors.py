@@ -23,9 +23,17 @@ class InputError(ValueError):
     """
 
     def __init__(self, message: str) -> None:
-        line = re.sub(r"\s*[\n\r\v\f\x85\u2028\u2029]\s*", " ", _shortened(message)).strip()
-        shown = "".join(_shown(letter) for letter in line)
-        super().__init__(_shortened(shown))
+        super().__init__(_shortened(printable(_shortened(message)).strip()))
+
+
+def printable(text: str) -> str:
+    """Return a text in one line, in which letters that control a terminal are shown as escapes.
+
+    Args:
+        text: The text.
+    """
+    line = re.sub(r"\s*[\n\r\v\f\x85\u2028\u2029]\s*", " ", text)
+    return "".join(_shown(letter) for letter in line)
 
 
 def _shown(letter: str) -> str:

@@ -9,6 +9,7 @@ import platform
 import re
 import secrets
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -147,7 +148,8 @@ def is_lfs_pointer(path: Path) -> bool:
     Raises:
         OSError: The file cannot be read.
     """
-    if path.stat().st_size > _LARGEST_POINTER:
+    about = path.stat()
+    if not stat.S_ISREG(about.st_mode) or about.st_size > _LARGEST_POINTER:
         return False
     with path.open("rb") as file:
         return file.read(len(_POINTER)) == _POINTER

@@ -11,14 +11,13 @@ import faulthandler
 import gc
 import os
 import signal
+import sys
 import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
-
-import torch
 
 
 class Forked:
@@ -86,7 +85,8 @@ def _work(work: Callable[[Connection], object], pipe: Connection) -> None:
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGXCPU, signal.SIGALRM):
             signal.signal(number, signal.SIG_DFL)
         _replace_files(pipe)
-        torch.set_num_threads(1)  # the threads of this process are those of the parent, and do not exist here
+        if torch := sys.modules.get("torch"):
+            torch.set_num_threads(1)  # the threads of this process are those of the parent, and do not exist here
         work(pipe)
         status = 0
     finally:

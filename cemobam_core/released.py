@@ -76,6 +76,13 @@ def model_from_released(state: Mapping[str, Tensor], fusion: Fusion, *, source: 
     Raises:
         InputError: Weights are missing, unknown or do not fit together.
     """
+    model, ours = _fitted(state, fusion, source)
+    model.load_state_dict(ours, assign=True)
+    return model.eval()
+
+
+def _fitted(state: Mapping[str, Tensor], fusion: Fusion, source: str) -> tuple[CemoBAMNetwork, dict[str, Tensor]]:
+    """Return the model without numbers, and its weights under our names."""
     system, sizes = _system_and_sizes(state, fusion, source)
     with torch.device("meta"):  # only shapes: the checkpoint brings the numbers
         model = system.build(sizes)
@@ -103,8 +110,7 @@ def model_from_released(state: Mapping[str, Tensor], fusion: Fusion, *, source: 
             raise InputError(f"{source}: {name!r} holds NaN or infinity; the model cannot be used")
     if unknown := sorted(ours.keys() - expected.keys()):
         raise InputError(f"{source}: {unknown[0]!r} is not a part of the released model")
-    model.load_state_dict(ours, assign=True)
-    return model.eval()
+    return model, ours
 
 
 def load_released_checkpoint(path: Path, fusion: Fusion) -> CemoBAMNetwork:
@@ -115,18 +121,19 @@ def load_released_checkpoint(path: Path, fusion: Fusion) -> CemoBAMNetwork:
     Raises:
         InputError: The file cannot be read in this way, or is not a checkpoint of the released model.
     """
-    state, _ = walled(_state, path)
+    state, _ = walled(_state, path, fusion)
     return model_from_released(state, fusion, source=str(path))
 
 
-def _state(path: Path) -> Content:
-    """Return the state dict of a checkpoint."""
+def _state(path: Path, fusion: Fusion) -> Content:
+    """Return the state dict of a checkpoint that fits the released model."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except MemoryError:
         raise
     except Exception as error:  # a broken file can raise any exception
-        reason = " ".join(str(error).split())[:120]
+        said = " ".join(str(error).split())
+        reason = said.rpartition("WeightsUnpickler error: ")[2][:120] or type(error).__name__  # after torch's advice
         raise InputError(f"{path}: cannot be read as a checkpoint of weights only ({reason})") from None
     for key in ("model_state_dict", "state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -134,6 +141,10 @@ def _state(path: Path) -> Content:
     named = isinstance(content, dict) and all(isinstance(name, str) for name in content)
     if not named or not all(isinstance(value, Tensor) for value in content.values()):
         raise InputError(f"{path}: contains no state dict; give a checkpoint of the released model")
+    for name, value in content.items():
+        if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
+            raise InputError(f"{path}: {name!r} is not made of plain numbers; give a checkpoint of the released model")
+    _fitted(content, fusion, str(path))
     return content, None
 
 

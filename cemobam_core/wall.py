@@ -25,30 +25,31 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
-
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from cemobam_core.errors import InputError
 from cemobam_core.files import temporary_folder, told_of_a_full_disk
 from cemobam_core.forked import Forked
 
+# torch is imported where it is used: text files are read without it.
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Read_co = TypeVar("Read_co", covariant=True)
 
-Content = tuple[Mapping[str, Tensor], Any]
+Content = tuple[Mapping[str, "Tensor"], Any]
 """What a reader gives back: tensors by name, and facts as plain JSON."""
 
 MEMORY = 3 * 2**29
-"""Memory in bytes that reading may take beyond what this process has and four times the size of the file."""
-SECONDS = 20
+"""Memory in bytes that reading may take beyond what this process has and eight times the size of the file."""
+SECONDS = 15
 """Processor time in seconds that reading may take beyond the time for the size of the file."""
-_BYTES_A_SECOND = 20 * 2**20
-"""Slowest reading that is still allowed for large files."""
+_BYTES_A_SECOND = 2 * 2**20
+"""Slowest reading that is still allowed for large files. Pickles of many small tensors take a quarter of that time."""
 _LONGEST_ANSWER = 64 * 2**20
 """Largest size of the facts in bytes, beyond four times the size of the file."""
+_PATIENCE_FOR_FOLDERS = 600
+"""Time in seconds that a reader of a folder may wait: opening thousands of files takes long on a network's disk."""
 _MOST_HOLES = 100
 """Largest size of a file compared with the space that it takes on a disk. A file system may compress, but not more."""
 
@@ -70,23 +71,21 @@ class _Limits:
         memory: Memory in bytes.
         seconds: Processor time in seconds.
         answer: Size of the facts in bytes.
+        patience: Time in seconds after which a reader that waits without computing is ended.
     """
 
     memory: int
     seconds: int
     answer: int
-
-    @property
-    def patience(self) -> int:
-        """Time in seconds after which a reader that waits without computing is ended."""
-        return 3 * self.seconds + 10
+    patience: int
 
 
-def refuse_irregular(path: Path) -> None:
+def refuse_irregular(path: Path, *, or_folder: bool = False) -> None:
     """Raise an error if a path is not a regular file: a FIFO or a device could be read without end.
 
     Args:
         path: File to read.
+        or_folder: Whether it may be a folder.
 
     Raises:
         InputError: The file does not exist, is not a regular file, or consists of holes: it takes almost no space on
@@ -96,13 +95,23 @@ def refuse_irregular(path: Path) -> None:
         state = path.stat()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}); check the path") from None
-    mode, blocks = state.st_mode, getattr(state, "st_blocks", 0)  # some file systems count no blocks, nor does Windows
+    mode = state.st_mode
+    if or_folder and stat.S_ISDIR(mode):
+        return
     if not stat.S_ISREG(mode):
         kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
         what = kinds.get(stat.S_IFMT(mode), "not a regular file")
-        raise InputError(f"{path}: is {what}; give a regular file")
-    if blocks and state.st_size > _MOST_HOLES * 512 * blocks:
+        raise InputError(f"{path}: is {what}; give a regular file{' or a folder' if or_folder else ''}")
+    if _is_hollow(path, state):
         raise _refused(path, f"most of its {state.st_size / 1e9:.1f} GB are not there")
+
+
+def _is_hollow(path: Path, state: os.stat_result) -> bool:
+    """Return whether a file is nearly all holes. Some file systems count no blocks, but then they know of no holes."""
+    if sys.platform == "win32" or state.st_size <= _MOST_HOLES * 512 * max(1, state.st_blocks):
+        return False
+    with path.open("rb") as file:
+        return os.lseek(file.fileno(), 0, os.SEEK_HOLE) < state.st_size
 
 
 class Wall:
@@ -112,10 +121,13 @@ class Wall:
         read: Function of a path and further arguments. It runs in the child.
         memory: Memory in bytes that reading may take, see :data:`MEMORY`.
         seconds: Processor time in seconds, see :data:`SECONDS`.
+        folders: Whether a path may be that of a folder, whose files the function reads.
     """
 
-    def __init__(self, read: Callable[..., Content], *, memory: int = MEMORY, seconds: int = SECONDS) -> None:
-        self._read, self._memory, self._seconds = read, memory, seconds
+    def __init__(
+        self, read: Callable[..., Content], *, memory: int = MEMORY, seconds: int = SECONDS, folders: bool = False
+    ) -> None:
+        self._read, self._memory, self._seconds, self._folders = read, memory, seconds, folders
         self._child: Forked | None = None
         self._folder: Path | None = None
         self._held = contextlib.ExitStack()
@@ -133,15 +145,17 @@ class Wall:
             InputError: The function raised one, or reading crashed or exceeded a limit. The message is one line.
         """
         for one in (path, *beside):
-            refuse_irregular(one)
+            refuse_irregular(one, or_folder=self._folders)
         if not HAS_LIMITS or _behind.is_set():
             with _in_one_line(path):
                 return self._read(path, *arguments)
         size = sum(one.stat().st_size for one in (path, *beside))
+        seconds = self._seconds + size // _BYTES_A_SECOND
         limits = _Limits(
-            memory=self._memory + 4 * size,
-            seconds=self._seconds + size // _BYTES_A_SECOND,
+            memory=self._memory + 8 * size,
+            seconds=seconds,
             answer=_LONGEST_ANSWER + 4 * size,
+            patience=_PATIENCE_FOR_FOLDERS if path.is_dir() else 3 * seconds + 10,
         )
         with self._in_use:
             return self._asked(path, arguments, limits)
@@ -166,7 +180,7 @@ class Wall:
             raise InputError(answer["error"])
         try:
             return _passed_on(folder), answer["facts"]
-        except (OSError, SafetensorError) as error:
+        except _NotPassedOnError as error:
             self._end()
             raise _refused(path, f"its content could not be passed on ({error})") from None
 
@@ -311,6 +325,9 @@ def _pass_on(tensors: Mapping[str, Tensor], folder: Path, path: Path) -> None:
     """Leave tensors in a folder."""
     if not tensors:
         return
+    import torch  # noqa: PLC0415
+    from safetensors.torch import save_file  # noqa: PLC0415
+
     # None may share memory.
     kept = {name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
     place = folder / _TENSORS
@@ -331,11 +348,21 @@ def _passed_on(folder: Path) -> dict[str, Tensor]:
     place = folder / _TENSORS
     if not os.path.lexists(place):
         return {}
-    if not stat.S_ISREG(place.lstat().st_mode):
-        raise OSError("not a regular file")
-    tensors: dict[str, Tensor] = load_file(place)
-    place.unlink()
+    from safetensors import SafetensorError  # noqa: PLC0415
+    from safetensors.torch import load_file  # noqa: PLC0415
+
+    try:
+        if not stat.S_ISREG(place.lstat().st_mode):
+            raise _NotPassedOnError("not a regular file")
+        tensors: dict[str, Tensor] = load_file(place)
+        place.unlink()
+    except (OSError, SafetensorError) as error:
+        raise _NotPassedOnError(str(error)) from None
     return tensors
+
+
+class _NotPassedOnError(Exception):
+    """Tensors that the child left, and that cannot be read."""
 
 
 @contextlib.contextmanager

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cemobam_core.corpora.corpus import ClassSet, Corpus
+from cemobam_core.corpora.reading import read_raw, read_walled
+from cemobam_core.corpora.table import MOST_LABELS, Layout, Place, read_table
 from cemobam_core.corpora.utterances import BadUtterance, RawCorpus, Utterance, counted, examples, listed
 from cemobam_core.errors import InputError
 
-_COLUMNS = ("label", "class")
-_DELIMITERS = (",", "\t", ";")
+_LAYOUT = Layout(required=("label", "class"))
 _SHOWN = 20
 """The most labels that a message lists."""
 
@@ -31,7 +30,7 @@ def read_corpus(corpus: Corpus, root: Path, classes: str | None = None) -> RawCo
         InputError: The corpus cannot be read, or the classes do not fit it.
     """
     assert corpus.reader
-    raw = corpus.reader(root)
+    raw = read_raw(corpus.reader, root)
     sets = corpus.choices
     return reduced(raw, next(iter(sets.values())) if classes is None else chosen_classes(raw, classes, sets))
 
@@ -177,23 +176,18 @@ def _of_list(raw: RawCorpus, value: str) -> ClassSet:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Row:
+class _Row(Place):
     """One line of a file of classes."""
 
-    file: Path
-    line: int
     label: str
     name: str
-
-    def error(self, what: str) -> InputError:
-        return InputError(f"{self.file} line {self.line}: {what}")
 
 
 def _of_file(raw: RawCorpus, path: Path) -> ClassSet:
     known = {label.casefold(): label for label in raw.class_names}
     first: dict[str, _Row] = {}
     classes: dict[str, tuple[str, ...]] = {}
-    for row in _rows(path):
+    for row in read_walled(_Row, _rows, path):
         label = known.get(row.label.casefold())
         if label is None:
             raise row.error(
@@ -223,37 +217,13 @@ def _of_file(raw: RawCorpus, path: Path) -> ClassSet:
     return classes
 
 
-def _rows(path: Path) -> Iterator[_Row]:
-    try:
-        text = path.read_text("utf-8-sig")
-    except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror}); give a CSV file with the columns label and class"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 (byte {error.start}); save it as CSV in UTF-8") from None
-    header = text.split("\n", 1)[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(_DELIMITERS, key=header.count), strict=True)
-    try:
-        columns = [column.strip().lower() for column in next(reader, [])]
-        if any(columns.count(name) != 1 for name in _COLUMNS):
-            there = examples(map(repr, columns), 12) or "nothing"
-            raise InputError(f"{path} line 1: the columns are {there}; write label,class as the first line")
-        for cells in reader:
-            if not any(cell.strip() for cell in cells):
-                continue
-            if len(cells) != len(columns):
-                raise InputError(
-                    f"{path} line {reader.line_num}: {len(cells)} values for {len(columns)} columns; write the label, "
-                    "a comma and its class, or nothing after the comma to leave the label out"
-                )
-            label, name = (cells[columns.index(column)].strip() for column in _COLUMNS)
-            row = _Row(file=path, line=reader.line_num, label=label, name=name)
-            if not label:
-                raise row.error(f"no label for class {name!r}; fill it in or delete the line")
-            for value in (label, name):
-                if not value.isprintable():
-                    raise row.error(f"{value!r} contains a character that cannot be printed; correct it")
-            yield row
-    except csv.Error as error:
-        raise InputError(f"{path} line {reader.line_num}: cannot be read as CSV ({error}); fix the quotes") from None
+def _rows(path: Path) -> tuple[_Row, ...]:
+    rows = []
+    for row in read_table(path, _LAYOUT):
+        label, name = row.label("label"), row.label("class")
+        if not label:
+            raise row.error(f"no label for class {name!r}; fill it in or delete the line")
+        rows.append(_Row(file=path, line=row.line, label=label, name=name))
+        if len(rows) > MOST_LABELS:
+            raise row.error(f"more than {MOST_LABELS} labels; give each label of the corpus once")
+    return tuple(rows)

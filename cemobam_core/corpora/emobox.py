@@ -15,8 +15,9 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from cemobam_core.corpora.table import Layout, Place, Row, check_labels, read_json_lines
+from cemobam_core.corpora.text_files import read_utf8
 from cemobam_core.corpora.utterances import (
     BadUtterance,
     Found,
@@ -36,14 +37,20 @@ _TREE = "EmoBox/data/<corpus>/<corpus>.jsonl, with the audio below EmoBox/downlo
 _FOLD = re.compile(r"fold_(\d{1,3})")
 _MAPS = ("label_map.json", "label_dict.json")
 """Names of the file that names and merges the labels. Only EMOVO has the second."""
+_LARGEST_MAP = 100_000
+"""Size in bytes of the largest such file."""
+_LAYOUT = Layout(required=("key", "wav", "emo"), optional=("start_time", "end_time"))
+_LONGEST_SOUND = 10**7
+"""Seconds in a sound file."""
+_LONGEST_NAME = 100
+_START = 100_000
+"""Number of bytes at the start of a list that tell whether it is one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Row:
+class _Row(Place):
     """One line of a list."""
 
-    file: Path
-    line: int
     key: str
     wav: str
     emo: str
@@ -142,43 +149,29 @@ def _is_list(path: Path) -> bool:
     if path.suffix.lower() != ".jsonl" or not path.is_file():
         return False
     try:
-        with path.open(encoding="utf-8") as file:
-            first = json.loads(next((line for line in file if line.strip()), "null"))
+        with path.open("rb") as file:
+            start = file.read(_START).decode("utf-8-sig", errors="replace")
+        first = json.loads(next((line for line in start.split("\n") if line.strip()), "null"))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(first, dict) and {"key", "wav", "emo"} <= first.keys()
 
 
 def _rows(path: Path) -> Iterator[_Row]:
-    try:
-        text = path.read_text("utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 (byte {error.start}); get the file again") from None
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        where = f"{path} line {number}"
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{where}: not JSON ({error}); get the file again") from None
-        values = [entry.get(name) for name in ("key", "wav", "emo")] if isinstance(entry, dict) else []
-        words = [value for value in values if isinstance(value, str) and value.strip() and value.isprintable()]
-        if len(words) < 3:
-            raise InputError(f"{where}: {line[:60]!r} has no key, wav and emo in printable words; get the file again")
-        key, wav, emo = words
-        yield _Row(file=path, line=number, key=key, wav=wav, emo=emo, part=_part(where, entry))
+    for row in read_json_lines(path, _LAYOUT):
+        key, wav, emo = row.word("key"), row.word("wav"), row.label("emo")
+        if not (key and wav and emo):
+            raise row.error("has no key, wav and emo; get the file again")
+        yield _Row(file=path, line=row.line, key=key, wav=wav, emo=emo, part=_part(row))
 
 
-def _part(where: str, entry: Mapping[str, Any]) -> tuple[float, float] | None:
-    times = (entry.get("start_time"), entry.get("end_time"))
+def _part(row: Row) -> tuple[float, float] | None:
+    times = (row.values.get("start_time"), row.values.get("end_time"))
     if times == (None, None):
         return None
-    start, end = (float(t) if isinstance(t, int | float) and not isinstance(t, bool) else -1.0 for t in times)
-    if not 0 <= start < end < float("inf"):
-        raise InputError(f"{where}: start_time and end_time are {times[0]!r} and {times[1]!r}, not a part of a file")
+    start, end = (float(t) if isinstance(t, int | float) and abs(t) < _LONGEST_SOUND else -1.0 for t in times)
+    if not 0 <= start < end:
+        raise row.error(f"start_time and end_time are {times[0]!r:.60} and {times[1]!r:.60}, not a part of a file")
     return start, end
 
 
@@ -238,17 +231,12 @@ def _labels(folder: Path, rows: Sequence[_Row], notes: list[str]) -> dict[str, s
     file = next((folder / name for name in _MAPS if (folder / name).is_file()), None)
     names: dict[str, str] = {}
     if file:
-        try:
-            read = json.loads(file.read_text("utf-8-sig"))
-            names = {str(label): str(name) for label, name in read.items()}
-        except (OSError, ValueError, AttributeError, RecursionError):
-            raise InputError(
-                f"{file}: is damaged; it must map labels to names, as {{...}}; get the file again"
-            ) from None
+        names = _names(file)
     else:
         notes.append(f"no {_MAPS[0]}: labels keep their names")
     folded = {label.casefold(): name for label, name in names.items()}
     labels = Counter(row.emo for row in rows)
+    check_labels(rows[0].file, list(labels))
     unnamed = [label for label in labels if label.casefold() not in folded]
     if file and unnamed:
         notes.append(f"{file.name}: does not name {examples(sorted(unnamed))}, which keep their names")
@@ -261,6 +249,20 @@ def _labels(folder: Path, rows: Sequence[_Row], notes: list[str]) -> dict[str, s
     if several := {name: of for name, of in merged.items() if len(of) > 1}:
         notes.append("merged labels: " + ", ".join(f"{name} is {' and '.join(of)}" for name, of in several.items()))
     return classes
+
+
+def _names(file: Path) -> dict[str, str]:
+    """Return the names of labels in a map, which may be numbers."""
+    try:
+        read = json.loads(read_utf8(file, _LARGEST_MAP))
+        names = {label: str(name) for label, name in read.items() if isinstance(name, str | int)}
+    except (json.JSONDecodeError, ValueError, AttributeError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        names = {}
+    if not names or not all(len(name) <= _LONGEST_NAME and name.isprintable() for name in names.values()):
+        raise InputError(f"{file}: is damaged; it must map labels to names, as {{...}}; get the file again")
+    return names
 
 
 # -- audio -----------------------------------------------------------------------------------------------------------
@@ -277,10 +279,10 @@ def _audio(rows: Sequence[_Row], roots: Sequence[Path]) -> dict[str, Path | None
 
 
 def _file(root: Path, wav: str) -> Path | None:
-    for spelling in _SPELLINGS:
+    for spelling in _SPELLINGS[:1] if wav.isascii() else _SPELLINGS:
         try:
-            if (path := root / spelling(wav)).is_file():
-                return path
+            if os.path.isfile(path := os.path.join(root, spelling(wav))):  # noqa: PTH113, PTH118  (ten times as fast)
+                return Path(path)
         except (OSError, ValueError):  # a name too long for a file, or characters that the spelling does not have
             continue
     return None

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cemobam_core.corpora.corpus import Corpus
+from cemobam_core.corpora.text_files import read_lines
 from cemobam_core.corpora.utterances import (
     BadUtterance,
     RawCorpus,
@@ -16,7 +17,6 @@ from cemobam_core.corpora.utterances import (
     examples,
     find_root,
     listed,
-    read_lines,
     split_named,
     visible,
 )
@@ -154,10 +154,11 @@ def _transcripts(path: Path, notes: list[str]) -> tuple[dict[str, tuple[str, str
 def _text_and_emotion(rest: str) -> tuple[str, str]:
     """Split the text after the id at the last tab or, without tabs, before the emotion's name at the end."""
     text, tab, emotion = rest.rpartition("\t")
-    if not tab:
-        match = _EMOTION_AT_END.fullmatch(rest)
-        text, emotion = match.groups() if match else (rest, "")
-    return " ".join(text.split()), emotion.strip()
+    if tab:
+        return " ".join(text.split()), emotion.strip()
+    rest = " ".join(rest.split())
+    match = _EMOTION_AT_END.fullmatch(rest)
+    return (match[1], match[2]) if match else (rest, "")
 
 
 def _label(emotion: str) -> str | None:

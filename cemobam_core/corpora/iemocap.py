@@ -7,13 +7,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cemobam_core.corpora.corpus import ClassSet, Corpus
+from cemobam_core.corpora.text_files import read_lines
 from cemobam_core.corpora.utterances import (
     BadUtterance,
     RawCorpus,
     Utterance,
     examples,
     find_root,
-    read_lines,
     visible,
 )
 from cemobam_core.errors import InputError
@@ -52,14 +52,14 @@ _TREE = (
 )
 _NO_AGREEMENT = "xxx"
 
-_NUMBER = r"(-?\d+(?:\.\d*)?)"
+_NUMBER = r"(-?\d{1,9}(?:\.\d{0,9})?)"
 _LABEL = re.compile(
     rf"\[\s*{_NUMBER}\s*-\s*{_NUMBER}\s*\]\s+(\S+)\s+([A-Za-z]+)(?:\s+\[\s*{_NUMBER}\s*,\s*{_NUMBER}\s*,\s*{_NUMBER}\s*\])?"
 )
 """A label line, for example ``[6.2901 - 8.2357]<TAB>Ses01F_impro01_F000<TAB>neu<TAB>[2.5000, 2.5000, 2.5000]``."""
-_TRANSCRIPT = re.compile(r"(Ses\S+)\s*\[[^\]]*\]\s*:?(.*)")
+_TRANSCRIPT = re.compile(r"(Ses[^\s\[]+)\s*\[[^\]]*\]\s*:?(.*)")
 """A transcript line: ``Ses01F_impro01_F000 [006.2901-008.2357]: Excuse me.``. Lines without an id are side talk."""
-_ID = re.compile(r"(Ses\d\d)[FM]_(impro|script)\w*_([FM])\w+")
+_ID = re.compile(r"(Ses\d\d)[FM]_(impro|script)\w{0,40}_([FM])\w{1,40}")
 """Parts of an id: session and the speaker who wears the markers, kind of dialogue, and speaker of the turn.
 
 The speaker of the turn is the utterance's speaker.

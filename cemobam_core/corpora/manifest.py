@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
-import io
-import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cemobam_core.corpora.emobox import is_emobox, read_emobox
+from cemobam_core.corpora.reading import read_raw, read_walled
+from cemobam_core.corpora.table import Layout, Place, check_labels, read_json_lines, read_table
 from cemobam_core.corpora.utterances import (
     BadUtterance,
     RawCorpus,
@@ -25,38 +24,36 @@ from cemobam_core.corpora.utterances import (
 )
 from cemobam_core.errors import InputError
 
-_REQUIRED = ("audio", "label")
-_OPTIONAL = ("text", "id", "speaker", "session", "script", "split")
 _ALIASES = {"audio_file": "audio", "raw_text": "text"}
 """Column names in the authors' metadata files."""
+_OF_A_CORPUS = Layout(
+    required=("audio", "label"), optional=("text", "id", "speaker", "session", "script", "split"), aliases=_ALIASES
+)
+_OF_CLIPS = Layout(
+    required=("audio",), optional=("label", "text", "id", "speaker", "session", "script", "split"), aliases=_ALIASES
+)
 _JSONL, _TABLES = (".jsonl", ".ndjson"), (".csv", ".tsv", ".txt")
-_DELIMITERS = (",", "\t", ";")
 
 _SIMILARITY, _FREQUENT = 0.8, 3
 """A label that occurs once and has this similarity to a label that occurs so often is taken for a typing error."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Row:
+class _Row(Place):
     """One line of a manifest. A missing column is an empty string."""
 
-    file: Path
-    line: int
-    audio: str = ""
-    text: str = ""
-    label: str = ""
-    id: str = ""
-    speaker: str = ""
-    session: str = ""
-    script: str = ""
-    split: str = ""
+    audio: str
+    text: str
+    label: str
+    id: str
+    speaker: str
+    session: str
+    script: str
+    split: str
 
     @property
     def name(self) -> str:
         return self.id or Path(self.audio).stem or self.audio
-
-    def error(self, what: str) -> InputError:
-        return InputError(f"{self.file} line {self.line}: {what}")
 
     def bad(self, reason: str, label: str) -> BadUtterance:
         return BadUtterance(id=self.name, reason=f"{reason} ({self.file.name} line {self.line})", label=label)
@@ -84,6 +81,10 @@ def read_manifest(file: Path, *, name: str, class_names: Sequence[str] | None = 
             are fewer than two classes, or no audio file exists. A single missing audio file or empty text only makes
             its utterance bad.
     """
+    return read_raw(_read, file, name, class_names)
+
+
+def _read(file: Path, name: str, class_names: Sequence[str] | None) -> RawCorpus:
     if is_emobox(file):
         return read_emobox(file, name=name)
     rows = [row for path, split in manifest_files(file) for row in manifest_rows(path, split)]
@@ -153,7 +154,11 @@ def read_clips(file: Path, class_names: Sequence[str]) -> tuple[Utterance, ...]:
         InputError: A file cannot be read, the column ``audio`` is missing, an id is repeated, a label is unknown or
             missing in some lines only, or an audio file does not exist.
     """
-    rows = [row for path, split in manifest_files(file) for row in manifest_rows(path, split, required=("audio",))]
+    return read_walled(Utterance, _read_clips, file, class_names)
+
+
+def _read_clips(file: Path, class_names: Sequence[str]) -> tuple[Utterance, ...]:
+    rows = [row for path, split in manifest_files(file) for row in manifest_rows(path, split, _OF_CLIPS)]
     if not rows:
         raise InputError(f"{file}: no clips; give one per line, with audio, and text and label if they are known")
     _check_ids(rows)
@@ -191,115 +196,29 @@ def manifest_files(path: Path) -> list[tuple[Path, str]]:
     return [(child, split) for split, child in found.items()]
 
 
-def manifest_rows(path: Path, split: str, required: Sequence[str] = _REQUIRED) -> Iterator[_Row]:
+def manifest_rows(path: Path, split: str, layout: Layout = _OF_A_CORPUS) -> Iterator[_Row]:
     """Yield the lines of a manifest, which are of a split if its name says so."""
-    try:
-        text = path.read_text("utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); give a manifest, CSV or JSONL") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 (byte {error.start}); save it as CSV in UTF-8, or as JSONL") from None
-    if path.suffix.lower() in _JSONL:
-        entries = _json_lines(path, text, required)
-    elif path.suffix.lower() in _TABLES:
-        entries = _table(path, text, required)
-    else:
+    if path.suffix.lower() not in (*_JSONL, *_TABLES):
         raise InputError(f"{path}: neither CSV ({', '.join(_TABLES)}) nor JSONL ({', '.join(_JSONL)}); rename the file")
-    for line, entry in entries:
-        columns = {key: " ".join(value.split()) if key == "text" else value.strip() for key, value in entry.items()}
-        row = _Row(file=path, line=line, **{"split": split, **columns})
+    for one in (read_json_lines if path.suffix.lower() in _JSONL else read_table)(path, layout):
+        row = _Row(
+            file=path,
+            line=one.line,
+            audio=one.word("audio"),
+            text=one.text("text"),
+            label=one.label("label"),
+            id=one.word("id"),
+            speaker=one.word("speaker"),
+            session=one.word("session"),
+            script=one.word("script"),
+            split=one.word("split") or split,
+        )
         if row.split and split_named(row.split) is None:
-            raise row.error(f"split {row.split!r} is unknown; write train, val or test")
-        for column in ("id", "label", "speaker", "session", "script", "audio"):
-            if not getattr(row, column).isprintable():
-                raise row.error(
-                    f"{column} {getattr(row, column)!r} contains a character that cannot be printed; correct it"
-                )
-        try:
-            row.text.encode()
-        except UnicodeEncodeError:
-            raise row.error("text contains half a character (a lone surrogate); correct it") from None
-        for column in ("audio", "label"):
-            if column in required and not getattr(row, column):
+            raise row.error(f"split {row.split!r:.60} is unknown; write train, val or test")
+        for column in layout.required:
+            if not getattr(row, column):
                 raise row.error(f"{column} is empty; fill it in or delete the line")
         yield row
-
-
-def _table(path: Path, text: str, required: Sequence[str]) -> Iterator[tuple[int, Mapping[str, str]]]:
-    header = text.split("\n", 1)[0]
-    try:
-        # Choose the delimiter with the most known columns in the header. The texts contain commas and would mislead.
-        delimiter = max(_DELIMITERS, key=lambda d: len(_known(_cells(header, d))))
-    except csv.Error as error:
-        raise InputError(
-            f"{path} line 1: cannot be read as CSV ({error}); columns are {', '.join(_REQUIRED)}"
-        ) from None
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    try:
-        columns = next(reader, [])
-        known = _known(columns)
-        _check_columns(path, known.values(), columns, required)
-        for cells in reader:
-            if not any(cell.strip() for cell in cells):
-                continue
-            if len(cells) != len(columns):
-                raise InputError(
-                    f"{path} line {reader.line_num}: {len(cells)} values for {len(columns)} columns; "
-                    f"put a text that contains {delimiter!r} in double quotes"
-                )
-            yield reader.line_num, {column: cells[i] for i, column in known.items()}
-    except csv.Error as error:
-        raise InputError(f"{path} line {reader.line_num}: cannot be read as CSV ({error}); fix the quotes") from None
-
-
-def _json_lines(path: Path, text: str, required: Sequence[str]) -> Iterator[tuple[int, Mapping[str, str]]]:
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{path} line {number}: not JSON ({error}); write one object per line") from None
-        if not isinstance(entry, dict):
-            raise InputError(
-                f'{path} line {number}: {line[:40]!r} is not an object; write {{"audio": …}}, one per line'
-            )
-        keys = list(entry)
-        known = _known(keys)
-        _check_columns(path, known.values(), keys, required, line=f" line {number}")
-        values = {column: entry[keys[i]] for i, column in known.items()}
-        for column, value in values.items():
-            if isinstance(value, bool) or not isinstance(value, str | int | None):
-                raise InputError(f"{path} line {number}: {column} is {value!r}; it must be a string or an integer")
-        yield number, {column: "" if value is None else str(value) for column, value in values.items()}
-
-
-def _cells(line: str, delimiter: str) -> list[str]:
-    return next(csv.reader([line], delimiter=delimiter), [])
-
-
-def _known(columns: Sequence[str]) -> dict[int, str]:
-    """Return the known columns by position, under our names. Our own name takes precedence over an alias."""
-    known: dict[str, int] = {}
-    for i, column in enumerate(columns):
-        name = column.strip().lower()
-        if name in _ALIASES:
-            known.setdefault(_ALIASES[name], i)
-        elif name in (*_REQUIRED, *_OPTIONAL):
-            known[name] = i
-    return {i: name for name, i in known.items()}
-
-
-def _check_columns(
-    path: Path, known: Collection[str], columns: Sequence[str], required: Sequence[str], line: str = ""
-) -> None:
-    if missing := [column for column in required if column not in known]:
-        there = ", ".join(map(repr, columns[:12])) or "nothing"
-        optional = [column for column in (*_REQUIRED, *_OPTIONAL) if column not in required]
-        raise InputError(
-            f"{path}{line}: no column {missing[0]!r}; it has {there}; required are {', '.join(required)}, optional "
-            f"are {', '.join(optional)}"
-        )
 
 
 def _check_ids(rows: Sequence[_Row]) -> None:
@@ -317,6 +236,7 @@ def _classes(rows: Sequence[_Row], class_names: Sequence[str] | None) -> tuple[d
     first: dict[str, _Row] = {}
     for row in rows:
         first.setdefault(row.label, row)
+    check_labels(rows[0].file, list(first))
     times = Counter(row.label for row in rows)
     numbers = all(re.fullmatch(r"[0-9]{1,9}", label) for label in first)
     if class_names is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -10,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cemobam_core.corpora.corpus import Corpus
+from cemobam_core.corpora.table import Layout, read_table
+from cemobam_core.corpora.text_files import read_lines
 from cemobam_core.corpora.utterances import (
     BadUtterance,
     Found,
@@ -20,10 +21,9 @@ from cemobam_core.corpora.utterances import (
     examples,
     folders,
     gathered,
-    read_lines,
     visible,
 )
-from cemobam_core.errors import InputError
+from cemobam_core.errors import InputError, printable
 
 COUNTS = {
     "anger": (1109, 153, 345),
@@ -68,7 +68,7 @@ _TREE = (
     "MELD.Raw/ with train_sent_emo.csv, dev_sent_emo.csv, test_sent_emo.csv, and their clips dia<D>_utt<U>.mp4 in "
     "train_splits/, dev_splits_complete/, output_repeated_splits_test/ (unpack train.tar.gz, dev.tar.gz, test.tar.gz)"
 )
-_COLUMNS = ("Utterance", "Speaker", "Emotion", "Dialogue_ID", "Utterance_ID")
+_LAYOUT = Layout(required=("utterance", "speaker", "emotion", "dialogue_id", "utterance_id"))
 _CLIP = re.compile(r"(dia\d+_utt\d+)(\.mp4|\.wav|\.flac)", re.IGNORECASE)
 _PREFERRED = (".flac", ".wav", ".mp4")
 """If a clip exists in several formats, the last of these is read: the release itself."""
@@ -152,34 +152,17 @@ class _Row:
 
 
 def _rows(table: Path) -> Iterator[_Row]:
-    reader = csv.reader([_repaired(line) for line in read_lines(table)])
-    try:
-        header = [cell.strip() for cell in next(reader, [])]
-        if missing := [column for column in _COLUMNS if column not in header]:
-            raise InputError(f"{table}: no column {missing[0]!r}; it has {', '.join(map(repr, header)) or 'nothing'}")
-        places = [header.index(column) for column in _COLUMNS]
-        seen = set()
-        for cells in reader:
-            if not cells:
-                continue
-            if len(cells) != len(header):
-                raise InputError(
-                    f"{table} line {reader.line_num}: {len(cells)} values for {len(header)} columns; get the file again"
-                )
-            text, speaker, emotion, dialogue, number = (" ".join(cells[place].split()) for place in places)
-            if not (re.fullmatch("[0-9]{1,6}", dialogue) and re.fullmatch("[0-9]{1,6}", number)):
-                raise InputError(
-                    f"{table} line {reader.line_num}: {dialogue!r} and {number!r} are not numbers of a clip"
-                )
-            clip = f"dia{int(dialogue)}_utt{int(number)}"
-            if clip in seen:
-                raise InputError(f"{table} line {reader.line_num}: {clip} occurs twice; get the file again")
-            seen.add(clip)
-            yield _Row(clip=clip, text=text, speaker=speaker, emotion=emotion.lower())
-    except csv.Error as error:
-        raise InputError(
-            f"{table} line {reader.line_num}: cannot be read as CSV ({error}); get the file again"
-        ) from None
+    seen = set()
+    for row in read_table(table, _LAYOUT, "\n".join(map(_repaired, read_lines(table)))):
+        dialogue, number = row.word("dialogue_id"), row.word("utterance_id")
+        if not (re.fullmatch("[0-9]{1,6}", dialogue) and re.fullmatch("[0-9]{1,6}", number)):
+            raise row.error(f"{dialogue!r:.60} and {number!r:.60} are not numbers of a clip")
+        clip = f"dia{int(dialogue)}_utt{int(number)}"
+        if clip in seen:
+            raise row.error(f"{clip} occurs twice; get the file again")
+        seen.add(clip)
+        speaker = printable(row.text("speaker"))
+        yield _Row(clip=clip, text=row.text("utterance"), speaker=speaker, emotion=row.label("emotion").lower())
 
 
 def _repaired(line: str) -> str:

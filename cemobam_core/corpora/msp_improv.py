@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from cemobam_core.corpora.corpus import Corpus
+from cemobam_core.corpora.text_files import read_lines
 from cemobam_core.corpora.utterances import (
     BadUtterance,
     Found,
@@ -31,7 +32,6 @@ from cemobam_core.corpora.utterances import (
     folders,
     gathered,
     listed,
-    read_lines,
     visible,
 )
 
@@ -56,7 +56,7 @@ _LINE = re.compile(r"((?:MSP|UTD)-IMPROV-\S+)\.(?:avi|wav)\s*;\s*([A-Z])\s*;(.*)
 
 The numbers are activation, valence, dominance and naturalness.
 """
-_RATING = re.compile(r"\b([AVD])\s*:\s*(\d+(?:\.\d+)?)")
+_RATING = re.compile(r"\b([AVD])\s*:\s*(\d{1,9}(?:\.\d{1,9})?)")
 
 
 def read_msp_improv(root: Path) -> RawCorpus:

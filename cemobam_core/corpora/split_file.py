@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,26 +15,23 @@ import numpy as np
 from cemobam_core.corpora.columns import Columns
 from cemobam_core.corpora.manifest import manifest_files, manifest_rows
 from cemobam_core.corpora.protocols.protocol import Cut
+from cemobam_core.corpora.reading import read_walled
+from cemobam_core.corpora.table import Layout, Place, Row, read_table
 from cemobam_core.corpora.utterances import examples, split_named
 from cemobam_core.errors import InputError
 from cemobam_core.files import written_atomically
 
 _COLUMNS = ("id", "fold", "split")
-_DELIMITERS = (",", "\t", ";")
+_LAYOUT = Layout(required=("id", "split"), optional=("fold",))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Entry:
+class _Entry(Place):
     """One line of a split file. The split is empty for an utterance that is left out."""
 
-    file: Path
-    line: int
     id: str
     fold: str
     split: str
-
-    def error(self, what: str) -> InputError:
-        return InputError(f"{self.file} line {self.line}: {what}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,17 +63,10 @@ class SplitFile:
         Raises:
             InputError: The file cannot be read, a column is missing, or a split has an unknown name.
         """
-        if path.is_dir():
-            rows = [row for file, split in manifest_files(path) for row in manifest_rows(file, split)]
-            entries = [
-                _Entry(file=row.file, line=row.line, id=row.name, fold="", split=split_named(row.split) or "")
-                for row in rows
-            ]
-        else:
-            entries = list(_read(path))
+        entries = read_walled(_Entry, _read, path)
         if not entries:
             raise InputError(f"{path}: lists no utterances; give one per line, with {', '.join(_COLUMNS)}")
-        return cls(path=path, entries=tuple(entries), complete=not path.is_dir())
+        return cls(path=path, entries=entries, complete=not path.is_dir())
 
     def __str__(self) -> str:
         """Return the path."""
@@ -103,8 +92,7 @@ class SplitFile:
                 one that the corpus has, or leaves a split empty.
         """
         row_of = {key: row for row, key in enumerate(columns.ids)}
-        names = sorted({entry.fold for entry in self.entries}, key=_natural)
-        splits = {name: np.full(len(columns), "?", dtype="<U5") for name in names}
+        folds: dict[str, dict[int, str]] = {entry.fold: {} for entry in self.entries}
         seen: dict[tuple[str, str], _Entry] = {}
         for entry in self.entries:
             key = entry.id if entry.id in row_of else entry.id.strip()
@@ -116,13 +104,15 @@ class SplitFile:
                     f"{f' of {other.file}' if other.file != entry.file else ''}; list it once in a fold"
                 )
             if key in row_of:
-                splits[entry.fold][row_of[key]] = entry.split
+                folds[entry.fold][row_of[key]] = entry.split
             elif key not in columns.unusable:
                 raise entry.error(f"utterance {key!r} is not in {columns.source}; correct the id, or delete the line")
-        return [self._fold(columns, name, splits[name]) for name in names]
+        return [self._fold(columns, name, folds[name]) for name in sorted(folds, key=_natural)]
 
-    def _fold(self, columns: Columns, name: str, splits: np.ndarray) -> Cut:
+    def _fold(self, columns: Columns, name: str, listed: Mapping[int, str]) -> Cut:
         where = f" in fold {name}" if name else ""
+        splits = np.full(len(columns), "?", dtype="<U5")
+        splits[list(listed)] = list(listed.values())
         missing = [columns.ids[row] for row in np.flatnonzero(splits == "?")]
         if missing and self.complete:
             raise InputError(
@@ -159,53 +149,29 @@ def write_split_file(path: Path, ids: Sequence[str], folds: Sequence[Mapping[str
         writer.writerows((key, i, fold.get(key, "")) for i, fold in enumerate(folds) for key in ids)
 
 
-def _read(path: Path) -> Iterator[_Entry]:
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise InputError(
-            f"--split-file {path}: cannot be read ({error.strerror}); give a csv with id, fold and split"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 (byte {error.start}); save it as a csv in UTF-8") from None
-    header = re.split(r"[\r\n]", text, maxsplit=1)[0]
-    delimiter = max(_DELIMITERS, key=header.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    try:
-        columns = [cell.strip().lower() for cell in next(reader, [])]
-        for needed in ("id", "split"):
-            if columns.count(needed) != 1:
-                there = ", ".join(map(repr, columns[:12])) or "nothing"
-                raise InputError(
-                    f"{path} line 1: {'several columns' if needed in columns else 'no column'} {needed!r}; it has "
-                    f"{there}; give the columns {', '.join(_COLUMNS)} (fold only for several folds)"
-                )
-        for cells in reader:
-            if not any(cell.strip() for cell in cells):
-                continue
-            if len(cells) != len(columns):
-                raise InputError(
-                    f"{path} line {reader.line_num}: {len(cells)} values for {len(columns)} columns; give one for each"
-                )
-            yield _entry(path, reader.line_num, dict(zip(columns, cells, strict=True)))
-    except csv.Error as error:
-        raise InputError(f"{path} line {reader.line_num}: cannot be read as csv ({error}); fix the quotes") from None
-
-
-def _entry(path: Path, line: int, cells: Mapping[str, str]) -> _Entry:
-    told = cells["split"].strip()
-    entry = _Entry(
-        file=path, line=line, id=cells["id"], fold=cells.get("fold", "").strip(), split=split_named(told) or ""
-    )
-    if not entry.id.strip():
-        raise entry.error("id is empty; fill it in, or delete the line")
-    if "fold" in cells and not entry.fold:
-        raise entry.error(f"utterance {entry.id!r} has no fold; fill it in, or leave the column out for one fold")
-    if told and not entry.split:
-        raise entry.error(
-            f"split {told!r} of utterance {entry.id!r} is unknown; write train, val or test, or nothing to leave it out"
+def _read(path: Path) -> tuple[_Entry, ...]:
+    if path.is_dir():
+        rows = [row for file, split in manifest_files(path) for row in manifest_rows(file, split)]
+        return tuple(
+            _Entry(file=row.file, line=row.line, id=row.name, fold="", split=split_named(row.split) or "")
+            for row in rows
         )
-    return entry
+    return tuple(map(_entry, read_table(path, _LAYOUT)))
+
+
+def _entry(row: Row) -> _Entry:
+    # An id may have spaces at its ends, so it stays as it is.
+    told, key, fold = row.word("split"), row.values["id"], row.label("fold")
+    split = split_named(told) or ""
+    if not row.word("id"):
+        raise row.error("id is empty; fill it in, or delete the line")
+    if "fold" in row.values and not fold:
+        raise row.error(f"utterance {key!r} has no fold; fill it in, or leave the column out for one fold")
+    if told and not split:
+        raise row.error(
+            f"split {told!r:.60} of utterance {key!r} is unknown; write train, val or test, or nothing to leave it out"
+        )
+    return _Entry(file=row.file, line=row.line, id=key, fold=fold, split=split)
 
 
 def _natural(name: str) -> str:

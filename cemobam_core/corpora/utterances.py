@@ -15,6 +15,9 @@ from cemobam_core.errors import InputError
 
 _NONE: Mapping[str, int] = {}
 
+_MOST_FOLDERS = 100_000
+"""Largest number of folders in which a corpus is looked for."""
+
 _SPLIT_NAMES = {
     "train": "train",
     "training": "train",
@@ -247,16 +250,27 @@ def _levels(root: Path, title: str, tree: str) -> Iterator[list[Path]]:
     if not root.is_dir():
         what = "is a file, not a folder" if root.exists() else "no such folder"
         raise InputError(f"{root}: {what}; give the folder of {title}: {tree}")
-    level = [root]
+    level, seen = [root], {_identity(root)}
     while level:
         yield level
-        level = [Path(entry.path) for folder in level for entry in _subfolders(folder)]
+        level = [below for folder in level for below in _subfolders(folder, seen)]
+        if len(seen) > _MOST_FOLDERS:
+            raise InputError(f"{root}: has more than {_MOST_FOLDERS} folders; give the folder of {title}: {tree}")
 
 
-def _subfolders(folder: Path) -> list[os.DirEntry[str]]:
+def _subfolders(folder: Path, seen: set[tuple[int, int]]) -> Iterator[Path]:
+    """Yield the folders in a folder that have not been seen: links may lead back."""
     with os.scandir(folder) as entries:
         inside = [entry for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
-    return sorted((e for e in inside if os.access(e, os.R_OK | os.X_OK)), key=lambda e: e.name)
+    for entry in sorted(inside, key=lambda e: e.name):
+        if os.access(entry, os.R_OK | os.X_OK) and (identity := _identity(entry)) not in seen:
+            seen.add(identity)
+            yield Path(entry.path)
+
+
+def _identity(folder: Path | os.DirEntry[str]) -> tuple[int, int]:
+    about = os.stat(folder)  # noqa: PTH116  (an entry's own stat has no identity on Windows)
+    return about.st_dev, about.st_ino
 
 
 def visible(folder: Path) -> list[Path]:
@@ -265,36 +279,6 @@ def visible(folder: Path) -> list[Path]:
         return sorted(child for child in folder.iterdir() if not child.name.startswith("."))
     except (FileNotFoundError, NotADirectoryError):
         return []
-
-
-def read_lines(path: Path) -> list[str]:
-    """Return the lines of an English text file, detecting its encoding and stripping white space at both ends.
-
-    UTF-16 and UTF-8 are recognised by their byte order marks or because they are valid. Otherwise each line is decoded
-    as GBK, unless the result contains Chinese characters. These would be misread Windows-1252: 0x92 0x73 is an
-    apostrophe and an s.
-    """
-    raw = path.read_bytes()
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        lines = raw.decode("utf-16", errors="replace").split("\n")
-    elif raw.count(0) > len(raw) / 4:  # UTF-16 without a mark: for English text most high bytes are zero
-        big = raw[0::2].count(0) > raw[1::2].count(0)
-        lines = raw.decode("utf-16-be" if big else "utf-16-le", errors="replace").split("\n")
-    else:
-        raw = raw.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\0", b"")
-        lines = [_decode(line) for line in raw.split(b"\n")]
-    return [line.strip() for line in lines]
-
-
-def _decode(line: bytes) -> str:
-    for encoding in ("utf-8", "gbk"):
-        try:
-            text = line.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-        if encoding == "utf-8" or not any("\u3400" <= c <= "\u9fff" for c in text):
-            return text
-    return line.decode("cp1252", errors="replace")
 
 
 def counted(utterances: Iterable[Utterance], class_names: Sequence[str]) -> dict[str, int]:

@@ -79,7 +79,8 @@ def run(args: argparse.Namespace) -> int:
 def _split(args: argparse.Namespace) -> tuple[list[str], Sequence[str], Sequence[Assignment | Fold]]:
     """Print how the data are split. Return the ids of all utterances, sorted, the classes, and the folds."""
     from cemobam_core.corpora.columns import Columns
-    from cemobam_core.corpora.splits import chosen_split, load_folds, split_utterances
+    from cemobam_core.corpora.splits import chosen_split, load_folds, split, split_utterances
+    from cemobam_core.features import FeatureSet
     from study.commands.data import raw_corpus
 
     if args.dataset is None and (args.data_root or args.manifest):
@@ -95,25 +96,23 @@ def _split(args: argparse.Namespace) -> tuple[list[str], Sequence[str], Sequence
             "no data given; give --data-root DIR or --manifest FILE with --dataset for a raw corpus, or --features PATH"
         )
     known = CORPORA.get(args.dataset or "")
+    class_names = (known.class_names or None) if known else None
+    if args.features.is_file():
+        features = FeatureSet.load(args.features, class_names)
+        chosen = chosen_split(Columns.of_features(features), args.split_protocol, args.split_seed, args.split_file)
+        of_file = split(features, chosen, args.split_seed or 0, say=print)
+        return sorted(features.utterance_ids), features.class_names, of_file
     folds = load_folds(
         args.features,
         corpus=args.dataset or "",
-        class_names=(known.class_names or None) if known else None,
+        class_names=class_names,
         protocol=args.split_protocol,
         split_seed=args.split_seed,
         split_file=args.split_file,
         say=print,
     )
-    return _ids(args.features, folds), folds[0].train.class_names, folds
-
-
-def _ids(path: Path, folds: Sequence[Fold]) -> list[str]:
-    """Return the ids of all utterances of a feature file, or of those in the folds of a folder."""
-    if path.is_file():
-        from cemobam_core.features import FeatureSet
-
-        return sorted(FeatureSet.load(path).utterance_ids)
-    return sorted({key for fold in folds for part in fold.splits.values() for key in part.utterance_ids})
+    ids = sorted({key for fold in folds for part in fold.splits.values() for key in part.utterance_ids})
+    return ids, folds[0].train.class_names, folds
 
 
 _Row = tuple[str, str, str | None]

@@ -13,9 +13,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from cemobam_core.corpora.manifest import read_clips
-from cemobam_core.corpora.utterances import Part, read_lines, visible
+from cemobam_core.corpora.reading import read_walled
+from cemobam_core.corpora.text_files import LONGEST_TEXT, read_lines
+from cemobam_core.corpora.utterances import Part, visible
 from cemobam_core.encoders.pretrained import find_pretrained
-from cemobam_core.errors import InputError
+from cemobam_core.errors import InputError, printable
 from cemobam_core.features import MODALITIES, FeatureSet
 from cemobam_core.progress import progress_bar
 from study.engines.models import KeptModel
@@ -297,7 +299,8 @@ def clips_in(folder: Path, *, transcribed: bool) -> tuple[Clip, ...]:
     files = [path for path in visible(folder) if path.suffix.lower() in SUFFIXES and path.is_file()]
     if not files:
         raise InputError(f"{folder}: has no sound files ({', '.join(sorted(SUFFIXES))}); give another folder")
-    return tuple(Clip(id=path.name, audio=path, text=_beside(path) if transcribed else "") for path in files)
+    texts = read_walled(str, _beside, folder, files) if transcribed else [""] * len(files)
+    return tuple(Clip(id=path.name, audio=path, text=text) for path, text in zip(files, texts, strict=True))
 
 
 def clips_of(manifest: Path, class_names: Sequence[str]) -> tuple[Clip, ...]:
@@ -391,11 +394,16 @@ def _table(modality: str, linked: Sequence[Linked]) -> list[str]:
     ]
 
 
-def _beside(audio: Path) -> str:
-    """Return the transcript in the ``.txt`` file beside a clip, or an empty string if there is no such file."""
-    path = audio.with_suffix(".txt")
-    return " ".join(" ".join(read_lines(path)).split()) if path.is_file() else ""
+def _beside(_: Path, clips: Sequence[Path]) -> tuple[str, ...]:
+    """Return the transcripts in the ``.txt`` files beside the clips of a folder, empty where there is no such file."""
+    texts = []
+    for path in (clip.with_suffix(".txt") for clip in clips):
+        texts.append(" ".join(" ".join(read_lines(path)).split()) if path.is_file() else "")
+        if len(texts[-1]) > LONGEST_TEXT:
+            raise InputError(f"{path}: has more than {LONGEST_TEXT} letters; give the transcript of the clip")
+    return tuple(texts)
 
 
 def _shortened(text: str) -> str:
+    text = printable(text)
     return text if len(text) <= _LETTERS else f"{text[: _LETTERS - 1].rstrip()}…"

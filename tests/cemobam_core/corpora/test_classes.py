@@ -155,10 +155,10 @@ def test_as_spreadsheets_write_it(raw: RawCorpus, tmp_path: Path, text: str) -> 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "line 1: the columns are nothing; write label,class as the first line"),
-        ("anger,anger\n", "line 1: the columns are 'anger', 'anger'; write label,class"),
-        ("label,class,class\n", "line 1: the columns are 'label', 'class', 'class'"),
-        ("label,class\nanger,a\njoy\n", "line 3: 1 values for 2 columns; write the label, a comma and its class"),
+        ("", "line 1: no column 'label'; it has nothing; required are label, class"),
+        ("anger,anger\n", "line 1: no column 'label'; it has 'anger', 'anger'; required are"),
+        ("label,class,class\n", "line 1: several columns 'class'; keep one of them"),
+        ("label,class\nanger,a\njoy\n", "line 3: 1 values for 2 columns; give one for each"),
         ("label,class\nanger,a\n,b\n", "line 3: no label for class 'b'"),
         ("label,class\nanger,a\nang,b\n", f"3: 'ang' is not a label of Mine; correct it or delete the line; {LABELS}"),
         ("label,class\nanger,a\n\nAnger,b\n", "line 4: label 'anger' already occurs in line 2; keep one"),
@@ -175,7 +175,7 @@ def test_as_spreadsheets_write_it(raw: RawCorpus, tmp_path: Path, text: str) -> 
             f"line 5: no utterance of class 'c' can be used; leave the class empty; {LABELS}",
         ),
         ('label,class\n"anger,a\n', "cannot be read as CSV"),
-        ("label,class\nanger,a\x07\n", "line 2: 'a\\x07' contains a character that cannot be printed"),
+        ("label,class\nanger,a\x07\n", "line 2: class 'a\\x07' contains a character that cannot be printed"),
     ],
 )  # fmt: skip
 def test_a_file_with_a_mistake(raw: RawCorpus, tmp_path: Path, text: str, message: str) -> None:
@@ -188,10 +188,10 @@ def test_a_file_with_a_mistake(raw: RawCorpus, tmp_path: Path, text: str, messag
 
 
 def test_a_file_that_cannot_be_read(raw: RawCorpus, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"nowhere.csv: cannot be read \(No such file or directory\); give a CSV"):
+    with pytest.raises(InputError, match=r"nowhere.csv: cannot be read \(No such file or directory\); check the path"):
         chosen_classes(raw, str(tmp_path / "nowhere.csv"), {})
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(InputError, match=r"folder.csv: cannot be read"):
+    with pytest.raises(InputError, match=r"folder.csv: is a folder; give a regular file"):
         chosen_classes(raw, str(tmp_path / "folder.csv"), {})
     (tmp_path / "old.csv").write_bytes(b"label,class\nanger,w\xfctend\n")
     with pytest.raises(InputError, match=r"old.csv: not UTF-8 \(byte 19\); save it"):

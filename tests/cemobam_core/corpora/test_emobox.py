@@ -189,9 +189,10 @@ def test_no_audio_at_all_is_an_error(folder: Path) -> None:
     ("how", "said"),
     [
         (lambda rows: rows.append(rows[0]), "cafe.jsonl line 25: key 'cafe-00 c' already occurs in line 1"),
-        (lambda rows: rows[1].pop("wav"), 'cafe.jsonl line 2: \'{"key": "cafe-01 c"'),
-        (lambda rows: rows[1].update(emo=3), "has no key, wav and emo in printable words; get the file again"),
-        (lambda rows: rows[1].update(key="a\nb"), "has no key, wav and emo in printable words; get the file again"),
+        (lambda rows: rows[1].pop("wav"), "cafe.jsonl line 2: no column 'wav'; it has 'key', 'dataset', 'type', "),
+        (lambda rows: rows[1].update(emo=[]), "line 2: emo is []; it must be a string or an integer"),
+        (lambda rows: rows[1].update(emo=" "), "line 2: has no key, wav and emo; get the file again"),
+        (lambda rows: rows[1].update(key="a\nb"), r"line 2: key 'a\nb' contains a character that cannot be printed"),
         (lambda rows: [row.update(emo="j") for row in rows], "every label is 'j'; give a list of at least two classes"),
     ],
 )
@@ -206,7 +207,7 @@ def test_a_damaged_list_is_an_error(folder: Path, how: Callable[[Rows], object],
 def test_other_damage_is_an_error(folder: Path) -> None:
     with (folder / "cafe.jsonl").open("ab") as file:
         file.write(b'{"key": \n')
-    with pytest.raises(InputError, match=r"cafe.jsonl line 25: not JSON .* get the file again"):
+    with pytest.raises(InputError, match=r"cafe.jsonl line 25: not JSON .*; write one object per line"):
         read(folder)
     (folder / "cafe.jsonl").write_bytes((folder / "cafe.jsonl").read_bytes() + b"\xff")
     with pytest.raises(InputError, match=r"cafe.jsonl: not UTF-8 \(byte \d+\)"):

@@ -125,7 +125,11 @@ def test_two_tables_of_a_split(tree: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("Emotion,", "Feeling,", "dev_sent_emo.csv: no column 'Emotion'; it has 'Sr No.', 'Utterance', 'Speaker'"),
+        (
+            "Emotion,",
+            "Feeling,",
+            "dev_sent_emo.csv line 1: no column 'emotion'; it has 'Sr No.', 'Utterance', 'Speaker'",
+        ),
         (",anger,neutral,0,1,", ",anger,neutral,0,0,", "dev_sent_emo.csv line 4: dia0_utt0 occurs twice"),
         (",anger,neutral,0,1,", ",anger,neutral,zero,1,", "line 4: 'zero' and '1' are not numbers of a clip"),
         (",anger,neutral,0,1,", ",anger,neutral,0,1,1,", "line 4: 12 values for 11 columns"),

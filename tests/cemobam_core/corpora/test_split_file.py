@@ -104,7 +104,7 @@ def test_the_content_alone_identifies_a_file(tmp_path: Path) -> None:
         ),
         ([*LINES[:7], ",val"], "line 9: id is empty; fill it in, or delete the line"),
         ([*LINES[:7], "u7"], "line 9: 1 values for 2 columns; give one for each"),
-        ([*LINES[:7], '"u7,val'], "line 9: cannot be read as csv .*; fix the quotes"),
+        ([*LINES[:7], '"u7,val'], "line 9: cannot be read as CSV .*; fix the quotes"),
         (
             [line.replace("val", "") for line in LINES],
             "no utterance of corpus is in the split val; list some in each of",
@@ -125,12 +125,12 @@ def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, lines: list[str], m
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"name,split\nu0,train\n", "line 1: no column 'id'; it has 'name', 'split'; give the columns id, fold, split"),
+        (b"name,split\nu0,train\n", "line 1: no column 'id'; it has 'name', 'split'; required are id, split"),
         (b"id,fold\nu0,1\n", "no column 'split'"),
         (b"id,split,id\nu0,train,u1\n", "several columns 'id'"),
         (b"", "no column 'id'; it has nothing"),
         (b"id,fold,split\nu0,,train\n", "line 2: utterance 'u0' has no fold; fill it in, or leave the column out"),
-        (b"id,split\n\xff\xfe,train\n", r"not UTF-8 \(byte 9\); save it as a csv in UTF-8"),
+        (b"id,split\n\xff\xfe,train\n", r"not UTF-8 \(byte 9\); save it in UTF-8"),
         (b"\x80\x04\x95cposix\nsystem\n", "not UTF-8"),
     ],
 )
@@ -142,7 +142,7 @@ def test_a_file_that_is_none_is_told(tmp_path: Path, content: bytes, message: st
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"--split-file .*nowhere\.csv: cannot be read \(No such file or directory\)"):
+    with pytest.raises(InputError, match=r"nowhere\.csv: cannot be read \(No such file or directory\)"):
         SplitFile.read(tmp_path / "nowhere.csv")
 
 

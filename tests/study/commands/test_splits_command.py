@@ -116,7 +116,10 @@ def test_the_splits_of_features(in_folder: Path, make_features: Callable[..., Fe
             ["--features", "all.safetensors", "--split-file", "s.csv", "--split-seed", "1"],
             "--split-seed 1 with --split-file: the file has the splits; leave one of them out",
         ),
-        (["--features", "all.safetensors", "--split-file", "none.csv"], "--split-file none.csv: cannot be read"),
+        (
+            ["--features", "all.safetensors", "--split-file", "none.csv"],
+            "none.csv: cannot be read (No such file or directory); check the path",
+        ),
         (
             ["--features", "all.safetensors", "--split-file", "s.csv"],
             "s.csv: 79 of 80 utterances of all.safetensors are not listed (u_001, u_002, u_003 and 76 more); list",

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cemobam_core.corpora.utterances import read_lines
+from cemobam_core.corpora.text_files import read_lines
 
 # Characters of typewritten and typeset English.
 _ENGLISH = st.text(st.sampled_from("abcXYZ ,.!?'-0189’“”"), min_size=1, max_size=30).map(str.strip)
