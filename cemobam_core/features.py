@@ -342,7 +342,8 @@ class FeatureSet:
         except (OSError, SafetensorError) as error:
             raise InputError(f"{path}: cannot be read as safetensors ({error})") from None
         if not labelled:
-            tensors["labels"] = torch.zeros(tensors["audio"].shape[:1], dtype=torch.int64)
+            n = tensors["audio"].shape[:1].numel() if tensors["audio"].numel() else 0  # 0 is refused
+            tensors["labels"] = torch.zeros(n, dtype=torch.int64)
         return cls.of_content(path, tensors, metadata, class_names, labelled=labelled)
 
     @classmethod
@@ -370,7 +371,7 @@ class FeatureSet:
         told = [name for name in ("class_names", *_LISTS) if name in metadata]
         lists = {name: _listed(path, name, metadata.pop(name)) for name in told}
         labels = tensors["labels"]
-        n = len(labels) if labels.ndim > 0 and labels.shape[:1] == tensors["audio"].shape[:1] else 0  # 0 is refused
+        n = len(labels) if labels.ndim == 1 and labels.shape == tensors["audio"].shape[:1] else 0  # 0 is refused
         lists.setdefault("utterance_ids", default_ids(path, n))
         lists.setdefault("class_names", tuple(class_names or default_class_names(labels)))
         if class_names is not None and set(class_names) != set(lists["class_names"]):

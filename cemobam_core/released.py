@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cemobam_core.arrays import described
 from cemobam_core.errors import InputError
 from cemobam_core.inputs import Sizes
 from cemobam_core.operators.fusion import Fusion
@@ -26,12 +27,16 @@ RELEASED = CemoBAM(
 )
 """The model of the authors' code."""
 
+_LARGEST_SIZE = 65_536
+_LAYERS = 64
+"""Largest sizes that are read. With larger ones, even the shapes of a model would fill the memory."""
+
 # The authors call an attention by its key: in "text_attention" the query is audio. The same holds for its Linear,
 # LayerNorm and CBAM.
 _NAMES = (
     (r"(audio|text)_projection\.", r"\1_projection.layers."),
     (r"gnn\.conv1\.", "chgat.hidden.0."),
-    (r"gnn\.convs\.(\d+)\.", lambda match: f"chgat.hidden.{int(match[1]) + 1}."),
+    (r"gnn\.convs\.(\d{1,3})\.", lambda match: f"chgat.hidden.{int(match[1]) + 1}."),
     (r"gnn\.conv_last\.", "chgat.last."),
     (r"gnn\.batch_norm\.", "chgat.norms.0."),
     (r"cross_fusion\.text_attention\.", "xcbam.audio_to_text.attention."),
@@ -71,27 +76,25 @@ def model_from_released(state: Mapping[str, Tensor], fusion: Fusion, *, source: 
     Raises:
         InputError: Weights are missing, unknown or do not fit together.
     """
-    system, sizes, ours = _fitted(state, fusion, source)
-    model = system.build(sizes)
-    model.load_state_dict(ours)
+    model, ours = _fitted(state, fusion, source)
+    model.load_state_dict(ours, assign=True)
     return model.eval()
 
 
-def _fitted(state: Mapping[str, Tensor], fusion: Fusion, source: str) -> tuple[CemoBAM, Sizes, dict[str, Tensor]]:
-    """Return the system, its sizes and the weights under our names, after checks that take no memory."""
+def _fitted(state: Mapping[str, Tensor], fusion: Fusion, source: str) -> tuple[CemoBAMNetwork, dict[str, Tensor]]:
+    """Return the model without numbers, and its weights under our names."""
     system, sizes = _system_and_sizes(state, fusion, source)
+    with torch.device("meta"):  # only shapes: the checkpoint brings the numbers
+        model = system.build(sizes)
     ours: dict[str, Tensor] = {}
     for theirs, value in state.items():
         name = our_name(theirs)
         if name is None:
             raise InputError(f"{source}: {theirs!r} is not a part of the released model")
-        if value.is_floating_point() and not torch.isfinite(value.float()).all():
-            raise InputError(f"{source}: {theirs!r} holds NaN or infinity; get the checkpoint again")
         ours[name] = value
     for i in range(1, system.gat_layers - 1):  # one batch norm, listed under each layer that uses it
         ours |= {n.replace("norms.0", f"norms.{i}"): v for n, v in ours.items() if n.startswith("chgat.norms.0.")}
-    with torch.device("meta"):  # the sizes may be made up
-        expected = system.build(sizes).state_dict()
+    expected = model.state_dict()
     for name, value in expected.items():
         if name not in ours:
             raise InputError(f"{source}: no weight for {name!r}; is it a checkpoint of the released model?")
@@ -99,9 +102,15 @@ def _fitted(state: Mapping[str, Tensor], fusion: Fusion, source: str) -> tuple[C
             raise InputError(
                 f"{source}: {name!r} is {tuple(ours[name].shape)}, but the other weights need {tuple(value.shape)}"
             )
+        given = ours[name]
+        if given.is_floating_point() != value.is_floating_point() or given.is_complex():
+            raise InputError(f"{source}: {name!r} is {described(given)}, but must be {described(value)}")
+        ours[name] = given.detach().to(value.dtype, copy=True)  # training must not change the checkpoint
+        if not torch.isfinite(ours[name]).all():
+            raise InputError(f"{source}: {name!r} holds NaN or infinity; the model cannot be used")
     if unknown := sorted(ours.keys() - expected.keys()):
         raise InputError(f"{source}: {unknown[0]!r} is not a part of the released model")
-    return system, sizes, ours
+    return model, ours
 
 
 def load_released_checkpoint(path: Path, fusion: Fusion) -> CemoBAMNetwork:
@@ -124,9 +133,7 @@ def _state(path: Path, fusion: Fusion) -> Content:
         raise
     except Exception as error:  # a broken file can raise any exception
         said = " ".join(str(error).split())
-        reason = (
-            re.sub(".*WeightsUnpickler error: ", "", said)[:120] or type(error).__name__
-        )  # torch gives advice first
+        reason = said.rpartition("WeightsUnpickler error: ")[2][:120] or type(error).__name__  # after torch's advice
         raise InputError(f"{path}: cannot be read as a checkpoint of weights only ({reason})") from None
     for key in ("model_state_dict", "state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -135,7 +142,7 @@ def _state(path: Path, fusion: Fusion) -> Content:
     if not named or not all(isinstance(value, Tensor) for value in content.values()):
         raise InputError(f"{path}: contains no state dict; give a checkpoint of the released model")
     for name, value in content.items():
-        if value.layout != torch.strided or value.is_quantized or value.is_complex() or value.device.type != "cpu":
+        if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
             raise InputError(f"{path}: {name!r} is not made of plain numbers; give a checkpoint of the released model")
     _fitted(content, fusion, str(path))
     return content, None
@@ -153,16 +160,25 @@ def _system_and_sizes(state: Mapping[str, Tensor], fusion: Fusion, source: str) 
         _, _, kernel = shapes["cross_fusion.cbam_audio.spatial_attention.0.weight"]
     except (KeyError, ValueError) as error:
         raise InputError(f"{source}: not a checkpoint of the released model ({error} is missing or invalid)") from None
-    if 0 in (hidden_dim, heads, audio_dim, text_dim, num_classes, squeezed, kernel):
-        raise InputError(f"{source}: not a checkpoint of the released model (a weight holds no numbers)")
-    middle = {match[1] for name in shapes if (match := re.match(r"gnn\.convs\.(\d+)\.", name))}
-    system = replace(
-        RELEASED,
-        hidden_dim=hidden_dim,
-        heads=heads,
-        gat_layers=2 + len(middle),
-        cbam_kernel=kernel,
-        cbam_reduction=max(1, hidden_dim // max(1, squeezed)),
-        fusion=fusion,
-    )
+    middle = {match[1] for name in shapes if (match := re.match(r"gnn\.convs\.(\d{1,3})\.", name))}
+    sizes = {"hidden_dim": hidden_dim, "audio_dim": audio_dim, "text_dim": text_dim, "classes": num_classes}
+    sizes |= {"cbam_kernel": kernel, "heads": heads}
+    for name, size, most in (
+        *((name, n, _LARGEST_SIZE) for name, n in sizes.items()),
+        ("layers", len(middle), _LAYERS),
+    ):
+        if size > most:
+            raise InputError(f"{source}: not a checkpoint of the released model ({name}={size} is more than {most})")
+    try:
+        system = replace(
+            RELEASED,
+            hidden_dim=hidden_dim,
+            heads=heads,
+            gat_layers=2 + len(middle),
+            cbam_kernel=kernel,
+            cbam_reduction=max(1, hidden_dim // max(1, squeezed)),
+            fusion=fusion,
+        )
+    except InputError as error:
+        raise InputError(f"{source}: not a checkpoint of the released model ({error})") from None
     return system, Sizes(audio_dim=audio_dim, text_dim=text_dim, num_classes=num_classes)

@@ -41,11 +41,11 @@ Content = tuple[Mapping[str, "Tensor"], Any]
 """What a reader gives back: tensors by name, and facts as plain JSON."""
 
 MEMORY = 3 * 2**29
-"""Memory in bytes that reading may take beyond what this process has and four times the size of the file."""
+"""Memory in bytes that reading may take beyond what this process has and eight times the size of the file."""
 SECONDS = 15
 """Processor time in seconds that reading may take beyond the time for the size of the file."""
-_BYTES_A_SECOND = 20 * 2**20
-"""Slowest reading that is still allowed for large files."""
+_BYTES_A_SECOND = 2 * 2**20
+"""Slowest reading that is still allowed for large files. Pickles of many small tensors take a quarter of that time."""
 _LONGEST_ANSWER = 64 * 2**20
 """Largest size of the facts in bytes, beyond four times the size of the file."""
 _PATIENCE_FOR_FOLDERS = 600
@@ -153,7 +153,7 @@ class Wall:
         size = sum(one.stat().st_size for one in (path, *beside))
         seconds = self._seconds + size // _BYTES_A_SECOND
         limits = _Limits(
-            memory=self._memory + 4 * size,
+            memory=self._memory + 8 * size,
             seconds=seconds,
             answer=_LONGEST_ANSWER + 4 * size,
             patience=_PATIENCE_FOR_FOLDERS if path.is_dir() else 3 * seconds + 10,

@@ -31,6 +31,8 @@ _MOST_NUMBERS = 2**28
 
 _LARGEST_CSV = 128 * 2**20
 """Largest size of a CSV file in bytes. A row of trials has 500 bytes."""
+_LONGEST_HEAD = 2**14
+"""Largest size in bytes of the names of the columns: reading many columns takes minutes."""
 _LONGEST_HEADER = 20_000
 """Largest size in bytes of what precedes the numbers of an array."""
 
@@ -257,6 +259,9 @@ def read_csv(path: Path, **options: Any) -> pd.DataFrame:
     """
     if path.stat().st_size > _LARGEST_CSV:
         raise InputError(f"{path}: is larger than {_LARGEST_CSV / 1e6:.0f} MB, so no study wrote it; {_AGAIN}")
+    with path.open("rb") as file:
+        if len(file.readline(_LONGEST_HEAD + 1)) > _LONGEST_HEAD:
+            raise InputError(f"{path}: its head is longer than any study writes; {_AGAIN}")
     try:
         frame: pd.DataFrame = pd.read_csv(path, **options)
     except (ValueError, OSError) as error:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -13,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from cemobam_core import FeatureSet, Fold, InputError
 from cemobam_core.features import fingerprint
 from cemobam_core.files import written_atomically
+from cemobam_core.wall import HAS_LIMITS
 
 Make = Callable[..., FeatureSet]
 
@@ -269,6 +272,86 @@ def test_labels_of_another_type_are_named(make_features: Make, tmp_path: Path, l
     save_file({"audio": features.audio, "text": features.text, "labels": labels}, tmp_path / "a.safetensors")
     with pytest.raises(InputError, match=r"labels are (float32|bool) \(24,\); they must be"):
         FeatureSet.load(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, value) for name in ("class_names", "utterance_ids", "seconds") for value in ("[" * 100_000, "NaN")),
+        ("seconds", f"[{'9' * 10_000}]"),
+        ("seconds", json.dumps([10**4_000] * 24)),
+        ("speakers", json.dumps(["\x1b[31m"] * 24)),
+        ("class_names", json.dumps(["a", "b", "c", "\ud800"])),
+    ],
+)
+def test_hostile_metadata_is_one_line(make_features: Make, tmp_path: Path, name: str, value: str) -> None:
+    save_file(make_features().tensors(), tmp_path / "a.safetensors", metadata={name: value})
+    with pytest.raises(InputError, match=name) as raised:
+        FeatureSet.load(tmp_path / "a.safetensors")
+    assert str(raised.value).startswith(f"{tmp_path / 'a.safetensors'}: ") and len(str(raised.value)) < 700
+
+
+@pytest.mark.parametrize("need_labels", [True, False])
+@pytest.mark.parametrize("shape", [(), (24,), (0, 4), (2**40, 0), (1, 1, 1, 1)])
+def test_odd_shapes_are_one_line(tmp_path: Path, shape: tuple[int, ...], need_labels: bool) -> None:
+    x = torch.zeros(shape)
+    save_file(
+        {"audio": x, "text": x.clone(), **({"labels": x.clone()} if need_labels else {})}, tmp_path / "a.safetensors"
+    )
+    with pytest.raises(InputError, match=r"a.safetensors: (audio|text|labels|it holds)"):
+        FeatureSet.load(tmp_path / "a.safetensors", need_labels=need_labels)
+
+
+def test_more_labels_than_embeddings_cost_no_ids(make_features: Make, tmp_path: Path) -> None:
+    features = make_features(4)
+    labels = torch.zeros(10**6, dtype=torch.int64)
+    save_file({"audio": features.audio, "text": features.text, "labels": labels}, tmp_path / "a.safetensors")
+    with pytest.raises(InputError, match="4 audio embeddings for 1000000 labels"):
+        FeatureSet.load(tmp_path / "a.safetensors")
+
+
+def test_several_files_are_read_by_one_child(
+    make_features: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [tmp_path / f"{name}.safetensors" for name in "abc"]
+    for i, path in enumerate(paths):
+        make_features(seed=i).save(path)
+    started = []
+    fork = os.fork
+    monkeypatch.setattr("os.fork", lambda: started.append(1) or fork())
+    loaded = FeatureSet.load_all(paths)
+    assert [one.fingerprint() for one in loaded] == [make_features(seed=i).fingerprint() for i in range(3)]
+    assert len(started) == (1 if HAS_LIMITS else 0)
+
+
+def anonymous() -> int:
+    """Return the memory of this process that is not that of a file, in bytes."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Anonymous:"))
+
+
+@pytest.mark.skipif(not HAS_LIMITS, reason="this system has no limits")
+def test_features_are_mapped_and_not_copied(make_features: Make, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    make_features(2_000, dim=2_000).save(path)  # 32 MB
+    before = anonymous()
+    features = FeatureSet.load(path)
+    assert anonymous() - before < 8e6
+    assert str(path) in {one.path for one in psutil.Process().memory_maps()}
+    assert len(features) == 2_000
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.safetensors"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.mkdir()
+    with pytest.raises(InputError, match=rf"a\.safetensors: is a {kind}"):
+        FeatureSet.load(path)
 
 
 def test_too_few_ids_are_said_before_any_is_needed(make_features: Make) -> None:

@@ -291,6 +291,17 @@ def test_a_checkpoint_that_is_something_else_is_named(tmp_path: Path) -> None:
     refused(spoilt(state, **{"mlp.0.bias": None}), "no weight for 'classifier.0.bias'")
     refused(spoilt(state, **{"decoder.weight": torch.zeros(1)}), "'decoder.weight' is not a part of")
     refused(spoilt(state, **{"mlp.0.bias": torch.zeros(3)}), r"'classifier.0.bias' is \(3,\), but the other")
+    refused(spoilt(state, **{"mlp.0.bias": torch.full((16,), float("nan"))}), "'classifier.0.bias' holds NaN")
+    refused(
+        spoilt(state, **{"mlp.0.bias": torch.zeros(16, dtype=torch.complex64)}), "is complex64 .*, but must be float32"
+    )
+    refused(
+        spoilt(state, **{"audio_projection.0.weight": torch.zeros(2**40, 0)}), "hidden_dim=1099511627776 is more than"
+    )
+    refused(spoilt(state, **{"gnn.conv1.att_src": torch.zeros(1, 10**9, 0)}), "heads=1000000000 is more than")
+    refused(spoilt(state, **{"gnn.conv1.att_src": torch.zeros(1, 0, 4)}), "heads=0 must be")
+    refused(spoilt(state, **{f"gnn.convs.{'9' * 5_000}.bias": torch.zeros(1)}), "is not a part of")
+    refused(spoilt(state, **{f"gnn.convs.{i}.bias": torch.zeros(1) for i in range(65)}), "layers=65 is more than 64")
     path.write_bytes(b"not a checkpoint")
     with pytest.raises(InputError, match="cannot be read as a checkpoint"):
         load_released_checkpoint(path, "min")

@@ -302,4 +302,4 @@ def _read(path: Path) -> object:
     return load_released_checkpoint(path, "min")
 
 
-READERS = [Reader("released checkpoints", _cases, _good, _read)]
+READERS = [Reader("released checkpoints", _cases, _good, _read, every=5)]

@@ -18,6 +18,7 @@ from filelock import FileLock, Timeout
 from cemobam_core.errors import InputError
 from cemobam_core.extras import require
 from cemobam_core.files import written_atomically
+from cemobam_core.json_files import read_json
 from cemobam_core.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def _check(folder: Path, to: str) -> None:
         raise InputError(f"{folder}: is a file; give a folder")
     if (folder / MARKER).is_file():
         try:
-            found = json.loads((folder / MARKER).read_text(encoding="utf-8"))["to"]
+            found = read_json(folder / MARKER)["to"]
         except (ValueError, KeyError, TypeError):
             found = "something that cannot be read"
         if found != to:

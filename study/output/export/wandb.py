@@ -17,7 +17,9 @@ os.environ.setdefault("WANDB_SILENT", "true")
 
 import pandas as pd
 
+from cemobam_core.errors import InputError
 from cemobam_core.extras import require
+from cemobam_core.json_files import read_json
 from study.output.export.runs import CURVE, Run
 from study.output.export.target import Target
 
@@ -49,8 +51,11 @@ class Folder(Target):
         self._unfinished = folder / ".unfinished"
         self._held: dict[tuple[str, str, str], tuple[str, Path]] = {}  # version and folder, by study, group and key
         for path in self._runs.glob(f"offline-run-*/{_ABOUT}"):
-            about = json.loads(path.read_text(encoding="utf-8"))
-            self._held[about["study"], about["group"], about["key"]] = about["version"], path.parent
+            about = read_json(path)
+            try:
+                self._held[about["study"], about["group"], about["key"]] = about["version"], path.parent
+            except (KeyError, TypeError):
+                raise InputError(f"{path}: no export wrote this; give another folder") from None
 
     def __enter__(self) -> Folder:
         """Remove unfinished runs of an interrupted export, and start the process of wandb."""

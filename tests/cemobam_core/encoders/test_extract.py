@@ -524,6 +524,8 @@ def test_an_encoder_is_not_written_over_by_what_is_tuned_from_it(recipe: Make, t
         (lambda made: made.pop("leaks"), "is damaged"),
         (lambda made: made.update(made_from=3), "is damaged"),
         (lambda made: made.update(files=None), "is damaged"),
+        (lambda made: made.update(leaks=["\x1b[2J"]), "is damaged"),
+        (lambda made: made.update(leaks=["\ud800"]), "is damaged"),
     ],
 )
 def test_a_record_that_is_no_record(recipe: Make, tmp_path: Path, how, said: str) -> None:

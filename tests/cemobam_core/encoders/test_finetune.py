@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -202,18 +203,38 @@ def test_tuning_leaves_the_global_generator_alone(text_encoder: TextEncoder, tmp
     torch.testing.assert_close(torch.rand(3), expected, atol=0, rtol=0)
 
 
-def test_a_damaged_checkpoint_is_named(text_encoder: TextEncoder, tmp_path: Path) -> None:
-    (tmp_path / "c.pt").write_bytes(b"damaged")
-    with pytest.raises(InputError, match=r"c\.pt: cannot be resumed"):
-        tune(
-            text_encoder,
-            texts(16),
-            texts(8, 16),
-            num_classes=2,
-            config=config(),
-            checkpoint=tmp_path / "c.pt",
-            name="text",
-        )
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"val_losses": []},
+        {"val_losses": [0.5] * 1_000},
+        {"val_losses": ["0.5"]},
+        {"best": {}},
+        {"best": {"x": torch.ones(1).expand(1 << 20, 1 << 20)}},
+        {"optimizer": {}},
+        b"damaged",
+        "pipe",
+    ],
+)
+def test_a_damaged_checkpoint_is_named(
+    text_encoder: TextEncoder, tmp_path: Path, change: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "c.pt"
+
+    def run(epochs: int) -> finetune.Tuned:
+        how = config(epochs=epochs)
+        return tune(text_encoder, texts(16), texts(8, 16), num_classes=2, config=how, checkpoint=path, name="text")
+
+    run(1)
+    if isinstance(change, dict):
+        torch.save({**torch.load(path, weights_only=True), **change}, path)
+    elif change == "pipe":
+        path.unlink()
+        os.mkfifo(path)
+    else:
+        path.write_bytes(change)
+    with pytest.raises(InputError, match=r"c\.pt: cannot be resumed .*; remove it to tune again"):
+        run(2)
 
 
 @pytest.mark.parametrize(

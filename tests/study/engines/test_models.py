@@ -7,11 +7,13 @@ import pickle
 import re
 import shutil
 import sys
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import skops.io
@@ -19,7 +21,10 @@ import torch
 from own_systems import FILES, GRU
 from safetensors.torch import load_file, save_file
 from sklearn.base import BaseEstimator
-from sklearn.preprocessing import FunctionTransformer
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.svm import LinearSVC
 
 from cemobam_core import FeatureSet, Fold, InputError, TrainingConfig, train
 from cemobam_core.systems import files
@@ -601,3 +606,121 @@ def test_weights_beside_a_configuration_of_another_kind_are_refused(small_fold: 
         (folder / "config.json").write_text(configurations[other])
         with pytest.raises(InputError, match="cannot be read"):
             load_model(folder)
+
+
+# What fits together nowhere.
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"graph.k_audio": 40}, "K is 40,2, but only 40 utterances were trained on"),
+        ({"graph.k_audio": 10**6}, "k_audio=1000000 is too large"),
+        ({"utterances.train": 10**9}, "config.json asks for 1000000000 labels"),
+        ({"utterances.test": 10**400}, "utterances of test is '1000"),
+        ({"choices.dropout": -(10**400)}, "dropout=-1000"),
+        ({"choices.hidden_dim": 65_536}, "config.json asks for torch.float32 (65536,)"),
+        ({"choices.hidden_dim": 65_536, "choices.gat_layers": 64}, "is missing"),
+        ({"sizes.audio_dim": 65_536}, "config.json asks for torch.float32 (8, 65536)"),
+        ({"class_names": ["a", "b", "c", "\x1b[31m"]}, "class_names must be a list of different names"),
+        ({"metrics": [[[[]]]] * 3}, ""),
+    ],
+)
+def test_numbers_that_do_not_fit_the_weights(model: Path, changes: dict[str, Any], message: str) -> None:
+    path = model / "config.json"
+    content = json.loads(path.read_text())
+    for where, value in changes.items():
+        content = changed(content, where, value)
+    path.write_text(json.dumps(content))
+    if not message:
+        load_model(model)
+        return
+    with pytest.raises(InputError, match=re.escape(message)):
+        load_model(model)
+
+
+def test_a_model_of_a_system_that_is_not_kept(model: Path) -> None:
+    path = model / "config.json"
+    content = json.loads(path.read_text())
+    choices = {"layers": 50, "alpha": 0.9}
+    path.write_text(json.dumps({**content, "system": "label_propagation", "version": "1", "choices": choices}))
+    with pytest.raises(InputError, match=r"config\.json: models of the system label_propagation are not kept"):
+        load_model(model)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "train.safetensors"])
+def test_a_pipe_is_not_waited_for(model: Path, name: str, tmp_path: Path) -> None:
+    (model / name).unlink()
+    os.mkfifo(model / name)
+    with pytest.raises(InputError, match=f"{name}: is a pipe"):
+        load_model(model)
+    assert not keeping_in(tmp_path).has(trial_of())
+
+
+def spoilt_knn(**attributes: Any) -> Any:
+    x, y = np.random.default_rng(0).standard_normal((24, 24)), np.arange(24) % 4
+    pipeline = make_pipeline(StandardScaler(), KNeighborsClassifier(3, algorithm="brute")).fit(x, y)
+    for name, value in attributes.items():
+        setattr(pipeline[-1], name, value)
+    return pipeline
+
+
+@pytest.mark.parametrize(
+    ("estimator", "message"),
+    [
+        ({"classes_": [0, 1]}, "holds dict, but config.json asks for Pipeline, StandardScaler, KNeighborsClassifier"),
+        (make_pipeline(StandardScaler(), LinearSVC()), "holds Pipeline, StandardScaler, LinearSVC, but"),
+        (spoilt_knn(classes_=np.array([0, 1, 2, 10**9])), "its classes are not among the 4 of config.json"),
+        (spoilt_knn(classes_=np.array([0, 1, 2, -1])), "its classes are not among the 4"),
+        (spoilt_knn(classes_=np.array([])), "its classes are not among the 4"),
+        (spoilt_knn(n_neighbors=10**6), "cannot be read (ValueError"),
+        (spoilt_knn(_fit_X=np.zeros((24, 3))), "cannot be read (ValueError"),
+        (spoilt_knn(_y=np.full(24, 10**9)), "cannot be read (IndexError"),
+    ],
+)
+def test_an_estimator_of_another_kind_is_refused(
+    small_fold: Fold, tmp_path: Path, estimator: Any, message: str
+) -> None:
+    folder, _ = kept(small_fold, tmp_path, "knn")
+    skops.io.dump(spoilt_knn(), folder / "estimator.skops")
+    load_model(folder)
+    skops.io.dump(estimator, folder / "estimator.skops")
+    with pytest.raises(InputError, match=re.escape(f"estimator.skops: {message}")):
+        load_model(folder)
+
+
+def test_a_bomb_in_place_of_an_estimator_is_refused(small_fold: Fold, tmp_path: Path) -> None:
+    folder, _ = kept(small_fold, tmp_path, "prior")
+    with zipfile.ZipFile(folder / "estimator.skops", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("schema.json", " " * 50_000_000)
+    with pytest.raises(InputError, match="claim to be larger than the file"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("vectors", "labels"),
+    [
+        (torch.zeros(5, 2), torch.full((5,), 2**62)),
+        (torch.zeros(5, 2), torch.full((5,), -1)),
+        (torch.zeros(5, 2), torch.zeros(5)),
+        (torch.zeros(5, 2), torch.zeros(4, dtype=torch.int64)),
+        (torch.full((5, 2), 1e38), torch.zeros(5, dtype=torch.int64)),
+        (torch.full((5, 2), float("nan")), torch.zeros(5, dtype=torch.int64)),
+        (torch.zeros(5, 0), torch.zeros(5, dtype=torch.int64)),
+        (torch.zeros(5), torch.zeros(5, dtype=torch.int64)),
+        (torch.zeros(3, 2), torch.zeros(3, dtype=torch.int64)),
+        (torch.zeros(5, 2, dtype=torch.complex64), torch.zeros(5, dtype=torch.int64)),
+        (torch.zeros(5, 2), None),
+    ],
+)
+def test_an_embedding_that_cannot_be_drawn_is_left_out(
+    tmp_path: Path, vectors: torch.Tensor, labels: torch.Tensor | None
+) -> None:
+    tensors = {"embedding": vectors, **({} if labels is None else {"labels": labels})}
+    save_file(tensors, tmp_path / "test_embedding.safetensors")
+    assert load_embedding(tmp_path) is None
+
+
+def test_an_embedding_that_is_a_pipe_is_left_out(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "test_embedding.safetensors")
+    assert load_embedding(tmp_path) is None

@@ -378,7 +378,23 @@ def test_predictions_that_no_study_wrote(
     refused(tmp_path, "predictions.npz: " + said)
 
 
-@pytest.mark.parametrize("sizes", [[], [0], [1, 2], [1.5], [-3], ["9"]])
+@pytest.mark.parametrize("what", ["numbers", "header"])
+def test_a_bomb_is_refused(results: Results, tmp_path: Path, what: str) -> None:
+    results.save(tmp_path)
+    path = tmp_path / "predictions.npz"
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    zeros = bytes(100_000_000)
+    header = b"\x93NUMPY\x02\x00" + len(zeros).to_bytes(4, "little")
+    parts["predicted.npy"] = (parts["predicted.npy"] if what == "numbers" else header) + zeros
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in parts.items():
+            archive.writestr(name, data)
+    assert path.stat().st_size < 200_000
+    refused(tmp_path, r"predictions.npz: predicted is larger than the trials and utterances ask for")
+
+
+@pytest.mark.parametrize("sizes", [[2**62], [], [0], [1, 2], [1.5], [-3], ["9"]])
 def test_sizes_that_no_study_wrote(results: Results, tmp_path: Path, sizes: list[Any]) -> None:
     results.save(tmp_path)
     written(tmp_path / "predictions.npz", train_sizes=np.array(sizes))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -267,6 +268,46 @@ def test_rows_that_no_study_wrote(results: Results, tmp_path: Path, change: dict
         trials.loc[trials.index[3], column] = value
     Results(about=results.about, trials=trials).save(tmp_path)
     with pytest.raises(InputError, match=said):
+        load_results(tmp_path)
+
+
+def test_a_grid_that_fills_the_memory_is_refused(results: Results, tmp_path: Path) -> None:
+    """With 5 seeds and 2,000 values of each K, its array of metrics takes 4 GB."""
+    results.save(tmp_path)
+    about = json.loads((tmp_path / "study.json").read_text())
+    grid = next(block for block in about["blocks"] if block["chooses"])
+    places = [about["identity"].index(name) for name in ("k_audio", "k_text")]
+    more = [[k if i in places else x for i, x in enumerate(grid["rows"][0])] for k in range(10, 2010)]
+    grid["rows"] += more
+    grid["n_seeds"] += [1] * len(more)
+    grid["transductive"] += [False] * len(more)
+    (tmp_path / "study.json").write_text(json.dumps(about))
+    with pytest.raises(InputError, match=r"study\.json: .*the grid of K has \d+ cells, more than 1000000"):
+        load_results(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["study.json", "trials.csv", "predictions.npz", "utterances.csv"])
+def test_a_pipe_is_not_waited_for(results: Results, tmp_path: Path, name: str) -> None:
+    predicting(results).save(tmp_path)
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(InputError, match=f"{name}: is a pipe; give a regular file"):
+        load_results(tmp_path)
+
+
+@pytest.mark.parametrize("values", [[1.5], [-0.1], [1e300]])
+def test_metrics_that_are_no_shares(results: Results, tmp_path: Path, values: list[float]) -> None:
+    trials = results.trials.copy()
+    trials.loc[trials.index[3], "test_wa"] = values[0]
+    Results(about=results.about, trials=trials).save(tmp_path)
+    with pytest.raises(InputError, match=r"row 5 is done, but test_wa is .*; it must be from 0 to 1"):
+        load_results(tmp_path)
+
+
+def test_a_table_of_many_columns_is_refused(results: Results, tmp_path: Path) -> None:
+    results.save(tmp_path)
+    (tmp_path / "trials.csv").write_text(",".join(f"c{i}" for i in range(200_000)))
+    with pytest.raises(InputError, match=r"trials\.csv: its head is longer than any study writes"):
         load_results(tmp_path)
 
 
