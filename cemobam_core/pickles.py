@@ -84,7 +84,7 @@ def _read(path: Path) -> Content:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except _Refused as refusal:
         raise InputError(f"{path}: refused, and nothing in it was run: {refusal}") from None
-    except MemoryError:
+    except (MemoryError, RuntimeError):  # torch reports a lack of memory as the latter
         raise
     except Exception as error:  # a broken pickle can raise any exception
         raise InputError(f"{path}: truncated or not a pickle of features ({type(error).__name__}: {error})") from None

@@ -71,17 +71,27 @@ def model_from_released(state: Mapping[str, Tensor], fusion: Fusion, *, source: 
     Raises:
         InputError: Weights are missing, unknown or do not fit together.
     """
-    system, sizes = _system_and_sizes(state, fusion, source)
+    system, sizes, ours = _fitted(state, fusion, source)
     model = system.build(sizes)
+    model.load_state_dict(ours)
+    return model.eval()
+
+
+def _fitted(state: Mapping[str, Tensor], fusion: Fusion, source: str) -> tuple[CemoBAM, Sizes, dict[str, Tensor]]:
+    """Return the system, its sizes and the weights under our names, after checks that take no memory."""
+    system, sizes = _system_and_sizes(state, fusion, source)
     ours: dict[str, Tensor] = {}
     for theirs, value in state.items():
         name = our_name(theirs)
         if name is None:
             raise InputError(f"{source}: {theirs!r} is not a part of the released model")
+        if value.is_floating_point() and not torch.isfinite(value.float()).all():
+            raise InputError(f"{source}: {theirs!r} holds NaN or infinity; get the checkpoint again")
         ours[name] = value
     for i in range(1, system.gat_layers - 1):  # one batch norm, listed under each layer that uses it
         ours |= {n.replace("norms.0", f"norms.{i}"): v for n, v in ours.items() if n.startswith("chgat.norms.0.")}
-    expected = model.state_dict()
+    with torch.device("meta"):  # the sizes may be made up
+        expected = system.build(sizes).state_dict()
     for name, value in expected.items():
         if name not in ours:
             raise InputError(f"{source}: no weight for {name!r}; is it a checkpoint of the released model?")
@@ -91,8 +101,7 @@ def model_from_released(state: Mapping[str, Tensor], fusion: Fusion, *, source: 
             )
     if unknown := sorted(ours.keys() - expected.keys()):
         raise InputError(f"{source}: {unknown[0]!r} is not a part of the released model")
-    model.load_state_dict(ours)
-    return model.eval()
+    return system, sizes, ours
 
 
 def load_released_checkpoint(path: Path, fusion: Fusion) -> CemoBAMNetwork:
@@ -103,18 +112,21 @@ def load_released_checkpoint(path: Path, fusion: Fusion) -> CemoBAMNetwork:
     Raises:
         InputError: The file cannot be read in this way, or is not a checkpoint of the released model.
     """
-    state, _ = walled(_state, path)
+    state, _ = walled(_state, path, fusion)
     return model_from_released(state, fusion, source=str(path))
 
 
-def _state(path: Path) -> Content:
-    """Return the state dict of a checkpoint."""
+def _state(path: Path, fusion: Fusion) -> Content:
+    """Return the state dict of a checkpoint that fits the released model."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except MemoryError:
         raise
     except Exception as error:  # a broken file can raise any exception
-        reason = " ".join(str(error).split())[:120]
+        said = " ".join(str(error).split())
+        reason = (
+            re.sub(".*WeightsUnpickler error: ", "", said)[:120] or type(error).__name__
+        )  # torch gives advice first
         raise InputError(f"{path}: cannot be read as a checkpoint of weights only ({reason})") from None
     for key in ("model_state_dict", "state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
@@ -122,6 +134,10 @@ def _state(path: Path) -> Content:
     named = isinstance(content, dict) and all(isinstance(name, str) for name in content)
     if not named or not all(isinstance(value, Tensor) for value in content.values()):
         raise InputError(f"{path}: contains no state dict; give a checkpoint of the released model")
+    for name, value in content.items():
+        if value.layout != torch.strided or value.is_quantized or value.is_complex() or value.device.type != "cpu":
+            raise InputError(f"{path}: {name!r} is not made of plain numbers; give a checkpoint of the released model")
+    _fitted(content, fusion, str(path))
     return content, None
 
 
@@ -137,6 +153,8 @@ def _system_and_sizes(state: Mapping[str, Tensor], fusion: Fusion, source: str) 
         _, _, kernel = shapes["cross_fusion.cbam_audio.spatial_attention.0.weight"]
     except (KeyError, ValueError) as error:
         raise InputError(f"{source}: not a checkpoint of the released model ({error} is missing or invalid)") from None
+    if 0 in (hidden_dim, heads, audio_dim, text_dim, num_classes, squeezed, kernel):
+        raise InputError(f"{source}: not a checkpoint of the released model (a weight holds no numbers)")
     middle = {match[1] for name in shapes if (match := re.match(r"gnn\.convs\.(\d+)\.", name))}
     system = replace(
         RELEASED,

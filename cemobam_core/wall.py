@@ -41,11 +41,11 @@ Content = tuple[Mapping[str, "Tensor"], Any]
 """What a reader gives back: tensors by name, and facts as plain JSON."""
 
 MEMORY = 3 * 2**29
-"""Memory in bytes that reading may take beyond what this process has and four times the size of the file."""
-SECONDS = 20
+"""Memory in bytes that reading may take beyond what this process has and eight times the size of the file."""
+SECONDS = 15
 """Processor time in seconds that reading may take beyond the time for the size of the file."""
-_BYTES_A_SECOND = 20 * 2**20
-"""Slowest reading that is still allowed for large files."""
+_BYTES_A_SECOND = 2 * 2**20
+"""Slowest reading that is still allowed for large files. Pickles of many small tensors take a quarter of that time."""
 _LONGEST_ANSWER = 64 * 2**20
 """Largest size of the facts in bytes, beyond four times the size of the file."""
 _PATIENCE_FOR_FOLDERS = 600
@@ -95,15 +95,23 @@ def refuse_irregular(path: Path, *, or_folder: bool = False) -> None:
         state = path.stat()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}); check the path") from None
-    mode, blocks = state.st_mode, getattr(state, "st_blocks", 0)  # some file systems count no blocks, nor does Windows
+    mode = state.st_mode
     if or_folder and stat.S_ISDIR(mode):
         return
     if not stat.S_ISREG(mode):
         kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
         what = kinds.get(stat.S_IFMT(mode), "not a regular file")
         raise InputError(f"{path}: is {what}; give a regular file{' or a folder' if or_folder else ''}")
-    if blocks and state.st_size > _MOST_HOLES * 512 * blocks:
+    if _is_hollow(path, state):
         raise _refused(path, f"most of its {state.st_size / 1e9:.1f} GB are not there")
+
+
+def _is_hollow(path: Path, state: os.stat_result) -> bool:
+    """Return whether a file is nearly all holes. Some file systems count no blocks, but then they know of no holes."""
+    if sys.platform == "win32" or state.st_size <= _MOST_HOLES * 512 * max(1, state.st_blocks):
+        return False
+    with path.open("rb") as file:
+        return os.lseek(file.fileno(), 0, os.SEEK_HOLE) < state.st_size
 
 
 class Wall:
@@ -144,7 +152,7 @@ class Wall:
         size = sum(one.stat().st_size for one in (path, *beside))
         seconds = self._seconds + size // _BYTES_A_SECOND
         limits = _Limits(
-            memory=self._memory + 4 * size,
+            memory=self._memory + 8 * size,
             seconds=seconds,
             answer=_LONGEST_ANSWER + 4 * size,
             patience=_PATIENCE_FOR_FOLDERS if path.is_dir() else 3 * seconds + 10,

@@ -28,10 +28,11 @@ import time
 import traceback
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from cemobam_core import wall
 from cemobam_core.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,7 +44,7 @@ MEMORY = 2_000_000_000
 """Bytes that reading may take at its peak, beyond what the process has that reads."""
 SECONDS = 20
 """Processor time that reading may take, with all child processes."""
-PATIENCE = 60
+PATIENCE = 150
 """Seconds after which reading hangs, on however busy a machine."""
 LONGEST = 600
 """Letters of the longest message."""
@@ -67,12 +68,16 @@ class Reader:
     read: Callable[[Path], object]
 
 
-def readers() -> dict[str, Reader]:
-    """Return the readers of all modules beside this one, by name."""
+def readers(kind: str = "READERS") -> dict[str, Reader]:
+    """Return the readers of all modules beside this one, by name.
+
+    Args:
+        kind: Name of their list in the modules.
+    """
     here = [str(Path(__file__).parent)]
     names = sorted(module.name for module in pkgutil.iter_modules(here) if not module.name.startswith("test_"))
     modules = [importlib.import_module(f"hostile.{name}") for name in names]
-    return {reader.name: reader for module in modules for reader in getattr(module, "READERS", ())}
+    return {reader.name: reader for module in modules for reader in getattr(module, kind, ())}
 
 
 def command(*words: str) -> None:
@@ -232,9 +237,13 @@ class Warm:
 
     Args:
         home: Folder of the run: home, working directory, temporary files. Its content changes with each file.
+        seconds: Processor time that a wall allows at most, so that a test need not wait for its limit. ``None`` for
+            the limits that users have.
+        kind: Which readers, see :func:`readers`.
+        hurry: By how much the limits of the harness's own times are divided.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, seconds: int | None = None, kind: str = "READERS", hurry: int = 1) -> None:
         self._home = home
         places = {name: home / name for name in ("home", "tmp", "work", "cache")}
         for place in places.values():
@@ -247,7 +256,7 @@ class Warm:
             "OMP_NUM_THREADS": "1",
         }
         self._process = subprocess.Popen(
-            [sys.executable, "-c", "from hostile import harness; harness.serve()"],
+            [sys.executable, "-c", f"from hostile import harness; harness.serve({seconds}, {kind!r}, {hurry})"],
             cwd=places["work"],
             env={**os.environ, **{name: str(value) for name, value in given.items()}},
             stdin=subprocess.PIPE,
@@ -266,7 +275,10 @@ class Warm:
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         return verdict
 
-    def close(self) -> None:
+    def __enter__(self) -> Warm:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """End the process."""
         self._process.communicate()
 
@@ -276,20 +288,23 @@ class Warm:
         return [*(self._home / "tmp").iterdir(), *half]
 
 
-def serve() -> None:
+def serve(seconds: int | None, kind: str, hurry: int) -> None:
     """Read the files whose names come in, one after the other, until there are no more."""
+    if seconds is not None:
+        limited = wall._limited
+        wall._limited = lambda limits: limited(replace(limits, seconds=min(limits.seconds, seconds)))
     asked, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     with Path(os.devnull).open() as nothing:
         os.dup2(nothing.fileno(), 0)
     os.dup2(2, 1)
-    known = readers()
+    known = readers(kind)
     importlib.import_module("study.commands")
     for line in asked:
         name, path = json.loads(line)
-        print(json.dumps(_read(known[name], Path(path))), file=answers, flush=True)
+        print(json.dumps(_read(known[name], Path(path), hurry)), file=answers, flush=True)
 
 
-def _read(reader: Reader, path: Path) -> dict[str, Any]:
+def _read(reader: Reader, path: Path, hurry: int) -> dict[str, Any]:
     """Read a file in a child process, and return whether it was refused and what was wrong."""
     base = _resident()
     ours, theirs = os.pipe()
@@ -298,10 +313,12 @@ def _read(reader: Reader, path: Path) -> dict[str, Any]:
         if not child:
             _in_the_child(reader, path, theirs, output.fileno(), base)
         os.close(theirs)
-        hangs = not _ends_in_time(child)
+        started = time.monotonic()
+        hangs = not _ends_within(child, PATIENCE // hurry)
         if hangs:
             os.killpg(child, signal.SIGKILL)
         _, status, used = os.wait4(child, 0)
+        waited = time.monotonic() - started
         with os.fdopen(ours, "rb") as pipe:
             outcome = json.loads(pipe.read() or b"{}")
         output.seek(0)
@@ -309,13 +326,17 @@ def _read(reader: Reader, path: Path) -> dict[str, Any]:
     wrong = _what_is_wrong(outcome, printed)
     code = os.waitstatus_to_exitcode(status)
     if hangs:
-        wrong.append(f"hangs for more than {PATIENCE} s")
+        wrong.append(f"hangs for {waited:.0f} s")
     elif code < 0:
         wrong.append(f"crashes ({signal.Signals(-code).name})")
     elif not outcome:
         wrong.append(f"ends this process (exit status {code}): {printed[-500:]}")
-    if (seconds := used.ru_utime + used.ru_stime) > SECONDS:
+    if (seconds := used.ru_utime + used.ru_stime) > SECONDS / hurry:
         wrong.append(f"takes {seconds:.0f} s of processor time")
+    if (
+        not hangs and waited > 2 * SECONDS / hurry and seconds < waited / 20
+    ):  # even on a busy machine, it has hardly computed
+        wrong.append(f"waits for {waited:.0f} s")
     if (memory := used.ru_maxrss * 1024 - base) > MEMORY:
         wrong.append(f"takes {memory / 1e9:.1f} GB")
     if _outlived(child):
@@ -360,8 +381,8 @@ def _what_is_wrong(outcome: dict[str, str], printed: str) -> list[str]:
     return wrong
 
 
-def _ends_in_time(child: int) -> bool:
-    deadline = time.monotonic() + PATIENCE
+def _ends_within(child: int, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
     pause = 0.001
     while os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
         if time.monotonic() > deadline:
@@ -413,7 +434,7 @@ class Judge:
         folder = self._folder / "good"
         folder.mkdir()
         path = self._reader.good(folder)
-        verdict = self._judge("the good file", path)
+        verdict = self.read("the good file", path)
         assert not verdict.wrong and verdict.refused is None, f"the good file: {verdict}"
         return path
 
@@ -422,16 +443,17 @@ class Judge:
         folder = self._folder / "cases"
         folder.mkdir()
         for name, path in self._reader.cases(folder):
-            self._judge(name, path)
+            self.read(name, path)
 
     def mutations(self, good: Path, number: int, seed: int) -> None:
         """Read damaged copies of the good file."""
         folder = self._folder / "mutations"
         for name, path in mutated(good, folder, number, seed):
-            self._judge(name, path)
+            self.read(name, path)
             shutil.rmtree(folder)
 
-    def _judge(self, name: str, path: Path) -> Verdict:
+    def read(self, name: str, path: Path) -> Verdict:
+        """Read a file, collect what was wrong, and return it."""
         before = _snapshot(self._folder)
         verdict = self._warm.read(self._reader.name, path)
         after = _snapshot(self._folder)
