@@ -123,7 +123,10 @@ def test_killed_at_any_moment_the_features_are_made_all_the_same(in_folder: Path
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--dataset", "iemocap", "--data-root", "nowhere"], "no such folder"),
+        (
+            ["--dataset", "iemocap", "--data-root", "nowhere"],
+            "nowhere: cannot be read (No such file or directory); check the path",
+        ),
         (["--dataset", "iemocap", "--data-root", "."], "Session"),
         (
             ["--dataset", "mine", "--data-root", "."],
