@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 from hostile.harness import ROOT, Reader, command
+from hostile.impostors import impostors
 from hostile.ledgers import ODD, ODD_TEXT
 from safetensors.torch import load_file, save_file
 from sklearn.dummy import DummyClassifier
@@ -66,28 +67,7 @@ def features(n: int = 24, dim: int = 6, *, seed: int = 0, name: str = "u") -> Fe
     )
 
 
-# Files that are no files, and files of the safetensors format.
-
-
-def no_files(path: Path) -> Iterator[Case]:
-    """Yield what is there instead of a file."""
-    path.unlink(missing_ok=True)
-    os.mkfifo(path)
-    yield "a pipe", path
-    for name, target in (("an endless device", "/dev/zero"), ("a link to nothing", "nowhere"), ("a loop", path.name)):
-        path.unlink()
-        path.symlink_to(target)
-        yield name, path
-    path.unlink()
-    path.mkdir()
-    yield "a folder", path
-    path.rmdir()
-    with path.open("wb") as file:
-        file.write(b"{}      ")
-        file.truncate(1 << 40)
-    yield "a terabyte of holes", path
-    path.write_bytes(b"")
-    yield "nothing", path
+# Files of the safetensors format.
 
 
 def raw(header: object, data: bytes = b"", *, length: int | None = None) -> bytes:
@@ -170,7 +150,7 @@ def _in(path: Path, contents: Iterable[tuple[str, bytes]]) -> Iterator[Case]:
 
 
 def _feature_cases(folder: Path) -> Iterator[Case]:
-    yield from no_files(folder / "train.safetensors")
+    yield from impostors(folder / "train.safetensors")
     yield from _in(folder / "train.safetensors", _feature_contents())
 
 
@@ -192,7 +172,7 @@ def _good_folder(folder: Path) -> Path:
 def _folder_cases(folder: Path) -> Iterator[Case]:
     good = _good_folder(folder)
     content = (good / "val.safetensors").read_bytes()
-    for name, _ in no_files(good / "val.safetensors"):
+    for name, _ in impostors(good / "val.safetensors"):
         yield f"the validation split is {name}", good
     (good / "val.safetensors").write_bytes(content)
     features(16, 7, name="other").save(good / "val.safetensors")
@@ -269,7 +249,7 @@ def _config_cases(model: Path) -> Iterator[Case]:
     """Yield a model with hostile settings."""
     path = model / CONFIG
     content = path.read_text()
-    for name, _ in no_files(path):
+    for name, _ in impostors(path):
         yield f"the settings are {name}", model
     for text in (*ODD_TEXT, f'{{"format": 5, "x": {"[" * 900}{"]" * 900}}}'):
         path.write_bytes(text.encode(errors="replace"))
@@ -311,7 +291,7 @@ def _model_cases(folder: Path) -> Iterator[Case]:
     for name in (WEIGHTS, TRAIN):
         files = _kept_again(folder, model, name)
         path, content = next(files)
-        for what, _ in no_files(path):
+        for what, _ in impostors(path):
             yield f"{name} is {what}", model
         path, _ = next(files)
         tensors = load_file(path)
@@ -349,7 +329,7 @@ def _estimator_cases(folder: Path) -> Iterator[Case]:
     model = _kept(folder, "knn")
     files = _kept_again(folder, model, ESTIMATOR)
     path, content = next(files)
-    for what, _ in no_files(path):
+    for what, _ in impostors(path):
         yield f"the estimator is {what}", model
     path, _ = next(files)
     x, y = np.random.default_rng(0).standard_normal((24, 12)), np.arange(24) % 4
@@ -431,7 +411,7 @@ def _result_cases(folder: Path) -> Iterator[Case]:
     for name in (ABOUT, TRIALS, PREDICTIONS, UTTERANCES):
         files = _kept_again(folder, study, name)
         path, content = next(files)
-        for what, _ in no_files(path):
+        for what, _ in impostors(path):
             yield f"{name} is {what}", study
         path, _ = next(files)
         odd = {ABOUT: _odd_abouts, PREDICTIONS: _odd_archives}.get(name, _odd_tables)
@@ -583,7 +563,7 @@ def _good_embedding(folder: Path) -> Path:
 
 
 def _embedding_cases(folder: Path) -> Iterator[Case]:
-    yield from no_files(folder / EMBEDDING)
+    yield from impostors(folder / EMBEDDING)
     yield from _in(folder / EMBEDDING, _headers())
     path = _good_embedding(folder)
     for what, changed in _odd_tensors(load_file(path)):
@@ -603,7 +583,7 @@ def _good_probabilities(folder: Path) -> Path:
 
 
 def _probability_cases(folder: Path) -> Iterator[Case]:
-    yield from no_files(folder / "p.safetensors")
+    yield from impostors(folder / "p.safetensors")
     yield from _in(folder / "p.safetensors", _headers())
     path = _good_probabilities(folder)
     for what, changed in _odd_tensors(load_file(path)):
@@ -622,7 +602,7 @@ def _good_part(folder: Path) -> Path:
 
 def _part_cases(folder: Path) -> Iterator[Case]:
     path = _good_part(folder)
-    yield from no_files(path)
+    yield from impostors(path)
     yield from _in(path, _headers())
     rows = ("F32", [3, 3], bytes(36))
     told = {"asked": '["a", "b", "c"]', "steps": '{"a": 2, "b": 1}', "bad": '{"c": "is silent"}'}
@@ -647,12 +627,12 @@ def _read_part(path: Path) -> None:
 
 
 READERS = [
-    Reader("a feature file", _feature_cases, _good_features, _read_features),
-    Reader("a folder of features", _folder_cases, _good_folder, _read_features),
-    Reader("a kept network", _model_cases, lambda folder: _kept(folder, "cemobam"), _predict),
-    Reader("a kept estimator", _estimator_cases, lambda folder: _kept(folder, "knn"), _predict),
-    Reader("results", _result_cases, _good_results, _read_results),
-    Reader("an embedding", _embedding_cases, _good_embedding, _read_embedding),
-    Reader("probabilities", _probability_cases, _good_probabilities, _read_probabilities),
-    Reader("a part of an extraction", _part_cases, _good_part, _read_part),
+    Reader("a feature file", _feature_cases, _good_features, _read_features, every=5),
+    Reader("a folder of features", _folder_cases, _good_folder, _read_features, every=2),
+    Reader("a kept network", _model_cases, lambda folder: _kept(folder, "cemobam"), _predict, every=10),
+    Reader("a kept estimator", _estimator_cases, lambda folder: _kept(folder, "knn"), _predict, every=4),
+    Reader("results", _result_cases, _good_results, _read_results, every=10),
+    Reader("an embedding", _embedding_cases, _good_embedding, _read_embedding, every=5),
+    Reader("probabilities", _probability_cases, _good_probabilities, _read_probabilities, every=5),
+    Reader("a part of an extraction", _part_cases, _good_part, _read_part, every=5),
 ]
