@@ -52,6 +52,9 @@ class Inventing:
     def __exit__(self, *_: object) -> None:
         """Stop nothing."""
 
+    def rest(self) -> None:
+        """Do nothing."""
+
     def run(self, trials: Iterable[Trial]) -> Iterator[tuple[Trial, Outcome]]:
         """Yield each trial with an invented outcome."""
         draw = random.Random(0)

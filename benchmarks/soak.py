@@ -53,8 +53,8 @@ started before, with two nodes."""
 
 STUDY = ["--k-audio", "1:4", "--k-text", "1:4", "--seeds", "6", "--epochs", "10", "--device", "cpu"]
 
-_BETWEEN_S = {"local": 3.0, "ray": 15.0, "cluster": 8.0}
-"""Mean time between two events, in seconds. Ray takes longer to start."""
+_BETWEEN = {"local": 1 / 8, "ray": 1 / 3, "cluster": 1 / 5}
+"""Mean time between two events, as a share of the time of an undisturbed study. Ray takes longer to start."""
 
 _HANGS_S = 240.0
 """Seconds after the last event, or the last end of a driver, after which a study counts as hanging."""
@@ -107,13 +107,16 @@ class Soak:
         self._pids: set[int] = set()
         self._number = 0
         self._expected: list[Row] = []
+        self._seconds = 0.0
 
     def undisturbed(self) -> int:
         """Run the study without disturbances, and return its number of trials."""
         driver = Driver(0, [*STUDY, "--name", "undisturbed"], self._folder, self._environment)
+        begun = time.monotonic()
         driver.start()
         assert driver.process
         assert driver.process.wait() == 0, "the undisturbed study fails"
+        self._seconds = time.monotonic() - begun
         self._expected = rows(f"sqlite:///{self._folder}/results/undisturbed/study.db", "undisturbed")
         return len(self._expected)
 
@@ -135,7 +138,7 @@ class Soak:
                 for number in range(int(drivers))
             ]
             events = Events(self._draw, runs, server, cluster, folder / "events.log")
-            wrong, seen = self._run(runs, events, _BETWEEN_S[engine], storage, name)
+            wrong, seen = self._run(runs, events, _BETWEEN[engine] * self._seconds, storage, name)
             tally.bad_ends += [f"{setup}, {name}: {one}" for one in wrong]
             tally.events += events.counts
             tally.restarts += sum(driver.runs - 1 for driver in runs)

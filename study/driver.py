@@ -30,6 +30,9 @@ from study.ledger.storages import LedgerFailed
 _POLL_S = 1.0
 """Seconds between two reads of the ledger while other runs train all the trials that are left."""
 
+_REST_S = 10.0
+"""Seconds of such waiting after which the engine rests. Its next start may take as long."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -295,14 +298,19 @@ class StudyRun:
                 for trial, outcome in self.known(asked).items():  # done by another run, which is a stage ahead
                     if self._signature(trial) not in self._reported | self._awaited.keys():
                         self._report(trial, outcome)
+                waiting_since = None
                 while self._awaited:
                     free = self._free(leases)
                     first = next(free, None)
                     if first is None:
                         _log.info("waiting for %d trials that other runs are training", len(self._awaited))
+                        waiting_since = waiting_since or time.monotonic()
+                        if time.monotonic() - waiting_since > _REST_S:
+                            engine.rest()
                         time.sleep(_POLL_S)
                         self.listen()
                         continue
+                    waiting_since = None
                     for trial, outcome in engine.run(self._fed(itertools.chain([first], free))):
                         self._log(trial, outcome)
                         self._keep(

@@ -85,6 +85,7 @@ class FakeEngine:
         outcome: Callable[[Trial], Outcome] = invented,
     ) -> None:
         self.ran: list[Trial] = []
+        self.rested = 0
         self.seconds = seconds
         self.fails = fails
         self.stop_after = stop_after
@@ -95,6 +96,9 @@ class FakeEngine:
 
     def __exit__(self, *_: object) -> None:
         pass
+
+    def rest(self) -> None:
+        self.rested += 1
 
     def run(self, trials: Iterable[Trial]) -> Iterator[tuple[Trial, Outcome]]:
         for trial in trials:

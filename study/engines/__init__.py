@@ -29,3 +29,10 @@ class Engine(AbstractContextManager["Engine"], Protocol):
         runs may take trials from the same study, and a trial that is taken early is not available to them.
         """
         ...
+
+    def rest(self) -> None:
+        """Release resources that another run may need, while this run waits for the others.
+
+        It is called again and again while the run waits, and the engine may get new trials afterwards.
+        """
+        ...

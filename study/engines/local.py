@@ -132,6 +132,9 @@ class LocalEngine:
                     free.take(waiting())
                 yield from zip(group, outcomes, strict=False)
 
+    def rest(self) -> None:
+        """Do nothing: no other run waits for a worker of this one."""
+
     def _limit(self, group: Group) -> float:
         """Return the number of seconds after which a group is given up."""
         return math.inf if self._trial_timeout is None else self._trial_timeout * len(group)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import secrets
@@ -15,7 +16,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
@@ -169,6 +170,7 @@ class RayEngine:
         self._again: deque[tuple[Group, int]] = deque()  # unfinished groups, also of bundles that Tune gave up
         self._parked: deque[_Question] = deque()  # questions of workers that have nothing to do
         self._tuning: _Tuning | None = None
+        self._tunings = 0
         self._surroundings = ExitStack()
         self._failed_starts = 0
         self._folder = Path()
@@ -188,6 +190,7 @@ class RayEngine:
         """
         try:
             self._folder = self._surroundings.enter_context(temporary_folder(_short_folder()))
+            self._surroundings.enter_context(_without("wandb"))
             url = self._join_cluster(self._address) if self._address else self._start_cluster()
             if url:
                 token = "" if self._address else f"  (its token: {self._folder / _TOKEN})"
@@ -273,6 +276,7 @@ class RayEngine:
                 side_by_side=self._side_by_side,
                 relay=self._relay,
                 folder=self._folder,
+                number=self._tunings,
             )
             self._tuning.start()
         while True:
@@ -283,6 +287,9 @@ class RayEngine:
             yield from self._given_up()
             yield from self._killed()
             for question in self._questions():
+                if _Bundles.number(question.bundle) != self._tunings:  # it started too late for its Tune
+                    ray.kill(question.worker)
+                    continue
                 self._failed_starts = 0
                 bundle = self._bundles.setdefault(question.bundle, _Bundle())
                 ended: tuple[tuple[Trial, Outcome], ...] = ()
@@ -294,6 +301,22 @@ class RayEngine:
                 # answer before the driver records the outcomes, so that no worker waits for the ledger
                 self._answer(question, bundle, fresh)
                 yield from ended
+
+    def rest(self) -> None:
+        """End the workers, because another run on this cluster may wait for their cores. Later trials start new ones.
+
+        Call it again while the engine rests: a worker that was still starting is ended when it has started.
+        """
+        if self._tuning:
+            self._tuning.end()
+            self._tuning = None
+            self._tunings += 1
+            gc.collect()  # Tune's own references keep workers alive that are only asked for
+        with suppress(GetTimeoutError):
+            self._parked.extend(self._fetch(0.1))
+        while self._parked:
+            ray.kill(self._parked.popleft().worker)
+        self._bundles.clear()
 
     def _next(self, fresh: Iterator[Group]) -> tuple[Group, int] | None:
         """Return the next group and the number of its try. Groups to be tried again come first."""
@@ -326,12 +349,18 @@ class RayEngine:
 
         After half a second without a question the result is empty, so that the caller can check for other events.
         """
-        assert self._tuning
         try:
-            asked: list[_Question] = ray.get(self._poll, timeout=0.5)
+            return self._fetch(0.5)
         except GetTimeoutError:
             self._look()
             return []
+
+    def _fetch(self, seconds: float) -> list[_Question]:
+        """Return the questions that were not fetched yet, or raise GetTimeoutError if there are none for some time."""
+        try:
+            asked: list[_Question] = ray.get(self._poll, timeout=seconds)
+        except GetTimeoutError:
+            raise
         except RayError as error:
             raise self._gone(error) from None
         self._heard = time.monotonic()
@@ -498,9 +527,18 @@ class _Worker(tune.Trainable):
 class _Bundles(Searcher):
     """Gives Tune a new bundle whenever it has a free worker. The content of a bundle is decided while it runs."""
 
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self._number = number
+
     def suggest(self, trial_id: str) -> dict[str, Any] | None:
         """Return a new bundle, which is only a name. There is always another one."""
-        return {"bundle": trial_id}
+        return {"bundle": f"{self._number}-{trial_id}"}
+
+    @staticmethod
+    def number(bundle: str) -> int:
+        """Return the number of the run of Tune that a bundle belongs to."""
+        return int(bundle.partition("-")[0])
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Do nothing: the search learns nothing from a bundle."""
@@ -550,6 +588,7 @@ class _Tuning(threading.Thread):
         side_by_side: int,
         relay: Any,
         folder: Path,
+        number: int,
     ) -> None:
         super().__init__(name="ray-tune", daemon=True)
         self.failure: BaseException | None = None
@@ -563,13 +602,13 @@ class _Tuning(threading.Thread):
         self._tuner = tune.Tuner(
             tune.with_resources(worker, resources),
             tune_config=tune.TuneConfig(
-                search_alg=_Bundles(),
+                search_alg=_Bundles(number),
                 num_samples=-1,
                 max_concurrent_trials=side_by_side,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
-                name="tune",
+                name=f"tune-{number}",
                 storage_path=str(folder),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=2 * TRIES),
@@ -584,7 +623,7 @@ class _Tuning(threading.Thread):
             self._tuner.fit()
             self.failure = RuntimeError("Ray Tune ended early")
         except BaseException as error:  # the driver reads every error
-            self.failure = error
+            self.failure = error.with_traceback(None)  # it would keep Tune's workers alive
 
     def end(self) -> None:
         """End Tune. Call this before leaving the cluster, because Tune would join it again."""
@@ -670,6 +709,22 @@ def _in_groups_of_their_own() -> Iterator[None]:
     group = {} if sys.platform == "win32" else {"process_group": 0}
     with patched(services, "ConsolePopen", partial(services.ConsolePopen, **group)):
         yield
+
+
+@contextmanager
+def _without(module: str) -> Iterator[None]:
+    """Let Ray Tune believe that a module is not installed.
+
+    Tune imports wandb if it is. It takes seconds, and a killed process leaves its temporary folders.
+    """
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]  # Python's own way to say so
+    try:
+        yield
+    finally:
+        sys.modules.pop(module, None)
 
 
 @contextmanager

@@ -237,6 +237,36 @@ def test_what_a_run_that_dies_had_taken_another_does(
     assert first in {trial.signature(facts.fingerprint) for trial in engine.ran}
 
 
+def test_while_a_run_waits_for_another_its_engine_rests(
+    make_ledger: Make, shared_storage: str, plan: Plan, facts: StudyFacts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("study.driver._POLL_S", 0.01)
+    monkeypatch.setattr("study.driver._REST_S", 0.1)
+    one, other = (StudyRun(plan, make_ledger(shared_storage), facts) for _ in range(2))
+    waiting = FakeEngine()
+
+    class Slow(FakeEngine):
+        """An engine that ends its first trial only when the engine of the other run rests."""
+
+        def run(self, trials: Iterable[Trial]) -> Iterator[tuple[Trial, Outcome]]:
+            pending = iter(trials)
+            first = next(pending)
+            if not waiting.rested:
+                thread.start()
+                while not waiting.rested:
+                    time.sleep(0.01)
+            self.ran.append(first)
+            yield first, invented(first)
+            yield from super().run(pending)
+
+    thread = threading.Thread(target=lambda: other.run(waiting, lambda *_: None))
+    slow = Slow()
+    one.run(slow, lambda *_: None)
+    thread.join()
+    assert one.counts() == other.counts() == (24, 24)
+    assert set(Counter([*waiting.ran, *slow.ran]).values()) == {1}
+
+
 def test_a_trial_that_fails_for_one_run_is_not_tried_by_the_others_in_turn(
     make_ledger: Make, shared_storage: str, plan: Plan, facts: StudyFacts
 ) -> None:

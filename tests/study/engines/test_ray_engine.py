@@ -9,6 +9,7 @@ import os
 import re
 import socket
 import textwrap
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -134,6 +135,23 @@ def run_lazily(
             ahead.append(len(asked) - len(outcomes))
         again = by_trial(list(engine.run(TRIALS[:3])))  # by the same workers
     return by_trial(outcomes), again, ahead
+
+
+def test_while_it_rests_another_run_has_the_cores(process: ProcessPoolExecutor, cluster: str, data: StudyData) -> None:
+    before, free, after = process.submit(rest_between, cluster, data).result()
+    assert free == 2
+    assert before.keys() == after.keys() == set(TRIALS[:3])
+    assert all(before[trial].metrics == after[trial].metrics for trial in before)
+
+
+def rest_between(address: str, data: StudyData) -> tuple[dict[Trial, Outcome], float, dict[Trial, Outcome]]:
+    """Return the outcomes before and after a rest, and the number of cores that are free meanwhile."""
+    with RayEngine(data, ["cpu"] * 2, address=address) as engine:
+        before = by_trial(list(engine.run(TRIALS[:3])))
+        deadline = time.monotonic() + 60
+        while (free := ray.available_resources().get("CPU", 0.0)) < 2 and time.monotonic() < deadline:
+            engine.rest()
+        return before, free, by_trial(list(engine.run(TRIALS[:3])))
 
 
 def test_systems_in_users_files_run_on_workers_that_have_not_the_files(
@@ -286,7 +304,8 @@ def test_a_cluster_of_its_own_is_for_this_machine_and_its_token_alone_and_ends_w
     """)
     Path("endless.py").write_text(program)
     (in_folder / "home").mkdir()
-    environment = {**os.environ, "HOME": str(in_folder / "home")}
+    (in_folder / "tmp").mkdir()
+    environment = {**os.environ, "HOME": str(in_folder / "home"), "TMPDIR": str(in_folder / "tmp")}
     driver = start_python("endless.py", str(ROOT / "tests"), env=environment)
     family: list[psutil.Process] = []
 
@@ -322,6 +341,8 @@ def test_a_cluster_of_its_own_is_for_this_machine_and_its_token_alone_and_ends_w
     _, left = psutil.wait_procs(family, timeout=10)
     assert left == []
     until(lambda: not token.parent.exists(), "the folder is removed")
+    kept = ("torchinductor", "cemobam-tmp")  # torch's cache, and folders that the next run removes
+    assert [path.name for path in Path("tmp").glob("*") if not path.name.startswith(kept)] == []
 
 
 def told(question: Callable[[], Any], otherwise: Any) -> Any:
