@@ -179,7 +179,7 @@ def _inside(good: Path) -> list[Path]:
 
 
 def _reader(title: str, make: Callable[[Path], Path], read: Callable[[Path], object]) -> Reader:
-    return Reader(title, partial(_cases, make), partial(_good, make), read)
+    return Reader(title, partial(_cases, make), partial(_good, make), read, every=10)
 
 
 READERS = [

@@ -267,7 +267,7 @@ def _read_classes(path: Path) -> None:
 
 def _reader(title: str, name: str, rows: Table, read: Callable[[Path], object], *, huge: bool = False) -> Reader:
     contents = _json_contents if name.endswith(".jsonl") else _csv_contents
-    return Reader(title, partial(_cases, name, rows, contents, huge), partial(_good, name, rows), read)
+    return Reader(title, partial(_cases, name, rows, contents, huge), partial(_good, name, rows), read, every=10)
 
 
 READERS = [
