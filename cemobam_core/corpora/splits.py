@@ -18,6 +18,7 @@ from cemobam_core.corpora.split_file import SplitFile
 from cemobam_core.corpora.utterances import RawCorpus, Utterance
 from cemobam_core.errors import InputError
 from cemobam_core.features import FeatureSet, Fold
+from cemobam_core.wall import refuse_irregular
 
 SPLITS = ("train", "val", "test")
 
@@ -260,6 +261,8 @@ def _split_file(folder: Path, split_name: str, corpus: str) -> Path:
         ours = [file for file in found if file.name.lower().startswith(f"{corpus.lower()}_")]
         found = ours or found
     if not found:
+        if folder.exists() and not folder.is_dir():
+            refuse_irregular(folder)
         raise InputError(
             f"{folder}: no {split_name}.safetensors, {split_name}.pkl or <CORPUS>_BERT_WAV2VEC_{split_name}.pkl; a "
             "folder of features needs train, val and test (for a single file, give --features FILE)"
