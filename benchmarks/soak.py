@@ -130,7 +130,8 @@ class Soak:
         server = self._postgresql() if kind == "postgresql" else None
         storage = server.url if server else f"{kind}:///{self._folder}/{kind}-{engine}-{drivers}.ledger"
         with self._cluster(engine) as cluster:
-            common = [*STUDY, "--name", name, "--storage", storage, "--workers", "2" if drivers == "1" else "1"]
+            workers = "2" if drivers == "1" or cluster else "1"  # on a cluster, the drivers compete for its two cores
+            common = [*STUDY, "--name", name, "--storage", storage, "--workers", workers]
             if engine != "local":
                 common += ["--engine", "ray", *(["--ray-address", cluster.address] if cluster else [])]
             runs = [

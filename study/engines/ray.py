@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import os
 import secrets
@@ -16,7 +15,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
@@ -100,8 +99,10 @@ with environment():
     from ray._private import ray_constants, services
     from ray._private import utils as ray_utils
     from ray._private import worker as ray_worker
+    from ray.air.execution import PlacementGroupResourceManager
     from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
     from ray.tune.callback import Callback
+    from ray.tune.execution import tune_controller
     from ray.tune.search import Searcher
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -287,8 +288,7 @@ class RayEngine:
             yield from self._given_up()
             yield from self._killed()
             for question in self._questions():
-                if _Bundles.number(question.bundle) != self._tunings:  # it started too late for its Tune
-                    ray.kill(question.worker)
+                if _Bundles.number(question.bundle) != self._tunings:  # of a worker that ended when the engine rested
                     continue
                 self._failed_starts = 0
                 bundle = self._bundles.setdefault(question.bundle, _Bundle())
@@ -303,20 +303,17 @@ class RayEngine:
                 yield from ended
 
     def rest(self) -> None:
-        """End the workers, because another run on this cluster may wait for their cores. Later trials start new ones.
+        """End the workers, because another run on this cluster may wait for their cores.
 
-        Call it again while the engine rests: a worker that was still starting is ended when it has started.
+        Later trials start new workers.
         """
         if self._tuning:
             self._tuning.end()
+            self._tuning.free_cores()
             self._tuning = None
             self._tunings += 1
-            gc.collect()  # Tune's own references keep workers alive that are only asked for
-        with suppress(GetTimeoutError):
-            self._parked.extend(self._fetch(0.1))
-        while self._parked:
-            ray.kill(self._parked.popleft().worker)
-        self._bundles.clear()
+            self._parked.clear()
+            self._bundles.clear()
 
     def _next(self, fresh: Iterator[Group]) -> tuple[Group, int] | None:
         """Return the next group and the number of its try. Groups to be tried again come first."""
@@ -350,17 +347,10 @@ class RayEngine:
         After half a second without a question the result is empty, so that the caller can check for other events.
         """
         try:
-            return self._fetch(0.5)
+            asked: list[_Question] = ray.get(self._poll, timeout=0.5)
         except GetTimeoutError:
             self._look()
             return []
-
-    def _fetch(self, seconds: float) -> list[_Question]:
-        """Return the questions that were not fetched yet, or raise GetTimeoutError if there are none for some time."""
-        try:
-            asked: list[_Question] = ray.get(self._poll, timeout=seconds)
-        except GetTimeoutError:
-            raise
         except RayError as error:
             raise self._gone(error) from None
         self._heard = time.monotonic()
@@ -593,6 +583,7 @@ class _Tuning(threading.Thread):
         super().__init__(name="ray-tune", daemon=True)
         self.failure: BaseException | None = None
         self._watch = _Watch()
+        self._reserved: Any = PlacementGroupResourceManager()
         self.deaths = self._watch.noted
         with warnings.catch_warnings():
             warnings.simplefilter(
@@ -620,15 +611,20 @@ class _Tuning(threading.Thread):
     def run(self) -> None:
         """Run Tune until the engine ends."""
         try:
-            self._tuner.fit()
+            with patched(tune_controller, "PlacementGroupResourceManager", lambda: self._reserved):
+                self._tuner.fit()
             self.failure = RuntimeError("Ray Tune ended early")
         except BaseException as error:  # the driver reads every error
-            self.failure = error.with_traceback(None)  # it would keep Tune's workers alive
+            self.failure = error
 
     def end(self) -> None:
         """End Tune. Call this before leaving the cluster, because Tune would join it again."""
         self._watch.left = True
         self.join(10)
+
+    def free_cores(self) -> None:
+        """Give back the cores that Tune has reserved, after its end. This ends the workers on them."""
+        self._reserved.clear()
 
 
 def cluster_devices(address: str, *, device: str, workers: int | None, gpus_per_trial: float) -> list[str]:
