@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from cemobam_core.similarity import BELOW_ALL, RESOLUTION, Embeddings, full_float32, in_steps, margin, slices
@@ -14,11 +15,14 @@ from cemobam_core.similarity import BELOW_ALL, RESOLUTION, Embeddings, full_floa
 _BLOCK = {"cpu": 1024, "cuda": 8192}
 """Rows and columns of a block of the float32 product. On a CPU such a block and its factors stay in the cache."""
 
-_SPARE = 64
+_SPARE = 128
 """Places for candidates of each row, in addition to twice the number of neighbours."""
 
 _CHUNK_ELEMENTS = 4_000_000
 """Number of similarities that are ranked at once: 32 MB as integers, and about three times that for their sort keys."""
+
+_LOWEST = -3.0
+"""Threshold of a row without one: every cosine reaches it, and minus infinity, the mark of an empty place, does not."""
 
 
 class Found(NamedTuple):
@@ -41,32 +45,34 @@ def among(x: Embeddings, k: int) -> Iterator[Found]:
     Similarities are symmetric, so half of the matrix is enough. The blocks on the diagonal come first, because they
     give a threshold to every row.
     """
-    rough, kept = x.rough(), _Candidates(x, x, k)
-    blocks = list(slices(len(x), _BLOCK[x.device.type]))
+    kept = _Candidates(x, x, k)
+    size = kept.size
+    rough = x.rough(multiple=size)
+    block = rough.new_empty(size, size)
+    firsts = range(0, len(rough), size)
     with full_float32(x.device):
-        for rows in blocks:
-            similarity = rough[rows] @ rough[rows].T
-            similarity.diagonal().fill_(-torch.inf)  # a row is not its own neighbour
-            kept.offer_all(similarity, rows, rows)
-        for i, rows in enumerate(blocks):
-            for columns in blocks[i + 1 :]:
-                similarity = rough[rows] @ rough[columns].T
-                kept.offer(similarity, rows, columns)
-                kept.offer(similarity.T, columns, rows)
-    del rough
+        for i in firsts:
+            torch.mm(rough[i : i + size], rough[i : i + size].T, out=block)
+            block.diagonal().fill_(-torch.inf)  # a row is not its own neighbour
+            kept.offer(block, i, i)
+        for i in firsts:
+            for j in firsts[i // size + 1 :]:
+                torch.mm(rough[i : i + size], rough[j : j + size].T, out=block)
+                kept.offer(block, i, j)
+                kept.offer_columns(block, i, j)
+    del rough, block
     yield from kept.found()
 
 
 def between(choosers: Embeddings, x: Embeddings, k: int) -> Iterator[Found]:
     """Yield the candidates in ``x`` for the ``k`` nearest rows of each chooser."""
-    rough, rough_choosers, kept = x.rough(), choosers.rough(), _Candidates(choosers, x, k)
-    size = _BLOCK[x.device.type]
+    kept = _Candidates(choosers, x, k)
+    rough, rough_choosers = x.rough(multiple=kept.size), choosers.rough()
     with full_float32(x.device):
-        for rows in slices(len(choosers), size):
-            for columns in slices(len(x), size):
-                similarity = rough_choosers[rows] @ rough[columns].T
-                (kept.offer if columns.start else kept.offer_all)(similarity, rows, columns)
-    del rough
+        for rows in slices(len(choosers), kept.size):
+            for j in range(0, len(rough), kept.size):
+                kept.offer(rough_choosers[rows] @ rough[j : j + kept.size].T, rows.start, j)
+    del rough, rough_choosers
     yield from kept.found()
 
 
@@ -86,83 +92,129 @@ def reaching(
         for rows in slices(len(choosers), size):
             with full_float32(x.device):
                 similarity = rough_choosers[rows] @ rough[columns].T
-            row, column = _where(similarity >= threshold[rows, None])
+            row, column = (similarity >= threshold[rows, None]).nonzero(as_tuple=True)
             yield row + rows.start, column + columns.start
 
 
 class _Candidates:
     """The columns that can be among the ``k`` nearest of each row, of those that were offered so far.
 
-    Each row has a threshold: its k-th largest float32 similarity so far, less the margin. A similarity below it cannot
-    be among the k largest in float64, and cannot tie with them. A row has a limited number of places. If they do not
-    suffice for the similarities above the threshold, the row is crowded: it takes no more candidates, and ``found``
-    compares it with all columns in float64.
+    Each row has a threshold: a lower bound of its k-th largest float32 similarity, less the margin. A similarity below
+    it cannot be among the k largest in float64, and cannot tie with them.
+
+    The columns of a block are divided into groups, at least four times as many as ``k``. Only the groups whose largest
+    similarity reaches the threshold are searched. The largest similarities of all groups so far bound the k-th largest
+    similarity, because they belong to different columns.
+
+    A row has a limited number of places. If they do not suffice for the similarities above the threshold, the row is
+    crowded: it takes no more candidates, and ``found`` compares it with all columns in float64.
+
+    Args:
+        choosers: Embeddings of the rows.
+        x: Embeddings of the columns.
+        k: Number of neighbours.
     """
 
     def __init__(self, choosers: Embeddings, x: Embeddings, k: int) -> None:
-        n, places = len(choosers), min(len(x), 2 * k + _SPARE)
-        self._choosers, self._x, self._k, self._places = choosers, x, k, places
+        n, device = len(choosers), x.device
+        self._groups = 64 * math.ceil(k / 16)
+        self.size = self._groups * max(1, min(_BLOCK[device.type] // self._groups, math.ceil(len(x) / self._groups)))
+        rows = math.ceil(n / self.size) * self.size
+        self._choosers, self._x, self._k, self._places = choosers, x, k, min(len(x), 2 * k + _SPARE)
         self._margin = margin(x.width)
-        self._similarity = torch.full((n, places), -torch.inf, device=x.device)
-        self._column = torch.zeros(n, places, dtype=torch.int32, device=x.device)
-        self._taken = torch.zeros(n, dtype=torch.int64, device=x.device)
-        self._threshold = torch.full((n,), -torch.inf, device=x.device)
-        self._crowded = torch.zeros(n, dtype=torch.bool, device=x.device)
+        self._peak = torch.full((rows, self._groups), -torch.inf, dtype=torch.float32, device=device)
+        self._similarity = torch.full((rows, self._places), -torch.inf, dtype=torch.float32, device=device)
+        self._column = torch.zeros(rows, self._places, dtype=torch.int32, device=device)
+        self._taken = torch.zeros(rows, dtype=torch.int64, device=device)
+        self._threshold = torch.full((rows,), _LOWEST, dtype=torch.float32, device=device)
+        self._threshold[n:] = torch.inf
+        self._crowded = torch.zeros(rows, dtype=torch.bool, device=device)
 
-    def offer(self, similarity: Float32[Tensor, "r c"], rows: slice, columns: slice) -> None:
-        """Take the similarities that reach the threshold of their row."""
-        row, column = _where(similarity >= self._threshold[rows, None])
-        count = row.bincount(minlength=len(similarity))
-        full = self._taken[rows] + count > self._places
-        if full.any():
-            these = full.nonzero().flatten()
-            self._condense(these + rows.start, similarity[these], columns)
-            kept = ~full[row]
-            row, column = row[kept], column[kept]
-        self._take(row + rows.start, column + columns.start, similarity[row, column])
+    def offer(self, block: Float32[Tensor, "r c"], first_row: int, first_column: int) -> None:
+        """Take candidates of rows from a block of similarities."""
+        block[:, max(0, len(self._x) - first_column) :] = -torch.inf
+        peak = block.view(len(block), -1, self._groups).amax(dim=1)
+        self._offer(block, peak, first_row, first_column)
 
-    def offer_all(self, similarity: Float32[Tensor, "r c"], rows: slice, columns: slice) -> None:
-        """Take similarities of rows that have no threshold yet."""
-        self._condense(torch.arange(rows.start, rows.stop, device=similarity.device), similarity, columns)
+    def offer_columns(self, block: Float32[Tensor, "size size"], first_row: int, first_column: int) -> None:
+        """Take candidates of the columns of a block of similarities."""
+        peak = block.view(-1, self._groups, self.size).amax(dim=0).T
+        self._offer(block.T, peak, first_column, first_row)
 
-    def _condense(self, rows: Int64[Tensor, " r"], similarity: Float32[Tensor, "r c"], columns: slice) -> None:
-        """Raise the thresholds of ``rows`` by their candidates and these similarities, and keep what reaches them."""
-        similarity = torch.cat([self._similarity[rows], similarity], dim=1)
-        new = torch.arange(columns.start, columns.stop, dtype=torch.int32, device=rows.device)
-        column = torch.cat([self._column[rows], new.expand(len(rows), -1)], dim=1)
-        threshold = self._raised(similarity)
-        row, place = _where((similarity >= threshold[:, None]) & (similarity > -torch.inf))
-        crowded = row.bincount(minlength=len(rows)) > self._places
-        self._threshold[rows] = threshold.masked_fill(crowded, torch.inf)
-        self._crowded[rows] = crowded
+    def _offer(
+        self, block: Float32[Tensor, "r c"], peak: Float32[Tensor, "r g"], first_row: int, first_column: int
+    ) -> None:
+        rows = slice(first_row, first_row + len(block))
+        threshold = self._threshold[rows]
+        peaks = self._peak[rows]
+        torch.maximum(peaks, peak, out=peaks)
+        row, group = (peak >= threshold[:, None]).nonzero(as_tuple=True)
+        if len(row) > 2 * len(block):  # it is cheaper to raise the thresholds than to search so many groups
+            torch.maximum(threshold, self._reached(peaks), out=threshold)
+            row, group = (peak >= threshold[:, None]).nonzero(as_tuple=True)
+        column = group[:, None] + torch.arange(0, block.shape[1], self._groups, device=block.device)
+        value = block[row[:, None], column]
+        place, which = (value >= threshold[row, None]).nonzero(as_tuple=True)
+        self._take(rows, row[place], first_column + column[place, which], value[place, which])
+
+    def _take(
+        self, rows: slice, row: Int64[Tensor, " p"], column: Int64[Tensor, " p"], value: Float32[Tensor, " p"]
+    ) -> None:
+        """Take candidates that reach their thresholds. ``row`` is sorted."""
+        everyone = torch.arange(rows.start, rows.stop, device=row.device)
+        count = row.bincount(minlength=len(everyone))
+        if (full := self._taken[rows] + count > self._places).any():
+            self._condense(everyone[full])
+            kept = value >= self._threshold[rows][row]
+            row, column, value = row[kept], column[kept], value[kept]
+            count = row.bincount(minlength=len(everyone))
+            crowded = self._taken[rows] + count > self._places
+            self._crowded[rows] |= crowded
+            self._threshold[rows].masked_fill_(crowded, torch.inf)
+            count.masked_fill_(crowded, 0)
+            kept = ~crowded[row]
+            row, column, value = row[kept], column[kept], value[kept]
+        self._put(everyone, row, count, column, value)
+
+    def _condense(self, rows: Int64[Tensor, " r"]) -> None:
+        """Raise the thresholds of ``rows`` as far as possible, and drop the candidates that no longer reach them."""
+        similarity, column = self._similarity[rows], self._column[rows]
+        reached = torch.maximum(self._reached(similarity), self._reached(self._peak[rows]))
+        threshold = torch.maximum(self._threshold[rows], reached)
+        row, place = (similarity >= threshold[:, None]).nonzero(as_tuple=True)
+        self._threshold[rows] = threshold
         self._similarity[rows] = -torch.inf
         self._taken[rows] = 0
-        kept = ~crowded[row]
-        row, place = row[kept], place[kept]
-        self._take(rows[row], column[row, place], similarity[row, place])
+        self._put(rows, row, row.bincount(minlength=len(rows)), column[row, place], similarity[row, place])
 
-    def _take(self, row: Int64[Tensor, " p"], column: Int64[Tensor, " p"], similarity: Float32[Tensor, " p"]) -> None:
-        """Put candidates into free places. ``row`` is sorted, and each row has enough places."""
-        _, which, count = row.unique_consecutive(return_inverse=True, return_counts=True)
-        before = count.cumsum(0) - count
-        place = self._taken[row] + torch.arange(len(row), device=row.device) - before[which]
-        self._similarity[row, place] = similarity
-        self._column[row, place] = column.int()
-        self._taken.index_add_(0, row, torch.ones_like(row))
+    def _put(
+        self,
+        rows: Int64[Tensor, " r"],
+        row: Int64[Tensor, " p"],
+        count: Int64[Tensor, " r"],
+        column: Int64[Tensor, " p"],
+        value: Float32[Tensor, " p"],
+    ) -> None:
+        """Put candidates of ``rows[row]`` into free places. ``row`` is sorted and holds each row ``count`` times."""
+        first = self._taken[rows] - count.cumsum(0) + count
+        place = rows[row] * self._places + first[row] + torch.arange(len(row), device=row.device)
+        self._similarity.view(-1)[place] = value
+        self._column.view(-1)[place] = column.int()
+        self._taken[rows] += count
 
-    def _raised(self, similarity: Float32[Tensor, "r c"]) -> Float32[Tensor, " r"]:
-        """Return the thresholds of rows with these candidates."""
+    def _reached(self, similarity: Float32[Tensor, "r c"]) -> Float32[Tensor, " r"]:
+        """Return the thresholds of rows with at least these similarities to different columns."""
         if similarity.shape[1] < self._k:
-            return similarity.new_full((len(similarity),), -torch.inf)
-        return similarity.topk(self._k, dim=1).values[:, -1] - self._margin
+            return similarity.new_full((len(similarity),), _LOWEST)
+        return (similarity.topk(self._k, dim=1).values[:, -1] - self._margin).clamp_min_(_LOWEST)
 
     def found(self) -> Iterator[Found]:
         """Yield the candidates of all rows with their similarities in float64."""
-        n = len(self._x)
-        for rows in slices(len(self._choosers), max(1, _CHUNK_ELEMENTS // self._places)):
+        m, n = len(self._choosers), len(self._x)
+        for rows in slices(m, max(1, _CHUNK_ELEMENTS // self._places)):
             similarity, columns = self._similarity[rows], self._column[rows].long()
-            row, place = _where((similarity >= self._raised(similarity)[:, None]) & (similarity > -torch.inf))
-            steps = torch.full(similarity.shape, BELOW_ALL, device=similarity.device)
+            row, place = (similarity >= self._reached(similarity)[:, None]).nonzero(as_tuple=True)
+            steps = torch.full(similarity.shape, BELOW_ALL, dtype=torch.int64, device=similarity.device)
             steps[row, place] = self._choosers.steps(row + rows.start, self._x, columns[row, place])
             settled = (~self._crowded[rows]).nonzero().flatten()
             yield Found(settled + rows.start, columns[settled], steps[settled])
@@ -180,9 +232,3 @@ class _Candidates:
         if self._choosers is self._x:
             steps[torch.arange(len(rows), device=rows.device), rows] = BELOW_ALL
         return steps
-
-
-def _where(mask: Bool[Tensor, "r c"]) -> tuple[Int64[Tensor, " p"], Int64[Tensor, " p"]]:
-    """Return the rows and the columns of the true values, sorted by row."""
-    row, column = mask.nonzero(as_tuple=True)
-    return row, column

@@ -23,6 +23,9 @@ BELOW_ALL = -(2**34)
 _CHUNK_ELEMENTS = 1_000_000
 """Numbers of embeddings that are converted to float64 at once: 8 MB, and some copies of them."""
 
+_PRODUCT_ELEMENTS = 65_536
+"""Numbers of embeddings whose products are summed at once. On a CPU they stay in the cache."""
+
 
 class Embeddings:
     """Embeddings and their norms.
@@ -55,9 +58,10 @@ class Embeddings:
         """Return the embeddings at ``rows``, scaled to length 1."""
         return self._x[rows].double().div_(self._norm[rows, None])
 
-    def rough(self) -> Float32[Tensor, "n e"]:
-        """Return all embeddings, scaled to length 1, in float32."""
-        rough = torch.empty(self._x.shape, dtype=torch.float32, device=self.device)
+    def rough(self, *, multiple: int = 1) -> Float32[Tensor, "padded e"]:
+        """Return all embeddings, scaled to length 1, in float32. Zeros follow up to a multiple of so many rows."""
+        padded = math.ceil(len(self) / multiple) * multiple
+        rough = torch.zeros(padded, self.width, dtype=torch.float32, device=self.device)
         for rows in slices(len(self), self.at_once):
             rough[rows] = self.unit(rows)
         return rough
@@ -69,8 +73,12 @@ class Embeddings:
 
         Every sum is taken in the same order. So equal embeddings are equally similar to all others.
         """
-        pairs = zip(rows.split(self.at_once), other_rows.split(self.at_once), strict=True)
-        return torch.cat([in_steps(self.unit(a).mul_(other.unit(b)).sum(dim=1)) for a, b in pairs])
+        made = [torch.empty(0, dtype=torch.int64, device=self.device)]
+        size = max(1, _PRODUCT_ELEMENTS // max(1, self.width))
+        for a, b in zip(rows.split(size), other_rows.split(size), strict=True):
+            product = self._x.index_select(0, a).double().mul_(other._x.index_select(0, b).double()).sum(dim=1)
+            made.append(in_steps(product.div_(self._norm[a]).div_(other._norm[b])))
+        return torch.cat(made)
 
 
 def in_steps(similarity: Float64[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
