@@ -133,7 +133,7 @@ class _Candidates:
     def offer(self, block: Float32[Tensor, "r c"], first_row: int, first_column: int) -> None:
         """Take candidates of rows from a block of similarities."""
         block[:, max(0, len(self._x) - first_column) :] = -torch.inf
-        peak = block.view(len(block), -1, self._groups).amax(dim=1)
+        peak = block.view(len(block), self.size // self._groups, self._groups).amax(dim=1)
         self._offer(block, peak, first_row, first_column)
 
     def offer_columns(self, block: Float32[Tensor, "size size"], first_row: int, first_column: int) -> None:
@@ -185,7 +185,7 @@ class _Candidates:
         self._threshold[rows] = threshold
         self._similarity[rows] = -torch.inf
         self._taken[rows] = 0
-        self._put(rows, row, row.bincount(minlength=len(rows)), column[row, place], similarity[row, place])
+        self._put(rows, row, row.bincount(minlength=len(rows)), column[row, place].long(), similarity[row, place])
 
     def _put(
         self,
@@ -225,7 +225,7 @@ class _Candidates:
 
     def _all_steps(self, rows: Int64[Tensor, " r"]) -> Int64[Tensor, "r n"]:
         """Return the similarities of rows to all columns."""
-        unit = self._choosers.unit(rows)
+        unit = self._choosers.unit_at(rows)
         steps = torch.empty(len(rows), len(self._x), dtype=torch.int64, device=rows.device)
         for columns in slices(len(self._x), self._x.at_once):
             steps[:, columns] = in_steps(unit @ self._x.unit(columns).T)

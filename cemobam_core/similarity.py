@@ -24,7 +24,7 @@ _CHUNK_ELEMENTS = 1_000_000
 """Numbers of embeddings that are converted to float64 at once: 8 MB, and some copies of them."""
 
 _PRODUCT_ELEMENTS = 65_536
-"""Numbers of embeddings whose products are summed at once. On a CPU they stay in the cache."""
+"""Numbers of embeddings, for each thread, whose products are summed at once. On a CPU they stay in the cache."""
 
 
 class Embeddings:
@@ -54,9 +54,14 @@ class Embeddings:
         """The device of the embeddings."""
         return self._x.device
 
-    def unit(self, rows: slice | Int64[Tensor, " r"]) -> Float64[Tensor, "r e"]:
+    def unit(self, rows: slice) -> Float64[Tensor, "r e"]:
         """Return the embeddings at ``rows``, scaled to length 1."""
-        return self._x[rows].double().div_(self._norm[rows, None])
+        return self._x[rows].double() / self._norm[rows, None]
+
+    def unit_at(self, rows: Int64[Tensor, " r"]) -> Float64[Tensor, "r e"]:
+        """Return the embeddings at these ``rows``, scaled to length 1."""
+        picked = self._x.index_select(0, rows).double()  # a copy
+        return picked.div_(self._norm.index_select(0, rows)[:, None])
 
     def rough(self, *, multiple: int = 1) -> Float32[Tensor, "padded e"]:
         """Return all embeddings, scaled to length 1, in float32. Zeros follow up to a multiple of so many rows."""
@@ -74,10 +79,9 @@ class Embeddings:
         Every sum is taken in the same order. So equal embeddings are equally similar to all others.
         """
         made = [torch.empty(0, dtype=torch.int64, device=self.device)]
-        size = max(1, _PRODUCT_ELEMENTS // max(1, self.width))
+        size = max(1, torch.get_num_threads() * _PRODUCT_ELEMENTS // max(1, self.width))
         for a, b in zip(rows.split(size), other_rows.split(size), strict=True):
-            product = self._x.index_select(0, a).double().mul_(other._x.index_select(0, b).double()).sum(dim=1)
-            made.append(in_steps(product.div_(self._norm[a]).div_(other._norm[b])))
+            made.append(in_steps(self.unit_at(a).mul_(other.unit_at(b)).sum(dim=1)))
         return torch.cat(made)
 
 
