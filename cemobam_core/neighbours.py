@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -10,18 +10,10 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from cemobam_core.candidates import Found, among, between, reaching
 from cemobam_core.errors import InputError
 from cemobam_core.operators.pooling import masked_mean
-
-_CHUNK_ELEMENTS = 2_000_000
-"""Number of similarities held at once: 16 MB as float64, and about three times that for their sort keys."""
-
-_RESOLUTION = 2.0**-33
-"""Resolution of similarities. Cosines that differ by less (1.2e-10) tie.
-
-The rounding error of a float64 product is about 1e-15, so equal embeddings tie on every machine, whatever its matrix
-product does. Different float32 embeddings do not.
-"""
+from cemobam_core.similarity import Embeddings
 
 MOST_LINKS = 10_000_000
 """Largest number of links of one modality if all ties are linked. A graph with so many edges takes some gigabytes."""
@@ -120,7 +112,8 @@ class Neighbours:
             InputError: With ``all``, there are more than ``MOST_LINKS`` links.
         """
         if ties == "all":
-            return cls(*_all_links(_others(x), k))
+            embeddings = Embeddings(x)
+            return cls(*_all_links(among(embeddings, k), embeddings, k))
         chosen, nearness = nearest(x, k, order=_order(len(x), ties, seed))
         return cls(Links.listed(chosen), nearness)
 
@@ -130,27 +123,15 @@ def nearest(
 ) -> tuple[Int64[Tensor, "n k"], Int64[Tensor, "n k"]]:
     """Return the indices of the ``k`` nearest other rows of each row, best first, and their similarities.
 
-    The similarities are multiples of the resolution. They are symmetric, so half of the matrix is enough: each block of
-    rows is compared with itself and with the rows after it. The best of each block are merged into the best so far of
-    the rows on both sides.
+    The similarities are multiples of the resolution. The rows may be on any device, and the result is on the same one.
 
     Args:
         x: (N, E) embeddings.
         k: Number of neighbours.
         order: (N,), the rows in the order of preference if similarities tie. ``None`` for the order of the indices.
     """
-    n = len(x)
-    order, precedence = _preferred(n, order)
-    unit = _unit(x)
-    best = torch.full((n, k), torch.iinfo(torch.int64).min)
-    for rows in _chunks(n, n):
-        first, beyond = int(rows[0]), int(rows[-1]) + 1
-        similarity = unit[first:beyond] @ unit[first:].T  # (rows, n - first)
-        similarity.diagonal().fill_(-2.0)  # similarity to itself: below every cosine
-        keys = _steps(similarity).mul_(n)
-        _merge(best[first:beyond], keys + precedence[first:])
-        _merge(best[beyond:], keys[:, beyond - first :].T + precedence[first:beyond])
-    return order[n - 1 - best.remainder(n)], best.div(n, rounding_mode="floor")
+    embeddings = Embeddings(x)
+    return _ranked(among(embeddings, k), embeddings, embeddings, k, order)
 
 
 def links_to(
@@ -168,13 +149,11 @@ def links_to(
     Raises:
         InputError: With ``all``, there are more than ``MOST_LINKS`` links.
     """
-    n, unit, chunks = len(x), _unit(x), _chunks(len(new), len(x))
-    blocks = ((rows, _steps(_unit(new[rows]) @ unit.T)) for rows in chunks)
+    choosers, others = Embeddings(new), Embeddings(x)
+    found = between(choosers, others, k)
     if ties == "all":
-        return _all_links(blocks, k)[0]
-    order, precedence = _preferred(n, _order(n, ties, seed))
-    best = [(steps.mul_(n) + precedence).topk(k, dim=1).values for _, steps in blocks]
-    return Links.listed(order[n - 1 - torch.cat(best).remainder(n)])
+        return _all_links(found, choosers, k)[0]
+    return Links.listed(_ranked(found, choosers, others, k, _order(len(x), ties, seed))[0])
 
 
 def links_from(
@@ -191,40 +170,58 @@ def links_from(
             that row, unless ``ties`` is ``all``.
         ties: How equally similar rows rank, as in ``Neighbours.among``.
     """
-    unit, k = _unit(x), nearness.shape[1]
+    choosers, others, k = Embeddings(x), Embeddings(new), nearness.shape[1]
     parts = []
-    for rows in _chunks(len(new), len(x)):
-        steps = _steps(unit @ _unit(new[rows]).T)  # (n, rows)
-        rank = _nearer(nearness, steps, or_as_near=ties != "all")
-        chooser, chosen = (rank < k).nonzero(as_tuple=True)
-        parts.append(Links(chooser, rows[chosen], rank[chooser, chosen]))
+    for chooser, chosen in reaching(choosers, others, nearness[:, -1]):
+        steps = choosers.steps(chooser, others, chosen)
+        rank = _nearer(nearness[chooser], steps[:, None], or_as_near=ties != "all").flatten()
+        kept = rank < k
+        parts.append(Links(chooser[kept], chosen[kept], rank[kept]))
     return Links.all_of(parts)
 
 
-def _all_links(blocks: Iterable[tuple[Tensor, Tensor]], k: int) -> tuple[Links, Int64[Tensor, "n k"]]:
+def _ranked(
+    found: Iterable[Found], choosers: Embeddings, x: Embeddings, k: int, order: Int64[Tensor, " n"] | None
+) -> tuple[Int64[Tensor, "m k"], Int64[Tensor, "m k"]]:
+    """Return the ``k`` nearest candidates of each chooser, best first, and their similarities.
+
+    A similarity in steps, times the number of rows of ``x``, plus the precedence of the row is a sort key. All keys of
+    a chooser are distinct and a larger key is nearer, so top-k has the same result on every machine.
+    """
+    n = len(x)
+    order, precedence = _preferred(n, order, x.device)
+    best = torch.empty(len(choosers), k, dtype=torch.int64, device=x.device)
+    for rows, columns, steps in found:
+        best[rows] = (steps * n).add_(precedence[columns]).topk(k, dim=1).values
+    return order[n - 1 - best.remainder(n)], best.div(n, rounding_mode="floor")
+
+
+def _all_links(found: Iterable[Found], choosers: Embeddings, k: int) -> tuple[Links, Int64[Tensor, "m k"]]:
     """Return the links to all rows that are at least as near as the ``k``-th nearest, and the nearness of the nearest.
 
     Args:
-        blocks: Pairs of some choosers and their similarities to every row, as multiples of the resolution.
+        found: Candidates of the choosers.
+        choosers: Embeddings of the choosers.
         k: Number of neighbours.
 
     Raises:
         InputError: There are more than ``MOST_LINKS`` links.
     """
-    parts, nearness, count = [], [], 0
-    for rows, steps in blocks:
+    parts, count = [], 0
+    nearness = torch.empty(len(choosers), k, dtype=torch.int64, device=choosers.device)
+    for rows, columns, steps in found:
         best = steps.topk(k, dim=1).values
         rank = _nearer(best, steps, or_as_near=False)
-        chooser, chosen = (rank < k).nonzero(as_tuple=True)
-        count += len(chooser)
+        row, place = (rank < k).nonzero(as_tuple=True)
+        count += len(row)
         if count > MOST_LINKS:
             raise InputError(
                 f"--ties all: too many utterances are equally similar, so K={k} would link more than "
                 f"{MOST_LINKS // 1_000_000} million pairs; use --ties index or --ties random"
             )
-        parts.append(Links(rows[chooser], chosen, rank[chooser, chosen]))
-        nearness.append(best)
-    return Links.all_of(parts), torch.cat(nearness)
+        parts.append(Links(rows[row], columns[row, place], rank[row, place]))
+        nearness[rows] = best
+    return Links.all_of(parts), nearness
 
 
 def _nearer(nearness: Int64[Tensor, "n k"], steps: Int64[Tensor, "n c"], *, or_as_near: bool) -> Int64[Tensor, "n c"]:
@@ -233,51 +230,19 @@ def _nearer(nearness: Int64[Tensor, "n k"], steps: Int64[Tensor, "n c"], *, or_a
     return nearness.shape[1] - torch.searchsorted(ascending, steps.contiguous(), right=not or_as_near)
 
 
-def _others(x: Float[Tensor, "n e"]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield blocks of rows with their similarities to every other row, as multiples of the resolution."""
-    unit = _unit(x)
-    for rows in _chunks(len(x), len(x)):
-        similarity = unit[rows] @ unit.T
-        similarity[torch.arange(len(rows)), rows] = -2.0  # similarity to itself: below every cosine
-        yield rows, _steps(similarity)
-
-
 def _order(n: int, ties: Ties, seed: int) -> Int64[Tensor, " n"] | None:
     """Return the rows in the order of preference for ties, or ``None`` for the order of the indices."""
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed)) if ties == "random" else None
 
 
-def _preferred(n: int, order: Int64[Tensor, " n"] | None) -> tuple[Int64[Tensor, " n"], Int64[Tensor, " n"]]:
+def _preferred(
+    n: int, order: Int64[Tensor, " n"] | None, device: torch.device
+) -> tuple[Int64[Tensor, " n"], Int64[Tensor, " n"]]:
     """Return the order of preference and each row's precedence in it: n - 1 for the first row, 0 for the last."""
-    order = torch.arange(n) if order is None else order
+    order = torch.arange(n, device=device) if order is None else order.to(device)
     precedence = torch.empty_like(order)
-    precedence[order] = torch.arange(n - 1, -1, -1)
+    precedence[order] = torch.arange(n - 1, -1, -1, device=device)
     return order, precedence
-
-
-def _unit(x: Float[Tensor, "n e"]) -> Float[Tensor, "n e"]:
-    return torch.nn.functional.normalize(x.double(), dim=1)
-
-
-def _steps(similarity: Float[Tensor, "rows c"]) -> Int64[Tensor, "rows c"]:
-    """Return similarities as multiples of the resolution. The given tensor is overwritten.
-
-    Such a multiple, times the number of rows, plus the precedence of the row is a sort key. All keys are distinct and a
-    larger key is nearer, so top-k has the same result on every machine.
-    """
-    return similarity.div_(_RESOLUTION).round_().to(torch.int64)
-
-
-def _chunks(rows: int, columns: int) -> tuple[Int64[Tensor, " c"], ...]:
-    """Split row numbers into chunks whose similarities to ``columns`` rows fit into memory."""
-    return torch.split(torch.arange(rows), max(1, _CHUNK_ELEMENTS // columns))
-
-
-def _merge(best: Int64[Tensor, "rows k"], candidates: Int64[Tensor, "rows c"]) -> None:
-    """Replace the best keys of each row by the best of these and the candidates."""
-    k = best.shape[1]
-    nearest = candidates.topk(min(k, candidates.shape[1]), dim=1).values
-    best.copy_(torch.cat([best, nearest], dim=1).topk(k, dim=1).values)
 
 
 def _pooled(x: Tensor, mask: Tensor | None) -> Float[Tensor, "n e"]:

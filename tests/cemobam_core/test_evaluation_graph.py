@@ -12,7 +12,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cemobam_core import Batch, CemoBAM, FeatureSet, Fold, GraphConfig, InputError, TopKGraph, TrainingConfig, train
+from cemobam_core import (
+    Batch,
+    CemoBAM,
+    FeatureSet,
+    Fold,
+    GraphConfig,
+    InputError,
+    TopKGraph,
+    TrainingConfig,
+    candidates,
+    train,
+)
 from cemobam_core import neighbours as module
 from cemobam_core.anchors import Anchors
 from cemobam_core.graph import Ranking, in_parts
@@ -203,7 +214,7 @@ def test_chunks_do_not_change_any_ranking(monkeypatch: pytest.MonkeyPatch) -> No
         return [ranking.anchored(new, ends).edge_index(4, 3) for ranking in rankings for ends in ENDS]
 
     whole = made()
-    monkeypatch.setattr(module, "_CHUNK_ELEMENTS", 90)
+    monkeypatch.setattr(candidates, "_CHUNK_ELEMENTS", 90)
     assert all(map(torch.equal, made(), whole))
 
 

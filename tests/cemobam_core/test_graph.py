@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch_geometric.utils import coalesce, contains_self_loops
 
-from cemobam_core import InputError, TopKGraph
-from cemobam_core import neighbours as graph_module
+from cemobam_core import InputError, TopKGraph, candidates
 
 
 def brute_force(x: torch.Tensor, k: int) -> list[list[int]]:
@@ -70,7 +69,7 @@ def test_equal_embeddings_are_ranked_by_index_wherever_they_stand() -> None:
 def test_chunks_do_not_change_the_ranking(monkeypatch: pytest.MonkeyPatch) -> None:
     x = torch.randn(60, 16, generator=torch.Generator().manual_seed(1))
     whole = TopKGraph.from_features(x, x, 5).by_audio
-    monkeypatch.setattr(graph_module, "_CHUNK_ELEMENTS", 70)
+    monkeypatch.setattr(candidates, "_CHUNK_ELEMENTS", 70)
     assert torch.equal(TopKGraph.from_features(x, x, 5).by_audio, whole)
 
 

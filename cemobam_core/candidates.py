@@ -1,0 +1,234 @@
+"""The few pairs of rows that can be nearest neighbours: a float32 product excludes the others, float64 decides."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float32, Int64
+from torch import Tensor
+
+from cemobam_core.similarity import BELOW_ALL, RESOLUTION, Embeddings, full_float32, in_steps, margin, slices
+
+_BLOCK = {"cpu": 1024, "cuda": 8192}
+"""Rows and columns of a block of the float32 product. On a CPU such a block and its factors stay in the cache."""
+
+_SPARE = 128
+"""Places for candidates of each row, in addition to twice the number of neighbours."""
+
+_CHUNK_ELEMENTS = 4_000_000
+"""Number of similarities that are ranked at once: 32 MB as integers, and about three times that for their sort keys."""
+
+_LOWEST = -3.0
+"""Threshold of a row without one: every cosine reaches it, and minus infinity, the mark of an empty place, does not."""
+
+
+class Found(NamedTuple):
+    """Candidates of some rows: the nearest columns of each row, all that tie with the last of them, and some others.
+
+    Attributes:
+        rows: (R,), the rows.
+        columns: (R, C), the candidates of each row.
+        steps: (R, C), their similarities as multiples of the resolution. ``BELOW_ALL`` marks a place without one.
+    """
+
+    rows: Int64[Tensor, " r"]
+    columns: Int64[Tensor, "r c"]
+    steps: Int64[Tensor, "r c"]
+
+
+def among(x: Embeddings, k: int) -> Iterator[Found]:
+    """Yield the candidates for the ``k`` nearest other rows of each row.
+
+    Similarities are symmetric, so half of the matrix is enough. The blocks on the diagonal come first, because they
+    give a threshold to every row.
+    """
+    kept = _Candidates(x, x, k)
+    size = kept.size
+    rough = x.rough(multiple=size)
+    block = rough.new_empty(size, size)
+    firsts = range(0, len(rough), size)
+    with full_float32(x.device):
+        for i in firsts:
+            torch.mm(rough[i : i + size], rough[i : i + size].T, out=block)
+            block.diagonal().fill_(-torch.inf)  # a row is not its own neighbour
+            kept.offer(block, i, i)
+        for i in firsts:
+            for j in firsts[i // size + 1 :]:
+                torch.mm(rough[i : i + size], rough[j : j + size].T, out=block)
+                kept.offer(block, i, j)
+                kept.offer_columns(block, i, j)
+    del rough, block
+    yield from kept.found()
+
+
+def between(choosers: Embeddings, x: Embeddings, k: int) -> Iterator[Found]:
+    """Yield the candidates in ``x`` for the ``k`` nearest rows of each chooser."""
+    kept = _Candidates(choosers, x, k)
+    rough, rough_choosers = x.rough(multiple=kept.size), choosers.rough()
+    with full_float32(x.device):
+        for rows in slices(len(choosers), kept.size):
+            for j in range(0, len(rough), kept.size):
+                kept.offer(rough_choosers[rows] @ rough[j : j + kept.size].T, rows.start, j)
+    del rough, rough_choosers
+    yield from kept.found()
+
+
+def reaching(
+    choosers: Embeddings, x: Embeddings, steps: Int64[Tensor, " m"]
+) -> Iterator[tuple[Int64[Tensor, " p"], Int64[Tensor, " p"]]]:
+    """Yield pairs of a chooser and a row of ``x``: all that are at least as similar as ``steps`` says, and others.
+
+    Args:
+        choosers: Embeddings of M choosers.
+        x: Embeddings of the rows that may be chosen.
+        steps: (M,), a similarity per chooser, as a multiple of the resolution.
+    """
+    rough, rough_choosers, size = x.rough(), choosers.rough(), _BLOCK[x.device.type]
+    threshold = (steps.double() * RESOLUTION - margin(x.width)).float()
+    for columns in slices(len(x), size):
+        for rows in slices(len(choosers), size):
+            with full_float32(x.device):
+                similarity = rough_choosers[rows] @ rough[columns].T
+            row, column = (similarity >= threshold[rows, None]).nonzero(as_tuple=True)
+            yield row + rows.start, column + columns.start
+
+
+class _Candidates:
+    """The columns that can be among the ``k`` nearest of each row, of those that were offered so far.
+
+    Each row has a threshold: a lower bound of its k-th largest float32 similarity, less the margin. A similarity below
+    it cannot be among the k largest in float64, and cannot tie with them.
+
+    The columns of a block are divided into groups, at least four times as many as ``k``. Only the groups whose largest
+    similarity reaches the threshold are searched. The largest similarities of all groups so far bound the k-th largest
+    similarity, because they belong to different columns.
+
+    A row has a limited number of places. If they do not suffice for the similarities above the threshold, the row is
+    crowded: it takes no more candidates, and ``found`` compares it with all columns in float64.
+
+    Args:
+        choosers: Embeddings of the rows.
+        x: Embeddings of the columns.
+        k: Number of neighbours.
+    """
+
+    def __init__(self, choosers: Embeddings, x: Embeddings, k: int) -> None:
+        n, device = len(choosers), x.device
+        self._groups = 64 * math.ceil(k / 16)
+        self.size = self._groups * max(1, min(_BLOCK[device.type] // self._groups, math.ceil(len(x) / self._groups)))
+        rows = math.ceil(n / self.size) * self.size
+        self._choosers, self._x, self._k, self._places = choosers, x, k, min(len(x), 2 * k + _SPARE)
+        self._margin = margin(x.width)
+        self._peak = torch.full((rows, self._groups), -torch.inf, dtype=torch.float32, device=device)
+        self._similarity = torch.full((rows, self._places), -torch.inf, dtype=torch.float32, device=device)
+        self._column = torch.zeros(rows, self._places, dtype=torch.int32, device=device)
+        self._taken = torch.zeros(rows, dtype=torch.int64, device=device)
+        self._threshold = torch.full((rows,), _LOWEST, dtype=torch.float32, device=device)
+        self._threshold[n:] = torch.inf
+        self._crowded = torch.zeros(rows, dtype=torch.bool, device=device)
+
+    def offer(self, block: Float32[Tensor, "r c"], first_row: int, first_column: int) -> None:
+        """Take candidates of rows from a block of similarities."""
+        block[:, max(0, len(self._x) - first_column) :] = -torch.inf
+        peak = block.view(len(block), self.size // self._groups, self._groups).amax(dim=1)
+        self._offer(block, peak, first_row, first_column)
+
+    def offer_columns(self, block: Float32[Tensor, "size size"], first_row: int, first_column: int) -> None:
+        """Take candidates of the columns of a block of similarities."""
+        peak = block.view(-1, self._groups, self.size).amax(dim=0).T
+        self._offer(block.T, peak, first_column, first_row)
+
+    def _offer(
+        self, block: Float32[Tensor, "r c"], peak: Float32[Tensor, "r g"], first_row: int, first_column: int
+    ) -> None:
+        rows = slice(first_row, first_row + len(block))
+        threshold = self._threshold[rows]
+        peaks = self._peak[rows]
+        torch.maximum(peaks, peak, out=peaks)
+        row, group = (peak >= threshold[:, None]).nonzero(as_tuple=True)
+        if len(row) > 2 * len(block):  # it is cheaper to raise the thresholds than to search so many groups
+            torch.maximum(threshold, self._reached(peaks), out=threshold)
+            row, group = (peak >= threshold[:, None]).nonzero(as_tuple=True)
+        column = group[:, None] + torch.arange(0, block.shape[1], self._groups, device=block.device)
+        value = block[row[:, None], column]
+        place, which = (value >= threshold[row, None]).nonzero(as_tuple=True)
+        self._take(rows, row[place], first_column + column[place, which], value[place, which])
+
+    def _take(
+        self, rows: slice, row: Int64[Tensor, " p"], column: Int64[Tensor, " p"], value: Float32[Tensor, " p"]
+    ) -> None:
+        """Take candidates that reach their thresholds. ``row`` is sorted."""
+        everyone = torch.arange(rows.start, rows.stop, device=row.device)
+        count = row.bincount(minlength=len(everyone))
+        if (full := self._taken[rows] + count > self._places).any():
+            self._condense(everyone[full])
+            kept = value >= self._threshold[rows][row]
+            row, column, value = row[kept], column[kept], value[kept]
+            count = row.bincount(minlength=len(everyone))
+            crowded = self._taken[rows] + count > self._places
+            self._crowded[rows] |= crowded
+            self._threshold[rows].masked_fill_(crowded, torch.inf)
+            count.masked_fill_(crowded, 0)
+            kept = ~crowded[row]
+            row, column, value = row[kept], column[kept], value[kept]
+        self._put(everyone, row, count, column, value)
+
+    def _condense(self, rows: Int64[Tensor, " r"]) -> None:
+        """Raise the thresholds of ``rows`` as far as possible, and drop the candidates that no longer reach them."""
+        similarity, column = self._similarity[rows], self._column[rows]
+        reached = torch.maximum(self._reached(similarity), self._reached(self._peak[rows]))
+        threshold = torch.maximum(self._threshold[rows], reached)
+        row, place = (similarity >= threshold[:, None]).nonzero(as_tuple=True)
+        self._threshold[rows] = threshold
+        self._similarity[rows] = -torch.inf
+        self._taken[rows] = 0
+        self._put(rows, row, row.bincount(minlength=len(rows)), column[row, place].long(), similarity[row, place])
+
+    def _put(
+        self,
+        rows: Int64[Tensor, " r"],
+        row: Int64[Tensor, " p"],
+        count: Int64[Tensor, " r"],
+        column: Int64[Tensor, " p"],
+        value: Float32[Tensor, " p"],
+    ) -> None:
+        """Put candidates of ``rows[row]`` into free places. ``row`` is sorted and holds each row ``count`` times."""
+        first = self._taken[rows] - count.cumsum(0) + count
+        place = rows[row] * self._places + first[row] + torch.arange(len(row), device=row.device)
+        self._similarity.view(-1)[place] = value
+        self._column.view(-1)[place] = column.int()
+        self._taken[rows] += count
+
+    def _reached(self, similarity: Float32[Tensor, "r c"]) -> Float32[Tensor, " r"]:
+        """Return the thresholds of rows with at least these similarities to different columns."""
+        if similarity.shape[1] < self._k:
+            return similarity.new_full((len(similarity),), _LOWEST)
+        return (similarity.topk(self._k, dim=1).values[:, -1] - self._margin).clamp_min_(_LOWEST)
+
+    def found(self) -> Iterator[Found]:
+        """Yield the candidates of all rows with their similarities in float64."""
+        m, n = len(self._choosers), len(self._x)
+        for rows in slices(m, max(1, _CHUNK_ELEMENTS // self._places)):
+            similarity, columns = self._similarity[rows], self._column[rows].long()
+            row, place = (similarity >= self._reached(similarity)[:, None]).nonzero(as_tuple=True)
+            steps = torch.full(similarity.shape, BELOW_ALL, dtype=torch.int64, device=similarity.device)
+            steps[row, place] = self._choosers.steps(row + rows.start, self._x, columns[row, place])
+            settled = (~self._crowded[rows]).nonzero().flatten()
+            yield Found(settled + rows.start, columns[settled], steps[settled])
+        everyone = torch.arange(n, device=self._x.device)
+        for crowded in self._crowded.nonzero().flatten().split(max(1, _CHUNK_ELEMENTS // n)):
+            steps = self._all_steps(crowded)
+            yield Found(crowded, everyone.expand(len(crowded), -1), steps)
+
+    def _all_steps(self, rows: Int64[Tensor, " r"]) -> Int64[Tensor, "r n"]:
+        """Return the similarities of rows to all columns."""
+        unit = self._choosers.unit_at(rows)
+        steps = torch.empty(len(rows), len(self._x), dtype=torch.int64, device=rows.device)
+        for columns in slices(len(self._x), self._x.at_once):
+            steps[:, columns] = in_steps(unit @ self._x.unit(columns).T)
+        if self._choosers is self._x:
+            steps[torch.arange(len(rows), device=rows.device), rows] = BELOW_ALL
+        return steps
