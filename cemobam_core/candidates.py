@@ -30,12 +30,12 @@ class Found(NamedTuple):
 
     Attributes:
         rows: (R,), the rows.
-        columns: (R, C), the candidates of each row.
+        columns: (R, C), the candidates of each row, or (1, C) if all rows have the same.
         steps: (R, C), their similarities as multiples of the resolution. ``BELOW_ALL`` marks a place without one.
     """
 
     rows: Int64[Tensor, " r"]
-    columns: Int64[Tensor, "r c"]
+    columns: Int64[Tensor, "#r c"]
     steps: Int64[Tensor, "r c"]
 
 
@@ -221,7 +221,7 @@ class _Candidates:
         everyone = torch.arange(n, device=self._x.device)
         for crowded in self._crowded.nonzero().flatten().split(max(1, _CHUNK_ELEMENTS // n)):
             steps = self._all_steps(crowded)
-            yield Found(crowded, everyone.expand(len(crowded), -1), steps)
+            yield Found(crowded, everyone[None], steps)
 
     def _all_steps(self, rows: Int64[Tensor, " r"]) -> Int64[Tensor, "r n"]:
         """Return the similarities of rows to all columns."""
