@@ -213,7 +213,8 @@ class _Candidates:
         m, n = len(self._choosers), len(self._x)
         for rows in slices(m, max(1, _CHUNK_ELEMENTS // self._places)):
             similarity, columns = self._similarity[rows], self._column[rows].long()
-            row, place = (similarity >= self._reached(similarity)[:, None]).nonzero(as_tuple=True)
+            threshold = self._reached(similarity).masked_fill_(self._crowded[rows], torch.inf)
+            row, place = (similarity >= threshold[:, None]).nonzero(as_tuple=True)
             steps = torch.full(similarity.shape, BELOW_ALL, dtype=torch.int64, device=similarity.device)
             steps[row, place] = self._choosers.steps(row + rows.start, self._x, columns[row, place])
             settled = (~self._crowded[rows]).nonzero().flatten()
