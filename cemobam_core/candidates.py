@@ -30,12 +30,12 @@ class Found(NamedTuple):
 
     Attributes:
         rows: (R,), the rows.
-        columns: (R, C), the candidates of each row.
+        columns: (R, C), the candidates of each row, or (1, C) if all rows have the same.
         steps: (R, C), their similarities as multiples of the resolution. ``BELOW_ALL`` marks a place without one.
     """
 
     rows: Int64[Tensor, " r"]
-    columns: Int64[Tensor, "r c"]
+    columns: Int64[Tensor, "#r c"]
     steps: Int64[Tensor, "r c"]
 
 
@@ -213,7 +213,8 @@ class _Candidates:
         m, n = len(self._choosers), len(self._x)
         for rows in slices(m, max(1, _CHUNK_ELEMENTS // self._places)):
             similarity, columns = self._similarity[rows], self._column[rows].long()
-            row, place = (similarity >= self._reached(similarity)[:, None]).nonzero(as_tuple=True)
+            threshold = self._reached(similarity).masked_fill_(self._crowded[rows], torch.inf)
+            row, place = (similarity >= threshold[:, None]).nonzero(as_tuple=True)
             steps = torch.full(similarity.shape, BELOW_ALL, dtype=torch.int64, device=similarity.device)
             steps[row, place] = self._choosers.steps(row + rows.start, self._x, columns[row, place])
             settled = (~self._crowded[rows]).nonzero().flatten()
@@ -221,7 +222,7 @@ class _Candidates:
         everyone = torch.arange(n, device=self._x.device)
         for crowded in self._crowded.nonzero().flatten().split(max(1, _CHUNK_ELEMENTS // n)):
             steps = self._all_steps(crowded)
-            yield Found(crowded, everyone.expand(len(crowded), -1), steps)
+            yield Found(crowded, everyone[None], steps)
 
     def _all_steps(self, rows: Int64[Tensor, " r"]) -> Int64[Tensor, "r n"]:
         """Return the similarities of rows to all columns."""

@@ -219,7 +219,7 @@ def _all_links(found: Iterable[Found], choosers: Embeddings, k: int) -> tuple[Li
                 f"--ties all: too many utterances are equally similar, so K={k} would link more than "
                 f"{MOST_LINKS // 1_000_000} million pairs; use --ties index or --ties random"
             )
-        parts.append(Links(rows[row], columns[row, place], rank[row, place]))
+        parts.append(Links(rows[row], columns.expand_as(steps)[row, place], rank[row, place]))
         nearness[rows] = best
     return Links.all_of(parts), nearness
 
