@@ -4,7 +4,7 @@
 
 Runs ``run_grid.py`` on the demo (132 short trials) over and over, in one setup after another: a storage, an engine and
 a number of drivers that share the ledger. Drivers, workers, Ray's processes and nodes, and the PostgreSQL server get
-SIGKILL, SIGTERM, SIGINT, SIGHUP or SIGSTOP at random moments. Some drivers sleep for so long that their leases expire.
+SIGKILL, SIGTERM, SIGINT, SIGHUP or SIGSTOP at random moments. Some drivers are stopped until their leases expire.
 What has ended is started again. After a number of disturbances, the study may run to its end. Then the script counts
 the trials that are lost or doubled in the storage, the values in the tables that differ from those of an undisturbed
 run, and the processes, temporary files and leases that are left. It also counts bad ends: a traceback, an unexpected
