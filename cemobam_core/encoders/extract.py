@@ -114,7 +114,7 @@ def made_before(recipe: Recipe, out: Path) -> dict[str, Any] | None:
     try:
         made = read_json(path)
         signature, facts, files = made["signature"], dict(made["made_from"]), list(map(str, made["files"]))
-        made["leaks"] = [line for line in map(str, made["leaks"]) if line.isprintable()]
+        made["leaks"] = list(map(str, made["leaks"]))
         made["splits"] = {"fingerprint": str(made["splits"]["fingerprint"])}
         if not "".join([*made["leaks"], made["splits"]["fingerprint"]]).isprintable():
             raise ValueError("a line of it cannot be printed")

@@ -19,6 +19,7 @@ NEED_AN_EXTRA = {
     "cemobam_core.encoders.finetune": "features",
     "cemobam_core.encoders.loading": "features",
     "cemobam_core.encoders.containers": "features",
+    "cemobam_core.encoders.decoding": "features",
     "cemobam_core.encoders.sound": "features",
     "study.engines.ray": "ray",
     "study.output.dashboard": "dashboard",
