@@ -100,7 +100,7 @@ with environment():
     from ray._private import utils as ray_utils
     from ray._private import worker as ray_worker
     from ray.air.execution import PlacementGroupResourceManager
-    from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+    from ray.exceptions import RayActorError, RayError, RayTaskError
     from ray.tune.callback import Callback
     from ray.tune.execution import tune_controller
     from ray.tune.search import Searcher
@@ -176,6 +176,7 @@ class RayEngine:
         self._failed_starts = 0
         self._folder = Path()
         self._heard = 0.0
+        self._lost = False
         self._exhausted = True
 
     @property
@@ -251,7 +252,7 @@ class RayEngine:
 
     def _leave(self) -> None:
         if self._tuning:
-            self._tuning.end()
+            self._tuning.end(1 if self._lost else 10)  # Ray ends the driver ten seconds after it has lost its node
         with self._surroundings:
             ray.shutdown()  # all actors of the driver end with it
 
@@ -347,10 +348,13 @@ class RayEngine:
         After half a second without a question the result is empty, so that the caller can check for other events.
         """
         try:
-            asked: list[_Question] = ray.get(self._poll, timeout=0.5)
-        except GetTimeoutError:
-            self._look()
-            return []
+            ready, _ = ray.wait([self._poll], timeout=0.5, fetch_local=False)
+            if not _is_answered(self._raylet):  # without it, Ray waits for an answer far beyond a timeout
+                raise self._gone(RuntimeError("Ray's process on this machine has ended"))
+            if not ready:
+                self._look()
+                return []
+            asked: list[_Question] = ray.get(self._poll)
         except RayError as error:
             raise self._gone(error) from None
         self._heard = time.monotonic()
@@ -362,8 +366,6 @@ class RayEngine:
         assert self._tuning
         if self._tuning.failure:
             raise self._gone(self._tuning.failure)
-        if not _is_answered(self._raylet):
-            raise self._gone(RuntimeError("Ray's process on this machine has ended"))
         if time.monotonic() - self._heard > _LOOK:
             host, _, port = self._gcs.rpartition(":")
             try:
@@ -373,6 +375,7 @@ class RayEngine:
             self._heard = time.monotonic()
 
     def _gone(self, error: BaseException) -> InputError:
+        self._lost = True
         where = f"at {self._address}" if self._address else "started here"
         return InputError(
             f"--engine ray: the connection to the Ray cluster {where} is lost ({_short(error)}); recorded trials are "
@@ -617,10 +620,14 @@ class _Tuning(threading.Thread):
         except BaseException as error:  # the driver reads every error
             self.failure = error
 
-    def end(self) -> None:
-        """End Tune. Call this before leaving the cluster, because Tune would join it again."""
+    def end(self, patience: float = 10) -> None:
+        """End Tune. Call this before leaving the cluster, because Tune would join it again.
+
+        Args:
+            patience: Seconds to wait for its end.
+        """
         self._watch.left = True
-        self.join(10)
+        self.join(patience)
 
     def free_cores(self) -> None:
         """Give back the cores that Tune has reserved, after its end. This ends the workers on them."""
