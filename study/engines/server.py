@@ -45,6 +45,11 @@ def start_server() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)  # a signal of the meantime arrives now
 
 
+_HELD = contextlib.ExitStack()
+"""Holds the temporary folder. A process that multiprocessing forks forgets its finalizers. If one of them were the only
+owner of the folder, the folder would be removed there."""
+
+
 def _use_swept_folder() -> None:
     """Give multiprocessing a temporary folder that the next run removes if this process is killed.
 
@@ -52,9 +57,8 @@ def _use_swept_folder() -> None:
     """
     settings: dict[str, Any] = multiprocessing.current_process()._config  # type: ignore[attr-defined]
     if settings.get("tempdir") is None:
-        held = contextlib.ExitStack()
-        settings["tempdir"] = str(held.enter_context(temporary_folder()))
-        Finalize(None, held.close, exitpriority=-100)  # as for multiprocessing's own folder: after all else
+        settings["tempdir"] = str(_HELD.enter_context(temporary_folder()))
+        Finalize(None, _HELD.close, exitpriority=-100)  # as for multiprocessing's own folder: after all else
 
 
 def kill_server() -> None:
