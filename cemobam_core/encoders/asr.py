@@ -90,7 +90,10 @@ class Transcriber:
                 return_timestamps=False,
                 **({"task": "transcribe"} if multilingual else {}),
             )
-        except (AttributeError, LookupError, TypeError, ValueError) as error:  # odd settings in generation_config.json
+        except torch.OutOfMemoryError:
+            raise
+        except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+            # odd settings in generation_config.json
             said = " ".join(str(error).split())[:120]
             raise InputError(
                 f"--asr {self.pretrained.name}: cannot transcribe ({type(error).__name__}: {said}); check its "
