@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from hostile.harness import CANARY, Reader, mutations
 from hostile.impostors import impostors
-from hostile.pickles import ENDLESS, OBJECTS, PLACE, called, shell, text, with_object
+from hostile.pickles import ENDLESS, OBJECTS, ODD_SHAPES, PLACE, called, shell, text, with_object
 
 from cemobam_core.released import load_released_checkpoint
 
@@ -114,22 +114,8 @@ def _programs(canary: Path) -> Iterator[tuple[str, bytes]]:
         if name not in ENDLESS[1:]:
             yield f"a key is {name}", with_object({PLACE: 1}, program)
     for size, stride in [
-        *(
-            ((2**40,), (0,)),
-            ((2**62, 2**62), (0, 0)),
-            ((2**20, 2**20), (0, 0)),
-            ((5,), (1,)),
-            ((2,), (-1,)),
-            ((2,), (3,)),
-        ),
-        *(
-            ((4,), (2**62,)),
-            ((0, 2**40), (1, 1)),
-            ((2**40, 0), (1, 1)),
-            ((-1, -4), (1, 1)),
-            ((2,), ()),
-            ((4,), (2**64,)),
-        ),
+        *ODD_SHAPES,
+        *(((2**40, 0), (1, 1)), ((4,), (2**64,))),
         *(((1,) * 100_000, (1,) * 100_000), ((2**2000,), (1,)), ((10_000, 5_000), (0, 0))),
     ]:
         yield f"a tensor of {len(size)} sizes of {str(size[0])[:20]}", with_object({"x": PLACE}, _tensor(size, stride))
