@@ -30,6 +30,25 @@ def quietly(_: str) -> None:
     """Drop a line for the user."""
 
 
+def split_features(
+    features: FeatureSet, protocol: str | None, split_seed: int | None, split_file: Path | None, *, say: Say = quietly
+) -> tuple[Fold, ...]:
+    """Split the utterances of one feature file.
+
+    Args:
+        features: All utterances.
+        protocol: As for :func:`load_folds`.
+        split_seed: As for :func:`load_folds`.
+        split_file: As for :func:`load_folds`.
+        say: Function that receives lines on the splits.
+
+    Raises:
+        InputError: The features do not allow the protocol, or the file of splits is invalid.
+    """
+    chosen = chosen_split(Columns.of_features(features), protocol, split_seed, split_file)
+    return split(features, chosen, split_seed or 0, say=say)
+
+
 def load_folds(
     path: Path,
     *,
@@ -63,9 +82,7 @@ def load_folds(
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; give the features with --features DIR or FILE")
     if path.is_file():
-        features = FeatureSet.load(path, class_names)
-        chosen = chosen_split(Columns.of_features(features), protocol, split_seed, split_file)
-        return split(features, chosen, split_seed or 0, say=say)
+        return split_features(FeatureSet.load(path, class_names), protocol, split_seed, split_file, say=say)
     given = (("--split-protocol", protocol), ("--split-seed", split_seed), ("--split-file", split_file))
     for option, value in given:
         if value is not None:

@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
 def _split(args: argparse.Namespace) -> tuple[list[str], Sequence[str], Sequence[Assignment | Fold]]:
     """Print how the data are split. Return the ids of all utterances, sorted, the classes, and the folds."""
     from cemobam_core.corpora.columns import Columns
-    from cemobam_core.corpora.splits import chosen_split, load_folds, split, split_utterances
+    from cemobam_core.corpora.splits import chosen_split, load_folds, split_features, split_utterances
     from cemobam_core.features import FeatureSet
     from study.commands.data import raw_corpus
 
@@ -99,8 +99,7 @@ def _split(args: argparse.Namespace) -> tuple[list[str], Sequence[str], Sequence
     class_names = (known.class_names or None) if known else None
     if args.features.is_file():
         features = FeatureSet.load(args.features, class_names)
-        chosen = chosen_split(Columns.of_features(features), args.split_protocol, args.split_seed, args.split_file)
-        of_file = split(features, chosen, args.split_seed or 0, say=print)
+        of_file = split_features(features, args.split_protocol, args.split_seed, args.split_file, say=print)
         return sorted(features.utterance_ids), features.class_names, of_file
     folds = load_folds(
         args.features,
