@@ -74,16 +74,36 @@ def temporary_folder(parent: Path | None = None) -> Iterator[Path]:
     Raises:
         OSError: The folder cannot be created.
     """
-    folder = Path(tempfile.gettempdir() if parent is None else parent) / f"cemobam-tmp-{secrets.token_hex(4)}"
-    with ExitStack() as held:
-        try:
-            folder.mkdir(mode=0o700)
-            if sys.platform != "win32":  # where a folder cannot be opened
-                _is_held(folder, os.O_RDONLY, held)
-            yield folder
-        finally:
-            held.close()
-            shutil.rmtree(folder, ignore_errors=True)
+    place = Path(tempfile.gettempdir() if parent is None else parent)
+    while True:
+        folder = place / f"cemobam-tmp-{secrets.token_hex(4)}"
+        with ExitStack() as held:
+            try:
+                folder.mkdir(mode=0o700)
+                if not _is_kept(folder, held):
+                    continue  # another process took it for a leftover in the moment after its creation
+                yield folder
+            finally:
+                held.close()
+                shutil.rmtree(folder, ignore_errors=True)
+        return
+
+
+def place_for_sockets(longest: int) -> Path | None:
+    """Return where to make a :func:`temporary_folder` for sockets, whose paths have at most 107 characters.
+
+    Args:
+        longest: The number of characters that the path of a socket has below the place: slash, name of the temporary
+            folder (20 characters), slash, and so on.
+
+    Returns:
+        `None`, which means the system's folder for temporary files, unless its path is too long.
+    """
+    return None if len(tempfile.gettempdir()) + longest <= _LONGEST_SOCKET else Path("/tmp")
+
+
+_LONGEST_SOCKET = 107
+"""Characters in the path of a socket on Linux."""
 
 
 def remove_leftovers(*folders: Path) -> None:
@@ -117,6 +137,16 @@ _FILES = re.compile(rf"\..+\.{_HOST}[0-9a-f]{{8}}\.part(\..*)?", re.DOTALL)
 
 _FOLDERS = re.compile("cemobam-tmp-[0-9a-f]{8}")
 """Names of temporary folders."""
+
+
+def _is_kept(folder: Path, held: ExitStack) -> bool:
+    """Hold the lock of a new folder until ``held`` closes. Return whether the folder is still there."""
+    if sys.platform == "win32":  # where a folder cannot be opened
+        return True
+    try:
+        return _is_held(folder, os.O_RDONLY, held)
+    except FileNotFoundError:
+        return False
 
 
 def _is_held(path: Path, flags: int, held: ExitStack, *, wait: bool = True) -> bool:

@@ -9,7 +9,6 @@ import secrets
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import time
 import warnings
@@ -25,7 +24,7 @@ from typing import Any
 
 from cemobam_core.errors import InputError
 from cemobam_core.extras import require
-from cemobam_core.files import temporary_folder
+from cemobam_core.files import place_for_sockets, temporary_folder
 from cemobam_core.training.memory import keep_freed_memory
 from study.design.configuration import Trial
 from study.engines.execution import TRIES, Attempts, Group, StudyData, at_once, groups, ran_past, unfinished
@@ -118,6 +117,9 @@ _STARTS = 3
 _TOKEN = "token"
 """File with the token of a cluster that the engine starts, in the cluster's folder."""
 
+_LONGEST_SOCKET = 93
+"""Characters of ``/cemobam-tmp-<8>/ray/session_<date>_<time>_<pid>/sockets/dash_MetricsHead``."""
+
 _LOOK = 5.0
 """Seconds without a question after which the engine checks whether the cluster is still there."""
 
@@ -191,7 +193,7 @@ class RayEngine:
             InputError: If Ray does not start here, or there is no cluster at the address.
         """
         try:
-            self._folder = self._surroundings.enter_context(temporary_folder(_short_folder()))
+            self._folder = self._surroundings.enter_context(temporary_folder(place_for_sockets(_LONGEST_SOCKET)))
             self._surroundings.enter_context(_without("wandb"))
             url = self._join_cluster(self._address) if self._address else self._start_cluster()
             if url:
@@ -739,14 +741,6 @@ def patched(module: Any, name: str, value: Any) -> Iterator[None]:
         yield
     finally:
         setattr(module, name, before)
-
-
-def _short_folder() -> Path | None:
-    """Return a folder for temporary files with a short path: paths of Ray's sockets have at most 107 characters.
-
-    Below that folder they have up to 93: ``/cemobam-tmp-<8>/ray/session_<date>_<time>_<pid>/sockets/dash_MetricsHead``.
-    """
-    return None if len(tempfile.gettempdir()) <= 14 else Path("/tmp")
 
 
 def _is_answered(path: str) -> bool:

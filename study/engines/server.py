@@ -16,13 +16,17 @@ from typing import Any
 
 import psutil
 
-from cemobam_core.files import temporary_folder
+from cemobam_core.files import place_for_sockets, temporary_folder
 
 FORKS = "forkserver" in multiprocessing.get_all_start_methods()
 """Whether the platform has such a server. On Windows it does not, and each worker is a new process."""
 
 BLOCKED = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP} if FORKS else set()
 """Signals that the server and its workers do not get. Workers unblock all but Ctrl-C."""
+
+
+_LONGEST_SOCKET = 39
+"""Characters of ``/cemobam-tmp-<8>/listener-<8>``."""
 
 
 def start_server() -> None:
@@ -57,7 +61,7 @@ def _use_swept_folder() -> None:
     """
     settings: dict[str, Any] = multiprocessing.current_process()._config  # type: ignore[attr-defined]
     if settings.get("tempdir") is None:
-        settings["tempdir"] = str(_HELD.enter_context(temporary_folder()))
+        settings["tempdir"] = str(_HELD.enter_context(temporary_folder(place_for_sockets(_LONGEST_SOCKET))))
         Finalize(None, _HELD.close, exitpriority=-100)  # as for multiprocessing's own folder: after all else
 
 

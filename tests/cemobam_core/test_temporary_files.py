@@ -7,10 +7,11 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from cemobam_core.files import remove_leftovers, temporary_folder, written_atomically
+from cemobam_core.files import place_for_sockets, remove_leftovers, temporary_folder, written_atomically
 
 ENDLESS = """
 import sys, time
@@ -70,6 +71,35 @@ def test_a_temporary_folder_is_private_and_gone_at_the_end(in_folder: Path) -> N
         raise KeyboardInterrupt
     assert list((in_folder / "tmp").iterdir()) == []
     assert [path.name for path in in_folder.iterdir()] == ["tmp"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such locks")
+@pytest.mark.parametrize("moment", ["before it is opened", "before it is locked"])
+def test_a_new_folder_that_another_process_took_for_a_leftover_is_made_again(
+    monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    taken = []
+    real = os.open
+
+    def swept(path: str | Path, flags: int, *others: Any, **named: Any) -> int:
+        if taken or not isinstance(path, Path):
+            return real(path, flags, *others, **named)
+        taken.append(path)
+        handle = real(path, flags, *others)
+        path.rmdir()
+        return real(path, flags, *others) if moment == "before it is opened" else handle
+
+    monkeypatch.setattr(os, "open", swept)
+    with temporary_folder() as folder:
+        assert folder.exists()
+        assert taken != [folder]
+    assert not folder.exists()
+
+
+def test_sockets_have_a_place_of_a_short_path(in_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    room = 107 - len(str(in_folder / "tmp"))
+    assert place_for_sockets(room) is None
+    assert place_for_sockets(room + 1) == Path("/tmp")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="there is no umask")
