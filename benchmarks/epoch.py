@@ -31,8 +31,8 @@ from cemobam_core.operators.graph_attention import GraphAttention
 from cemobam_core.operators.projection import Projection
 from cemobam_core.systems.cemobam import CemoBAMNetwork
 from cemobam_core.training.config import PRECISIONS
-from cemobam_core.training.loop import train_epoch
 from cemobam_core.training.memory import keep_freed_memory
+from cemobam_core.training.step import train_epoch
 
 Side = Literal["fast", "plain"]
 

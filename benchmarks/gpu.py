@@ -32,8 +32,8 @@ from cemobam_core.systems.cemobam import CemoBAM
 from cemobam_core.training.batch import Batch
 from cemobam_core.training.config import PRECISIONS, Precision
 from cemobam_core.training.cuda_graphs import Recorded
-from cemobam_core.training.loop import train_epoch
 from cemobam_core.training.stacks import Stack
+from cemobam_core.training.step import train_epoch
 from study.design.configuration import Trial
 from study.design.design import Design, distinct
 from study.design.factors import Pair

@@ -118,6 +118,10 @@ class Steps(Tensor):
         padded = any(one.padded or one.shape[1] < most for one in parts)
         return cls._made(x, mask, padded=padded)
 
+    def part(self, rows: Int64[Tensor, " p"]) -> Steps:
+        """Return the utterances at ``rows``. ``padded`` keeps its value, even if none of these has padding."""
+        return self._made(self.as_subclass(Tensor)[rows], self.mask[rows], padded=self.padded)
+
     def first(self, n: int) -> Steps:
         """Return the first ``n`` utterances. ``padded`` keeps its value, even if none of these has padding."""
         return self._made(self[:n], self.mask[:n], padded=self.padded)
@@ -181,6 +185,11 @@ class Inputs:
         if edge_index is None:
             edge_index = torch.empty(2, 0, dtype=torch.int64, device=audio.device)
         return cls(Steps.of(audio, audio_mask), Steps.of(text, text_mask), edge_index)
+
+    def part(self, rows: Int64[Tensor, " p"], edge_index: Int64[Tensor, "2 e_part"] | None = None) -> Inputs:
+        """Return the utterances at ``rows``, with edges among them, which refer to places in ``rows``."""
+        edges = self.edge_index[:, :0] if edge_index is None else edge_index
+        return Inputs(self.audio.part(rows), self.text.part(rows), edges)
 
     @classmethod
     def joined(cls, parts: Sequence[Inputs]) -> Inputs:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from cemobam_core.errors import InputError
@@ -131,20 +131,45 @@ class CemoBAMNetwork(nn.Module):
 
     def embedding(self, inputs: Inputs) -> Float[Tensor, "*r n width"]:
         """Return the input of the classifier: [CH-GAT ‖ fused], (N, 2d), or (N, d) without one of the modules."""
-        audio, text = inputs.audio, inputs.text
-        for name, x, size in (("audio", audio, self.sizes.audio_dim), ("text", text, self.sizes.text_dim)):
-            if x.shape[-1] != size:
-                raise InputError(f"{name} embeddings have {x.shape[-1]} numbers, but the model needs {size}")
-        f_audio = self.audio_projection(audio)  # (N, T_a, d)
-        f_text = self.text_projection(text)  # (N, T_t, d)
+        f_audio, f_text = self._projected(inputs)
         branches = []
         if self.chgat is not None:
-            # Eq. 1: V = [text ‖ audio], one node per utterance
-            nodes = torch.cat([masked_mean(f_text, text.mask), masked_mean(f_audio, audio.mask)], dim=-1)
-            branches.append(self.chgat(nodes, inputs.edge_index))  # (N, d)
+            branches.append(self.chgat(_nodes(f_audio, f_text, inputs), inputs.edge_index))  # (N, d)
         if self.xcbam is not None:
-            branches.append(self.xcbam(f_audio, f_text, audio.mask, text.mask))  # (N, d)
+            branches.append(self.xcbam(f_audio, f_text, inputs.audio.mask, inputs.text.mask))  # (N, d)
         return torch.cat(branches, dim=-1)
+
+    def of_utterances(self, inputs: Inputs) -> list[Tensor]:
+        """Return all that depends on single utterances: the nodes, (N, 2d), and the fused vectors of xCBAM, (N, d)."""
+        f_audio, f_text = self._projected(inputs)
+        vectors = [] if self.chgat is None else [_nodes(f_audio, f_text, inputs)]
+        if self.xcbam is not None:
+            vectors.append(self.xcbam(f_audio, f_text, inputs.audio.mask, inputs.text.mask))
+        return vectors
+
+    def over_graph(self, vectors: list[Tensor], edge_index: Int64[Tensor, "2 e"]) -> Float[Tensor, "n c"]:
+        """Return the class logits, (N, C), from the list that ``of_utterances`` returns."""
+        if self.chgat is not None:
+            nodes, *rest = vectors
+            vectors = [self.chgat(nodes, edge_index), *rest]
+        logits: Tensor = self.classifier(torch.cat(vectors, dim=-1))
+        return logits
+
+    def _projected(self, inputs: Inputs) -> tuple[Float[Tensor, "*r n ta d"], Float[Tensor, "*r n tt d"]]:
+        for name, x, size in (
+            ("audio", inputs.audio, self.sizes.audio_dim),
+            ("text", inputs.text, self.sizes.text_dim),
+        ):
+            if x.shape[-1] != size:
+                raise InputError(f"{name} embeddings have {x.shape[-1]} numbers, but the model needs {size}")
+        return self.audio_projection(inputs.audio), self.text_projection(inputs.text)
+
+
+def _nodes(
+    f_audio: Float[Tensor, "*r n ta d"], f_text: Float[Tensor, "*r n tt d"], inputs: Inputs
+) -> Float[Tensor, "*r n two_d"]:
+    """Return one node per utterance (Eq. 1): V = [text ‖ audio]."""
+    return torch.cat([masked_mean(f_text, inputs.text.mask), masked_mean(f_audio, inputs.audio.mask)], dim=-1)
 
 
 class XCBAM(nn.Module):

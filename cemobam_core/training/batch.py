@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 
 from cemobam_core.features import FeatureSet
@@ -63,6 +64,10 @@ class Batch:
     def to(self, device: torch.device | str) -> Batch:
         """Return the batch on another device. Tensors that are already there are not copied."""
         return replace(self, inputs=self.inputs.to(device), labels=self.labels.to(device))
+
+    def part(self, rows: Int64[Tensor, " p"], edge_index: Int64[Tensor, "2 e"]) -> Batch:
+        """Return the utterances at ``rows``, with edges among them, which refer to places in ``rows``."""
+        return Batch(self.inputs.part(rows, edge_index), self.labels[rows], self.num_classes)
 
     def few(self, n: int) -> Batch:
         """Return the first ``n`` utterances on the CPU, with an artificial graph of the same mean degree."""

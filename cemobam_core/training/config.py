@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from cemobam_core.errors import InputError
 from cemobam_core.fields import check_fields
 
 Precision = Literal["fp32", "tf32", "bf16"]
@@ -22,10 +23,15 @@ Increase it with every change of the shared code that changes the numbers of tri
 class TrainingConfig:
     """Settings of how a model is trained. The defaults are those of the profile ``paper``.
 
-    Training is full batch: one epoch is one step of Adam on the cross entropy of all training utterances.
+    Training is full batch by default: one epoch is one step of Adam on the cross entropy of all training utterances.
 
     Args:
-        epochs: Number of steps.
+        epochs: Number of passes over the training utterances.
+        batch: Number of utterances in a mini-batch, so that training needs the memory of so many. 0 for the full batch.
+            A graph is cut into mini-batches along its clusters, and edges between mini-batches are left out.
+        step_after: When Adam takes a step in mini-batch training: after every ``batch``, or after every ``epoch``, with
+            the gradient of the whole train split. The latter needs the neighbours of the neighbours (and so on) of a
+            mini-batch too, and is exact if no batch norm and no dropout is in training mode.
         weights: Which weights are measured at the end: those of the ``last_epoch``, or those of the ``best_epoch`` by
             validation WA. Among epochs with equal WA, the one with the lowest loss is best, then the earliest. With
             ``best_epoch``, validation is measured after every epoch.
@@ -47,6 +53,8 @@ class TrainingConfig:
     """
 
     epochs: int = 100
+    batch: int = 0
+    step_after: Literal["batch", "epoch"] = "batch"
     weights: Literal["last_epoch", "best_epoch"] = "last_epoch"
     lr: float = 1e-4
     weight_decay: float = 5e-4
@@ -60,3 +68,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:  # noqa: D105
         check_fields(self)
+        if self.batch == 1:
+            raise InputError("batch=1: a batch norm needs at least two utterances; give batch=2 or more")
+        if self.step_after == "epoch" and not self.batch:
+            raise InputError("step_after=epoch needs mini-batches; give batch, or leave step_after out")

@@ -1,4 +1,4 @@
-"""Training and evaluation of a system: full batch, Adam, a learning-rate schedule, and metrics at the end."""
+"""Training and evaluation of a system: Adam, a learning-rate schedule, and metrics at the end."""
 
 from __future__ import annotations
 
@@ -8,26 +8,21 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache, partial
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from cemobam_core.errors import InputError
 from cemobam_core.inputs import Inputs
-from cemobam_core.operators.precision import at_least_fp32
 from cemobam_core.operators.sparse_attention import HAS_TRITON
 from cemobam_core.systems.system import FittedSystem, NeuralSystem, System
 from cemobam_core.training.batch import Batch
 from cemobam_core.training.config import Precision, TrainingConfig
 from cemobam_core.training.cuda_graphs import Recorded
-from cemobam_core.training.metrics import Metrics, metrics_from_logits
+from cemobam_core.training.metrics import Metrics
+from cemobam_core.training.parts import Parts
 from cemobam_core.training.stacks import Stack, why_alone
-
-Classifier = Callable[[Inputs], Tensor]
-"""A trained model: a function from the inputs of N utterances to their (N, C) logits."""
+from cemobam_core.training.step import Classifier, measure, set_mode, settle_batch_norm, train_epoch, train_in_parts
 
 _log = logging.getLogger("cemobam_core")
 
@@ -108,6 +103,8 @@ def train_together(
 ) -> list[TrainingResult | TrainingDiverged]:
     """Train several models of one system on the same utterances, as one ``Stack`` if possible.
 
+    In mini-batches, the models are trained one after another, because each graph has mini-batches of its own.
+
     Each model has its own graph and its own seed. The numbers of a trial do not depend on the trials that are trained
     with it, except for the order of additions in a batched product. A single model on the CPU is not stacked, and its
     numbers equal those of ``train`` bit for bit.
@@ -133,7 +130,8 @@ def train_together(
     if training.schedule == "plateau" and len(seeds) > 1:
         raise ValueError("schedule plateau: each trial has its own learning rate; train one trial at a time")
     sizes = batches[0]["train"].sizes
-    if not (device.type == "cuda" or len(seeds) > 1) or not stackable(system, batches[0].values()):
+    together = (device.type == "cuda" or len(seeds) > 1) and not training.batch
+    if not together or not stackable(system, batches[0].values()):
         results = []
         for seed, own in zip(seeds, batches, strict=True):
             with _seeded(seed, device):
@@ -154,8 +152,8 @@ def train_together(
     model = Stack([built[seed][0] for seed in seeds], generators).to(device)
     template = built[seeds[0]][0].to(device)
     del built
-    together = {name: Batch.together([trial[name] for trial in batches]) for name in batches[0]}
-    return _train(model, together, training, device, generators=generators, template=template)
+    joined = {name: Batch.together([trial[name] for trial in batches]) for name in batches[0]}
+    return _train(model, joined, training, device, generators=generators, template=template)
 
 
 _STACKABLE: dict[tuple[object, ...], bool] = {}
@@ -250,9 +248,9 @@ def _train(
         template: For a stack, a model of the same configuration.
     """
     with _matmul_precision(training.precision, device), _current(device):
-        progress = _run(
-            model, {name: batch.to(device) for name, batch in batches.items()}, training, device, generators
-        )
+        # Mini-batches are moved one by one.
+        placed = batches if training.batch else {name: batch.to(device) for name, batch in batches.items()}
+        progress = _run(model, placed, training, device, generators)
     results: list[TrainingResult | TrainingDiverged] = []
     parameters = sum(weight.numel() for weight in model.parameters()) // len(progress.curves)
     for trial, curve in enumerate(progress.curves):
@@ -283,20 +281,20 @@ def _run(
         model.parameters(), lr=lr, weight_decay=training.weight_decay, fused=True, capturable=device.type == "cuda"
     )
     decay = _schedule(optimizer, training)
-    step: Callable[[], Tensor] = partial(train_epoch, model, batches["train"], optimizer, training.precision)
-    if device.type == "cuda" and isinstance(model, Stack) and HAS_TRITON:
-        step = Recorded(step, device, generators)
+    train = Parts(batches["train"], training.batch) if training.batch else batches["train"]
+    step = _step(model, train, optimizer, training, generators)
+    measured = partial(measure, model, precision=training.precision, at_once=training.batch)
     best = _Best(model) if training.weights == "best_epoch" else None
     curve_at = {math.ceil(training.epochs * i / CURVE_POINTS) for i in range(1, CURVE_POINTS + 1)}
     for epoch in range(1, training.epochs + 1):
-        _set_mode(model, epoch == 1 or training.train_mode == "every_epoch")
+        set_mode(model, epoch == 1 or training.train_mode == "every_epoch")
         losses = step()
         if training.schedule == "plateau" or best or epoch in curve_at:
             if progress.is_over(losses, epoch):
                 return progress
             if training.batch_norm == "settled":
-                settle_batch_norm(model, batches["train"], training.precision)
-            progress.measured["val"] = measure(model, batches["val"], precision=training.precision)
+                settle_batch_norm(model, train, training.precision)
+            progress.measured["val"] = measured(batches["val"])
             if best:
                 best.update(progress.measured["val"])
             if epoch in curve_at:
@@ -309,8 +307,26 @@ def _run(
     # Validation was already measured after the last epoch, which is a point of the curve.
     for name, batch in batches.items():
         if name not in progress.measured:
-            progress.measured[name] = measure(model, batch, precision=training.precision)
+            progress.measured[name] = measured(batch)
     return progress
+
+
+def _step(
+    model: nn.Module,
+    train: Batch | Parts,
+    optimizer: torch.optim.Optimizer,
+    training: TrainingConfig,
+    generators: Sequence[torch.Generator],
+) -> Callable[[], Tensor]:
+    """Return a function that trains for one epoch and returns the loss of each trial."""
+    if isinstance(train, Parts):
+        accumulate = training.step_after == "epoch"
+        return partial(train_in_parts, model, train, optimizer, training.precision, accumulate=accumulate)
+    step = partial(train_epoch, model, train, optimizer, training.precision)
+    device = train.labels.device
+    if device.type == "cuda" and isinstance(model, Stack) and HAS_TRITON:
+        return Recorded(step, device, generators)
+    return step
 
 
 class _Best:
@@ -387,46 +403,6 @@ def _bytes_kept(model: nn.Module, inputs: Inputs) -> int:
     return sum(size for pointer, size in kept.items() if pointer not in weights)
 
 
-def train_epoch(
-    model: nn.Module, batch: Batch, optimizer: torch.optim.Optimizer, precision: Precision = "fp32"
-) -> Tensor:
-    """Train for one epoch: one full-batch step in the current mode of the model.
-
-    Returns:
-        The loss before the step, on the device. Its shape is (R,) for a stack of R trials.
-    """
-    optimizer.zero_grad(set_to_none=True)
-    with _autocast(precision, batch.labels.device):
-        logits = at_least_fp32(_checked(model(batch.inputs), batch, model))
-    if logits.ndim == 2:
-        loss = cross_entropy(logits, batch.labels)
-    else:
-        labels = batch.labels.repeat(len(logits))
-        loss = cross_entropy(logits.flatten(0, 1), labels, reduction="none").view(len(logits), -1).mean(dim=1)
-    loss.sum().backward()
-    optimizer.step()
-    return loss.detach()
-
-
-def _checked(logits: object, batch: Batch, model: Classifier) -> Tensor:
-    """Return the logits of the utterances to measure.
-
-    Raises:
-        InputError: The module did not return one logit for every utterance and class.
-    """
-    wanted = (len(batch.inputs), batch.num_classes)
-    if (
-        isinstance(logits, Tensor)
-        and logits.shape[-2:] == wanted
-        and logits.ndim == (3 if isinstance(model, Stack) else 2)
-    ):
-        return batch.measured(logits)
-    given = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
-    raise InputError(
-        f"{type(model).__name__}: forward returned {given}; return logits {wanted}, one for each utterance and class"
-    )
-
-
 def _schedule(optimizer: torch.optim.Optimizer, training: TrainingConfig) -> Callable[[float], None]:
     """Return a function that takes the validation loss after each epoch and sets the next learning rate."""
     schedulers = torch.optim.lr_scheduler
@@ -437,86 +413,12 @@ def _schedule(optimizer: torch.optim.Optimizer, training: TrainingConfig) -> Cal
     return lambda _: steps.step()
 
 
-@torch.no_grad()
-def settle_batch_norm(model: nn.Module, batch: Batch, precision: Precision = "fp32") -> None:
-    """Set the statistics of every batch norm to those of ``batch`` under the current weights.
-
-    A full-batch epoch updates the running statistics once. With PyTorch's momentum of 0.1 they therefore lag about ten
-    epochs behind the weights, and an evaluation would measure a model that never existed. Here the batch is the whole
-    train split, so one forward pass gives the exact statistics (Wu and Johnson, 2021, "Rethinking 'Batch' in
-    BatchNorm", section 3; here without dropout, like the evaluation that follows). The model is left in evaluation
-    mode, and no random numbers are drawn.
-    """
-    _set_mode(model, False)
-    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
-    if not norms:
-        return
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain average over this one pass
-        norm.train()
-    try:
-        with _autocast(precision, batch.labels.device):
-            _pass_norms(model, batch.inputs, norms)
-    finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-            norm.eval()
-
-
-class _Passed(Exception):
-    """The last batch norm of a forward pass has received its input."""
-
-
-_NORM_CALLS: WeakKeyDictionary[nn.Module, dict[tuple[torch.Size, ...], int]] = WeakKeyDictionary()
-"""Number of batch norm calls in a forward pass, by model and shapes of the inputs."""
-
-
-def _pass_norms(model: nn.Module, inputs: Inputs, norms: Sequence[nn.Module]) -> None:
-    """Run the forward pass up to the last batch norm call. The first pass runs completely, to count the calls."""
-    known, shapes = _NORM_CALLS.setdefault(model, {}), (inputs.audio.shape, inputs.text.shape)
-    calls, last = 0, known.get(shapes)
-
-    def count(*_: object) -> None:
-        nonlocal calls
-        calls += 1
-        if calls == last:
-            raise _Passed
-
-    hooks = [norm.register_forward_hook(count) for norm in norms]
-    try:
-        model(inputs)
-        known[shapes] = calls
-    except _Passed:
-        pass
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
 def evaluate(model: Classifier, batch: Batch, *, precision: Precision = "fp32") -> Metrics:
     """Measure a model on one split. The model is set to evaluation mode and stays in it."""
     if isinstance(model, nn.Module):
         model.eval()  # the caller may have changed the mode of some submodules
     (measured,) = measure(model, batch, precision=precision)
     return measured
-
-
-@torch.no_grad()
-def measure(model: Classifier, batch: Batch, *, precision: Precision = "fp32") -> list[Metrics]:
-    """Measure each trial of a stack on one split. For a single model, return a list of one."""
-    if isinstance(model, nn.Module):
-        _set_mode(model, False)
-    with _autocast(precision, batch.labels.device):
-        logits = _checked(model(batch.inputs), batch, model)
-    return [metrics_from_logits(one, batch.labels) for one in (logits if logits.ndim == 3 else [logits])]
-
-
-def _set_mode(model: nn.Module, training: bool) -> None:
-    """Call ``model.train(training)`` if the mode changes. The call visits every module and costs as much as a layer."""
-    if model.training != training:
-        model.train(training)
 
 
 @contextmanager
@@ -541,7 +443,3 @@ def _matmul_precision(precision: Precision, device: torch.device) -> Iterator[No
         yield
     finally:
         torch.set_float32_matmul_precision(before)
-
-
-def _autocast(precision: Precision, device: torch.device) -> torch.autocast:
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")

@@ -40,7 +40,7 @@ from cemobam_core.wall import tried
 from study.design.configuration import Trial
 
 if TYPE_CHECKING:
-    from cemobam_core.training.loop import Classifier
+    from cemobam_core.training.step import Classifier
 
 WEIGHTS = "model.safetensors"
 ESTIMATOR = "estimator.skops"

@@ -23,8 +23,8 @@ from cemobam_core.metrics import METRICS
 from cemobam_core.operators.fusion import Fusion
 from cemobam_core.released import load_released_checkpoint
 from cemobam_core.training.batch import Batch
-from cemobam_core.training.loop import Classifier
 from cemobam_core.training.metrics import metrics_from_logits
+from cemobam_core.training.step import Classifier
 from study.engines.models import KeptModel, load_model
 
 Neighbourhood = Literal["anchored", "among"]

@@ -28,7 +28,8 @@ from cemobam_core import neighbours as module
 from cemobam_core.anchors import Anchors
 from cemobam_core.graph import Ranking, in_parts
 from cemobam_core.neighbours import Neighbours, Pooled, Ties
-from cemobam_core.training.loop import evaluate, measure, train_together
+from cemobam_core.training.loop import evaluate, train_together
+from cemobam_core.training.step import measure
 
 Make = Callable[..., FeatureSet]
 Ends = Literal["chosen", "choosers"]

@@ -25,7 +25,7 @@ from torch import nn
 from cemobam_core import Batch, CemoBAM, FeatureSet, Fold, InputError, Inputs, Sizes, TopKGraph, TrainingConfig, train
 from cemobam_core.operators.fusion import FUSIONS, fuse
 from cemobam_core.systems.cemobam import MODULES, CemoBAMNetwork
-from cemobam_core.training.loop import settle_batch_norm, train_epoch
+from cemobam_core.training.step import settle_batch_norm, train_epoch
 
 SMALL = CemoBAM(hidden_dim=8, heads=2)
 

@@ -15,8 +15,8 @@ from cemobam_core.corpora.synthetic import demo_fold
 from cemobam_core.graph import GraphConfig
 from cemobam_core.systems import group, names, system_class
 from cemobam_core.systems.search import Between, OneOf
-from cemobam_core.training.loop import settle_batch_norm
 from cemobam_core.training.stacks import why_alone
+from cemobam_core.training.step import settle_batch_norm
 
 SMALL: dict[str, dict[str, Any]] = {
     "audio_mlp": {"hidden_dim": 8},

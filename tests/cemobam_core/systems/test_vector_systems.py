@@ -21,7 +21,7 @@ from cemobam_core.systems.ser_fuse import SERFuse
 from cemobam_core.systems.server import SERVER
 from cemobam_core.systems.text_mlp import TextMLP
 from cemobam_core.systems.tfn import TFN
-from cemobam_core.training.loop import settle_batch_norm
+from cemobam_core.training.step import settle_batch_norm
 
 BATCH = any_batch(20, (4, 3), 0, torch.float64)
 INPUTS = BATCH.inputs

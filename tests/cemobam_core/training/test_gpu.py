@@ -15,8 +15,9 @@ from cemobam_core.systems import names, system_class
 from cemobam_core.systems.system import NeuralSystem
 from cemobam_core.training import loop
 from cemobam_core.training.config import PRECISIONS, Precision
-from cemobam_core.training.loop import TrainingResult, train_epoch, train_together
+from cemobam_core.training.loop import TrainingResult, train_together
 from cemobam_core.training.stacks import Stack
+from cemobam_core.training.step import train_epoch
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 

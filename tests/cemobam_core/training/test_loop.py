@@ -30,13 +30,8 @@ from cemobam_core.systems.cemobam import MODULES, CemoBAMNetwork
 from cemobam_core.systems.concat_mlp import ConcatMLP
 from cemobam_core.systems.logistic import Logistic
 from cemobam_core.training import memory
-from cemobam_core.training.loop import (
-    TrainingDiverged,
-    bytes_of_training,
-    settle_batch_norm,
-    train_epoch,
-    train_together,
-)
+from cemobam_core.training.loop import TrainingDiverged, bytes_of_training, train_together
+from cemobam_core.training.step import settle_batch_norm, train_epoch
 
 SYSTEM = CemoBAM(hidden_dim=8, heads=2)
 QUICK = TrainingConfig(epochs=6, lr=3e-3)

@@ -30,8 +30,9 @@ from cemobam_core import Batch, NeuralSystem, Sizes, TrainingConfig, train
 from cemobam_core.operators.fusion import FUSIONS
 from cemobam_core.systems.cemobam import MODULES
 from cemobam_core.systems.concat_mlp import ConcatMLP
-from cemobam_core.training.loop import TrainingDiverged, TrainingResult, settle_batch_norm, train_epoch, train_together
+from cemobam_core.training.loop import TrainingDiverged, TrainingResult, train_together
 from cemobam_core.training.stacks import Stack
+from cemobam_core.training.step import settle_batch_norm, train_epoch
 
 
 def assert_each_is_alone(models: Sequence[nn.Module], batches: Sequence[Batch], seed: int, dtype: torch.dtype) -> None:
