@@ -51,12 +51,18 @@ class GraphAttention(nn.Module):
         self, nodes: Float[Tensor, "*r n in_dim"], edge_index: Int64[Tensor, "2 e"]
     ) -> Float[Tensor, "*r n width"]:
         """Return the nodes after the layer."""
+        gathered = self._gather(nodes, edge_index)
+        heads: Tensor = gathered.flatten(-2) if self.concat else gathered.mean(dim=-2)
+        return heads + self.bias
+
+    def _gather(
+        self, nodes: Float[Tensor, "*r n in_dim"], edge_index: Int64[Tensor, "2 e"]
+    ) -> Float[Tensor, "*r n heads dim"]:
+        """Return what each node gathers. An evaluation frees the projected nodes at the end of this method."""
         h = self.lin(nodes).unflatten(-1, (self.heads, -1))  # (N, heads, dim)
         rows = h.flatten(0, -3)  # nodes of several trials follow each other, graph by graph
         adjacency = adjacency_of(edge_index, len(rows), self.heads)
-        gathered = attend(rows, self.att_src, self.att_dst, adjacency, self.negative_slope).view(h.shape)
-        heads: Tensor = gathered.flatten(-2) if self.concat else gathered.mean(dim=-2)
-        return heads + self.bias
+        return attend(rows, self.att_src, self.att_dst, adjacency, self.negative_slope).view(h.shape)
 
 
 class CHGAT(nn.Module):

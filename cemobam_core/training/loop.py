@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from cemobam_core.errors import InputError
-from cemobam_core.inputs import Inputs
 from cemobam_core.operators.sparse_attention import HAS_TRITON
 from cemobam_core.systems.system import FittedSystem, NeuralSystem, System
 from cemobam_core.training.batch import Batch
@@ -29,14 +28,8 @@ _log = logging.getLogger("cemobam_core")
 CURVE_POINTS = 10
 """Number of epochs at which validation is measured. More would cost time and add little information."""
 
-_MEMORY_SAMPLES = (32, 64)
-"""Numbers of utterances in the two forward passes that ``bytes_of_training`` measures."""
-
 _STACK_SAMPLE = 16
 """Number of utterances on which ``stackable`` tests a system."""
-
-_PEAK_FACTOR = 1.5
-"""Peak memory of training relative to the memory that the forward pass keeps: gradients and temporaries are added."""
 
 
 class TrainingDiverged(ArithmeticError):
@@ -364,43 +357,6 @@ class _Best:
                 else:
                     kept = list(self._score)
                     value[kept] = self._state[name][kept]
-
-
-def bytes_of_training(system: NeuralSystem, batch: Batch) -> int:
-    """Estimate the memory in bytes that one trial of a stack takes during training.
-
-    The tensors that the forward pass keeps for the backward pass are measured on the CPU for two small numbers of
-    utterances. What grows between the two grows with every utterance; the rest does not. Each weight also has a
-    gradient and two moments.
-
-    Args:
-        system: System with its configuration.
-        batch: Batch of the train split.
-    """
-    with _seeded(0, torch.device("cpu")):
-        model = system.build(batch.sizes).train()
-        samples = [batch.few(n) for n in _MEMORY_SAMPLES]
-        few, more = (_bytes_kept(model, sample.inputs) for sample in samples)
-    each = (more - few) / max(1, len(samples[1].labels) - len(samples[0].labels))
-    activations = more + each * (len(batch.labels) - len(samples[1].labels))
-    weights = sum(weight.numel() * weight.element_size() for weight in model.parameters())
-    return round(_PEAK_FACTOR * activations) + 4 * weights
-
-
-def _bytes_kept(model: nn.Module, inputs: Inputs) -> int:
-    """Return the size in bytes of the tensors, other than weights, that a forward pass keeps for the backward pass."""
-    kept: dict[int, int] = {}
-
-    def keep(x: Tensor) -> Tensor:
-        storage = x.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
-        return x
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
-        logits = model(inputs)  # while it lives, so do the tensors, and no address is used twice
-    weights = {weight.untyped_storage().data_ptr() for weight in model.parameters()}
-    del logits
-    return sum(size for pointer, size in kept.items() if pointer not in weights)
 
 
 def _schedule(optimizer: torch.optim.Optimizer, training: TrainingConfig) -> Callable[[float], None]:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor, nn
 
+from cemobam_core.errors import InputError
 from cemobam_core.systems.propagation import symmetric
 from cemobam_core.training.batch import Batch
 from cemobam_core.training.reach import Reach, reach
@@ -139,9 +140,17 @@ def clusters(edge_index: Int64[Tensor, "2 e"], n: int, number: int) -> Int64[Ten
         edge_index: (2, E), edges of any graph.
         n: Number of nodes.
         number: Number of clusters.
-    """
-    import pymetis  # noqa: PLC0415
 
+    Raises:
+        InputError: The package that METIS comes with is not installed.
+    """
+    try:
+        import pymetis  # noqa: PLC0415
+    except ImportError:
+        raise InputError(
+            "mini-batches of a graph need pymetis, which has no wheel for this platform; with a C++ compiler: "
+            "pip install pymetis"
+        ) from None
     source, target = symmetric(edge_index, n)  # sorted by source
     offsets = torch.zeros(n + 1, dtype=torch.int64)
     offsets[1:] = source.bincount(minlength=n).cumsum(0)

@@ -320,6 +320,13 @@ CONFIGURED = (
     Option("--epochs", metavar="N", type=values.at_least_one, help="training epochs (default: 100)"),
     Option("--hidden-dim", metavar="D", type=values.at_least_one, help="hidden units (default: 512)"),
     Option("--lr", metavar="R", type=values.positive, help="the learning rate (default: 1e-4)"),
+    Option(
+        "--batch",
+        metavar="N",
+        type=values.at_least_two,
+        help="train in mini-batches of about N utterances, which take the memory of N utterances only (default: the "
+        "full batch, as in the paper)",
+    ),
     Option("--precision", choices=("fp32", "tf32", "bf16"), help="precision of matrix products (default: fp32)"),
     Option(
         "--evaluation-graph",

@@ -127,6 +127,13 @@ def at_least_one(text: str) -> int:
     return int(text)
 
 
+def at_least_two(text: str) -> int:
+    """Parse a whole number of at least 2."""
+    if not re.fullmatch(r"\d{1,7}", text) or int(text) < 2:
+        raise ArgumentTypeError(f"{text!r} is not a whole number of at least 2")
+    return int(text)
+
+
 def at_least_three(text: str) -> int:
     """Parse a number of tokens: at least 3, for [CLS], one token and [SEP]."""
     if not re.fullmatch(r"\d{1,7}", text) or int(text) < 3:

@@ -23,7 +23,7 @@ from cemobam_core.features import FeatureSet, Fold
 from cemobam_core.graph import EvaluationGraph, GatherFrom, GraphConfig, RankedGraph, Ranking, in_parts
 from cemobam_core.neighbours import Pooled, Ties
 from cemobam_core.systems import NeuralSystem
-from cemobam_core.training.config import METHOD_VERSION
+from cemobam_core.training.config import METHOD_VERSION, TrainingConfig
 from study.design.configuration import Trial
 from study.engines.models import Keeping
 from study.engines.probabilities import KeptProbabilities
@@ -260,7 +260,9 @@ def _stack_of(trial: Trial) -> tuple[object, ...] | None:
     Trials of one stack may differ only in K, in their seed and in the edges of their graphs.
     """
     configuration, graph = trial.configuration, trial.configuration.graph
-    alone = not isinstance(configuration.system, NeuralSystem) or configuration.get("schedule") == "plateau"
+    alone = not isinstance(configuration.system, NeuralSystem) or (
+        configuration.get("schedule") == "plateau" or configuration.get("batch")
+    )
     graph_kind = graph and (graph.gather_from, graph.evaluation_graph == "own")  # these have the same nodes
     return None if alone else (trial.fold, configuration.system, configuration.training, graph_kind)
 
@@ -387,13 +389,14 @@ class Attempts:
         """Return how many of the trials fit into the device's free memory at once."""
         if len(trials) == 1 or not self._device.startswith("cuda"):
             return len(trials)
-        from cemobam_core.training.loop import bytes_of_training  # noqa: PLC0415
+        from cemobam_core.training.footprint import bytes_of_training  # noqa: PLC0415
 
         free, _ = torch.cuda.mem_get_info(self._device)
         free += torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
-        system = trials[0].configuration.system
-        assert isinstance(system, NeuralSystem)
-        each = bytes_of_training(system, batches_of(trials[0], self._data)["train"])
+        configuration = trials[0].configuration
+        assert isinstance(configuration.system, NeuralSystem)
+        training = configuration.training or TrainingConfig()
+        each = bytes_of_training(configuration.system, batches_of(trials[0], self._data), training)
         return max(1, int(_SHARE * free / each))
 
 

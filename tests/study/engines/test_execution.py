@@ -14,7 +14,8 @@ from cemobam_core import CemoBAM, Fold, GraphConfig, InputError, Inputs, neighbo
 from cemobam_core.graph import Ranking
 from cemobam_core.neighbours import Pooled
 from cemobam_core.training.batch import Batch
-from cemobam_core.training.loop import bytes_of_training
+from cemobam_core.training.config import TrainingConfig
+from cemobam_core.training.footprint import bytes_of_training
 from cemobam_core.training.metrics import confusion_matrix
 from study import Block, Factor
 from study.design.configuration import Configuration, Trial
@@ -130,8 +131,9 @@ def test_of_one_trial_too_large_the_worker_dies(data: StudyData, monkeypatch: py
 
 
 def test_as_many_are_trained_at_once_as_the_free_memory_takes(data: StudyData, monkeypatch: pytest.MonkeyPatch) -> None:
-    batch = execution.batches_of(GRID[0], data)["train"]
-    each = bytes_of_training(DESIGN.base.system, batch)  # type: ignore[arg-type]
+    base, batches = DESIGN.base, execution.batches_of(GRID[0], data)
+    assert base.training
+    each = bytes_of_training(base.system, batches, base.training)  # type: ignore[arg-type]
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (int(5.5 * each), 0))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 3 * each)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: each)
@@ -176,7 +178,7 @@ def test_the_estimate_of_a_trainings_memory_is_near_what_it_keeps(n: int) -> Non
         logits = model(Batch.together([batch] * 3).inputs)
     actual = sum(kept.values()) / 3
     assert logits.shape == (3, n, 4)
-    assert actual < bytes_of_training(system, batch) < 3 * actual
+    assert actual < bytes_of_training(system, {"train": batch}, TrainingConfig()) < 3 * actual
 
 
 def test_a_trial_of_a_group_that_diverges_fails_alone(data: StudyData, monkeypatch: pytest.MonkeyPatch) -> None:
