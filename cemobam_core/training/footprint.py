@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -28,7 +28,9 @@ _AT_ONCE = 16
 """Number of utterances that a sample in parts computes at once."""
 
 
-def bytes_of_training(system: NeuralSystem, batches: Mapping[str, Batch], training: TrainingConfig) -> int:
+def bytes_of_training(
+    system: NeuralSystem, sample: Batch, training: TrainingConfig, *, train: int, largest: int
+) -> int:
     """Estimate the peak memory in bytes of one trial, beside its features.
 
     The tensors that a training step keeps for its backward pass, and the peak of an evaluation, are measured on the CPU
@@ -37,16 +39,18 @@ def bytes_of_training(system: NeuralSystem, batches: Mapping[str, Batch], traini
 
     Args:
         system: System with its configuration.
-        batches: Batches by split.
+        sample: Utterances of the study, at least 64 if there are so many, with a graph of its mean degree.
         training: Settings of training. In mini-batches, a step needs the memory of one mini-batch only.
+        train: Number of utterances of the train split.
+        largest: Number of utterances of the largest split, with its context.
     """
-    train, most = batches["train"], max(len(batch.inputs) for batch in batches.values())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = system.build(train.sizes)
+        model = system.build(sample.sizes)
         whole = not training.batch or training.step_after == "epoch"  # all may be neighbours of a mini-batch
-        step = _for(len(train.labels) if whole else min(training.batch, len(train.labels)), train, model, _kept)
-        evaluation = _for(most, train, model, partial(_peak, at_once=_AT_ONCE if training.batch else most))
+        step = _for(train if whole else min(training.batch, train), sample, model, _kept)
+        at_once = _AT_ONCE if training.batch else largest
+        evaluation = _for(largest, sample, model, partial(_peak, at_once=at_once))
     weights = sum(weight.numel() * weight.element_size() for weight in model.parameters())
     return round(_FACTOR * max(step, evaluation)) + 4 * weights
 

@@ -26,8 +26,18 @@ _ANSWER_S, _LEAST_TIMED_S = 16.0, 5.0
 """Seconds within which ``--dry-run`` should answer, and the least that it spends on timing."""
 
 
-def dry_run(request: Request, folds: tuple[Fold, ...], facts: StudyFacts, devices: Sequence[str]) -> None:
-    """Print how many trials there are and how many are done, and time some epochs to estimate the rest."""
+def dry_run(
+    request: Request, folds: tuple[Fold, ...], facts: StudyFacts, devices: Sequence[str], *, memory: Sequence[str]
+) -> None:
+    """Print how many trials there are and how many are done, and time some epochs to estimate the rest.
+
+    Args:
+        request: The study.
+        folds: Its features.
+        facts: Its facts.
+        devices: Device of each worker.
+        memory: The memory that it needs, and a warning if there is less.
+    """
     from study.driver import StudyRun
     from study.findings.looks import catch_up
 
@@ -38,6 +48,10 @@ def dry_run(request: Request, folds: tuple[Fold, ...], facts: StudyFacts, device
     asked, done = run.counts()
     print(f"{facts.title}: {asked} trials, {done} done, {asked - done} to run")
     _print_plan(request, run, {name: len(features) for name, features in folds[0].splits.items()})
+    first, *warnings = memory
+    print(f"  memory      about {first}")
+    for line in warnings:
+        print(textwrap.fill(line, 100, initial_indent=" " * 14, subsequent_indent=" " * 14))
     if asked == done:
         print("  time        none: every trial is done")
     else:

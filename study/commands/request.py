@@ -134,6 +134,10 @@ class Request:
 
         return [design.base, *(one for block in self.blocks for one in design.configurations(block, ANY_PAIR))]
 
+    def configurations(self) -> list[Configuration]:
+        """Return the design's own configuration and those of the blocks to run, with any K pair."""
+        return self._used(self.design)
+
     def check_settings(self) -> None:
         """Check that each changed setting belongs to some system of the study.
 

@@ -395,8 +395,14 @@ class Attempts:
         free += torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
         configuration = trials[0].configuration
         assert isinstance(configuration.system, NeuralSystem)
-        training = configuration.training or TrainingConfig()
-        each = bytes_of_training(configuration.system, batches_of(trials[0], self._data), training)
+        batches = batches_of(trials[0], self._data)
+        each = bytes_of_training(
+            configuration.system,
+            batches["train"],
+            configuration.training or TrainingConfig(),
+            train=len(batches["train"].labels),
+            largest=max(len(batch.inputs) for batch in batches.values()),
+        )
         return max(1, int(_SHARE * free / each))
 
 

@@ -17,8 +17,8 @@ WHOLE, PARTS = TrainingConfig(), TrainingConfig(batch=100)
 
 def needed(n: int, training: TrainingConfig = WHOLE, *, hidden_dim: int = 16, val: int = 10) -> int:
     """Return the estimate for CemoBAM."""
-    batches = {"train": any_batch(n, (0, 0), 0), "val": any_batch(val, (0, 0), 0)}
-    return bytes_of_training(CemoBAM(hidden_dim=hidden_dim), batches, training)
+    system, sample = CemoBAM(hidden_dim=hidden_dim), any_batch(min(n, 80), (0, 0), 0)
+    return bytes_of_training(system, sample, training, train=n, largest=max(n, val))
 
 
 def test_what_a_training_needs_of_memory_grows_with_the_batch_and_the_model() -> None:
@@ -34,9 +34,12 @@ def test_in_mini_batches_it_grows_only_with_what_an_evaluation_keeps() -> None:
     assert needed(3000, PARTS) < needed(3000) / 2
     assert needed(3000, TrainingConfig(batch=100, step_after="epoch")) == needed(3000)
     assert needed(3000, PARTS, val=9000) == needed(9000, PARTS)
-    whole = any_batch(5000, (0, 0), 0)
-    without = {"train": replace(whole, inputs=replace(whole.inputs, edge_index=whole.inputs.edge_index[:, :0]))}
-    assert bytes_of_training(ConcatMLP(), without, PARTS) < bytes_of_training(ConcatMLP(), without, WHOLE) / 10
+    whole = any_batch(80, (0, 0), 0)
+    without = replace(whole, inputs=replace(whole.inputs, edge_index=whole.inputs.edge_index[:, :0]))
+    parts, full = (
+        bytes_of_training(ConcatMLP(), without, training, train=50_000, largest=50_000) for training in (PARTS, WHOLE)
+    )
+    assert parts < full / 50
 
 
 def test_an_estimate_draws_no_random_numbers() -> None:

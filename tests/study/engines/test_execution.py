@@ -131,9 +131,10 @@ def test_of_one_trial_too_large_the_worker_dies(data: StudyData, monkeypatch: py
 
 
 def test_as_many_are_trained_at_once_as_the_free_memory_takes(data: StudyData, monkeypatch: pytest.MonkeyPatch) -> None:
-    base, batches = DESIGN.base, execution.batches_of(GRID[0], data)
+    base, batch = DESIGN.base, execution.batches_of(GRID[0], data)["train"]
     assert base.training
-    each = bytes_of_training(base.system, batches, base.training)  # type: ignore[arg-type]
+    n = len(batch.labels)
+    each = bytes_of_training(base.system, batch, base.training, train=n, largest=n)  # type: ignore[arg-type]
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (int(5.5 * each), 0))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 3 * each)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: each)
@@ -178,7 +179,7 @@ def test_the_estimate_of_a_trainings_memory_is_near_what_it_keeps(n: int) -> Non
         logits = model(Batch.together([batch] * 3).inputs)
     actual = sum(kept.values()) / 3
     assert logits.shape == (3, n, 4)
-    assert actual < bytes_of_training(system, {"train": batch}, TrainingConfig()) < 3 * actual
+    assert actual < bytes_of_training(system, batch, TrainingConfig(), train=n, largest=n) < 3 * actual
 
 
 def test_a_trial_of_a_group_that_diverges_fails_alone(data: StudyData, monkeypatch: pytest.MonkeyPatch) -> None:
