@@ -174,12 +174,8 @@ def _sample(features: FeatureSet, degree: int) -> Batch:
 def free_memory() -> int:
     """Return the bytes of memory that are free for this process, within the limits of its container or its job."""
     free = psutil.virtual_memory().available
-    try:
-        own = next(line for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
-    except (OSError, StopIteration):  # not Linux, or its older control groups
-        return free
-    group = Path("/sys/fs/cgroup") / own.removeprefix("0::").lstrip("/")
-    for folder in (group, *group.parents):
+    group = _group()
+    for folder in (group, *group.parents) if group else ():
         try:
             most, used = ((folder / f"memory.{name}").read_text().strip() for name in ("max", "current"))
             cached = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
@@ -188,6 +184,15 @@ def free_memory() -> int:
         if most != "max":
             free = min(free, int(most) - int(used) + int(cached.get("inactive_file", 0)))
     return max(0, free)
+
+
+def _group() -> Path | None:
+    """Return the folder of this process's control group, or None if there is none (version 2, Linux only)."""
+    try:
+        own = next(line for line in Path("/proc/self/cgroup").read_text().splitlines() if line.startswith("0::"))
+    except (OSError, StopIteration):
+        return None
+    return Path("/sys/fs/cgroup") / own.removeprefix("0::").lstrip("/")
 
 
 def in_words(size: int) -> str:
