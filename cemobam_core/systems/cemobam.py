@@ -18,6 +18,7 @@ from cemobam_core.operators.fusion import FUSIONS, Fusion, fuse
 from cemobam_core.operators.graph_attention import CHGAT
 from cemobam_core.operators.pooling import masked_mean
 from cemobam_core.operators.projection import Projection
+from cemobam_core.operators.recompute import segment
 from cemobam_core.systems.search import DROPOUT, GRAPH, TRAINING, OneOf, Space
 from cemobam_core.systems.system import NeuralSystem
 
@@ -136,7 +137,8 @@ class CemoBAMNetwork(nn.Module):
         if self.chgat is not None:
             branches.append(self.chgat(_nodes(f_audio, f_text, inputs), inputs.edge_index))  # (N, d)
         if self.xcbam is not None:
-            branches.append(self.xcbam(f_audio, f_text, inputs.audio.mask, inputs.text.mask))  # (N, d)
+            masks = inputs.audio.mask, inputs.text.mask
+            branches.append(segment(self.xcbam, self.xcbam, f_audio, f_text, *masks))  # (N, d)
         return torch.cat(branches, dim=-1)
 
     def of_utterances(self, inputs: Inputs) -> list[Tensor]:
