@@ -46,7 +46,7 @@ def test_fewer_tensors_are_kept() -> None:
 def test_the_setting_ends_with_its_block() -> None:
     batch = any_batch(20, (0, 0), 0)
     model, calls = SYSTEMS["paper"].build(batch.sizes), []
-    model.get_submodule("chgat.last").register_forward_hook(lambda *_: calls.append("last"))
+    model.get_submodule("chgat.last").register_forward_pre_hook(lambda *_: calls.append("last"))
     with pytest.raises(RuntimeError, match="stop"), recomputing(on=True):
         model(batch.inputs).sum().backward()
         assert len(calls) == 2
