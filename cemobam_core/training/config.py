@@ -73,5 +73,3 @@ class TrainingConfig:
         check_fields(self)
         if self.batch == 1:
             raise InputError("batch=1: a batch norm needs at least two utterances; give batch=2 or more")
-        if self.step_after == "epoch" and not self.batch:
-            raise InputError("step_after=epoch needs mini-batches; give batch, or leave step_after out")

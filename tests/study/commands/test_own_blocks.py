@@ -48,7 +48,7 @@ def names(database: str = "results/demo/study.db") -> list[str]:
     ("arguments", "message"),
     [
         ("--vary hiden_dim=8,16", "block 'hiden_dim': cemobam has no setting 'hiden_dim'; did you mean hidden_dim?"),
-        ("--vary depth=1,2", "cemobam has no setting 'depth'; choose from batch_norm, cbam_kernel,"),
+        ("--vary depth=1,2", "cemobam has no setting 'depth'; choose from batch, batch_norm, cbam_kernel,"),
         (
             "--vary hidden_dim",
             "--vary: 'hidden_dim' is not a setting with values; write KEY=V1,V2, such as hidden_dim=128,256",

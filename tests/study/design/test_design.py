@@ -171,7 +171,7 @@ def test_what_uses_no_graph_is_trained_once_and_what_is_fitted_has_no_training()
     ("changes", "said"),
     [
         ({"factors": [Factor("hiden_dim", [8])]}, "cemobam has no setting 'hiden_dim'; did you mean hidden_dim?"),
-        ({"factors": [Factor("zzz", [8])]}, "cemobam has no setting 'zzz'; choose from batch_norm, cbam_kernel"),
+        ({"factors": [Factor("zzz", [8])]}, "cemobam has no setting 'zzz'; choose from batch, batch_norm, cbam_kernel"),
         ({"factors": [Factor("seed", [8])]}, "cemobam has no setting 'seed'"),
         ({"factors": [Factor("hidden_dim", [-8])]}, "hidden_dim=-8 must be a whole number"),
         ({"factors": [Factor("heads", [3])]}, "hidden_dim=512 must be a multiple of heads=3"),
