@@ -211,7 +211,6 @@ def test_a_mini_batch_as_large_as_the_split_is_the_full_batch(batches: dict[str,
     [
         ({"batch": 1}, "batch=1: a batch norm needs at least two utterances"),
         ({"batch": -5}, "batch=-5 must be a whole number of at least 0"),
-        ({"step_after": "never"}, "step_after='never' is not one of batch, epoch"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings: dict[str, object], said: str) -> None:
