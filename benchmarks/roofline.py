@@ -8,9 +8,10 @@ operation takes the longest of three times (Williams, Waterman and Patterson, 20
   sparse products read one row per edge, as if no row were ever found in the cache;
 - the time to start a kernel.
 
-The peaks are those of NVIDIA's data sheets, for dense matrices: A100 80 GB SXM ("NVIDIA A100 Tensor Core GPU", 2021),
-H100 SXM ("NVIDIA H100 Tensor Core GPU", 2023) and H200 SXM ("NVIDIA H200 Tensor Core GPU", 2024). The sheets of the
-last two print the double for sparse matrices.
+The peaks are those of NVIDIA's data sheets, for dense matrices ("NVIDIA A100 Tensor Core GPU", 80 GB SXM; "NVIDIA H100
+Tensor Core GPU", SXM; "NVIDIA H200 Tensor Core GPU", SXM), taken from the collection at
+https://glennklockwood.com/garden/processors/A100 and /h100. The sheets of the last two print the double,
+for sparse matrices. The H200's bandwidth is 4.8 TB/s; its other peaks are the H100's.
 """
 
 from __future__ import annotations
