@@ -1,6 +1,7 @@
 """The paper's whole study at full size on the GPUs of this machine.
 
     python benchmarks/gpu.py [--utterances 4407 551 551] [--precision tf32] [--trials 525] [--epochs 100]
+    python benchmarks/gpu.py --model
 
 First it compares a stack of 32 trials with 32 trials in sequence, and recorded epochs (CUDA graphs) with launched ones:
 both sides of each ratio are trainings of one process, in turns. Then it runs the study. ``--trials 0`` leaves it out.
@@ -10,6 +11,10 @@ Uses random features of realistic size (768 numbers per modality; for ESD: --utt
 trials per stack, the time, and how busy the GPU was according to nvidia-smi. It also prints the share of the time that
 the matrix products alone would take at the rate that the device reaches in the study's largest product. ``--device
 cpu`` tests the script on a machine without a GPU.
+
+``--model`` needs no GPU. It predicts the seconds of the same study on several GPUs from counted operations and bytes
+(``roofline.py``) and compares them with the one study that was measured. It predicts the time of the device, without
+what the host does alone: starting, ranking, drawing weights, compiling kernels, computing metrics.
 """
 
 from __future__ import annotations
@@ -21,8 +26,10 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import median
+from typing import NamedTuple
 
 import torch
+from roofline import DEVICES, Cost, Passes, seconds, trace_stack
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
@@ -139,6 +146,66 @@ def compare(trials: Sequence[Trial], data: StudyData, precision: Precision) -> N
     print(f"peak memory {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
 
 
+class Measured(NamedTuple):
+    """A study that was measured: its settings, seconds in all and of one epoch and trial, and how busy the GPU was."""
+
+    device: str
+    precision: Precision
+    utterances: list[int]
+    trials: int
+    epochs: int
+    study: float
+    epoch: float
+    busy: float
+
+
+MEASURED = Measured("H200 SXM", "tf32", [4407, 551, 551], 525, 100, study=273.2, epoch=4.03e-3, busy=0.84)
+
+
+def traced(trials: Sequence[Trial], data: StudyData, precision: Precision) -> Passes:
+    """Trace a stack as large as the largest one, with the mean number of edges of some trials of one system."""
+    stacked = min(STACKED, len(trials))
+    edges: dict[str, int] = {}
+    for trial in trials:
+        batches = batches_of(trial, data)
+        for name, batch in batches.items():
+            edges[name] = edges.get(name, 0) + batch.inputs.edge_index.shape[1]
+    splits = {name: (len(batch.inputs), edges[name] * stacked // len(trials)) for name, batch in batches.items()}
+    system = trials[0].configuration.system
+    assert isinstance(system, CemoBAM)
+    return trace_stack(system, batches["train"].sizes, stacked, splits, precision)
+
+
+def predict(trials: Sequence[Trial], data: StudyData, utterances: list[int], epochs: int) -> None:
+    """Print the seconds of the study on each device that the model knows, and compare with the measured study."""
+    systems: dict[object, list[Trial]] = {}
+    for trial in trials:
+        systems.setdefault(trial.configuration.system, []).append(trial)
+    print(f"predicted seconds of {len(trials)} trials of {epochs} epochs, in stacks of up to {STACKED}:")
+    print("device         | precision | products | memory | starts | study | ms per epoch and trial")
+    precisions: tuple[Precision, ...] = ("tf32", "bf16")
+    for precision in precisions:
+        passes = [(traced(own, data, precision), len(own)) for own in systems.values()]
+        first = traced(trials[:STACKED], data, precision).epoch
+        for device in DEVICES:
+            cost = Cost()
+            for one, number in passes:
+                cost += one.training(epochs, device, precision) * (number / min(STACKED, number))
+            epoch = seconds(first, device, precision, recorded=True).total / min(STACKED, len(trials))
+            print(
+                f"{device.name:14} | {precision:9} | {cost.products:8.1f} | {cost.memory:6.1f} | {cost.start:6.1f} | "
+                f"{cost.total:5.1f} | {1e3 * epoch:.2f}"
+            )
+            if (device.name, precision, utterances, len(trials), epochs) == MEASURED[:5]:
+                measured = MEASURED.study, MEASURED.study * MEASURED.busy, MEASURED.epoch
+                predicted = cost.total, cost.total, epoch
+    if MEASURED[2:5] == (utterances, len(trials), epochs):
+        print(f"predicted and measured on the {MEASURED.device}, {MEASURED.precision}:")
+        names = "the study (s)", "the GPU while it is busy (s)", "one epoch and trial (s)"
+        for what, ours, theirs in zip(names, predicted, measured, strict=True):
+            print(f"{what}: {ours:.4g} and {theirs:.4g}, ratio {ours / theirs:.2f}")
+
+
 def main() -> None:
     """Run the study and print the measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -147,6 +214,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=525, metavar="N", help="number of trials, from the first")
     parser.add_argument("--epochs", type=int, default=100, metavar="N")
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
+    parser.add_argument("--model", action="store_true", help="predict the time instead of measuring it")
     arguments = parser.parse_args()
     settings = {"precision": arguments.precision, "epochs": arguments.epochs}
     design = Design(blocks={block.name: block for block in paper.blocks}, settings=settings, dataset="random")
@@ -156,6 +224,9 @@ def main() -> None:
     start = time.perf_counter()
     data = StudyData.prepare((Fold(train=train, val=val, test=test),), 10)
     print(f"{arguments.utterances} utterances ranked in {time.perf_counter() - start:.1f} s")
+    if arguments.model:
+        predict(asked, data, arguments.utterances, arguments.epochs)
+        return
     on_gpu = arguments.device == "cuda"
     if on_gpu:
         compare(by_stack(planned)[:STACKED], data, arguments.precision)

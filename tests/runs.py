@@ -21,7 +21,7 @@ from study.commands import cemobam, main
 
 ROOT = Path(__file__).resolve().parent.parent
 
-SMALL = ["--k-audio", "1,3", "--k-text", "1:2", "--seeds", "2", "--epochs", "2", "--workers", "2"]
+SMALL = ["--k-audio", "1,3", "--k-text", "1:2", "--seeds", "2", "--epochs", "2", "--workers", "2", "--device", "cpu"]
 TRIALS = 2 * (2 * 2) + 2 * (4 + 2)
 """Trials of the study :data:`SMALL`: the grid with two seeds, then four fusions and two more ablations with two fresh
 seeds."""

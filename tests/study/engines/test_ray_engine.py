@@ -66,9 +66,11 @@ def start_cluster(head_cores: int = 0, nodes: int = 2) -> str:
     # workers import Faulty
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")])
     with environment():
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": head_cores, "include_dashboard": False})
+        cluster = Cluster(
+            initialize_head=True, head_node_args={"num_cpus": head_cores, "num_gpus": 0, "include_dashboard": False}
+        )
         for _ in range(nodes):
-            cluster.add_node(num_cpus=1)
+            cluster.add_node(num_cpus=1, num_gpus=0)
     CLUSTERS.append(cluster)
     return str(cluster.address)
 
