@@ -37,8 +37,9 @@ from cemobam_core.operators.sparse_attention import Adjacency
 from cemobam_core.systems.system import NeuralSystem
 from cemobam_core.training.batch import Batch
 from cemobam_core.training.config import Precision
-from cemobam_core.training.loop import CURVE_POINTS, settle_batch_norm, train_epoch
+from cemobam_core.training.loop import CURVE_POINTS
 from cemobam_core.training.stacks import Stack
+from cemobam_core.training.step import settle_batch_norm, train_epoch
 
 PRODUCT_SHARE = 0.61
 """Share of the peak that matrix products reach: 300.8 of 494.7 TFLOP/s in TF32, measured on an H200. It is assumed for

@@ -28,9 +28,10 @@ from cemobam_core.operators import sparse_attention
 from cemobam_core.operators.sparse_attention import HAS_TRITON, Adjacency
 from cemobam_core.systems import names, system_class
 from cemobam_core.systems.system import NeuralSystem
-from cemobam_core.training import loop
-from cemobam_core.training.loop import stackable, train_epoch
+from cemobam_core.training import step
+from cemobam_core.training.loop import stackable
 from cemobam_core.training.stacks import Stack
+from cemobam_core.training.step import train_epoch
 
 pytestmark = pytest.mark.skipif(not HAS_TRITON, reason="epochs are recorded with Triton alone")
 
@@ -106,7 +107,7 @@ def as_on_a_gpu() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Tensor, "is_cuda", True, raising=False)
         patch.setattr("cemobam_core.operators.kernels._launch", lambda *_, **__: None)
-        patch.setattr(loop, "_autocast", lambda *_: nullcontext())
+        patch.setattr(step, "_autocast", lambda *_: nullcontext())
         optimizers = import_module("torch.optim.optimizer"), import_module("torch.optim.adam")
         for module, name in itertools.product(optimizers, ("capturable", "fused_kernels")):
             patch.setattr(module, f"_get_{name}_supported_devices", lambda *_, **__: ["meta"], raising=False)
