@@ -328,6 +328,7 @@ class FeatureSet:
             if dtype == torch.float16 and name in MODALITIES:
                 self._check_range(name, value)
         lists = {name: getattr(self, name) for name in _LISTS if getattr(self, name) is not None}
+        size += len(json.dumps(lists))
         written = []
         for file, start, stop in divided(path, len(self), size, shard_bytes):
             metadata = {name: json.dumps(values[start:stop]) for name, values in lists.items()}

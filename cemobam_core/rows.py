@@ -251,16 +251,6 @@ class Rows:
         one.finite = self.finite
         return one
 
-    def check(self) -> None:
-        """Check that this process sees the files as they were.
-
-        Raises:
-            InputError: A file is missing, or has changed.
-        """
-        for part in self.parts:
-            if isinstance(part, StoredTensor):
-                part.check()
-
     def _gathered(self, places: Int64[Tensor, " m"]) -> Float[Tensor, "m ..."]:
         """Return the rows at these places of the files: each file is read in order, a chunk at a time."""
         in_order = _consecutive(places)

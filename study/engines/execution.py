@@ -102,11 +102,11 @@ class StudyData:
             for graph in graphs.values():
                 yield from graph.tensors()
 
-    def rows(self) -> Iterator[Rows]:
-        """Yield the features that stay in their files."""
-        for fold in self.folds:
-            for features in fold.splits.values():
-                yield from (value for value in features.tensors().values() if isinstance(value, Rows))
+    def stored(self) -> set[StoredTensor]:
+        """Return the tensors of features that stay in their files."""
+        splits = (features for fold in self.folds for features in fold.splits.values())
+        rows = (value for features in splits for value in features.tensors().values() if isinstance(value, Rows))
+        return {part for one in rows for part in one.parts if isinstance(part, StoredTensor)}
 
     def held(self) -> StudyData:
         """Return the same data without files. Pickling takes every number along, once, as it is stored."""
