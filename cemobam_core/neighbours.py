@@ -41,7 +41,7 @@ class Pooled(NamedTuple):
         audio_mask: Bool[Tensor, "n ta"] | None = None,
         text_mask: Bool[Tensor, "n tt"] | None = None,
     ) -> Pooled:
-        """Return embeddings on the CPU. Sequences are averaged over their valid steps, a few megabytes at a time."""
+        """Return embeddings on the CPU. Sequences are averaged over their valid steps, a little at a time."""
         return cls(_pooled(audio, audio_mask), _pooled(text, text_mask))
 
     def select(self, rows: Int64[Tensor, " m"]) -> Pooled:

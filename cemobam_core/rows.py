@@ -30,8 +30,8 @@ _DTYPES: dict[str, tuple[torch.dtype, np.dtype[Any]]] = {
 """Types of numbers that can be read in place, by their name in a file. They are mapped as integers of the same width,
 because NumPy does not know bfloat16."""
 
-_CHUNK_NUMBERS = 2**21
-"""Numbers that are converted at once."""
+_CHUNK_NUMBERS = 2**19
+"""Numbers that are converted at once: few enough to stay in the cache of a processor."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -282,7 +282,7 @@ class Rows:
 
 
 def in_chunks(x: Tensor | Rows, start: int = 0, stop: int | None = None) -> Iterator[Tensor]:
-    """Yield rows in order, a few megabytes at a time.
+    """Yield rows in order, a little at a time.
 
     Args:
         x: (N, ...), a tensor or rows of files.

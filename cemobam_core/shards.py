@@ -108,7 +108,7 @@ def write_tensors(
     start: int = 0,
     stop: int | None = None,
 ) -> None:
-    """Write tensors to a safetensors file atomically, with a few megabytes at a time in memory.
+    """Write tensors to a safetensors file atomically, with little of them in memory.
 
     Args:
         path: The file.
