@@ -222,6 +222,12 @@ def test_a_file_that_only_looks_like_a_shard_is_no_shard(make_features: Make, tm
     assert FeatureSet.load(tmp_path / shard_name("train-00000-of-00002", 0, 1)).fingerprint() == made.fingerprint()
 
 
+@pytest.mark.parametrize("size", ["0MB", "5", "1.5GB", "2gb", "-1GB", "9999999MB"])
+def test_a_size_that_is_none_is_refused(size: str) -> None:
+    _, err = cemobam_here("features", "--dataset", "mine", "--out", "x", f"--shard-size={size}", status=2)
+    assert f"--shard-size: '{size}' is not a size; write a whole number with MB, GB or TB, such as 500MB" in err
+
+
 @pytest.mark.usefixtures("without_figures")
 def test_a_run_on_shards_is_the_run_on_files(make_features: Make, in_folder: Path) -> None:
     """Also with models that are kept, which label the utterances of shards."""
