@@ -205,9 +205,7 @@ class Rows:
 
     def select(self, rows: Int64[Tensor, " m"]) -> Rows:
         """Return the rows at ``rows``, in that order. Only their numbers are kept, nothing is copied."""
-        one = Rows(self.parts, rows if self._selection is None else self._selection[rows])
-        one.finite = self.finite
-        return one
+        return _rows(self.parts, rows if self._selection is None else self._selection[rows], self.finite)
 
     def __getitem__(self, index: Int64[Tensor, " m"] | slice) -> Float[Tensor, "m ..."]:
         """Return rows as a float32 tensor. Consecutive rows of one float32 file are mapped, not copied.
@@ -247,9 +245,11 @@ class Rows:
             if isinstance(part, StoredTensor) and part not in known:
                 known[part] = HeldTensor(part.array, part.kind)
             parts.append(known[part] if isinstance(part, StoredTensor) else part)
-        one = Rows(parts, self._selection)
-        one.finite = self.finite
-        return one
+        return _rows(tuple(parts), self._selection, self.finite)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the references and the selection."""
+        return _rows, (self.parts, self._selection, self.finite)
 
     def _gathered(self, places: Int64[Tensor, " m"]) -> Float[Tensor, "m ..."]:
         """Return the rows at these places of the files: each file is read in order, a chunk at a time."""
@@ -279,6 +279,12 @@ class Rows:
                 else:
                     out[order[at:until]] = read.float()
         return out
+
+
+def _rows(parts: tuple[StoredTensor | HeldTensor, ...], selection: Tensor | None, finite: bool) -> Rows:
+    made = Rows(parts, selection)
+    made.finite = finite
+    return made
 
 
 def in_chunks(x: Tensor | Rows, start: int = 0, stop: int | None = None) -> Iterator[Tensor]:
