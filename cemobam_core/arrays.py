@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cemobam_core.rows import Rows
+
 _DTYPES = {"f": np.float32, "i": np.int64, "u": np.int64, "b": np.bool_}
 """The type of the tensor for each kind of number in NumPy."""
 
@@ -44,7 +46,7 @@ def tensor_of(values: object) -> Tensor:
 
 def described(values: object) -> str:
     """Describe the type and shape of values: ``float32 (24, 768)``, ``a list of str (24,)``, ``of type dict``."""
-    if isinstance(values, Tensor):
+    if isinstance(values, Tensor | Rows):
         return f"{str(values.dtype).removeprefix('torch.')} {tuple(values.shape)}"
     kind = type(values).__name__
     try:

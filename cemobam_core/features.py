@@ -13,14 +13,15 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from cemobam_core.arrays import described, tensor_of
 from cemobam_core.errors import InputError
-from cemobam_core.files import written_atomically
 from cemobam_core.graph import TopKGraph
+from cemobam_core.inputs import Sizes
 from cemobam_core.neighbours import Pooled
+from cemobam_core.rows import HeldTensor, Rows, StoredTensor, first_not_finite, in_chunks
+from cemobam_core.shards import divided, files_of, source_of, write_tensors
 from cemobam_core.wall import tried
 
 MODALITIES = ("audio", "text")
@@ -28,6 +29,9 @@ _LISTS = ("utterance_ids", "speakers", "sessions", "scripts", "texts", "seconds"
 _SHOWN = ("class_names", "speakers", "sessions", "scripts")
 """The names that lines for the user hold as they are."""
 _OPTIONAL_NAMES = ("speakers", "sessions", "scripts", "texts")
+
+_LARGE = 2**30
+"""Size of a file in bytes above which embeddings stay in it."""
 
 _EMBEDDINGS = (torch.float32, "it must be (N, E) or (N, T, E) floating-point numbers")
 _MASK = (torch.bool, "it must be (N, T) truth values")
@@ -52,7 +56,8 @@ class FeatureSet:
     """Utterances with one audio and one text embedding (or sequence) each. The constructor checks every value.
 
     You can pass embeddings, labels and masks as tensors, NumPy arrays or lists. They are stored as tensors. You can
-    pass names as any sequence of strings. They are stored as tuples.
+    pass names as any sequence of strings. They are stored as tuples. Embeddings of large files, of 16-bit files and of
+    shards are not tensors but :class:`~cemobam_core.rows.Rows`: they stay in their files.
 
     Args:
         audio: (N, E) for utterance-level features or (N, T_a, E) for sequences; floating-point numbers of any width,
@@ -77,8 +82,8 @@ class FeatureSet:
             repeat.
     """
 
-    audio: Tensor
-    text: Tensor
+    audio: Tensor | Rows
+    text: Tensor | Rows
     labels: Tensor
     class_names: tuple[str, ...]
     utterance_ids: tuple[str, ...]
@@ -152,10 +157,12 @@ class FeatureSet:
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
-    def _numbers(self, name: str, given: object) -> Tensor | None:
-        """Return the value of the argument ``name`` as a tensor of the right type."""
+    def _numbers(self, name: str, given: object) -> Tensor | Rows | None:
+        """Return the value of the argument ``name`` as a tensor of the right type, or as rows of files."""
         if given is None and name.endswith("_mask"):
             return None
+        if isinstance(given, Rows) and name in MODALITIES:
+            return given
         kind, wanted = _WANTED[name]
         try:
             tensor = tensor_of(given)
@@ -204,10 +211,10 @@ class FeatureSet:
 
     def _check_modality(self, modality: str) -> None:
         x, mask = getattr(self, modality), getattr(self, f"{modality}_mask")
-        finite = torch.cat([torch.isfinite(part).flatten(1).all(dim=1) for part in torch.split(x, 64)])
-        for i in self._first(~finite):
+        if (i := first_not_finite(x)) is not None:
+            place = x.place(i) if isinstance(x, Rows) else f"row {i}"
             raise self._error(
-                f"the {modality} embedding of utterance {self.utterance_ids[i]!r} (row {i}) holds NaN or infinity; "
+                f"the {modality} embedding of utterance {self.utterance_ids[i]!r} ({place}) holds NaN or infinity; "
                 "extract it again or leave the utterance out"
             )
         if (mask is None) != (x.ndim == 2):
@@ -242,19 +249,35 @@ class FeatureSet:
         """C, the number of emotions."""
         return len(self.class_names)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Return the tensors by name: embeddings, labels and, if present, masks."""
+    @property
+    def sizes(self) -> Sizes:
+        """The sizes that a system needs to build a model."""
+        audio_dim, text_dim = self.audio.shape[-1], self.text.shape[-1]
+        return Sizes(audio_dim=audio_dim, text_dim=text_dim, num_classes=self.num_classes)
+
+    def tensors(self) -> dict[str, Tensor | Rows]:
+        """Return what the set holds for each utterance by name: embeddings, labels and, if present, masks."""
         names = (*MODALITIES, "labels", *(f"{modality}_mask" for modality in MODALITIES))
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     def select(self, indices: Sequence[int], *, source: str) -> FeatureSet:
         """Return the utterances at ``indices``, in that order, as a set named ``source`` in error messages."""
         rows = torch.as_tensor(indices, dtype=torch.int64)
-        parts: dict[str, Any] = {name: value[rows] for name, value in self.tensors().items()}
+        parts: dict[str, Any] = {
+            name: value.select(rows) if isinstance(value, Rows) else value[rows]
+            for name, value in self.tensors().items()
+        }
         for name in _LISTS:
             if (values := getattr(self, name)) is not None:
                 parts[name] = tuple(values[i] for i in indices)
         return replace(self, **parts, source=source)
+
+    def held(self, known: dict[StoredTensor, HeldTensor]) -> FeatureSet:
+        """Return the same set without files, see :meth:`cemobam_core.rows.Rows.held`."""
+        rows: dict[str, Any] = {
+            name: value.held(known) for name, value in self.tensors().items() if isinstance(value, Rows)
+        }
+        return replace(self, **rows) if rows else self
 
     def rank(self, k_max: int) -> TopKGraph:
         """Rank the ``k_max`` nearest neighbours of each utterance in this set, for every graph up to that K."""
@@ -277,23 +300,60 @@ class FeatureSet:
         digest = hashlib.sha256(json.dumps(self.class_names).encode())
         for name, value in sorted(self.tensors().items()):
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(value.contiguous().numpy().data)
+            for chunk in in_chunks(value):
+                digest.update(chunk.contiguous().numpy().data)
         return digest.hexdigest()
 
-    def save(self, path: Path) -> None:
-        """Write a ``.safetensors`` file atomically: an existing file is replaced only by a complete new one."""
-        lists = {name: getattr(self, name) for name in ("class_names", *_LISTS)}
-        metadata = {name: json.dumps(values) for name, values in lists.items() if values is not None}
-        with written_atomically(path) as temporary:
-            tensors = {name: value.contiguous() for name, value in self.tensors().items()}
-            save_file(tensors, temporary, metadata={**self.provenance, **metadata})
+    def save(
+        self, path: Path, *, dtype: torch.dtype = torch.float32, shard_bytes: int | None = None
+    ) -> tuple[Path, ...]:
+        """Write ``.safetensors`` files atomically: an existing file is replaced only by a complete new one.
+
+        Args:
+            path: The file.
+            dtype: Type of the embeddings in the file: float32, or float16, which takes half the space and keeps three
+                digits.
+            shard_bytes: Largest size of a file in bytes. A larger set is written in shards of equal size, beside the
+                path: ``train-00000-of-00002.safetensors`` and so on. ``None`` for one file.
+
+        Returns:
+            The files.
+
+        Raises:
+            InputError: A number is too large for float16.
+        """
+        tensors, size = self.tensors(), 0
+        for name, value in tensors.items():
+            size += value.shape.numel() * (dtype if name in MODALITIES else value.dtype).itemsize
+            if dtype == torch.float16 and name in MODALITIES:
+                self._check_range(name, value)
+        lists = {name: getattr(self, name) for name in _LISTS if getattr(self, name) is not None}
+        size += len(json.dumps(lists))
+        written = []
+        for file, start, stop in divided(path, len(self), size, shard_bytes):
+            metadata = {name: json.dumps(values[start:stop]) for name, values in lists.items()}
+            metadata["class_names"] = json.dumps(self.class_names)
+            write_tensors(file, tensors, {**self.provenance, **metadata}, dtype=dtype, start=start, stop=stop)
+            written.append(file)
+        return tuple(written)
+
+    def _check_range(self, modality: str, x: Tensor | Rows) -> None:
+        """Raise an InputError if a number is too large for float16."""
+        row, most = 0, torch.finfo(torch.float16).max
+        for chunk in in_chunks(x):
+            for i in self._first(chunk.flatten(1).abs().amax(dim=1) > most):
+                raise self._error(
+                    f"the {modality} embedding of utterance {self.utterance_ids[row + i]!r} holds a number beyond "
+                    f"{most:.0f}, the largest of float16; store float32"
+                )
+            row += len(chunk)
 
     @classmethod
     def load(cls, path: Path, class_names: Sequence[str] | None = None, *, need_labels: bool = True) -> FeatureSet:
         """Read a ``.safetensors`` file, or a ``.pkl`` file of the authors without running anything in it.
 
         Args:
-            path: The file.
+            path: The file, or any one of the shards of a split, which is read whole.
             class_names: Names of the classes for a file that does not store them. ``None`` for ``class_0`` and so on.
             need_labels: Whether to refuse a ``.safetensors`` file without labels.
 
@@ -324,37 +384,33 @@ class FeatureSet:
                 if path.suffix == ".pkl":
                     loaded.append(read_pickled_features(path, class_names))
                 elif path.suffix == ".safetensors":
-                    loaded.append(read(path, class_names, need_labels))
+                    first, *others = files_of(path)
+                    loaded.append(read(first, class_names, need_labels, others, beside=others))
                 else:
                     raise InputError(f"{path}: not a feature file; give a .safetensors file or the authors' .pkl")
         return loaded
 
     @classmethod
-    def _read(cls, path: Path, class_names: Sequence[str] | None, need_labels: bool) -> FeatureSet:
-        """Read a ``.safetensors`` file. Its tensors are mapped into memory, not copied."""
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata: dict[str, str] = file.metadata() or {}
-                names: set[str] = set(file.keys())
-                labelled = need_labels or "labels" in names
-                check_names(path, names if labelled else {*names, "labels"})
-                tensors = {name: file.get_tensor(name) for name in names}
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"{path}: cannot be read as safetensors ({error})") from None
-        if not labelled:
-            n = tensors["audio"].shape[:1].numel() if tensors["audio"].numel() else 0  # 0 is refused
-            tensors["labels"] = torch.zeros(n, dtype=torch.int64)
-        return cls.of_content(path, tensors, metadata, class_names, labelled=labelled)
+    def _read(
+        cls, path: Path, class_names: Sequence[str] | None, need_labels: bool, others: Sequence[Path]
+    ) -> FeatureSet:
+        """Read a split from a ``.safetensors`` file and its other shards. Tensors are mapped into memory, not copied.
+
+        Embeddings of shards, of 16-bit files and of large files become :class:`Rows`.
+        """
+        parts = []
+        for file in (path, *others):
+            tensors, metadata = _stored(file, need_labels, in_place=bool(others))
+            parts.append(_Content.of(file, tensors, metadata))
+        return cls._made(parts[0] if len(parts) == 1 else _Content.joined(parts), class_names)
 
     @classmethod
     def of_content(
         cls,
         path: Path,
-        tensors: dict[str, Tensor],
-        metadata: dict[str, str],
+        tensors: Mapping[str, Tensor | Rows],
+        metadata: Mapping[str, str],
         class_names: Sequence[str] | None,
-        *,
-        labelled: bool = True,
     ) -> FeatureSet:
         """Return the feature set of a ``.safetensors`` file.
 
@@ -363,23 +419,117 @@ class FeatureSet:
             tensors: Its tensors by name, see :func:`check_names`.
             metadata: Its metadata by name.
             class_names: Names of the classes, as for :meth:`load`.
-            labelled: Whether the labels are known.
 
         Raises:
             InputError: The content is not valid.
         """
-        told = [name for name in ("class_names", *_LISTS) if name in metadata]
-        lists = {name: _listed(path, name, metadata.pop(name)) for name in told}
-        labels = tensors["labels"]
-        n = len(labels) if labels.ndim == 1 and labels.shape == tensors["audio"].shape[:1] else 0  # 0 is refused
-        lists.setdefault("utterance_ids", default_ids(path, n))
-        lists.setdefault("class_names", tuple(class_names or default_class_names(labels)))
+        return cls._made(_Content.of(path, tensors, metadata), class_names)
+
+    @classmethod
+    def _made(cls, content: _Content, class_names: Sequence[str] | None) -> FeatureSet:
+        """Return the feature set of the content of a file, or of shards."""
+        source, lists = source_of(content.files), dict(content.lists)
+        tensors: dict[str, Any] = dict(content.tensors)
+        labelled = "labels" in tensors
+        if not labelled:
+            tensors["labels"] = torch.zeros(_length(tensors), dtype=torch.int64)
+        lists.setdefault("class_names", tuple(class_names or default_class_names(tensors["labels"])))
         if class_names is not None and set(class_names) != set(lists["class_names"]):
             raise InputError(
-                f"{path}: its classes are {', '.join(lists['class_names'])}, but this data set's are "
+                f"{source}: its classes are {', '.join(lists['class_names'])}, but this data set's are "
                 f"{', '.join(class_names)}; give the file's own data set, or any other name, as --dataset"
             )
-        return cls(**tensors, **lists, provenance=metadata, source=str(path), labelled=labelled)
+        return cls(**tensors, **lists, provenance=content.provenance, source=source, labelled=labelled)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Content:
+    """What a ``.safetensors`` file holds, or several shards together.
+
+    Attributes:
+        files: The files.
+        tensors: Tensors by name. Without labels, the set is not labelled.
+        lists: Lists by name. Ids are always there.
+        provenance: All other metadata.
+    """
+
+    files: list[Path]
+    tensors: Mapping[str, Tensor | Rows]
+    lists: Mapping[str, tuple[Any, ...]]
+    provenance: Mapping[str, str]
+
+    @classmethod
+    def of(cls, path: Path, tensors: Mapping[str, Tensor | Rows], metadata: Mapping[str, str]) -> _Content:
+        """Return the content of a file, with ids for its utterances if it has none."""
+        told = ("class_names", *_LISTS)
+        lists = {name: _listed(path, name, metadata[name]) for name in told if name in metadata}
+        lists.setdefault("utterance_ids", default_ids(path, _length(tensors)))
+        provenance = {name: value for name, value in metadata.items() if name not in told}
+        return cls(files=[path], tensors=tensors, lists=lists, provenance=provenance)
+
+    @classmethod
+    def joined(cls, parts: Sequence[_Content]) -> _Content:
+        """Return the content of several shards, which must be of one kind.
+
+        Raises:
+            InputError: A shard does not fit into itself, or two do not fit together.
+        """
+        first, seen = parts[0], dict[str, Path]()
+        for one in parts:
+            one._check_lengths()
+            one._check_like(first)
+            for key in one.lists["utterance_ids"]:
+                if key in seen:
+                    raise InputError(
+                        f"{one.files[0]}: utterance {key!r} is in {seen[key].name} too; every utterance belongs into "
+                        "one shard: copy the shards again, or make the features again"
+                    )
+                seen[key] = one.files[0]
+        tensors: dict[str, Tensor | Rows] = {}
+        for name in first.tensors:
+            all_of = [one.tensors[name] for one in parts]
+            rows = [x for x in all_of if isinstance(x, Rows)]
+            tensors[name] = (
+                Rows([part for x in rows for part in x.parts])
+                if rows
+                else torch.cat([x for x in all_of if isinstance(x, Tensor)])
+            )
+        lists = {name: tuple(x for one in parts for x in one.lists[name]) for name in first.lists}
+        if "class_names" in first.lists:
+            lists["class_names"] = first.lists["class_names"]
+        files = [file for one in parts for file in one.files]
+        return cls(files=files, tensors=tensors, lists=lists, provenance=first.provenance)
+
+    def _check_lengths(self) -> None:
+        """Check that there is as much of everything as of audio: otherwise, utterances would be mixed up."""
+        path, n = self.files[0], self.tensors["audio"].shape[:1].numel() if self.tensors["audio"].ndim else 0
+        if n == 0 or 0 in self.tensors["audio"].shape:
+            raise InputError(f"{path}: it holds no utterances; remove all shards and make the features again")
+        counts = {name: len(x) if x.ndim else 0 for name, x in self.tensors.items()}
+        counts |= {name: len(values) for name, values in self.lists.items() if name != "class_names"}
+        for name, count in counts.items():
+            if count != n:
+                raise InputError(f"{path}: {count} {name} for {n} audio embeddings; give one for each")
+
+    def _check_like(self, first: _Content) -> None:
+        """Check that this shard is of the same kind as the first one."""
+        path, other = self.files[0], first.files[0].name
+        ours, theirs = ({**one.tensors, **one.lists} for one in (self, first))
+        if odd := sorted(ours.keys() ^ theirs.keys()):
+            what = f"has no {odd[0]}" if odd[0] in theirs else f"has {odd[0]}"
+            raise InputError(f"{path}: {what}, unlike {other}; make all shards of a split alike")
+        for name, x in self.tensors.items():
+            kinds = [_kind_in_file(y) for y in (x, first.tensors[name])]
+            if kinds[0] != kinds[1]:
+                remedy = "pad all shards of a split to the same number of steps, and make them with the same encoders"
+                raise InputError(
+                    f"{path}: its {name} {_is(name)} {kinds[0]}, but those of {other} {kinds[1]}; {remedy}"
+                )
+        for name, value in [("class_names", self.lists.get("class_names")), *self.provenance.items()]:
+            if value != {**first.provenance, "class_names": first.lists.get("class_names")}.get(name):
+                raise InputError(
+                    f"{path}: its {name} {_is(name)} not as in {other}; all shards of a split must be made together"
+                )
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -430,6 +580,10 @@ class Fold:
         """The three splits by name."""
         return {"train": self.train, "val": self.val, "test": self.test}
 
+    def held(self, known: dict[StoredTensor, HeldTensor]) -> Fold:
+        """Return the same fold without files, see :meth:`cemobam_core.rows.Rows.held`."""
+        return Fold(**{name: split.held(known) for name, split in self.splits.items()})
+
 
 def fingerprint(folds: Iterable[Fold]) -> str:
     """Return 16 hexadecimal digits that identify these features in these splits."""
@@ -458,6 +612,32 @@ def check_names(path: Path, names: Collection[str]) -> None:
         raise InputError(f"{path}: unknown tensor {unknown[0]!r}; a feature file holds {sorted(allowed)}")
 
 
+def _stored(path: Path, need_labels: bool, *, in_place: bool) -> tuple[dict[str, Tensor | Rows], dict[str, str]]:
+    """Return the tensors and the metadata of a ``.safetensors`` file.
+
+    Args:
+        path: The file.
+        need_labels: Whether to refuse a file without labels.
+        in_place: Whether embeddings become :class:`Rows` even if the file is small and they are float32.
+    """
+    tensors: dict[str, Tensor | Rows] = {}
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+            names: set[str] = set(file.keys())
+            check_names(path, names if need_labels or "labels" in names else {*names, "labels"})
+            for name in names:
+                stored = StoredTensor.find(path, name) if name in MODALITIES else None
+                large = stored and (in_place or stored.dtype.itemsize == 2 or stored.size > _LARGE)
+                if stored and large and math.prod(stored.shape) and stored.shape:
+                    tensors[name] = Rows([stored])
+                else:
+                    tensors[name] = file.get_tensor(name)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: cannot be read as safetensors ({error})") from None
+    return tensors, metadata
+
+
 def default_ids(path: Path, n: int) -> tuple[str, ...]:
     """Return ids for the utterances of a file that stores none: the name of the file and the row."""
     return tuple(f"{path.stem}:{i:05d}" for i in range(n))
@@ -484,9 +664,23 @@ def _listed(path: Path, name: str, value: str) -> tuple[Any, ...]:
     return tuple(items)
 
 
-def _kind(value: Tensor | tuple[str, ...]) -> str:
+def _length(tensors: Mapping[str, Tensor | Rows]) -> int:
+    """Return the number of utterances of a file, or 0 if its tensors have odd shapes, which is refused later."""
+    audio = tensors["audio"]
+    labels = tensors.get("labels", audio)
+    fits = labels.shape == audio.shape[:1] if "labels" in tensors else audio.shape.numel() > 0
+    return labels.shape[:1].numel() if labels.ndim and fits else 0
+
+
+def _kind_in_file(x: Tensor | Rows) -> str:
+    """Describe what must be the same in all shards of a split: the type of the numbers, and all sizes but N."""
+    kind = str(x.stored if isinstance(x, Rows) else x.dtype).removeprefix("torch.")
+    return f"{kind} ({', '.join(['N', *map(str, x.shape[1:])])})"
+
+
+def _kind(value: Tensor | Rows | tuple[str, ...]) -> str:
     """Describe what must be the same in all splits: class names, or the size and level of an embedding."""
-    if isinstance(value, Tensor):
+    if isinstance(value, Tensor | Rows):
         return f"({'N, T' if value.ndim == 3 else 'N'}, {value.shape[-1]})"
     return ", ".join(value)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from cemobam_core.errors import InputError
 from cemobam_core.fields import check_fields
 from cemobam_core.neighbours import Links, Neighbours, Pooled, Ties, links_from, links_to, nearest
+from cemobam_core.rows import Rows
 
 GatherFrom = Literal["chosen", "choosers"]
 EvaluationGraph = Literal["own", "anchored", "joint"]
@@ -81,8 +82,8 @@ class TopKGraph:
     @classmethod
     def from_features(
         cls,
-        audio: Float[Tensor, "n *ta ea"],
-        text: Float[Tensor, "n_text *tt et"],
+        audio: Float[Tensor, "n *ta ea"] | Rows,
+        text: Float[Tensor, "n_text *tt et"] | Rows,
         k_max: int = 10,
         *,
         audio_mask: Bool[Tensor, "n ta"] | None = None,
@@ -95,7 +96,8 @@ class TopKGraph:
         one modality in float32 and about 1.5 kB per utterance.
 
         Args:
-            audio: Audio embeddings, (N, E) or (N, T, E). Sequences are averaged over their valid steps.
+            audio: Audio embeddings, (N, E) or (N, T, E), as a tensor or rows of files. Sequences are averaged over
+                their valid steps.
             text: Text embeddings, (N, E) or (N, T, E).
             k_max: The largest K that you will pass to ``edge_index``.
             audio_mask: (N, T), true for valid audio steps. ``None`` if all steps are valid.

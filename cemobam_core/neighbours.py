@@ -13,6 +13,7 @@ from torch import Tensor
 from cemobam_core.candidates import Found, among, between, reaching
 from cemobam_core.errors import InputError
 from cemobam_core.operators.pooling import masked_mean
+from cemobam_core.rows import Rows, in_chunks
 from cemobam_core.similarity import Embeddings
 
 MOST_LINKS = 10_000_000
@@ -35,12 +36,12 @@ class Pooled(NamedTuple):
     @classmethod
     def of(
         cls,
-        audio: Float[Tensor, "n *ta ea"],
-        text: Float[Tensor, "n *tt et"],
+        audio: Float[Tensor, "n *ta ea"] | Rows,
+        text: Float[Tensor, "n *tt et"] | Rows,
         audio_mask: Bool[Tensor, "n ta"] | None = None,
         text_mask: Bool[Tensor, "n tt"] | None = None,
     ) -> Pooled:
-        """Return embeddings on the CPU. Sequences are averaged over their valid steps."""
+        """Return embeddings on the CPU. Sequences are averaged over their valid steps, a little at a time."""
         return cls(_pooled(audio, audio_mask), _pooled(text, text_mask))
 
     def select(self, rows: Int64[Tensor, " m"]) -> Pooled:
@@ -245,9 +246,13 @@ def _preferred(
     return order, precedence
 
 
-def _pooled(x: Tensor, mask: Tensor | None) -> Float[Tensor, "n e"]:
-    x = x.detach().cpu()
+def _pooled(x: Tensor | Rows, mask: Tensor | None) -> Float[Tensor, "n e"]:
     if x.ndim == 2:
-        return x
-    valid = torch.ones(x.shape[:2], dtype=torch.bool) if mask is None else mask.cpu()
-    return masked_mean(x.double(), valid)
+        return x[:] if isinstance(x, Rows) else x.detach().cpu()
+    pooled, start = torch.empty(len(x), x.shape[-1], dtype=torch.float64), 0
+    for chunk in in_chunks(x):
+        rows = slice(start, start + len(chunk))
+        valid = torch.ones(chunk.shape[:2], dtype=torch.bool) if mask is None else mask[rows].cpu()
+        pooled[rows] = masked_mean(chunk.detach().cpu().double(), valid)
+        start += len(chunk)
+    return pooled

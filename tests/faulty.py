@@ -34,6 +34,9 @@ class Faulty:
     def tensors(self) -> Any:
         return self.data.tensors()
 
+    def stored(self) -> Any:
+        return self.data.stored()
+
     def graph(self, *arguments: Any) -> Any:
         return self.data.graph(*arguments)
 

@@ -18,6 +18,7 @@ from cemobam_core.corpora.split_file import SplitFile
 from cemobam_core.corpora.utterances import RawCorpus, Utterance
 from cemobam_core.errors import InputError
 from cemobam_core.features import FeatureSet, Fold
+from cemobam_core.shards import shards_in
 from cemobam_core.wall import refuse_irregular
 
 SPLITS = ("train", "val", "test")
@@ -62,9 +63,9 @@ def load_folds(
     """Read features and split them.
 
     Args:
-        path: A folder with ``train``, ``val`` and ``test`` (``.safetensors``, or the authors' ``.pkl``, also as
-            ``<CORPUS>_BERT_WAV2VEC_<split>.pkl``), a folder with one such folder per fold (``fold_0`` and so on), or
-            one file, which is split here.
+        path: A folder with ``train``, ``val`` and ``test`` (``.safetensors``, in shards or not, or the authors'
+            ``.pkl``, also as ``<CORPUS>_BERT_WAV2VEC_<split>.pkl``), a folder with one such folder per fold (``fold_0``
+            and so on), or one file, which is split here. Any one of several shards stands for all of them.
         corpus: Name of the corpus, which selects the files if the folder contains several corpora.
         class_names: Names of the classes for files that do not store them.
         protocol: Split protocol for one file. ``None`` for ``random:80/10/10``. Not allowed for a folder, which is
@@ -272,7 +273,7 @@ def _fold_folders(path: Path) -> list[Path]:
 
 def _split_file(folder: Path, split_name: str, corpus: str) -> Path:
     plain = [folder / f"{split_name}{suffix}" for suffix in (".safetensors", ".pkl")]
-    found = [file for file in plain if file.is_file()]
+    found = [file for file in plain if file.is_file()] + shards_in(folder, split_name)[:1]
     if not found:
         found = sorted(folder.glob(f"*_BERT_WAV2VEC_{split_name}.pkl"))
         ours = [file for file in found if file.name.lower().startswith(f"{corpus.lower()}_")]

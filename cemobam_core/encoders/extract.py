@@ -18,7 +18,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from cemobam_core.corpora.leaks import leaks
-from cemobam_core.corpora.splits import SPLITS, Assignment, Say, quietly, splits_fingerprint
+from cemobam_core.corpora.splits import Assignment, Say, quietly, splits_fingerprint
 from cemobam_core.corpora.utterances import BadUtterance, Utterance
 from cemobam_core.encoders.ahead import ahead
 from cemobam_core.encoders.asr import Transcripts, load_transcriber
@@ -29,7 +29,7 @@ from cemobam_core.encoders.pretrained import Pretrained, find_pretrained
 from cemobam_core.encoders.record import RECORD, EncoderRecord, EncodersRecord
 from cemobam_core.encoders.settings import Recipe
 from cemobam_core.encoders.sound import READING_AHEAD, end_decoders, seconds_of
-from cemobam_core.encoders.store import Parts, SplitRows, write_json, write_splits
+from cemobam_core.encoders.store import SHARD_BYTES, Parts, SplitRows, write_json, write_splits
 from cemobam_core.errors import InputError
 from cemobam_core.features import MODALITIES
 from cemobam_core.files import told_of_a_full_disk, written_atomically
@@ -53,19 +53,21 @@ def make_features(
     *,
     device: str = "cpu",
     max_bad: float = 0.01,
+    shard_bytes: int = SHARD_BYTES,
     say: Callable[[str], None] = print,
 ) -> None:
     """Make the features of a corpus, unless ``out`` already has them. An interrupted call is resumed.
 
-    ``out`` receives ``train.safetensors``, ``val.safetensors`` and ``test.safetensors`` (for a protocol with several
-    folds, in ``fold_0`` and so on), ``utterances.csv``, ``features.json`` with everything the features were made from,
-    and tuned encoders under ``encoders/``.
+    ``out`` receives ``train.safetensors``, ``val.safetensors`` and ``test.safetensors`` (large ones in shards, and for
+    a protocol with several folds, in ``fold_0`` and so on), ``utterances.csv``, ``features.json`` with everything the
+    features were made from, and tuned encoders under ``encoders/``.
 
     Args:
         recipe: The corpus, the encoders and the settings.
         out: Folder of the features.
         device: ``cpu`` or ``cuda``.
         max_bad: Largest share of utterances that may be unusable. They are left out and reported.
+        shard_bytes: Largest size of a feature file in bytes. A larger split is written in shards.
         say: Function that receives each line of output.
 
     Raises:
@@ -86,7 +88,7 @@ def make_features(
     out.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(out / ".lock", timeout=0):
-            _Extraction(recipe, out, device, max_bad, say).run()
+            _Extraction(recipe, out, device, max_bad, shard_bytes, say).run()
     except Timeout:
         raise InputError(f"{out}: another run is making these features; wait until it has finished") from None
     except torch.OutOfMemoryError:
@@ -106,7 +108,7 @@ def made_before(recipe: Recipe, out: Path) -> dict[str, Any] | None:
     """
     path = out / FEATURES_JSON
     if not path.exists():
-        finished = any(out.glob("train.*")) or any(out.glob("fold_0/train.*"))
+        finished = any(out.glob("train[.-]*")) or any(out.glob("fold_0/train[.-]*"))
         if finished and not (out / _PARTS).exists():
             raise InputError(f"{out}: contains features that this command did not make; give another folder with --out")
         return None
@@ -140,12 +142,14 @@ class _Extraction:
     out: Path
     device: str
     max_bad: float
+    shard_bytes: int
     say: Callable[[str], None]
 
     def __post_init__(self) -> None:
         self.bad: dict[str, str] = {}
         self.seconds: dict[str, float] = {}
         self.used: list[Utterance] = []  # those that are in a split
+        self.files: list[Path] = []  # that were written
         self.facts, self.signature = self.recipe.facts, self.recipe.signature  # before the corpus is transcribed
         # Results of two devices or two versions differ in their last bits and are not mixed.
         made_by = hashlib.sha256(json.dumps([self.device, _versions()]).encode()).hexdigest()[:8]
@@ -380,7 +384,14 @@ class _Extraction:
                     provenance=provenance,
                 )
             )
-        write_splits(splits, parts, sequences=self.recipe.settings.level == "sequence", scratch=self.parts_folder)
+        self.files += write_splits(
+            splits,
+            parts,
+            sequences=self.recipe.settings.level == "sequence",
+            scratch=self.parts_folder,
+            dtype=getattr(torch, self.recipe.settings.dtype),
+            shard_bytes=self.shard_bytes,
+        )
 
     def _provenance(self, where: str) -> dict[str, str]:
         """Return the description of their origin that is stored in every feature file of a fold."""
@@ -446,11 +457,7 @@ class _Extraction:
                         for fold in folds
                     ],
                 },
-                "files": [
-                    (Path(_fold_name(i, folds)) / f"{split}.safetensors").as_posix()
-                    for i in range(len(folds))
-                    for split in SPLITS
-                ],
+                "files": [file.relative_to(self.out).as_posix() for file in self.files],
                 "corpus_root": str(corpus.root),
                 "made_from": self.facts,
                 "encoders": {modality: getattr(self.recipe, modality).name for modality in MODALITIES},

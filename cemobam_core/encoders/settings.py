@@ -23,13 +23,14 @@ Level = Literal["utterance", "sequence"]
 TextPool = Literal["cls", "pooler", "mean"]
 """Pooling of token embeddings into one: the first token, BERT's pooler on it (a dense layer and tanh), or the mean."""
 Objective = Literal["supervised", "contrastive"]
+Dtype = Literal["float32", "float16"]
 
 EXTRACTION_VERSION = 1
 """Version of the extraction. Increase it with every change that alters the features made from the same settings."""
 
 _OF_A_CORPUS = (
     *("audio_encoder", "text_encoder", "tune_layers", "objective", "tune_epochs", "tune_lr"),
-    *("protocol", "split_seed", "split_file", "asr"),
+    *("protocol", "split_seed", "split_file", "asr", "dtype"),
 )
 """Settings that decide what is encoded and with which weights. All others decide the embedding of a single clip."""
 
@@ -60,6 +61,7 @@ class FeatureSettings:
         split_seed: Seed of the random split protocols.
         split_file: File or folder of splits, instead of a protocol.
         asr: Hub id or folder of the Whisper model that transcribes a corpus without transcripts. ``None`` for none.
+        dtype: Type of the numbers in the files.
     """
 
     audio_encoder: str = "facebook/wav2vec2-base-960h"
@@ -79,6 +81,7 @@ class FeatureSettings:
     split_seed: int = 0
     split_file: Path | None = None
     asr: str | None = None
+    dtype: Dtype = "float32"
 
     def of_embedding(self) -> dict[str, Any]:
         """Return the settings that decide the embedding of a clip or a transcript, given its encoder."""
@@ -168,6 +171,7 @@ class Recipe:
             del facts[name]  # the revision identifies the encoder, even if its folder is moved
         idle = ["text_pool"] if self.settings.level == "sequence" and not self.tuned[1] else []
         idle += ["audio_steps"] if self.settings.level == "utterance" else []
+        idle += ["dtype"] if self.settings.dtype == "float32" else []  # files of before name no type
         idle += [] if any(self.tuned) else ["objective", "tune_epochs", "tune_lr"]
         if self.split_file:
             facts["split_file"] = self.split_file.digest

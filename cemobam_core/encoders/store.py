@@ -1,4 +1,4 @@
-"""Features on disk: parts during the extraction, and one file per split at the end."""
+"""Features on disk: parts during the extraction, and one file per split, or several shards of it, at the end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ from torch import Tensor
 from cemobam_core.errors import InputError
 from cemobam_core.features import MODALITIES, FeatureSet
 from cemobam_core.files import written_atomically
+from cemobam_core.shards import remove_split
 from cemobam_core.wall import tried
+
+SHARD_BYTES = 5 * 10**9
+"""Largest size of a feature file in bytes, unless another one is asked for."""
 
 
 class Parts:
@@ -130,7 +134,7 @@ class SplitRows:
     """The utterances of one split, in order, with their metadata.
 
     Attributes:
-        path: File to write.
+        path: File to write. Shards are written beside it.
         ids: Ids of the utterances.
         labels: Labels, as indices into ``class_names``.
         class_names: Names of the classes.
@@ -154,8 +158,16 @@ class SplitRows:
     provenance: Mapping[str, str] = field(default_factory=dict)
 
 
-def write_splits(splits: Sequence[SplitRows], parts: Mapping[str, Parts], *, sequences: bool, scratch: Path) -> None:
-    """Write the parts of both modalities to one feature file per split.
+def write_splits(
+    splits: Sequence[SplitRows],
+    parts: Mapping[str, Parts],
+    *,
+    sequences: bool,
+    scratch: Path,
+    dtype: torch.dtype = torch.float32,
+    shard_bytes: int = SHARD_BYTES,
+) -> list[Path]:
+    """Write the parts of both modalities to one feature file per split, or to several shards of a large one.
 
     Embeddings are collected in memory-mapped files, so the use of memory does not grow with the corpus.
 
@@ -163,11 +175,18 @@ def write_splits(splits: Sequence[SplitRows], parts: Mapping[str, Parts], *, seq
         splits: Splits to write.
         parts: Parts by modality. Both must contain every utterance of the splits.
         sequences: Whether embeddings are (N, T, E) with masks. If not, they are (N, E).
-        scratch: Folder for temporary files, which are as large as the feature files.
+        scratch: Folder for temporary files, which are as large as the feature files in float32.
+        dtype: Type of the embeddings in the files, float32 or float16.
+        shard_bytes: Largest size of a file in bytes.
+
+    Returns:
+        The files.
 
     Raises:
+        InputError: A number is too large for float16.
         OSError: The disk is full.
     """
+    written: list[Path] = []
     scratch.mkdir(parents=True, exist_ok=True)
     tensors: list[dict[str, Tensor]] = [{} for _ in splits]
     mapped = []
@@ -190,7 +209,8 @@ def write_splits(splits: Sequence[SplitRows], parts: Mapping[str, Parts], *, seq
                     x, row = places[key]
                     x[row, : len(rows)] = rows
         for split, given in zip(splits, tensors, strict=True):
-            FeatureSet(
+            remove_split(split.path)  # from an attempt with another largest size
+            written += FeatureSet(
                 audio=given["audio"],
                 text=given["text"],
                 audio_mask=given.get("audio_mask"),
@@ -205,10 +225,11 @@ def write_splits(splits: Sequence[SplitRows], parts: Mapping[str, Parts], *, seq
                 seconds=split.seconds,
                 provenance=split.provenance,
                 source=str(split.path),
-            ).save(split.path)
+            ).save(split.path, dtype=dtype, shard_bytes=shard_bytes)
     finally:
         for path in mapped:
             path.unlink(missing_ok=True)
+    return written
 
 
 def _mapped(path: Path, *shape: int) -> Tensor:

@@ -33,7 +33,7 @@ class Batch:
     def from_features(cls, features: FeatureSet, edge_index: Tensor | None = None) -> Batch:
         """Create a batch from a feature set and its (2, E) graph. A system that uses no graph needs none."""
         inputs = Inputs.from_features(
-            features.audio, features.text, edge_index, features.audio_mask, features.text_mask
+            features.audio[:], features.text[:], edge_index, features.audio_mask, features.text_mask
         )
         return cls(inputs, features.labels, features.num_classes)
 
@@ -41,7 +41,8 @@ class Batch:
     def in_context(cls, train: FeatureSet, features: FeatureSet, edge_index: Tensor) -> Batch:
         """Create a batch from a feature set in a graph that starts with the training utterances."""
         inputs = [
-            Inputs.from_features(one.audio, one.text, None, one.audio_mask, one.text_mask) for one in (train, features)
+            Inputs.from_features(one.audio[:], one.text[:], None, one.audio_mask, one.text_mask)
+            for one in (train, features)
         ]
         both = replace(Inputs.joined(inputs), edge_index=edge_index)
         return cls(both, features.labels, features.num_classes, context=len(inputs[0]))

@@ -15,7 +15,7 @@ from study.commands.options import MAKING
 # torch is imported where it is used, so that typing errors answer at once.
 if TYPE_CHECKING:
     from cemobam_core.corpora.utterances import RawCorpus
-    from cemobam_core.encoders.settings import Recipe
+    from cemobam_core.encoders.settings import Dtype, Recipe
     from cemobam_core.features import Fold
 
 
@@ -67,8 +67,13 @@ def _of_release(args: argparse.Namespace) -> RawCorpus:
     return read_corpus(known, args.data_root, args.classes)
 
 
-def recipe(args: argparse.Namespace, raw: RawCorpus) -> Recipe:
+def recipe(args: argparse.Namespace, raw: RawCorpus, *, dtype: Dtype = "float32") -> Recipe:
     """Return the recipe for the features of a raw corpus, according to the options.
+
+    Args:
+        args: The options.
+        raw: The corpus.
+        dtype: Type of the numbers in the files.
 
     Raises:
         InputError: The corpus has no transcripts, options do not fit together, or an encoder cannot be found.
@@ -81,16 +86,18 @@ def recipe(args: argparse.Namespace, raw: RawCorpus) -> Recipe:
     given = {name: value for name in names if (value := getattr(args, name)) is not None}
     chosen = chosen_split(Columns.of_corpus(raw), args.split_protocol, args.split_seed, args.split_file)
     given |= {"protocol": chosen, "split_seed": args.split_seed or 0} if isinstance(chosen, str) else {}
-    settings = FeatureSettings(**given, split_file=args.split_file)
+    settings = FeatureSettings(**given, split_file=args.split_file, dtype=dtype)
     return Recipe.of(raw, settings)
 
 
-def make(args: argparse.Namespace, recipe: Recipe, out: Path) -> None:
+def make(args: argparse.Namespace, recipe: Recipe, out: Path, *, shard_bytes: int | None = None) -> None:
     """Make the features of a recipe in a folder, see :func:`~cemobam_core.encoders.extract.make_features`."""
     from cemobam_core.encoders.extract import make_features
 
-    max_bad = {} if args.max_bad is None else {"max_bad": args.max_bad}
-    make_features(recipe, out, device=device_type(args), **max_bad)
+    given = {"max_bad": args.max_bad, "shard_bytes": shard_bytes}
+    make_features(
+        recipe, out, device=device_type(args), **{name: value for name, value in given.items() if value is not None}
+    )
 
 
 def folds(args: argparse.Namespace, corpus: Corpus) -> tuple[Fold, ...]:

@@ -91,10 +91,7 @@ def run_study(args: argparse.Namespace, *, print_report: bool = True) -> int:
     folds = data.folds(args, request.corpus) if raw is None else _folds_of_corpus(request, raw)
     if folds is None:
         return 0
-    from cemobam_core.training.batch import Batch
-
-    sizes = Batch.from_features(folds[0].train).sizes
-    request.try_systems(sizes, sequence=folds[0].train.audio.ndim == 3 or folds[0].train.text.ndim == 3)
+    request.try_systems(folds[0].train.sizes, sequence=folds[0].train.audio.ndim == 3 or folds[0].train.text.ndim == 3)
     request.check_settings()
     facts = request.facts(folds)
     check_k(folds, request.k_max(), request.graphs())

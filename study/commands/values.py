@@ -54,6 +54,14 @@ def seed(text: str) -> int:
     return int(text)
 
 
+def size_in_bytes(text: str) -> int:
+    """Parse ``500MB`` or ``2GB``: a size of at least 1MB."""
+    found = re.fullmatch(r"(\d{1,6})(MB|GB|TB)", text)
+    if not found or not int(found[1]):
+        raise ArgumentTypeError(f"{text!r} is not a size; write a whole number with MB, GB or TB, such as 500MB or 2GB")
+    return int(found[1]) * {"MB": 10**6, "GB": 10**9, "TB": 10**12}[found[2]]
+
+
 def layer(text: str) -> int | str:
     """Parse ``9``, ``last`` or ``last4``: a hidden state of an encoder."""
     if text in ("last", "last4"):

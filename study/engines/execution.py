@@ -8,7 +8,7 @@ import math
 import platform
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from itertools import product
 from traceback import format_exception
@@ -22,6 +22,7 @@ from cemobam_core.errors import InputError
 from cemobam_core.features import FeatureSet, Fold
 from cemobam_core.graph import EvaluationGraph, GatherFrom, GraphConfig, RankedGraph, Ranking, in_parts
 from cemobam_core.neighbours import Pooled, Ties
+from cemobam_core.rows import HeldTensor, Rows, StoredTensor
 from cemobam_core.systems import NeuralSystem
 from cemobam_core.training.config import METHOD_VERSION, TrainingConfig
 from study.design.configuration import Trial
@@ -94,12 +95,23 @@ class StudyData:
     probabilities: KeptProbabilities | None = None
 
     def tensors(self) -> Iterator[Tensor]:
-        """Yield all tensors, each once."""
+        """Yield all tensors in memory, each once. Features that stay in their files are not among them."""
         for fold, graphs in zip(self.folds, self.graphs, strict=True):
             for features in fold.splits.values():
-                yield from features.tensors().values()
+                yield from (value for value in features.tensors().values() if isinstance(value, Tensor))
             for graph in graphs.values():
                 yield from graph.tensors()
+
+    def stored(self) -> set[StoredTensor]:
+        """Return the tensors of features that stay in their files."""
+        splits = (features for fold in self.folds for features in fold.splits.values())
+        rows = (value for features in splits for value in features.tensors().values() if isinstance(value, Rows))
+        return {part for one in rows for part in one.parts if isinstance(part, StoredTensor)}
+
+    def held(self) -> StudyData:
+        """Return the same data without files. Pickling takes every number along, once, as it is stored."""
+        known: dict[StoredTensor, HeldTensor] = {}
+        return replace(self, folds=tuple(fold.held(known) for fold in self.folds))
 
     @classmethod
     def prepare(

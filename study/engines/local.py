@@ -31,7 +31,8 @@ from study.ledger.outcomes import Outcome
 class LocalEngine:
     """Runs trials in worker processes. Each worker trains one trial at a time, with one thread.
 
-    The features and the rankings are in shared memory, once for all workers. If a worker dies, only its trial is lost,
+    The features and the rankings are in shared memory, once for all workers. Features that stay in their files
+    (:class:`cemobam_core.rows.Rows`) are read there by each worker. If a worker dies, only its trial is lost,
     and the worker is replaced. When the driver dies, even by kill -9, its workers end too.
 
     Args:

@@ -32,6 +32,8 @@ from cemobam_core.files import written_atomically
 from cemobam_core.graph import GraphConfig
 from cemobam_core.inputs import Inputs, Sizes
 from cemobam_core.json_files import read_json
+from cemobam_core.rows import Rows
+from cemobam_core.shards import write_tensors
 from cemobam_core.systems import EstimatorSystem, NeuralSystem, System, name_of, system_class, version_of
 from cemobam_core.systems.files import SystemFile, file_of, is_in_file, path_of
 from cemobam_core.training.batch import Batch
@@ -139,9 +141,8 @@ class Keeping:
             save_file(embedding, temporary)
         system, graph, training = configuration.system, configuration.graph, configuration.training
         if graph:
-            with written_atomically(folder / TRAIN) as temporary:
-                anchors = Anchors.of(train, graph, trial.seed)
-                save_file(_train_tensors(anchors), temporary, metadata=_train_names(train))
+            anchors = Anchors.of(train, graph, trial.seed)
+            write_tensors(folder / TRAIN, _train_tensors(anchors), _train_names(train))
         if file := file_of(type(system)):
             with written_atomically(folder / file.name) as temporary:
                 temporary.write_bytes(file.content)
@@ -197,20 +198,17 @@ def size_in_bytes(system: System, graph: GraphConfig | None, train: FeatureSet) 
     """
     if not isinstance(system, NeuralSystem):
         return 0
-    tensors = list(_blank(system, Batch.from_features(train).sizes).state_dict().values())
+    size: int = sum(value.nbytes for value in _blank(system, train.sizes).state_dict().values())
     if graph:
-        tensors += train.tensors().values()
-    size: int = sum(value.numel() * value.element_size() for value in tensors)
-    if graph:
+        size += sum(value.nbytes for value in train.tensors().values())
         size += sum(len(names.encode()) for names in _train_names(train).values())
     if graph:  # an upper bound of the edges, of two numbers each (with ties "all" there are more), and two rankings
         size += 8 * len(train) * (2 * (1 + graph.k_audio + graph.k_text) + 2 * max(graph.k_audio, graph.k_text))
     return size
 
 
-def _train_tensors(anchors: Anchors) -> dict[str, Tensor]:
-    tensors = {**anchors.features.tensors(), **{name: getattr(anchors, name) for name in _RANKED}}
-    return {name: value.contiguous() for name, value in tensors.items()}
+def _train_tensors(anchors: Anchors) -> dict[str, Tensor | Rows]:
+    return {**anchors.features.tensors(), **{name: getattr(anchors, name) for name in _RANKED}}
 
 
 def _train_names(train: FeatureSet) -> dict[str, str]:

@@ -25,6 +25,7 @@ from typing import Any
 from cemobam_core.errors import InputError
 from cemobam_core.extras import require
 from cemobam_core.files import place_for_sockets, temporary_folder
+from cemobam_core.rows import StoredTensor
 from cemobam_core.training.memory import keep_freed_memory
 from study.design.configuration import Trial
 from study.engines.execution import TRIES, Attempts, Group, StudyData, at_once, groups, ran_past, unfinished
@@ -134,10 +135,11 @@ class RayEngine:
     and answers go through one small actor beside the driver, because a driver itself cannot be called.
 
     The features and the rankings are put into the object store once. Every node fetches them once, and its workers
-    read them in place. If a worker dies, alone or with its node, only its trial is lost, and it is tried again on the
-    remaining nodes. When the driver ends, even by kill -9, its workers end too, and so does a cluster that the engine
-    started, within seconds (:mod:`study.engines.watchdog`). Such a cluster listens on the loopback address alone and
-    asks for a token, if this version of Ray has tokens.
+    read them in place. Features that stay in their files (:class:`cemobam_core.rows.Rows`) are read there if every node
+    sees the files, and come through the object store otherwise. If a worker dies, alone or with its node, only its
+    trial is lost, and it is tried again on the remaining nodes. When the driver ends, even by kill -9, its workers end
+    too, and so does a cluster that the engine started, within seconds (:mod:`study.engines.watchdog`). Such a cluster
+    listens on the loopback address alone and asks for a token, if this version of Ray has tokens.
 
     Args:
         data: Data that all trials share.
@@ -196,6 +198,7 @@ class RayEngine:
             self._folder = self._surroundings.enter_context(temporary_folder(place_for_sockets(_LONGEST_SOCKET)))
             self._surroundings.enter_context(_without("wandb"))
             url = self._join_cluster(self._address) if self._address else self._start_cluster()
+            self._data = within_reach(self._data) if self._address else self._data
             if url:
                 token = "" if self._address else f"  (its token: {self._folder / _TOKEN})"
                 print(f"Ray's dashboard: http://{url}{token}", flush=True)
@@ -664,6 +667,31 @@ def cluster_devices(address: str, *, device: str, workers: int | None, gpus_per_
         return ["cpu"] * (workers or int(sum(node.get("CPU", 0.0) for node in nodes)) or 1)
     # counted for each node, because a trial cannot use GPUs of two nodes
     return ["cuda"] * (workers or int(sum(gpu // gpus_per_trial for gpu in gpus)))
+
+
+def within_reach(data: StudyData) -> StudyData:
+    """Return data that every node of the cluster can read.
+
+    They are the same data if each node sees the files of their features as this one does, as on a shared file system.
+    Otherwise they take all numbers along.
+    """
+    if not (files := data.stored()):
+        return data
+    see: Any = ray.remote(num_cpus=0)(_sees)
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    there = [NodeAffinitySchedulingStrategy(node, soft=False) for node in nodes]
+    seen: list[bool] = ray.get([see.options(scheduling_strategy=one).remote(files) for one in there])
+    return data if all(seen) else data.held()
+
+
+def _sees(files: Iterable[StoredTensor]) -> bool:
+    """Return whether this node sees files as the driver does."""
+    try:
+        for one in files:
+            one.check()
+    except InputError:
+        return False
+    return True
 
 
 def _join(address: str) -> str:

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 
 from cemobam_core.encoders.store import Parts
 from cemobam_core.features import FeatureSet
+from cemobam_core.shards import shard_name
 from cemobam_core.systems import EstimatorSystem
 from cemobam_core.training.batch import Batch
 from study.design.block import Block
@@ -186,6 +187,84 @@ def _folder_cases(folder: Path) -> Iterator[Case]:
     (good / "fold_0").unlink()
     os.mkfifo(good / "fold_0")
     yield "a fold that is a pipe", good
+
+
+# Splits in shards.
+
+
+def _sequences(n: int, *, steps: int = 3, dim: int = 4, name: str = "u", seed: int = 0) -> FeatureSet:
+    draws = torch.Generator().manual_seed(seed)
+    return FeatureSet(
+        **{name: torch.randn(n, steps, dim, generator=draws) for name in ("audio", "text")},
+        **{f"{name}_mask": torch.arange(steps).expand(n, -1) < 2 for name in ("audio", "text")},
+        labels=torch.arange(n) % len(CLASSES),
+        class_names=CLASSES,
+        utterance_ids=[f"{name}{i}" for i in range(n)],
+        speakers=[f"s{i % 3}" for i in range(n)],
+    )
+
+
+def _shard(i: int, count: int = 3, split: str = "train") -> str:
+    return shard_name(split, i, count)
+
+
+def _good_shards(folder: Path) -> Path:
+    for i, split in enumerate(("train", "val", "test")):
+        made = _sequences(24, seed=i, name=split)
+        made.save(folder / "features" / f"{split}.safetensors", dtype=torch.float16, shard_bytes=800)
+    return folder / "features"
+
+
+def _shard_cases(folder: Path) -> Iterator[Case]:
+    good = _good_shards(folder)
+    assert sorted(path.name for path in good.glob("train*")) == [_shard(i) for i in range(3)]
+    before = {path.name: path.read_bytes() for path in good.iterdir()}
+
+    def again(name: str, **changes: bytes | None) -> Case:
+        """Return the folder as it was, but for some files."""
+        shutil.rmtree(good)
+        good.mkdir()
+        for file, content in {**before, **changes}.items():
+            if content is not None:
+                (good / file).write_bytes(content)
+        return name, good
+
+    first, second, third = (before[_shard(i)] for i in range(3))
+    for size in (0, 4, 8, 100, len(second) // 2, len(second) - 1):
+        yield again(f"a shard cut off after {size} bytes", **{_shard(1): second[:size]})
+    yield again("a shard with something behind it", **{_shard(1): second + b"x"})
+    yield again("two shards swapped", **{_shard(0): second, _shard(1): first})
+    yield again("a shard twice", **{_shard(1): first})
+    yield again("a shard of another split", **{_shard(1): before[_shard(1, split="val")]})
+    yield again("no first shard", **{_shard(0): None})
+    yield again("no last shard", **{_shard(2): None})
+    yield again("one shard more", **{_shard(3): third})
+    yield again("a shard of nine hundred divisions", **{_shard(1, 900): second})
+    yield again("a shard of none", **{_shard(0, 0): first})
+    yield again("only a shard of many", **{**{_shard(i): None for i in range(3)}, _shard(0, 99_999): first})
+    yield again("the split in one file too", **{"train.safetensors": first})
+    yield again("a name of digits that are none", **{"train-0000²-of-00003.safetensors": first})
+    others = {
+        "other steps": _sequences(8, steps=5, name="other"),
+        "another size": _sequences(8, dim=5, name="other"),
+        "one embedding each": features(8, 4, name="other"),
+    }
+    for what, other in others.items():
+        other.save(folder / "other.safetensors", dtype=torch.float16)
+        yield again(f"a shard with {what}", **{_shard(1): (folder / "other.safetensors").read_bytes()})
+    _sequences(8, name="other").save(folder / "other.safetensors")
+    yield again("a shard of float32", **{_shard(1): (folder / "other.safetensors").read_bytes()})
+    for what, content in list(_headers())[::2] + list(_feature_contents())[::9]:
+        yield again(f"a shard with {what}", **{_shard(2): content})
+    again("")
+    tensors = load_file(good / _shard(1))
+    for what, changed in _odd_tensors(tensors, 20):
+        again("")
+        save_file(changed, good / _shard(1))
+        yield f"a shard with {what}", good
+    again("")
+    for what, _ in impostors(good / _shard(1)):
+        yield f"a shard is {what}", good
 
 
 # Kept models.
@@ -629,6 +708,7 @@ def _read_part(path: Path) -> None:
 READERS = [
     Reader("a feature file", _feature_cases, _good_features, _read_features, every=5),
     Reader("a folder of features", _folder_cases, _good_folder, _read_features, every=2),
+    Reader("a folder of shards", _shard_cases, _good_shards, _read_features, every=4),
     Reader("a kept network", _model_cases, lambda folder: _kept(folder, "cemobam"), _predict, every=10),
     Reader("a kept estimator", _estimator_cases, lambda folder: _kept(folder, "knn"), _predict, every=4),
     Reader("results", _result_cases, _good_results, _read_results, every=10),

@@ -29,6 +29,7 @@ from cemobam_core.encoders.sound import read_audio
 from cemobam_core.encoders.text import TextEncoder
 from cemobam_core.errors import InputError
 from cemobam_core.features import FeatureSet
+from cemobam_core.rows import Rows
 
 Make = Callable[..., Recipe]
 
@@ -94,6 +95,34 @@ def test_each_utterance_has_its_own_embeddings_label_speaker_and_session(recipe:
                 features.text[row], text.embed([u.text], sequence=False)[0][0], atol=1e-5, rtol=0
             )
     assert seen == set(by_id)
+
+
+def test_large_splits_are_written_in_shards_and_in_float16_if_asked(recipe: Make, tmp_path: Path) -> None:
+    usual, ours = (recipe(level="sequence", audio_steps=4, **more) for more in ({}, {"dtype": "float16"}))
+    assert "dtype" not in usual.facts and usual.signature != ours.signature
+    assert usual.signature == recipe(level="sequence", audio_steps=4, dtype="float32").signature
+    make_features(usual, tmp_path / "one", say=quietly)
+    out = tmp_path / "many"
+    out.mkdir()
+    (out / "train-00000-of-00002.safetensors").touch()  # as a stopped attempt with another size may leave it
+    with pytest.raises(InputError, match="contains features that this command did not make"):
+        made_before(ours, out)
+    (out / ".parts").mkdir()
+    make_features(ours, out, shard_bytes=50_000, say=quietly)
+    files = json.loads((out / "features.json").read_text())["files"]
+    assert set(files) == {path.name for path in out.glob("*.safetensors")}
+    counts = [len([file for file in files if file.startswith(split)]) for split in ("train", "val", "test")]
+    assert counts[0] > 2 and all((out / file).stat().st_size < 60_000 for file in files)
+    (fold,), (other,) = load_folds(out), load_folds(tmp_path / "one")
+    for name, part in fold.splits.items():
+        assert isinstance(part.audio, Rows)
+        assert part.utterance_ids == other.splits[name].utterance_ids
+        for modality in ("audio", "text"):
+            exact = getattr(other.splits[name], modality)
+            assert torch.equal(getattr(part, modality)[:], exact.half().float())
+    (out / files[1]).unlink()
+    with pytest.raises(InputError, match=rf"{files[1]}: is missing; restore it, or remove"):
+        made_before(ours, out)
 
 
 def test_a_wrong_encoder_is_told_before_any_audio_is_read(

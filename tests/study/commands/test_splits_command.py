@@ -105,13 +105,13 @@ def test_each_feature_file_is_loaded_once(
 ) -> None:
     for file in ("all", "folder/train", "folder/val", "folder/test"):
         make_features(40, name=Path(file).name).save(Path(f"{file}.safetensors"))
-    make, loaded = FeatureSet.of_content.__func__, []  # type: ignore[attr-defined]
+    read, loaded = FeatureSet._read.__func__, []  # type: ignore[attr-defined]
 
-    def counted(cls: type[FeatureSet], path: Path, *more: object, **named: object) -> FeatureSet:
+    def counted(cls: type[FeatureSet], path: Path, *more: object) -> FeatureSet:
         loaded.append(path)
-        return make(cls, path, *more, **named)
+        return read(cls, path, *more)
 
-    monkeypatch.setattr(FeatureSet, "of_content", classmethod(counted))
+    monkeypatch.setattr(FeatureSet, "_read", classmethod(counted))
     cemobam_here("splits", "--features", name, "--to", "s.csv")
     assert len(loaded) == len(set(loaded)) == (1 if name == "all.safetensors" else 3)
     assert len(rows_of(Path("s.csv"))) == (40 if name == "all.safetensors" else 120)

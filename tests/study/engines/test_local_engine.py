@@ -18,6 +18,7 @@ from own_systems import FILES
 from runs import PATIENCE_S, ROOT, start_python, until
 
 from cemobam_core import Fold, InputError, TrainingConfig, train
+from cemobam_core.corpora.splits import load_folds
 from cemobam_core.files import remove_leftovers
 from study import Block, Factor
 from study.design.design import ANY_PAIR
@@ -65,6 +66,40 @@ def told(ask: Callable[[], Any], otherwise: Any) -> Any:
         return ask()
     except psutil.Error:
         return otherwise
+
+
+def in_files(fold: Fold, folder: Path) -> Fold:
+    """Return the same utterances as features that stay in their files."""
+    for name, part in fold.splits.items():
+        part.save(folder / f"{name}.safetensors", shard_bytes=2000)
+    return load_folds(folder)[0]
+
+
+def test_features_in_files_are_read_there_by_workers(
+    small_fold: Fold, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = StudyData.prepare((in_files(small_fold, tmp_path),), 3)
+    assert len(ours.stored()) > 6
+    shared: list[torch.Size] = []
+    monkeypatch.setattr(torch.Tensor, "share_memory_", lambda x: shared.append(x.shape))
+    with LocalEngine(ours, ["cpu"] * 2) as engine:
+        outcomes = dict(engine.run(TRIALS[:3]))
+    assert all(x.numel() < 1000 for x in shared)  # labels and graphs
+    for trial in TRIALS[:3]:
+        (alone,) = execute((trial,), StudyData.prepare((small_fold,), 3), "cpu")
+        assert replace(outcomes[trial], seconds=0) == replace(alone, seconds=0)
+
+
+def test_a_file_that_changes_during_a_run_is_named_by_the_trial(small_fold: Fold, tmp_path: Path) -> None:
+    ours = StudyData.prepare((in_files(small_fold, tmp_path),), 3)
+    changed = sorted(tmp_path.glob("val-*"))[1]
+    changed.unlink()
+    with LocalEngine(ours, ["cpu"]) as engine:
+        ((_, outcome),) = engine.run(TRIALS[:1])
+    assert outcome.status == "failed"
+    assert str(outcome.reason).startswith(
+        f"InputError: {changed}: cannot be read (No such file or directory); features"
+    )
 
 
 HARMED = next(t for t in TRIALS if t.seed == 1 and t.configuration.get("k_audio") == 3)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import socket
 import textwrap
 import urllib.error
@@ -23,6 +24,7 @@ import pandas as pd
 import psutil
 import pytest
 import ray
+import torch
 from faulty import Faulty
 from invented import small_design
 from own_systems import FILES
@@ -30,6 +32,7 @@ from ray.util import placement_group, remove_placement_group
 from runs import PATIENCE_S, ROOT, SMALL, ended, run_here, start, start_python, trials, until
 
 from cemobam_core import Fold, InputError, TrainingConfig, train
+from cemobam_core.corpora.splits import load_folds
 from study import Block, Factor, load_results
 from study.design.configuration import Trial
 from study.design.design import ANY_PAIR
@@ -180,6 +183,37 @@ def test_systems_in_users_files_run_on_workers_that_have_not_the_files(
 def run_trials(address: str, data: StudyData, trials: list[Trial]) -> dict[Trial, Outcome]:
     with RayEngine(data, ["cpu"] * 2, address=address) as engine:
         return by_trial(list(engine.run(trials)))
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_features_in_files_are_read_on_the_nodes_or_come_through_the_object_store(
+    process: ProcessPoolExecutor, cluster: str, data: StudyData, tmp_path: Path, seen: bool
+) -> None:
+    for name, part in data.folds[0].splits.items():
+        part.save(tmp_path / f"{name}.safetensors", shard_bytes=2000, dtype=torch.float16)
+    ours = replace(data, folds=load_folds(tmp_path))
+    alone = [execute((trial,), ours, "cpu")[0] for trial in TRIALS[:3]]
+    held, found = process.submit(run_on_files, cluster, ours, tmp_path, seen=seen).result()
+    assert held is not seen
+    for trial, one in zip(TRIALS[:3], alone, strict=True):
+        assert replace(found[trial], seconds=0) == replace(one, seconds=0)
+
+
+def run_on_files(address: str, data: StudyData, folder: Path, *, seen: bool) -> tuple[bool, dict[Trial, Outcome]]:
+    """Return whether the numbers went through the object store, and the outcomes of some trials.
+
+    Args:
+        address: Address of the cluster.
+        data: Features in files.
+        folder: Folder of the files.
+        seen: Whether the nodes see the files. If not, they are only open in this process.
+    """
+    for part in data.stored():
+        assert part.array.size
+    if not seen:
+        shutil.rmtree(folder)
+    with RayEngine(data, ["cpu"] * 2, address=address) as engine:
+        return not engine._data.stored(), by_trial(list(engine.run(TRIALS[:3])))
 
 
 @pytest.mark.process
