@@ -6,7 +6,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -15,6 +15,7 @@ from torch.nn.functional import pad
 
 from cemobam_core.errors import InputError
 from cemobam_core.operators.pooling import masked_mean
+from cemobam_core.rows import Rows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,6 +209,78 @@ class Inputs:
         """Return N, the number of utterances."""
         return len(self.audio)
 
+    @property
+    def dims(self) -> tuple[int, int]:
+        """The sizes of an audio and of a text embedding."""
+        return self.audio.shape[-1], self.text.shape[-1]
+
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Inputs:
         """Return the inputs on another device and, if given, as another floating type, copying only if needed."""
         return Inputs(self.audio.on(device, dtype), self.text.on(device, dtype), self.edge_index.to(device))
+
+
+class Stored(NamedTuple):
+    """The embeddings of some utterances, some or all of which stay in their files.
+
+    Attributes:
+        audio: (N, E_a) or (N, T_a, E_a).
+        text: (N, E_t) or (N, T_t, E_t).
+        audio_mask: (N, T_a), true for valid audio steps. ``None`` if all steps are valid.
+        text_mask: (N, T_t), the same for text.
+    """
+
+    audio: Tensor | Rows
+    text: Tensor | Rows
+    audio_mask: Tensor | None
+    text_mask: Tensor | None
+
+    def read(self, rows: Int64[Tensor, " p"] | slice) -> Inputs:
+        """Return the utterances at ``rows``, without a graph."""
+        masks = (None if mask is None else mask[rows] for mask in (self.audio_mask, self.text_mask))
+        return Inputs.from_features(self.audio[rows], self.text[rows], None, *masks)
+
+
+class StoredInputs(Inputs):
+    """Inputs for training in mini-batches: only ``part`` reads little. ``audio``, ``text`` and ``to`` read all.
+
+    Args:
+        sets: Sets of utterances that follow one another.
+        edge_index: (2, E), the graph over the utterances of all sets.
+    """
+
+    def __init__(self, sets: Sequence[Stored], edge_index: Int64[Tensor, "2 e"]) -> None:
+        object.__setattr__(self, "_sets", tuple(sets))
+        object.__setattr__(self, "edge_index", edge_index)
+
+    def __getattr__(self, name: str) -> Any:
+        """Read the embeddings of one modality, or of both.
+
+        Raises:
+            AttributeError: There is no such attribute.
+        """
+        if name in ("audio", "text"):
+            return getattr(Inputs.joined([one.read(slice(None)) for one in self._sets]), name)
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+    def __len__(self) -> int:
+        """Return N, the number of utterances."""
+        return sum(len(one.audio) for one in self._sets)
+
+    @property
+    def dims(self) -> tuple[int, int]:
+        """The sizes of an audio and of a text embedding."""
+        return self._sets[0].audio.shape[-1], self._sets[0].text.shape[-1]
+
+    def part(self, rows: Int64[Tensor, " p"], edge_index: Int64[Tensor, "2 e_part"] | None = None) -> Inputs:
+        """Return the utterances at ``rows``, with edges among them, which refer to places in ``rows``."""
+        edges = self.edge_index[:, :0] if edge_index is None else edge_index
+        start, pieces, places = 0, [], []
+        for one in self._sets:
+            inside = ((rows >= start) & (rows < start + len(one.audio))).nonzero().flatten()
+            if len(inside):
+                pieces.append(one.read(rows[inside] - start))
+                places.append(inside)
+            start += len(one.audio)
+        if len(pieces) == 1:
+            return Inputs(pieces[0].audio, pieces[0].text, edges)
+        return Inputs.joined(pieces).part(torch.cat(places).argsort(), edges)

@@ -10,7 +10,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from cemobam_core.features import FeatureSet
-from cemobam_core.inputs import Inputs, Sizes
+from cemobam_core.inputs import Inputs, Sizes, Stored, StoredInputs
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,22 +30,31 @@ class Batch:
     context: int = 0
 
     @classmethod
-    def from_features(cls, features: FeatureSet, edge_index: Tensor | None = None) -> Batch:
-        """Create a batch from a feature set and its (2, E) graph. A system that uses no graph needs none."""
-        inputs = Inputs.from_features(
-            features.audio[:], features.text[:], edge_index, features.audio_mask, features.text_mask
-        )
-        return cls(inputs, features.labels, features.num_classes)
+    def from_features(cls, features: FeatureSet, edge_index: Tensor | None = None, *, whole: bool = True) -> Batch:
+        """Create a batch from a feature set and its (2, E) graph.
+
+        Args:
+            features: The utterances.
+            edge_index: Their graph. A system that uses no graph needs none.
+            whole: Whether all embeddings are read now. If not, they stay in their files until a mini-batch needs them.
+        """
+        return cls._of([features], edge_index, whole=whole)
 
     @classmethod
-    def in_context(cls, train: FeatureSet, features: FeatureSet, edge_index: Tensor) -> Batch:
+    def in_context(cls, train: FeatureSet, features: FeatureSet, edge_index: Tensor, *, whole: bool = True) -> Batch:
         """Create a batch from a feature set in a graph that starts with the training utterances."""
-        inputs = [
-            Inputs.from_features(one.audio[:], one.text[:], None, one.audio_mask, one.text_mask)
-            for one in (train, features)
-        ]
-        both = replace(Inputs.joined(inputs), edge_index=edge_index)
-        return cls(both, features.labels, features.num_classes, context=len(inputs[0]))
+        return cls._of([train, features], edge_index, whole=whole)
+
+    @classmethod
+    def _of(cls, sets: Sequence[FeatureSet], edge_index: Tensor | None, *, whole: bool) -> Batch:
+        stored = [Stored(one.audio, one.text, one.audio_mask, one.text_mask) for one in sets]
+        edges = torch.empty(2, 0, dtype=torch.int64) if edge_index is None else edge_index
+        inputs: Inputs = StoredInputs(stored, edges)
+        if whole:
+            every = [one.read(slice(None)) for one in stored]
+            inputs = replace(Inputs.joined(every) if len(every) > 1 else every[0], edge_index=edges)
+        context = sum(len(one) for one in sets[:-1])
+        return cls(inputs, sets[-1].labels, sets[-1].num_classes, context=context)
 
     def measured(self, rows: Tensor) -> Tensor:
         """Return the rows of the utterances to measure, without the context, from (..., N, width)."""
@@ -59,7 +68,7 @@ class Batch:
     @property
     def sizes(self) -> Sizes:
         """The sizes that a system needs to build a model."""
-        audio_dim, text_dim = self.inputs.audio.shape[-1], self.inputs.text.shape[-1]
+        audio_dim, text_dim = self.inputs.dims
         return Sizes(audio_dim=audio_dim, text_dim=text_dim, num_classes=self.num_classes)
 
     def to(self, device: torch.device | str) -> Batch:
@@ -76,7 +85,7 @@ class Batch:
         degree = round(self.inputs.edge_index.shape[1] / len(self.inputs))
         target = torch.arange(n).repeat_interleave(degree)
         source = (target + torch.arange(degree).repeat(n)) % n
-        inputs = Inputs(
-            self.inputs.audio.first(n).on("cpu"), self.inputs.text.first(n).on("cpu"), torch.stack([source, target])
-        )
+        device = self.labels.device
+        inputs = self.inputs.part(torch.arange(n, device=device)).to("cpu")
+        inputs = replace(inputs, edge_index=torch.stack([source, target]))
         return replace(self, inputs=inputs, labels=self.labels[:n].cpu(), context=0)

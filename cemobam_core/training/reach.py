@@ -41,10 +41,10 @@ def reach(model: nn.Module, inputs: Inputs) -> Reach:
         InputError: The logits depend on utterances that no edges lead to, or on too many edges.
     """
     n, middle = 2 * _FARTHEST + 2, _FARTHEST  # the last utterance is not on the path
-    generator = torch.Generator().manual_seed(0)
+    generator, first = torch.Generator().manual_seed(0), inputs.part(torch.arange(1))
     audio, text = (
         torch.randn(n, *x.shape[1:], dtype=torch.float64, generator=generator).requires_grad_()
-        for x in (inputs.audio, inputs.text)
+        for x in (first.audio, first.text)
     )
     on_path, everyone = torch.arange(n - 2), torch.arange(n)
     edges = torch.stack([torch.cat([on_path, everyone]), torch.cat([on_path + 1, everyone])])

@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from cemobam_core.corpora.utterances import RawCorpus
     from cemobam_core.encoders.settings import Recipe
     from cemobam_core.features import Fold
-    from cemobam_core.inputs import Sizes
     from study.driver import StudyRun
     from study.output.publishing import Publisher
 
@@ -100,7 +99,7 @@ def run_study(args: argparse.Namespace, *, print_report: bool = True) -> int:
     if k_max := request.k_max():
         for one in copies(*folds, k=k_max):
             print(one)
-    needs, short = _memory(request, folds, devices, sizes)
+    needs, short = _memory(request, folds, devices)
     if args.dry_run:
         dry_run(request, folds, facts, devices, memory=[needs, *([f"warning: {short}"] if short else [])])
         return 0
@@ -122,11 +121,11 @@ def _refuse_without_effect(args: argparse.Namespace) -> None:
         raise InputError("--open: --dry-run writes no report; leave one of them out")
 
 
-def _memory(request: Request, folds: tuple[Fold, ...], devices: Sequence[str], sizes: Sizes) -> tuple[str, str]:
+def _memory(request: Request, folds: tuple[Fold, ...], devices: Sequence[str]) -> tuple[str, str]:
     """Return the memory that the study needs, and why it does not fit into this machine's, or an empty string."""
     from study.engines.memory import Needs, heaviest, shortage
 
-    configurations = heaviest(request.configurations(), sizes)
+    configurations = heaviest(request.configurations(), folds[0].train.sizes)
     needs = Needs.of(folds, configurations, devices[0])
     elsewhere = request.args.ray_address  # the nodes of a cluster may have more
     return needs.described(len(devices)), "" if elsewhere else shortage(needs, folds, configurations, devices)

@@ -345,15 +345,19 @@ def batches_of(trial: Trial, data: StudyData) -> dict[str, Batch]:
     from cemobam_core.training.batch import Batch  # noqa: PLC0415
 
     fold, graph = data.folds[trial.fold], trial.configuration.graph
+    whole = not (trial.configuration.training and trial.configuration.training.batch)
     batches = {}
     for name, split in fold.splits.items():
         if graph is None:
-            batches[name] = Batch.from_features(split)
+            batches[name] = Batch.from_features(split, whole=whole)
             continue
         key = Labelled.of(name, graph, trial.seed)
         edges = data.graph(trial.fold, key).edge_index(graph.k_audio, graph.k_text)
         among_train = key.evaluation_graph != "own"
-        batches[name] = Batch.in_context(fold.train, split, edges) if among_train else Batch.from_features(split, edges)
+        if among_train:
+            batches[name] = Batch.in_context(fold.train, split, edges, whole=whole)
+        else:
+            batches[name] = Batch.from_features(split, edges, whole=whole)
     return batches
 
 

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import psutil
 import torch
+from torch import Tensor
 
 from cemobam_core.features import FeatureSet, Fold
 from cemobam_core.inputs import Sizes
+from cemobam_core.rows import Rows
 from cemobam_core.systems import NeuralSystem, System, name_of
 from cemobam_core.training.batch import Batch
 from cemobam_core.training.config import TrainingConfig
@@ -61,14 +63,24 @@ class Needs:
             device: Device of the trials.
         """
         fold = max(folds, key=lambda one: len(one.train))
-        sizes = [sum(x.numel() * x.element_size() for x in split.tensors().values()) for split in fold.splits.values()]
+        values = [x for split in fold.splits.values() for x in split.tensors().values()]
+        shared = sum(x.nbytes for x in values if isinstance(x, Tensor))
+        stored = sum(x.nbytes for x in values if isinstance(x, Rows))  # read by each worker, unless in mini-batches
         graph = any(one.graph for one in configurations)
-        ranking = max(sizes) // 2 + _RANKED * len(fold.train) if graph else 0
-        peaks = {name_of(one.system): _peak(fold, one) for one in configurations}
+        width = max(fold.train.sizes.audio_dim, fold.train.sizes.text_dim)
+        ranking = (4 * width + _RANKED) * len(fold.train) if graph else 0
+        peaks = {}
+        for one in configurations:
+            whole = not (one.training and one.training.batch)
+            read = (stored + (shared if device != "cpu" else 0)) if whole else 0
+            peaks[name_of(one.system)] = _peak(fold, one) + read
         largest = max(peaks, key=lambda name: peaks[name])
-        trial = peaks[largest] + (sum(sizes) if device != "cpu" else 0)
         return cls(
-            features=len(folds) * sum(sizes), ranking=ranking, trial=trial, largest=largest, on_gpu=device != "cpu"
+            features=len(folds) * shared,
+            ranking=ranking,
+            trial=peaks[largest],
+            largest=largest,
+            on_gpu=device != "cpu",
         )
 
     def total(self, workers: int) -> int:

@@ -302,3 +302,38 @@ def test_features_larger_than_the_memory_allowed_are_loaded_checked_split_and_po
     measured = json.loads(told.stdout)
     assert measured["shape"] == [32, steps, size]
     assert measured["peak"] < 300 * 2**20, measured
+
+
+def test_inputs_that_stay_in_their_files_are_read_in_part(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    made = []
+    for name, n, steps in (("train", 9, 4), ("val", 5, 3)):
+        mask = torch.arange(steps) < torch.randint(1, steps + 1, (n, 1), generator=generator)
+        features = FeatureSet(
+            audio=torch.randn(n, steps, 5, generator=generator),
+            text=torch.randn(n, 6, generator=generator),
+            audio_mask=mask,
+            labels=torch.arange(n) % 2,
+            class_names=("a", "b"),
+            utterance_ids=[f"{name}{i}" for i in range(n)],
+        )
+        features.save(tmp_path / f"{name}.safetensors", dtype=torch.float16)
+        made.append(FeatureSet.load(tmp_path / f"{name}.safetensors"))
+    assert all(isinstance(one.audio, Rows) for one in made)
+    edges = torch.tensor([[0, 13], [1, 12]])
+    whole, stored = (Batch.in_context(*made, edges, whole=each) for each in (True, False))
+    assert (len(stored.inputs), stored.context, stored.sizes) == (14, 9, whole.sizes)
+    for rows in ([3, 1], [13, 0, 9, 8], list(range(14))):
+        ours, theirs = (one.inputs.part(torch.tensor(rows), edges[:, :0]) for one in (stored, whole))
+        for modality in ("audio", "text"):
+            got, wanted = getattr(ours, modality), getattr(theirs, modality)
+            steps = got.shape[1]  # rows of one file alone are not padded to the steps of the other
+            assert torch.equal(got.as_subclass(torch.Tensor), wanted.as_subclass(torch.Tensor)[:, :steps])
+            assert torch.equal(got.mask, wanted.mask[:, :steps])
+            assert not wanted.mask[:, steps:].any()
+    moved = stored.inputs.to("cpu")
+    assert torch.equal(moved.audio.pooled, whole.inputs.audio.pooled)
+    assert torch.equal(moved.edge_index, edges)
+    assert torch.equal(stored.few(4).inputs.text.pooled, whole.few(4).inputs.text.pooled)
+    with pytest.raises(AttributeError, match="StoredInputs has no attribute 'nothing'"):
+        stored.inputs.nothing  # noqa: B018

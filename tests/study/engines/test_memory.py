@@ -47,8 +47,7 @@ def test_the_needs_are_those_of_the_largest_system_and_of_all_folds(small_fold: 
     assert (
         two.features
         == 2 * one.features
-        == 2
-        * sum(x.numel() * x.element_size() for split in small_fold.splits.values() for x in split.tensors().values())
+        == 2 * sum(x.nbytes for split in small_fold.splits.values() for x in split.tensors().values())
     )
     assert one.total(3) - one.total(1) == 2 * (one.trial + memory._PROCESS)
     assert Needs.of([small_fold], [configurations[-1]], "cpu").trial == 0
