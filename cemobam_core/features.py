@@ -514,9 +514,9 @@ class _Content:
     def _check_like(self, first: _Content) -> None:
         """Check that this shard is of the same kind as the first one."""
         path, other = self.files[0], first.files[0].name
-        ours, theirs = ({**one.tensors, **one.lists} for one in (self, first))
-        if odd := sorted(ours.keys() ^ theirs.keys()):
-            what = f"has no {odd[0]}" if odd[0] in theirs else f"has {odd[0]}"
+        there, wanted = ({*one.tensors, *one.lists} for one in (self, first))
+        if odd := sorted(there ^ wanted):
+            what = f"has no {odd[0]}" if odd[0] in wanted else f"has {odd[0]}"
             raise InputError(f"{path}: {what}, unlike {other}; make all shards of a split alike")
         for name, x in self.tensors.items():
             kinds = [_kind_in_file(y) for y in (x, first.tensors[name])]
@@ -525,8 +525,9 @@ class _Content:
                 raise InputError(
                     f"{path}: its {name} {_is(name)} {kinds[0]}, but those of {other} {kinds[1]}; {remedy}"
                 )
-        for name, value in [("class_names", self.lists.get("class_names")), *self.provenance.items()]:
-            if value != {**first.provenance, "class_names": first.lists.get("class_names")}.get(name):
+        ours, theirs = ({**one.provenance, "class_names": one.lists.get("class_names")} for one in (self, first))
+        for name in sorted(ours.keys() | theirs.keys()):
+            if ours.get(name) != theirs.get(name):
                 raise InputError(
                     f"{path}: its {name} {_is(name)} not as in {other}; all shards of a split must be made together"
                 )

@@ -135,6 +135,10 @@ def not_finite(tensors: dict[str, torch.Tensor], metadata: object) -> None:
         (lambda t, m: m.pop("class_names"), r"has no class_names, unlike"),
         (lambda t, m: m.update(class_names='["a", "b", "c", "d"]'), "its class_names are not as in train-00000-of-"),
         (lambda t, m: m.update(audio_encoder="hubert"), "its audio_encoder is not as in train-00000-of-00003.safeten"),
+        (
+            lambda t, m: m.pop("audio_encoder"),
+            "its audio_encoder is not as in train-00000-of-00003.safetensors; all sh",
+        ),
         (lambda t, m: t.update({name: x[:0].clone() for name, x in t.items()}), "holds no utterances"),
         (first_id_again, r"utterance 'u_000' is in train-00000-of-00003.safetensors too; every utterance belongs into"),
         (fewer_names, "7 speakers for 8 audio embeddings"),
