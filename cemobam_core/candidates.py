@@ -96,6 +96,19 @@ def reaching(
             yield row + rows.start, column + columns.start
 
 
+def with_all(choosers: Embeddings, x: Embeddings, rows: Int64[Tensor, " r"]) -> Iterator[Found]:
+    """Yield the similarities of some rows to all rows of ``x``, in float64. A row is not compared with itself."""
+    everyone = torch.arange(len(x), device=x.device)
+    for some in rows.split(max(1, _CHUNK_ELEMENTS // len(x))):
+        unit = choosers.unit_at(some)
+        steps = torch.empty(len(some), len(x), dtype=torch.int64, device=x.device)
+        for columns in slices(len(x), x.at_once):
+            steps[:, columns] = in_steps(unit @ x.unit(columns).T)
+        if choosers is x:
+            steps[torch.arange(len(some), device=x.device), some] = BELOW_ALL
+        yield Found(some, everyone[None], steps)
+
+
 class _Candidates:
     """The columns that can be among the ``k`` nearest of each row, of those that were offered so far.
 
@@ -210,7 +223,7 @@ class _Candidates:
 
     def found(self) -> Iterator[Found]:
         """Yield the candidates of all rows with their similarities in float64."""
-        m, n = len(self._choosers), len(self._x)
+        m = len(self._choosers)
         for rows in slices(m, max(1, _CHUNK_ELEMENTS // self._places)):
             similarity, columns = self._similarity[rows], self._column[rows].long()
             threshold = self._reached(similarity).masked_fill_(self._crowded[rows], torch.inf)
@@ -219,17 +232,4 @@ class _Candidates:
             steps[row, place] = self._choosers.steps(row + rows.start, self._x, columns[row, place])
             settled = (~self._crowded[rows]).nonzero().flatten()
             yield Found(settled + rows.start, columns[settled], steps[settled])
-        everyone = torch.arange(n, device=self._x.device)
-        for crowded in self._crowded.nonzero().flatten().split(max(1, _CHUNK_ELEMENTS // n)):
-            steps = self._all_steps(crowded)
-            yield Found(crowded, everyone[None], steps)
-
-    def _all_steps(self, rows: Int64[Tensor, " r"]) -> Int64[Tensor, "r n"]:
-        """Return the similarities of rows to all columns."""
-        unit = self._choosers.unit_at(rows)
-        steps = torch.empty(len(rows), len(self._x), dtype=torch.int64, device=rows.device)
-        for columns in slices(len(self._x), self._x.at_once):
-            steps[:, columns] = in_steps(unit @ self._x.unit(columns).T)
-        if self._choosers is self._x:
-            steps[torch.arange(len(rows), device=rows.device), rows] = BELOW_ALL
-        return steps
+        yield from with_all(self._choosers, self._x, self._crowded[:m].nonzero().flatten())

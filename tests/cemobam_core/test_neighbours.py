@@ -81,6 +81,10 @@ def repeated(n: int, width: int, of: torch.Generator) -> torch.Tensor:
     return torch.randn(max(2, n // 9), width, generator=of)[torch.randint(max(2, n // 9), (n,), generator=of)]
 
 
+def all_the_same(n: int, width: int, of: torch.Generator) -> torch.Tensor:
+    return torch.randn(1, width, generator=of).repeat(n, 1)
+
+
 def alike(n: int, width: int, of: torch.Generator) -> torch.Tensor:
     """Return embeddings that are closer than float32 can tell apart, in a few groups."""
     base = torch.randn(4, width, generator=of, dtype=torch.float64)[torch.randint(4, (n,), generator=of)]
@@ -119,6 +123,7 @@ def in_half(n: int, width: int, of: torch.Generator) -> torch.Tensor:
 KINDS: tuple[Callable[[int, int, torch.Generator], torch.Tensor], ...] = (
     plain,
     repeated,
+    all_the_same,
     alike,
     copies_with_noise,
     scaled,
