@@ -1,15 +1,16 @@
-"""The few pairs of rows that can be nearest neighbours: a float32 product excludes the others, float64 decides."""
+"""The few pairs of rows that can be nearest neighbours: a rough product excludes the others, float64 decides."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
+from cemobam_core import bfloat16
 from cemobam_core.similarity import BELOW_ALL, RESOLUTION, Embeddings, full_float32, in_steps, margin, slices
 
 _BLOCK = {"cpu": 1024, "cuda": 8192}
@@ -40,28 +41,36 @@ class Found(NamedTuple):
 
 
 def among(x: Embeddings, k: int) -> Iterator[Found]:
-    """Yield the candidates for the ``k`` nearest other rows of each row.
+    """Return the candidates for the ``k`` nearest other rows of each row."""
+    if x.device.type == "cpu" and len(x) >= bfloat16.LEAST and bfloat16.is_fast():
+        return _among_centred(x, k)
+    return _among(x, k)
 
-    Similarities are symmetric, so half of the matrix is enough. The blocks on the diagonal come first, because they
-    give a threshold to every row.
-    """
+
+def _among(x: Embeddings, k: int) -> Iterator[Found]:
+    """Yield the candidates by products in float32."""
     kept = _Candidates(x, x, k)
-    size = kept.size
-    rough = x.rough(multiple=size)
-    block = rough.new_empty(size, size)
-    firsts = range(0, len(rough), size)
+    rough = x.rough(multiple=kept.size)
     with full_float32(x.device):
-        for i in firsts:
-            torch.mm(rough[i : i + size], rough[i : i + size].T, out=block)
-            block.diagonal().fill_(-torch.inf)  # a row is not its own neighbour
-            kept.offer(block, i, i)
-        for i in firsts:
-            for j in firsts[i // size + 1 :]:
-                torch.mm(rough[i : i + size], rough[j : j + size].T, out=block)
-                kept.offer(block, i, j)
-                kept.offer_columns(block, i, j)
-    del rough, block
+        kept.offer_all(rough, rough.__getitem__)
+    del rough
     yield from kept.found()
+    yield from with_all(x, x, kept.crowded)
+
+
+def _among_centred(x: Embeddings, k: int) -> Iterator[Found]:
+    """Yield the candidates by products in bfloat16. The rows that they leave crowded are compared in float32."""
+    kept = _Candidates(x, x, k)
+    centred = bfloat16.Centred.of(x, multiple=kept.size)
+    kept.error, kept.rounding = centred.error, bfloat16.ROUNDING
+    with full_float32(x.device):
+        kept.offer_all(centred.rows, centred.facing)
+    del centred
+    yield from kept.found()
+    for rows in kept.crowded.split(max(kept.size, len(x) // 8)):
+        for found in between(x.at(rows), x, k + 1):  # a row finds itself
+            row = rows[found.rows]
+            yield Found(row, found.columns, found.steps.masked_fill(found.columns == row[:, None], BELOW_ALL))
 
 
 def between(choosers: Embeddings, x: Embeddings, k: int) -> Iterator[Found]:
@@ -74,6 +83,7 @@ def between(choosers: Embeddings, x: Embeddings, k: int) -> Iterator[Found]:
                 kept.offer(rough_choosers[rows] @ rough[j : j + kept.size].T, rows.start, j)
     del rough, rough_choosers
     yield from kept.found()
+    yield from with_all(choosers, x, kept.crowded)
 
 
 def reaching(
@@ -112,20 +122,25 @@ def with_all(choosers: Embeddings, x: Embeddings, rows: Int64[Tensor, " r"]) -> 
 class _Candidates:
     """The columns that can be among the ``k`` nearest of each row, of those that were offered so far.
 
-    Each row has a threshold: a lower bound of its k-th largest float32 similarity, less the margin. A similarity below
-    it cannot be among the k largest in float64, and cannot tie with them.
+    Each row has a threshold: a lower bound of its k-th largest rough similarity, less the possible errors. A similarity
+    below it cannot be among the k largest in float64, and cannot tie with them.
 
     The columns of a block are divided into groups, at least four times as many as ``k``. Only the groups whose largest
     similarity reaches the threshold are searched. The largest similarities of all groups so far bound the k-th largest
     similarity, because they belong to different columns.
 
     A row has a limited number of places. If they do not suffice for the similarities above the threshold, the row is
-    crowded: it takes no more candidates, and ``found`` compares it with all columns in float64.
+    crowded: it takes no more candidates, and must be compared with all columns.
 
     Args:
         choosers: Embeddings of the rows.
         x: Embeddings of the columns.
         k: Number of neighbours.
+
+    Attributes:
+        size: Rows and columns of a block.
+        error: (N, padded), the largest error of the rough similarities of each row, without their rounding.
+        rounding: Unit roundoff of the rough similarities if it is not part of ``error``.
     """
 
     def __init__(self, choosers: Embeddings, x: Embeddings, k: int) -> None:
@@ -134,7 +149,8 @@ class _Candidates:
         self.size = self._groups * max(1, min(_BLOCK[device.type] // self._groups, math.ceil(len(x) / self._groups)))
         rows = math.ceil(n / self.size) * self.size
         self._choosers, self._x, self._k, self._places = choosers, x, k, min(len(x), 2 * k + _SPARE)
-        self._margin = margin(x.width)
+        self.error = torch.full((rows,), margin(x.width) / 2, dtype=torch.float32, device=device)
+        self.rounding = 0.0
         self._peak = torch.full((rows, self._groups), -torch.inf, dtype=torch.float32, device=device)
         self._similarity = torch.full((rows, self._places), -torch.inf, dtype=torch.float32, device=device)
         self._column = torch.zeros(rows, self._places, dtype=torch.int32, device=device)
@@ -143,32 +159,57 @@ class _Candidates:
         self._threshold[n:] = torch.inf
         self._crowded = torch.zeros(rows, dtype=torch.bool, device=device)
 
-    def offer(self, block: Float32[Tensor, "r c"], first_row: int, first_column: int) -> None:
+    @property
+    def crowded(self) -> Int64[Tensor, " r"]:
+        """The crowded rows."""
+        return self._crowded.nonzero().flatten()
+
+    def offer_all(self, left: Float[Tensor, "n w"], right: Callable[[slice], Float[Tensor, "r w"]]) -> None:
+        """Take candidates of all rows from the products of two factors of the similarities of ``x`` to itself.
+
+        Similarities are symmetric, so half of the matrix is enough. The blocks on the diagonal come first, because they
+        give a threshold to every row.
+        """
+        block = left.new_empty(self.size, self.size)
+        firsts = range(0, len(left), self.size)
+        for i in firsts:
+            rows = slice(i, i + self.size)
+            torch.mm(right(rows), left[rows].T, out=block)
+            block.diagonal().fill_(-torch.inf)  # a row is not its own neighbour
+            self.offer(block, i, i)
+        for i in firsts:
+            factor = right(slice(i, i + self.size))
+            for j in firsts[i // self.size + 1 :]:
+                torch.mm(factor, left[j : j + self.size].T, out=block)
+                self.offer(block, i, j)
+                self.offer_columns(block, i, j)
+
+    def offer(self, block: Float[Tensor, "r c"], first_row: int, first_column: int) -> None:
         """Take candidates of rows from a block of similarities."""
         block[:, max(0, len(self._x) - first_column) :] = -torch.inf
         peak = block.view(len(block), self.size // self._groups, self._groups).amax(dim=1)
         self._offer(block, peak, first_row, first_column)
 
-    def offer_columns(self, block: Float32[Tensor, "size size"], first_row: int, first_column: int) -> None:
+    def offer_columns(self, block: Float[Tensor, "size size"], first_row: int, first_column: int) -> None:
         """Take candidates of the columns of a block of similarities."""
         peak = block.view(-1, self._groups, self.size).amax(dim=0).T
         self._offer(block.T, peak, first_column, first_row)
 
     def _offer(
-        self, block: Float32[Tensor, "r c"], peak: Float32[Tensor, "r g"], first_row: int, first_column: int
+        self, block: Float[Tensor, "r c"], peak: Float[Tensor, "r g"], first_row: int, first_column: int
     ) -> None:
         rows = slice(first_row, first_row + len(block))
         threshold = self._threshold[rows]
         peaks = self._peak[rows]
-        torch.maximum(peaks, peak, out=peaks)
+        torch.maximum(peaks, peak.float(), out=peaks)
         row, group = (peak >= threshold[:, None]).nonzero(as_tuple=True)
         if len(row) > 2 * len(block):  # it is cheaper to raise the thresholds than to search so many groups
-            torch.maximum(threshold, self._reached(peaks), out=threshold)
+            torch.maximum(threshold, self._reached(peaks, rows), out=threshold)
             row, group = (peak >= threshold[:, None]).nonzero(as_tuple=True)
         column = group[:, None] + torch.arange(0, block.shape[1], self._groups, device=block.device)
         value = block[row[:, None], column]
         place, which = (value >= threshold[row, None]).nonzero(as_tuple=True)
-        self._take(rows, row[place], first_column + column[place, which], value[place, which])
+        self._take(rows, row[place], first_column + column[place, which], value[place, which].float())
 
     def _take(
         self, rows: slice, row: Int64[Tensor, " p"], column: Int64[Tensor, " p"], value: Float32[Tensor, " p"]
@@ -192,7 +233,7 @@ class _Candidates:
     def _condense(self, rows: Int64[Tensor, " r"]) -> None:
         """Raise the thresholds of ``rows`` as far as possible, and drop the candidates that no longer reach them."""
         similarity, column = self._similarity[rows], self._column[rows]
-        reached = torch.maximum(self._reached(similarity), self._reached(self._peak[rows]))
+        reached = torch.maximum(self._reached(similarity, rows), self._reached(self._peak[rows], rows))
         threshold = torch.maximum(self._threshold[rows], reached)
         row, place = (similarity >= threshold[:, None]).nonzero(as_tuple=True)
         self._threshold[rows] = threshold
@@ -215,21 +256,26 @@ class _Candidates:
         self._column.view(-1)[place] = column.int()
         self._taken[rows] += count
 
-    def _reached(self, similarity: Float32[Tensor, "r c"]) -> Float32[Tensor, " r"]:
-        """Return the thresholds of rows with at least these similarities to different columns."""
+    def _reached(self, similarity: Float32[Tensor, "r c"], rows: slice | Int64[Tensor, " r"]) -> Float32[Tensor, " r"]:
+        """Return the thresholds of rows with at least these similarities to different columns.
+
+        Before they were rounded, the k largest were at least the k-th less its rounding. Each of them may be too large
+        by the error, and the similarity of a candidate too small. Then that is rounded, too.
+        """
         if similarity.shape[1] < self._k:
             return similarity.new_full((len(similarity),), _LOWEST)
-        return (similarity.topk(self._k, dim=1).values[:, -1] - self._margin).clamp_min_(_LOWEST)
+        reached = similarity.topk(self._k, dim=1).values[:, -1]
+        rounding = 1.01 * self.rounding
+        lowest = reached - 2 * self.error[rows] - rounding * reached.abs()
+        return (lowest - rounding * lowest.abs()).nan_to_num_(_LOWEST).clamp_min_(_LOWEST)
 
     def found(self) -> Iterator[Found]:
-        """Yield the candidates of all rows with their similarities in float64."""
-        m = len(self._choosers)
-        for rows in slices(m, max(1, _CHUNK_ELEMENTS // self._places)):
+        """Yield the candidates of the rows that are not crowded, with their similarities in float64."""
+        for rows in slices(len(self._choosers), max(1, _CHUNK_ELEMENTS // self._places)):
             similarity, columns = self._similarity[rows], self._column[rows].long()
-            threshold = self._reached(similarity).masked_fill_(self._crowded[rows], torch.inf)
+            threshold = self._reached(similarity, rows).masked_fill_(self._crowded[rows], torch.inf)
             row, place = (similarity >= threshold[:, None]).nonzero(as_tuple=True)
             steps = torch.full(similarity.shape, BELOW_ALL, dtype=torch.int64, device=similarity.device)
             steps[row, place] = self._choosers.steps(row + rows.start, self._x, columns[row, place])
             settled = (~self._crowded[rows]).nonzero().flatten()
             yield Found(settled + rows.start, columns[settled], steps[settled])
-        yield from with_all(self._choosers, self._x, self._crowded[:m].nonzero().flatten())

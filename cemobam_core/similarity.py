@@ -44,6 +44,10 @@ class Embeddings:
         """Return the number of embeddings."""
         return len(self._x)
 
+    def at(self, rows: Int64[Tensor, " r"]) -> Embeddings:
+        """Return the embeddings at these ``rows``."""
+        return Embeddings(self._x[rows])
+
     @property
     def width(self) -> int:
         """The number of numbers of one embedding."""

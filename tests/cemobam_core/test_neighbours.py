@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cemobam_core import candidates, similarity
+from cemobam_core import bfloat16, candidates, similarity
 from cemobam_core.neighbours import Links, Neighbours, Ties, links_from, links_to, nearest
 from cemobam_core.similarity import RESOLUTION, Embeddings, full_float32, margin
 
@@ -54,8 +54,17 @@ def triples(links: Links) -> set[tuple[int, int, int]]:
 
 
 @contextmanager
-def sizes(*, block: int = 1024, spare: int = 128, chunk: int = 4_000_000, at_once: int = 1_000_000) -> Iterator[None]:
+def sizes(
+    *,
+    block: int = 1024,
+    spare: int = 128,
+    chunk: int = 4_000_000,
+    at_once: int = 1_000_000,
+    in_bfloat16: bool = False,
+) -> Iterator[None]:
     with (
+        mock.patch.object(bfloat16, "LEAST", 0),
+        mock.patch.object(bfloat16, "is_fast", lambda: in_bfloat16),
         mock.patch.dict(candidates._BLOCK, {"cpu": block}),
         mock.patch.object(candidates, "_SPARE", spare),
         mock.patch.object(candidates, "_CHUNK_ELEMENTS", chunk),
@@ -69,6 +78,8 @@ SMALL: tuple[dict[str, int], ...] = (
     {},
     {"block": 64, "spare": 0, "chunk": 500, "at_once": 50},
     {"block": 128, "spare": 3, "chunk": 5000, "at_once": 300},
+    {"in_bfloat16": True},
+    {"in_bfloat16": True, "block": 64, "spare": 3, "chunk": 5000, "at_once": 300},
 )
 """Sizes that make many blocks and chunks, and rows that are crowded."""
 
