@@ -43,12 +43,13 @@ class Found(NamedTuple):
 def among(x: Embeddings, k: int) -> Iterator[Found]:
     """Return the candidates for the ``k`` nearest other rows of each row."""
     if x.device.type == "cpu" and len(x) >= bfloat16.LEAST and bfloat16.is_fast():
-        return _among_centred(x, k)
-    return _among(x, k)
+        centred = bfloat16.Centred.of(x, multiple=_block_size(x, k))
+        if centred.is_narrow:
+            return _by_bfloat16(centred, x, k)
+    return _by_float32(x, k)
 
 
-def _among(x: Embeddings, k: int) -> Iterator[Found]:
-    """Yield the candidates by products in float32."""
+def _by_float32(x: Embeddings, k: int) -> Iterator[Found]:
     kept = _Candidates(x, x, k)
     rough = x.rough(multiple=kept.size)
     with full_float32(x.device):
@@ -58,19 +59,21 @@ def _among(x: Embeddings, k: int) -> Iterator[Found]:
     yield from with_all(x, x, kept.crowded)
 
 
-def _among_centred(x: Embeddings, k: int) -> Iterator[Found]:
-    """Yield the candidates by products in bfloat16. The rows that they leave crowded are compared in float32."""
-    kept = _Candidates(x, x, k)
-    centred = bfloat16.Centred.of(x, multiple=kept.size)
-    kept.error, kept.rounding = centred.error, bfloat16.ROUNDING
+def _by_bfloat16(centred: bfloat16.Centred, x: Embeddings, k: int) -> Iterator[Found]:
+    """Yield the candidates. The rows that bfloat16 leaves crowded are compared with all again in float32."""
+    kept = _Candidates(x, x, k, error=centred.error, rounding=bfloat16.ROUNDING)
     with full_float32(x.device):
-        kept.offer_all(centred.rows, centred.facing)
+        finished = kept.offer_all(centred.rows, centred.facing, most_crowded=kept.size // 4)
     del centred
+    if not finished:
+        yield from _by_float32(x, k)
+        return
     yield from kept.found()
-    for rows in kept.crowded.split(max(kept.size, len(x) // 8)):
-        for found in between(x.at(rows), x, k + 1):  # a row finds itself
-            row = rows[found.rows]
-            yield Found(row, found.columns, found.steps.masked_fill(found.columns == row[:, None], BELOW_ALL))
+    if len(kept.crowded):
+        for rows in kept.crowded.split(max(kept.size, len(x) // 8)):
+            for found in between(x.at(rows), x, k + 1):  # a row finds itself
+                row = rows[found.rows]
+                yield Found(row, found.columns, found.steps.masked_fill(found.columns == row[:, None], BELOW_ALL))
 
 
 def between(choosers: Embeddings, x: Embeddings, k: int) -> Iterator[Found]:
@@ -119,6 +122,17 @@ def with_all(choosers: Embeddings, x: Embeddings, rows: Int64[Tensor, " r"]) -> 
         yield Found(some, everyone[None], steps)
 
 
+def _groups(k: int) -> int:
+    """Return the number of groups of the columns of a block: at least four times ``k``."""
+    return 64 * math.ceil(k / 16)
+
+
+def _block_size(x: Embeddings, k: int) -> int:
+    """Return the number of rows and columns of a block, a multiple of the number of groups."""
+    groups = _groups(k)
+    return groups * max(1, min(_BLOCK[x.device.type] // groups, math.ceil(len(x) / groups)))
+
+
 class _Candidates:
     """The columns that can be among the ``k`` nearest of each row, of those that were offered so far.
 
@@ -136,21 +150,26 @@ class _Candidates:
         choosers: Embeddings of the rows.
         x: Embeddings of the columns.
         k: Number of neighbours.
-
-    Attributes:
-        size: Rows and columns of a block.
-        error: (N, padded), the largest error of the rough similarities of each row, without their rounding.
-        rounding: Unit roundoff of the rough similarities if it is not part of ``error``.
+        error: (padded,), the largest error of the rough similarities of each row, without their rounding. ``None`` for
+            the error of float32.
+        rounding: Unit roundoff of the rough similarities if it is not part of the error.
     """
 
-    def __init__(self, choosers: Embeddings, x: Embeddings, k: int) -> None:
+    def __init__(
+        self,
+        choosers: Embeddings,
+        x: Embeddings,
+        k: int,
+        *,
+        error: Float32[Tensor, " padded"] | None = None,
+        rounding: float = 0.0,
+    ) -> None:
         n, device = len(choosers), x.device
-        self._groups = 64 * math.ceil(k / 16)
-        self.size = self._groups * max(1, min(_BLOCK[device.type] // self._groups, math.ceil(len(x) / self._groups)))
+        self._groups, self.size = _groups(k), _block_size(x, k)
         rows = math.ceil(n / self.size) * self.size
         self._choosers, self._x, self._k, self._places = choosers, x, k, min(len(x), 2 * k + _SPARE)
-        self.error = torch.full((rows,), margin(x.width) / 2, dtype=torch.float32, device=device)
-        self.rounding = 0.0
+        self._rounding = rounding
+        self._error = torch.full((rows,), margin(x.width) / 2, device=device) if error is None else error
         self._peak = torch.full((rows, self._groups), -torch.inf, dtype=torch.float32, device=device)
         self._similarity = torch.full((rows, self._places), -torch.inf, dtype=torch.float32, device=device)
         self._column = torch.zeros(rows, self._places, dtype=torch.int32, device=device)
@@ -164,11 +183,18 @@ class _Candidates:
         """The crowded rows."""
         return self._crowded.nonzero().flatten()
 
-    def offer_all(self, left: Float[Tensor, "n w"], right: Callable[[slice], Float[Tensor, "r w"]]) -> None:
+    def offer_all(
+        self,
+        left: Float[Tensor, "n w"],
+        right: Callable[[slice], Float[Tensor, "r w"]],
+        *,
+        most_crowded: int | None = None,
+    ) -> bool:
         """Take candidates of all rows from the products of two factors of the similarities of ``x`` to itself.
 
         Similarities are symmetric, so half of the matrix is enough. The blocks on the diagonal come first, because they
-        give a threshold to every row.
+        give a threshold to every row. If more than ``most_crowded`` of the first rows are crowded, stop early and
+        return false.
         """
         block = left.new_empty(self.size, self.size)
         firsts = range(0, len(left), self.size)
@@ -183,6 +209,9 @@ class _Candidates:
                 torch.mm(factor, left[j : j + self.size].T, out=block)
                 self.offer(block, i, j)
                 self.offer_columns(block, i, j)
+            if i == 0 and most_crowded is not None and int(self._crowded[: self.size].sum()) > most_crowded:
+                return False
+        return True
 
     def offer(self, block: Float[Tensor, "r c"], first_row: int, first_column: int) -> None:
         """Take candidates of rows from a block of similarities."""
@@ -265,8 +294,8 @@ class _Candidates:
         if similarity.shape[1] < self._k:
             return similarity.new_full((len(similarity),), _LOWEST)
         reached = similarity.topk(self._k, dim=1).values[:, -1]
-        rounding = 1.01 * self.rounding
-        lowest = reached - 2 * self.error[rows] - rounding * reached.abs()
+        rounding = 1.01 * self._rounding
+        lowest = reached - 2 * self._error[rows] - rounding * reached.abs()
         return (lowest - rounding * lowest.abs()).nan_to_num_(_LOWEST).clamp_min_(_LOWEST)
 
     def found(self) -> Iterator[Found]:
