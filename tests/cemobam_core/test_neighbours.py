@@ -261,6 +261,21 @@ def test_bfloat16_is_left_alone_where_its_bounds_are_wide() -> None:
         assert all(map(torch.equal, nearest(x, 5), expected))
 
 
+@pytest.mark.parametrize(("plain_first", "again"), [(True, "between"), (False, "_by_float32")])
+def test_rows_that_bfloat16_leaves_crowded_are_compared_in_float32(plain_first: bool, again: str) -> None:
+    of = torch.Generator().manual_seed(0)
+    cluster = torch.randn(1, 40, generator=of) + 0.01 * torch.randn(200, 40, generator=of)
+    x = torch.cat([torch.randn(100, 40, generator=of), cluster])
+    x = x if plain_first else x.flip(0)
+    expected = nearest(x, 5)
+    with (
+        sizes(in_bfloat16=True, block=64, spare=3),
+        mock.patch.object(candidates, again, wraps=vars(candidates)[again]) as used,
+    ):
+        assert all(map(torch.equal, nearest(x, 5), expected))
+    assert used.called
+
+
 @pytest.mark.parametrize(("kind", "in_float32", "in_bfloat16"), [(plain, 6, 12), (in_a_cone, 60, 12)])
 def test_few_candidates_are_left(
     kind: Callable[[int, int, torch.Generator], torch.Tensor], in_float32: int, in_bfloat16: int
