@@ -221,7 +221,7 @@ class _Candidates:
 
     def offer_columns(self, block: Float[Tensor, "size size"], first_row: int, first_column: int) -> None:
         """Take candidates of the columns of a block of similarities."""
-        peak = block.view(-1, self._groups, self.size).amax(dim=0).T
+        peak = block.view(-1, self._groups, self.size).amax(dim=0).T.contiguous()
         self._offer(block.T, peak, first_column, first_row)
 
     def _offer(
@@ -230,8 +230,8 @@ class _Candidates:
         rows = slice(first_row, first_row + len(block))
         threshold = self._threshold[rows]
         peaks = self._peak[rows]
-        torch.maximum(peaks, peak.float(), out=peaks)
         row, group = (peak >= threshold[:, None]).nonzero(as_tuple=True)
+        peaks[row, group] = torch.maximum(peaks[row, group], peak[row, group].float())  # no others raise a threshold
         if len(row) > 2 * len(block):  # it is cheaper to raise the thresholds than to search so many groups
             torch.maximum(threshold, self._reached(peaks, rows), out=threshold)
             row, group = (peak >= threshold[:, None]).nonzero(as_tuple=True)
