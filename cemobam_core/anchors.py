@@ -57,7 +57,8 @@ class Anchors:
         Raises:
             InputError: There are too few utterances, or too many ties to link them all.
         """
-        ranking = Ranking.of(features.pooled(), max(graph.k_audio, graph.k_text), ties=graph.ties, seed=seed)
+        largest = max(graph.k_audio, graph.k_text)
+        ranking = Ranking.of(features.pooled(), largest, ties=graph.ties, seed=seed, index=graph.index)
         edges = ranking.graph(graph.gather_from).edge_index(graph.k_audio, graph.k_text)
         return cls(features, edges, ranking.audio.nearness, ranking.text.nearness)
 

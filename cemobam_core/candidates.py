@@ -1,15 +1,16 @@
-"""The few pairs of rows that can be nearest neighbours: a float32 product excludes the others, float64 decides."""
+"""The few pairs of rows that can be nearest neighbours: a rough product excludes the others, float64 decides."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
+from cemobam_core import bfloat16
 from cemobam_core.similarity import BELOW_ALL, RESOLUTION, Embeddings, full_float32, in_steps, margin, slices
 
 _BLOCK = {"cpu": 1024, "cuda": 8192}
@@ -40,28 +41,39 @@ class Found(NamedTuple):
 
 
 def among(x: Embeddings, k: int) -> Iterator[Found]:
-    """Yield the candidates for the ``k`` nearest other rows of each row.
+    """Return the candidates for the ``k`` nearest other rows of each row."""
+    if x.device.type == "cpu" and len(x) >= bfloat16.LEAST and bfloat16.is_fast():
+        centred = bfloat16.Centred.of(x, multiple=_block_size(x, k))
+        if centred.is_narrow:
+            return _by_bfloat16(centred, x, k)
+    return _by_float32(x, k)
 
-    Similarities are symmetric, so half of the matrix is enough. The blocks on the diagonal come first, because they
-    give a threshold to every row.
-    """
+
+def _by_float32(x: Embeddings, k: int) -> Iterator[Found]:
     kept = _Candidates(x, x, k)
-    size = kept.size
-    rough = x.rough(multiple=size)
-    block = rough.new_empty(size, size)
-    firsts = range(0, len(rough), size)
+    rough = x.rough(multiple=kept.size)
     with full_float32(x.device):
-        for i in firsts:
-            torch.mm(rough[i : i + size], rough[i : i + size].T, out=block)
-            block.diagonal().fill_(-torch.inf)  # a row is not its own neighbour
-            kept.offer(block, i, i)
-        for i in firsts:
-            for j in firsts[i // size + 1 :]:
-                torch.mm(rough[i : i + size], rough[j : j + size].T, out=block)
-                kept.offer(block, i, j)
-                kept.offer_columns(block, i, j)
-    del rough, block
+        kept.offer_all(rough, rough.__getitem__)
+    del rough
     yield from kept.found()
+    yield from with_all(x, x, kept.crowded)
+
+
+def _by_bfloat16(centred: bfloat16.Centred, x: Embeddings, k: int) -> Iterator[Found]:
+    """Yield the candidates. The rows that bfloat16 leaves crowded are compared with all again in float32."""
+    kept = _Candidates(x, x, k, error=centred.error, rounding=bfloat16.ROUNDING)
+    with full_float32(x.device):
+        finished = kept.offer_all(centred.rows, centred.facing, most_crowded=kept.size // 4)
+    del centred
+    if not finished:
+        yield from _by_float32(x, k)
+        return
+    yield from kept.found()
+    if len(kept.crowded):
+        for rows in kept.crowded.split(max(kept.size, len(x) // 8)):
+            for found in between(x.at(rows), x, k + 1):  # a row finds itself
+                row = rows[found.rows]
+                yield Found(row, found.columns, found.steps.masked_fill(found.columns == row[:, None], BELOW_ALL))
 
 
 def between(choosers: Embeddings, x: Embeddings, k: int) -> Iterator[Found]:
@@ -74,6 +86,7 @@ def between(choosers: Embeddings, x: Embeddings, k: int) -> Iterator[Found]:
                 kept.offer(rough_choosers[rows] @ rough[j : j + kept.size].T, rows.start, j)
     del rough, rough_choosers
     yield from kept.found()
+    yield from with_all(choosers, x, kept.crowded)
 
 
 def reaching(
@@ -96,32 +109,67 @@ def reaching(
             yield row + rows.start, column + columns.start
 
 
+def with_all(choosers: Embeddings, x: Embeddings, rows: Int64[Tensor, " r"]) -> Iterator[Found]:
+    """Yield the similarities of some rows to all rows of ``x``, in float64. A row is not compared with itself."""
+    everyone = torch.arange(len(x), device=x.device)
+    for some in rows.split(max(1, _CHUNK_ELEMENTS // len(x))):
+        unit = choosers.unit_at(some)
+        steps = torch.empty(len(some), len(x), dtype=torch.int64, device=x.device)
+        for columns in slices(len(x), x.at_once):
+            steps[:, columns] = in_steps(unit @ x.unit(columns).T)
+        if choosers is x:
+            steps[torch.arange(len(some), device=x.device), some] = BELOW_ALL
+        yield Found(some, everyone[None], steps)
+
+
+def _groups(k: int) -> int:
+    """Return the number of groups of the columns of a block: at least four times ``k``."""
+    return 64 * math.ceil(k / 16)
+
+
+def _block_size(x: Embeddings, k: int) -> int:
+    """Return the number of rows and columns of a block, a multiple of the number of groups."""
+    groups = _groups(k)
+    return groups * max(1, min(_BLOCK[x.device.type] // groups, math.ceil(len(x) / groups)))
+
+
 class _Candidates:
     """The columns that can be among the ``k`` nearest of each row, of those that were offered so far.
 
-    Each row has a threshold: a lower bound of its k-th largest float32 similarity, less the margin. A similarity below
-    it cannot be among the k largest in float64, and cannot tie with them.
+    Each row has a threshold: a lower bound of its k-th largest rough similarity, less the possible errors. A similarity
+    below it cannot be among the k largest in float64, and cannot tie with them.
 
     The columns of a block are divided into groups, at least four times as many as ``k``. Only the groups whose largest
     similarity reaches the threshold are searched. The largest similarities of all groups so far bound the k-th largest
     similarity, because they belong to different columns.
 
     A row has a limited number of places. If they do not suffice for the similarities above the threshold, the row is
-    crowded: it takes no more candidates, and ``found`` compares it with all columns in float64.
+    crowded: it takes no more candidates, and must be compared with all columns.
 
     Args:
         choosers: Embeddings of the rows.
         x: Embeddings of the columns.
         k: Number of neighbours.
+        error: (padded,), the largest error of the rough similarities of each row, without their rounding. ``None`` for
+            the error of float32.
+        rounding: Unit roundoff of the rough similarities if it is not part of the error.
     """
 
-    def __init__(self, choosers: Embeddings, x: Embeddings, k: int) -> None:
+    def __init__(
+        self,
+        choosers: Embeddings,
+        x: Embeddings,
+        k: int,
+        *,
+        error: Float32[Tensor, " padded"] | None = None,
+        rounding: float = 0.0,
+    ) -> None:
         n, device = len(choosers), x.device
-        self._groups = 64 * math.ceil(k / 16)
-        self.size = self._groups * max(1, min(_BLOCK[device.type] // self._groups, math.ceil(len(x) / self._groups)))
+        self._groups, self.size = _groups(k), _block_size(x, k)
         rows = math.ceil(n / self.size) * self.size
         self._choosers, self._x, self._k, self._places = choosers, x, k, min(len(x), 2 * k + _SPARE)
-        self._margin = margin(x.width)
+        self._rounding = rounding
+        self._error = torch.full((rows,), margin(x.width) / 2, device=device) if error is None else error
         self._peak = torch.full((rows, self._groups), -torch.inf, dtype=torch.float32, device=device)
         self._similarity = torch.full((rows, self._places), -torch.inf, dtype=torch.float32, device=device)
         self._column = torch.zeros(rows, self._places, dtype=torch.int32, device=device)
@@ -130,32 +178,67 @@ class _Candidates:
         self._threshold[n:] = torch.inf
         self._crowded = torch.zeros(rows, dtype=torch.bool, device=device)
 
-    def offer(self, block: Float32[Tensor, "r c"], first_row: int, first_column: int) -> None:
+    @property
+    def crowded(self) -> Int64[Tensor, " r"]:
+        """The crowded rows."""
+        return self._crowded.nonzero().flatten()
+
+    def offer_all(
+        self,
+        left: Float[Tensor, "n w"],
+        right: Callable[[slice], Float[Tensor, "r w"]],
+        *,
+        most_crowded: int | None = None,
+    ) -> bool:
+        """Take candidates of all rows from the products of two factors of the similarities of ``x`` to itself.
+
+        Similarities are symmetric, so half of the matrix is enough. The blocks on the diagonal come first, because they
+        give a threshold to every row. If more than ``most_crowded`` of the first rows are crowded, stop early and
+        return false.
+        """
+        block = left.new_empty(self.size, self.size)
+        firsts = range(0, len(left), self.size)
+        for i in firsts:
+            rows = slice(i, i + self.size)
+            torch.mm(right(rows), left[rows].T, out=block)
+            block.diagonal().fill_(-torch.inf)  # a row is not its own neighbour
+            self.offer(block, i, i)
+        for i in firsts:
+            factor = right(slice(i, i + self.size))
+            for j in firsts[i // self.size + 1 :]:
+                torch.mm(factor, left[j : j + self.size].T, out=block)
+                self.offer(block, i, j)
+                self.offer_columns(block, i, j)
+            if i == 0 and most_crowded is not None and int(self._crowded[: self.size].sum()) > most_crowded:
+                return False
+        return True
+
+    def offer(self, block: Float[Tensor, "r c"], first_row: int, first_column: int) -> None:
         """Take candidates of rows from a block of similarities."""
         block[:, max(0, len(self._x) - first_column) :] = -torch.inf
         peak = block.view(len(block), self.size // self._groups, self._groups).amax(dim=1)
         self._offer(block, peak, first_row, first_column)
 
-    def offer_columns(self, block: Float32[Tensor, "size size"], first_row: int, first_column: int) -> None:
+    def offer_columns(self, block: Float[Tensor, "size size"], first_row: int, first_column: int) -> None:
         """Take candidates of the columns of a block of similarities."""
-        peak = block.view(-1, self._groups, self.size).amax(dim=0).T
+        peak = block.view(-1, self._groups, self.size).amax(dim=0).T.contiguous()
         self._offer(block.T, peak, first_column, first_row)
 
     def _offer(
-        self, block: Float32[Tensor, "r c"], peak: Float32[Tensor, "r g"], first_row: int, first_column: int
+        self, block: Float[Tensor, "r c"], peak: Float[Tensor, "r g"], first_row: int, first_column: int
     ) -> None:
         rows = slice(first_row, first_row + len(block))
         threshold = self._threshold[rows]
         peaks = self._peak[rows]
-        torch.maximum(peaks, peak, out=peaks)
         row, group = (peak >= threshold[:, None]).nonzero(as_tuple=True)
+        peaks[row, group] = torch.maximum(peaks[row, group], peak[row, group].float())  # no others raise a threshold
         if len(row) > 2 * len(block):  # it is cheaper to raise the thresholds than to search so many groups
-            torch.maximum(threshold, self._reached(peaks), out=threshold)
+            torch.maximum(threshold, self._reached(peaks, rows), out=threshold)
             row, group = (peak >= threshold[:, None]).nonzero(as_tuple=True)
         column = group[:, None] + torch.arange(0, block.shape[1], self._groups, device=block.device)
         value = block[row[:, None], column]
         place, which = (value >= threshold[row, None]).nonzero(as_tuple=True)
-        self._take(rows, row[place], first_column + column[place, which], value[place, which])
+        self._take(rows, row[place], first_column + column[place, which], value[place, which].float())
 
     def _take(
         self, rows: slice, row: Int64[Tensor, " p"], column: Int64[Tensor, " p"], value: Float32[Tensor, " p"]
@@ -179,7 +262,7 @@ class _Candidates:
     def _condense(self, rows: Int64[Tensor, " r"]) -> None:
         """Raise the thresholds of ``rows`` as far as possible, and drop the candidates that no longer reach them."""
         similarity, column = self._similarity[rows], self._column[rows]
-        reached = torch.maximum(self._reached(similarity), self._reached(self._peak[rows]))
+        reached = torch.maximum(self._reached(similarity, rows), self._reached(self._peak[rows], rows))
         threshold = torch.maximum(self._threshold[rows], reached)
         row, place = (similarity >= threshold[:, None]).nonzero(as_tuple=True)
         self._threshold[rows] = threshold
@@ -202,34 +285,26 @@ class _Candidates:
         self._column.view(-1)[place] = column.int()
         self._taken[rows] += count
 
-    def _reached(self, similarity: Float32[Tensor, "r c"]) -> Float32[Tensor, " r"]:
-        """Return the thresholds of rows with at least these similarities to different columns."""
+    def _reached(self, similarity: Float32[Tensor, "r c"], rows: slice | Int64[Tensor, " r"]) -> Float32[Tensor, " r"]:
+        """Return the thresholds of rows with at least these similarities to different columns.
+
+        Before they were rounded, the k largest were at least the k-th less its rounding. Each of them may be too large
+        by the error, and the similarity of a candidate too small. Then that is rounded, too.
+        """
         if similarity.shape[1] < self._k:
             return similarity.new_full((len(similarity),), _LOWEST)
-        return (similarity.topk(self._k, dim=1).values[:, -1] - self._margin).clamp_min_(_LOWEST)
+        reached = similarity.topk(self._k, dim=1).values[:, -1]
+        rounding = 1.01 * self._rounding
+        lowest = reached - 2 * self._error[rows] - rounding * reached.abs()
+        return (lowest - rounding * lowest.abs()).nan_to_num_(_LOWEST).clamp_min_(_LOWEST)
 
     def found(self) -> Iterator[Found]:
-        """Yield the candidates of all rows with their similarities in float64."""
-        m, n = len(self._choosers), len(self._x)
-        for rows in slices(m, max(1, _CHUNK_ELEMENTS // self._places)):
+        """Yield the candidates of the rows that are not crowded, with their similarities in float64."""
+        for rows in slices(len(self._choosers), max(1, _CHUNK_ELEMENTS // self._places)):
             similarity, columns = self._similarity[rows], self._column[rows].long()
-            threshold = self._reached(similarity).masked_fill_(self._crowded[rows], torch.inf)
+            threshold = self._reached(similarity, rows).masked_fill_(self._crowded[rows], torch.inf)
             row, place = (similarity >= threshold[:, None]).nonzero(as_tuple=True)
             steps = torch.full(similarity.shape, BELOW_ALL, dtype=torch.int64, device=similarity.device)
             steps[row, place] = self._choosers.steps(row + rows.start, self._x, columns[row, place])
             settled = (~self._crowded[rows]).nonzero().flatten()
             yield Found(settled + rows.start, columns[settled], steps[settled])
-        everyone = torch.arange(n, device=self._x.device)
-        for crowded in self._crowded.nonzero().flatten().split(max(1, _CHUNK_ELEMENTS // n)):
-            steps = self._all_steps(crowded)
-            yield Found(crowded, everyone[None], steps)
-
-    def _all_steps(self, rows: Int64[Tensor, " r"]) -> Int64[Tensor, "r n"]:
-        """Return the similarities of rows to all columns."""
-        unit = self._choosers.unit_at(rows)
-        steps = torch.empty(len(rows), len(self._x), dtype=torch.int64, device=rows.device)
-        for columns in slices(len(self._x), self._x.at_once):
-            steps[:, columns] = in_steps(unit @ self._x.unit(columns).T)
-        if self._choosers is self._x:
-            steps[torch.arange(len(rows), device=rows.device), rows] = BELOW_ALL
-        return steps

@@ -10,6 +10,7 @@ from cemobam_core.errors import InputError
 EXTRAS = {
     "ray": ("ray",),
     "features": ("transformers", "huggingface_hub", "soundfile", "soxr", "av", "sentencepiece"),
+    "index": ("faiss",),
     "page": ("gradio",),
     "dashboard": ("optuna_dashboard", "waitress", "plotly"),
     "postgresql": ("psycopg",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -10,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from cemobam_core.approximate import Index
 from cemobam_core.errors import InputError
 from cemobam_core.fields import check_fields
 from cemobam_core.neighbours import Links, Neighbours, Pooled, Ties, links_from, links_to, nearest
@@ -37,6 +39,9 @@ class GraphConfig:
             more, and an utterance has neighbours only in its own part. 0 keeps the split whole.
         ties: How equally similar neighbours rank. ``index``: by index. ``random``: in a random order that differs
             between seeds. ``all``: alike, so all neighbours that tie with the K-th nearest are linked.
+        index: How neighbours are found. ``exact``: all pairs of utterances are compared. ``hnsw``: among 100,000
+            utterances or more, an approximate index (FAISS's HNSW) finds nearly all neighbours, and the report says
+            what share. Fewer utterances are ranked exactly, and so are the new ones of an ``anchored`` graph.
 
     Raises:
         InputError: A value is out of range.
@@ -48,6 +53,7 @@ class GraphConfig:
     evaluation_graph: EvaluationGraph = "own"
     evaluation_size: int = 0
     ties: Ties = "index"
+    index: Index = "exact"
 
     def __post_init__(self) -> None:  # noqa: D105
         check_fields(self)
@@ -60,6 +66,11 @@ class GraphConfig:
             raise InputError(
                 f"evaluation_size={self.evaluation_size} is too small for K {self.k_audio},{self.k_text}: it must be "
                 f"at least {max(self.k_audio, self.k_text) + 1}, because an utterance is not its own neighbour"
+            )
+        if self.index != "exact" and self.ties == "all":
+            raise InputError(
+                f"index={self.index} with ties=all: an approximate index does not find all ties; use index=exact, or "
+                "ties=index or ties=random"
             )
 
 
@@ -88,6 +99,7 @@ class TopKGraph:
         *,
         audio_mask: Bool[Tensor, "n ta"] | None = None,
         text_mask: Bool[Tensor, "n_text tt"] | None = None,
+        index: Index = "exact",
     ) -> TopKGraph:
         """Rank the ``k_max`` nearest neighbours of each utterance, by audio and by text.
 
@@ -102,9 +114,11 @@ class TopKGraph:
             k_max: The largest K that you will pass to ``edge_index``.
             audio_mask: (N, T), true for valid audio steps. ``None`` if all steps are valid.
             text_mask: (N, T), true for valid text steps. ``None`` if all steps are valid.
+            index: How neighbours are found, as in :class:`GraphConfig`.
 
         Raises:
-            InputError: The numbers of utterances differ, or ``k_max`` is not between 1 and N - 1.
+            InputError: The numbers of utterances differ, ``k_max`` is not between 1 and N - 1, or FAISS is not
+                installed and ``index`` needs it.
         """
         n = len(audio)
         if len(text) != n:
@@ -113,7 +127,8 @@ class TopKGraph:
             )
         _check(n, k_max)
         pooled = Pooled.of(audio, text, audio_mask, text_mask)
-        return cls(by_audio=nearest(pooled.audio, k_max)[0], by_text=nearest(pooled.text, k_max)[0])
+        by_audio, by_text = (nearest(x, k_max, index=index)[0] for x in pooled)
+        return cls(by_audio=by_audio, by_text=by_text)
 
     @property
     def k_max(self) -> int:
@@ -161,15 +176,27 @@ class RankedGraph:
             rank below K_audio. A self-loop has rank 0. An edge that audio did not choose has rank ``k_max``.
         text_rank: (E,), the same by text.
         k_max: The largest K of this ranking.
+        recall: Share of the ``k_max`` nearest neighbours that were found, by audio and by text. ``None`` if the ranking
+            is exact.
     """
 
     edges: Int64[Tensor, "2 e"]
     audio_rank: Int64[Tensor, " e"]
     text_rank: Int64[Tensor, " e"]
     k_max: int
+    recall: tuple[float, float] | None = None
 
     @classmethod
-    def of(cls, n: int, k_max: int, audio: Links, text: Links, gather_from: GatherFrom) -> RankedGraph:
+    def of(
+        cls,
+        n: int,
+        k_max: int,
+        audio: Links,
+        text: Links,
+        gather_from: GatherFrom,
+        *,
+        recall: tuple[float, float] | None = None,
+    ) -> RankedGraph:
         """Combine the links of both modalities (Eq. 2) with a self-loop at every utterance.
 
         Args:
@@ -178,6 +205,7 @@ class RankedGraph:
             audio: Links by audio.
             text: Links by text.
             gather_from: Whether an utterance gathers from the utterances it has ``chosen`` or from its ``choosers``.
+            recall: As in the attributes.
         """
         loops = torch.arange(n, device=audio.chosen.device) * (n + 1)
         ends = [
@@ -191,7 +219,7 @@ class RankedGraph:
             rank = torch.full_like(distinct, k_max).scatter_reduce(0, places, links.rank, "amin")
             rank[loop] = 0
             ranks.append(rank)
-        return cls(torch.stack([distinct // n, distinct % n]), ranks[0], ranks[1], k_max)
+        return cls(torch.stack([distinct // n, distinct % n]), ranks[0], ranks[1], k_max, recall)
 
     def edge_index(self, k_audio: int, k_text: int) -> Int64[Tensor, "2 e"]:
         """Return the graph for one pair of K, as ``TopKGraph.edge_index`` does.
@@ -230,19 +258,27 @@ class Ranking:
     seed: int
 
     @classmethod
-    def of(cls, pooled: Pooled, k_max: int, *, ties: Ties = "index", seed: int = 0) -> Ranking:
+    def of(cls, pooled: Pooled, k_max: int, *, ties: Ties = "index", seed: int = 0, index: Index = "exact") -> Ranking:
         """Rank the ``k_max`` nearest neighbours of each utterance.
 
         Raises:
-            InputError: There are too few utterances, or too many ties to link them all.
+            InputError: There are too few utterances, too many ties to link them all, or FAISS is not installed and
+                ``index`` needs it.
         """
         _check(len(pooled.audio), k_max)
-        audio, text = (Neighbours.among(x, k_max, ties=ties, seed=seed) for x in pooled)
+        audio, text = (Neighbours.among(x, k_max, ties=ties, seed=seed, index=index) for x in pooled)
         return cls(pooled, audio, text, k_max, ties, seed)
+
+    @property
+    def recall(self) -> tuple[float, float] | None:
+        """The recall of the neighbours by audio and by text, as in ``Neighbours``."""
+        audio, text = self.audio.recall, self.text.recall
+        return None if audio is None or text is None else (audio, text)
 
     def graph(self, gather_from: GatherFrom) -> RankedGraph:
         """Return the graph over these utterances."""
-        return RankedGraph.of(len(self.pooled.audio), self.k_max, self.audio.links, self.text.links, gather_from)
+        n, audio, text = len(self.pooled.audio), self.audio.links, self.text.links
+        return RankedGraph.of(n, self.k_max, audio, text, gather_from, recall=self.recall)
 
     def anchored(self, new: Pooled, gather_from: GatherFrom) -> RankedGraph:
         """Return the graph of these utterances and of new ones, each of which is added as if it were the only one.
@@ -256,7 +292,7 @@ class Ranking:
             )
             for x, own, of_new in zip(self.pooled, (self.audio, self.text), new, strict=True)
         ]
-        return RankedGraph.of(n + m, self.k_max, links[0], links[1], gather_from)
+        return RankedGraph.of(n + m, self.k_max, links[0], links[1], gather_from, recall=self.recall)
 
 
 def anchored_links(
@@ -289,7 +325,14 @@ def anchored_links(
 
 
 def in_parts(
-    pooled: Pooled, k_max: int, size: int, gather_from: GatherFrom, *, ties: Ties = "index", seed: int = 0
+    pooled: Pooled,
+    k_max: int,
+    size: int,
+    gather_from: GatherFrom,
+    *,
+    ties: Ties = "index",
+    seed: int = 0,
+    index: Index = "exact",
 ) -> RankedGraph:
     """Return the graph of a split that is cut at random into parts. An utterance has neighbours only in its own part.
 
@@ -303,19 +346,29 @@ def in_parts(
         gather_from: Direction of the edges.
         ties: How equally similar neighbours rank.
         seed: Seed of the order of ties if ``ties`` is ``random``.
+        index: How neighbours are found.
 
     Raises:
-        InputError: There are too few utterances, or too many ties to link them all.
+        InputError: There are too few utterances, too many ties to link them all, or FAISS is not installed and
+            ``index`` needs it.
     """
     n = len(pooled.audio)
     shuffled = torch.randperm(n, generator=torch.Generator().manual_seed(0))
     parts = [rows.sort().values for rows in shuffled.tensor_split(max(1, n // size))]
-    audio, text = [], []
+    audio, text, recalls = [], [], []
     for rows in parts:
-        ranking = Ranking.of(pooled.select(rows), k_max, ties=ties, seed=seed)
+        ranking = Ranking.of(pooled.select(rows), k_max, ties=ties, seed=seed, index=index)
+        recalls.append(ranking.recall)
         audio.append(ranking.audio.links.between(rows, rows))
         text.append(ranking.text.links.between(rows, rows))
-    return RankedGraph.of(n, k_max, Links.all_of(audio), Links.all_of(text), gather_from)
+    ends = Links.all_of(audio), Links.all_of(text)
+    return RankedGraph.of(n, k_max, *ends, gather_from, recall=lowest(recalls))
+
+
+def lowest(recalls: Iterable[tuple[float, float] | None]) -> tuple[float, float] | None:
+    """Return the lowest recall by audio and by text of several rankings. ``None`` if all of them are exact."""
+    measured = [one for one in recalls if one is not None]
+    return (min(audio for audio, _ in measured), min(text for _, text in measured)) if measured else None
 
 
 def _check(n: int, k_max: int) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -10,14 +10,22 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from cemobam_core.approximate import Index, is_approximate, nearby
 from cemobam_core.candidates import Found, among, between, reaching
 from cemobam_core.errors import InputError
 from cemobam_core.operators.pooling import masked_mean
+from cemobam_core.repeated import groups_of, members_of
 from cemobam_core.rows import Rows, in_chunks
-from cemobam_core.similarity import Embeddings
+from cemobam_core.similarity import BELOW_ALL, Embeddings, slices
 
 MOST_LINKS = 10_000_000
 """Largest number of links of one modality if all ties are linked. A graph with so many edges takes some gigabytes."""
+
+_SAMPLED = 1000
+"""Number of rows whose exact neighbours are found to measure the recall of approximate ones."""
+
+_CHUNK_ELEMENTS = 4_000_000
+"""Number of similarities that are ranked at once."""
 
 Ties = Literal["index", "random", "all"]
 
@@ -93,13 +101,18 @@ class Neighbours:
         links: Links to the neighbours.
         nearness: (N, k_max). Row i holds the similarities of i to its nearest neighbours, best first, as multiples of
             the resolution.
+        recall: Share of the nearest neighbours that were found, by :func:`recall`. ``None`` if all were found, because
+            the ranking is exact.
     """
 
     links: Links
     nearness: Int64[Tensor, "n k"]
+    recall: float | None = None
 
     @classmethod
-    def among(cls, x: Float[Tensor, "n e"], k: int, *, ties: Ties = "index", seed: int = 0) -> Neighbours:
+    def among(
+        cls, x: Float[Tensor, "n e"], k: int, *, ties: Ties = "index", seed: int = 0, index: Index = "exact"
+    ) -> Neighbours:
         """Find the ``k`` nearest neighbours of each row among the other rows.
 
         Args:
@@ -108,19 +121,20 @@ class Neighbours:
             ties: How equally similar rows rank: by ``index``, at ``random``, or all alike. With ``all``, the rank of a
                 neighbour is the number of nearer ones, so all that tie with the K-th nearest are linked.
             seed: Seed of the order of ties if ``ties`` is ``random``.
+            index: How neighbours are found, as in ``nearest``. Without effect if ``ties`` is ``all``.
 
         Raises:
-            InputError: With ``all``, there are more than ``MOST_LINKS`` links.
+            InputError: With ``all``, there are more than ``MOST_LINKS`` links. With ``hnsw``, FAISS is not installed.
         """
         if ties == "all":
             embeddings = Embeddings(x)
             return cls(*_all_links(among(embeddings, k), embeddings, k))
-        chosen, nearness = nearest(x, k, order=_order(len(x), ties, seed))
-        return cls(Links.listed(chosen), nearness)
+        chosen, nearness = nearest(x, k, order=_order(len(x), ties, seed), index=index)
+        return cls(Links.listed(chosen), nearness, recall(x, nearness) if is_approximate(index, len(x)) else None)
 
 
 def nearest(
-    x: Float[Tensor, "n e"], k: int, *, order: Int64[Tensor, " n"] | None = None
+    x: Float[Tensor, "n e"], k: int, *, order: Int64[Tensor, " n"] | None = None, index: Index = "exact"
 ) -> tuple[Int64[Tensor, "n k"], Int64[Tensor, "n k"]]:
     """Return the indices of the ``k`` nearest other rows of each row, best first, and their similarities.
 
@@ -130,9 +144,34 @@ def nearest(
         x: (N, E) embeddings.
         k: Number of neighbours.
         order: (N,), the rows in the order of preference if similarities tie. ``None`` for the order of the indices.
+        index: ``exact``: all pairs are compared. ``hnsw``: among 100,000 rows or more, candidates come from an
+            approximate index, and similarities and ties decide among them.
+
+    Raises:
+        InputError: With ``hnsw``, FAISS is not installed.
     """
+    search = nearby if is_approximate(index, len(x)) else among
+    if (group := groups_of(x)) is not None:
+        return _ranked_by_group(search, x, k, order, group)
     embeddings = Embeddings(x)
-    return _ranked(among(embeddings, k), embeddings, embeddings, k, order)
+    return _ranked(search(embeddings, k), embeddings, embeddings, k, order)
+
+
+def recall(x: Float[Tensor, "n e"], nearness: Int64[Tensor, "n k"]) -> float:
+    """Return the share of approximate neighbours that are as near as the exact ones, over at most 1,000 random rows.
+
+    A neighbour counts if it is at least as similar as the exact neighbour with the largest rank. So another one of
+    several equally similar rows is no error.
+
+    Args:
+        x: (N, E) embeddings.
+        nearness: Nearness of the approximate neighbours, as in ``Neighbours``.
+    """
+    k = nearness.shape[1]
+    sample = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:_SAMPLED].to(x.device)
+    some, everyone = Embeddings(x[sample]), Embeddings(x)
+    with_itself = _ranked(between(some, everyone, k + 1), some, everyone, k + 1, None)[1]
+    return float((nearness[sample] >= with_itself[:, k:]).double().mean())
 
 
 def links_to(
@@ -195,6 +234,43 @@ def _ranked(
     for rows, columns, steps in found:
         best[rows] = (steps * n).add_(precedence[columns]).topk(k, dim=1).values
     return order[n - 1 - best.remainder(n)], best.div(n, rounding_mode="floor")
+
+
+def _ranked_by_group(
+    search: Callable[[Embeddings, int], Iterable[Found]],
+    x: Float[Tensor, "n e"],
+    k: int,
+    order: Int64[Tensor, " n"] | None,
+    group: Int64[Tensor, " n"],
+) -> tuple[Int64[Tensor, "n k"], Int64[Tensor, "n k"]]:
+    """Return the same as ``nearest``, but compare only one row of each group of equal rows.
+
+    The ``k`` nearest rows of a row belong to its own group or to the ``k`` groups that come first, by their similarity
+    and then by the precedence of their first members. In each of these groups they are among the first ``k`` + 1
+    members, of which one may be the row itself. So the rows of a group share the ``k`` + 1 nearest, and each row drops
+    itself, or else the last one.
+    """
+    n = len(x)
+    order, precedence = _preferred(n, order, x.device)
+    members = members_of(group, order, k + 1)  # (u, k + 1)
+    first = members[:, 0]
+    distinct = Embeddings(x[first])
+    groups = torch.arange(len(first), device=x.device)[:, None]
+    steps = distinct.steps(groups[:, 0], distinct, groups[:, 0])[:, None]
+    if (others := min(k, len(first) - 1)) > 0:
+        by_precedence = precedence[first].argsort(descending=True)
+        found = _ranked(search(distinct, others), distinct, distinct, others, by_precedence)
+        groups, steps = torch.cat([groups, found[0]], dim=1), torch.cat([steps, found[1]], dim=1)  # (u, 1 + others)
+    best = torch.empty_like(members)
+    for rows in slices(len(first), max(1, _CHUNK_ELEMENTS // (groups.shape[1] * (k + 1)))):
+        row = members[groups[rows]]  # (r, 1 + others, k + 1)
+        keys = (steps[rows, :, None] * n + precedence[row]).masked_fill_(row < 0, BELOW_ALL * n)
+        best[rows] = keys.flatten(1).topk(k + 1, dim=1).values
+    chosen = order[n - 1 - best.remainder(n)][group]  # (n, k + 1)
+    itself = chosen == torch.arange(n, device=x.device)[:, None]
+    dropped = torch.where(itself.any(dim=1), itself.int().argmax(dim=1), k)
+    kept = torch.arange(k + 1, device=x.device) != dropped[:, None]
+    return chosen[kept].view(n, k), best.div(n, rounding_mode="floor")[group][kept].view(n, k)
 
 
 def _all_links(found: Iterable[Found], choosers: Embeddings, k: int) -> tuple[Links, Int64[Tensor, "m k"]]:

@@ -38,11 +38,15 @@ class Embeddings:
         self._x = x.detach()
         self.at_once = max(1, _CHUNK_ELEMENTS // max(1, x.shape[1]))
         norms = [part.double().norm(dim=1) for part in self._x.split(self.at_once)]
-        self._norm = torch.cat(norms).clamp_min_(1e-12)
+        self._inverse = torch.cat(norms).clamp_min_(1e-12).reciprocal_()  # a product is faster than a division
 
     def __len__(self) -> int:
         """Return the number of embeddings."""
         return len(self._x)
+
+    def at(self, rows: Int64[Tensor, " r"]) -> Embeddings:
+        """Return the embeddings at these ``rows``."""
+        return Embeddings(self._x[rows])
 
     @property
     def width(self) -> int:
@@ -56,12 +60,12 @@ class Embeddings:
 
     def unit(self, rows: slice) -> Float64[Tensor, "r e"]:
         """Return the embeddings at ``rows``, scaled to length 1."""
-        return self._x[rows].double() / self._norm[rows, None]
+        return self._x[rows].double() * self._inverse[rows, None]
 
     def unit_at(self, rows: Int64[Tensor, " r"]) -> Float64[Tensor, "r e"]:
         """Return the embeddings at these ``rows``, scaled to length 1."""
         picked = self._x.index_select(0, rows).double()  # a copy
-        return picked.div_(self._norm.index_select(0, rows)[:, None])
+        return picked.mul_(self._inverse.index_select(0, rows)[:, None])
 
     def rough(self, *, multiple: int = 1) -> Float32[Tensor, "padded e"]:
         """Return all embeddings, scaled to length 1, in float32. Zeros follow up to a multiple of so many rows."""
@@ -81,7 +85,8 @@ class Embeddings:
         made = [torch.empty(0, dtype=torch.int64, device=self.device)]
         size = max(1, torch.get_num_threads() * _PRODUCT_ELEMENTS // max(1, self.width))
         for a, b in zip(rows.split(size), other_rows.split(size), strict=True):
-            made.append(in_steps(self.unit_at(a).mul_(other.unit_at(b)).sum(dim=1)))
+            similarity = other.unit_at(b).mul_(self._x.index_select(0, a)).sum(dim=1)
+            made.append(in_steps(similarity.mul_(self._inverse.index_select(0, a))))
         return torch.cat(made)
 
 

@@ -105,6 +105,16 @@ class StudyRun:
         """All known outcomes by signature. If a trial failed in one block and is done in another, it is done."""
         return self._known
 
+    def keep_recall(self, recall: Mapping[str, float]) -> None:
+        """Keep the recall of an approximate index in the ledger, for the report.
+
+        Args:
+            recall: Recall by modality and K. Empty if all rankings of this run are exact.
+        """
+        if recall:
+            self.facts = replace(self.facts, recall={**self.facts.recall, **recall})
+            self.ledger.keep_recall(self.facts.recall)
+
     def listen(self) -> None:
         """Read the outcomes that this run or another has recorded since the last call."""
         # Blocks share trials, and each is trained once, for any of them. So all blocks are read.

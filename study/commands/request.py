@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from cemobam_core.corpora import CORPORA, READABLE
 from cemobam_core.corpora.corpus import Corpus
 from cemobam_core.errors import InputError
+from cemobam_core.extras import require
 from cemobam_core.systems import GROUPS, group, name_of, system_class
 from cemobam_core.systems.search import Value
 from study.commands.options import CONFIGURED, FUSION
@@ -145,6 +146,15 @@ class Request:
             InputError: No system has a setting, or its value is out of range.
         """
         _ = self.tag
+
+    def check_index(self) -> None:
+        """Check that the package of an approximate index is installed if a graph of the study uses it.
+
+        Raises:
+            InputError: It is not installed.
+        """
+        for index in {graph.index for graph in self.graphs()} - {"exact"}:
+            require("index", f"index={index}")
 
     @cached_property
     def design(self) -> Design:

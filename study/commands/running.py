@@ -92,6 +92,7 @@ def run_study(args: argparse.Namespace, *, print_report: bool = True) -> int:
         return 0
     request.try_systems(folds[0].train.sizes, sequence=folds[0].train.audio.ndim == 3 or folds[0].train.text.ndim == 3)
     request.check_settings()
+    request.check_index()
     facts = request.facts(folds)
     check_k(folds, request.k_max(), request.graphs())
     for line in blanks(*folds):
@@ -167,6 +168,7 @@ def _refuse_before_features(request: Request, recipe: Recipe) -> tuple[tuple[Ass
         Sizes(audio_dim=768, text_dim=768, num_classes=len(recipe.corpus.class_names)),
         sequence=settings.level == "sequence",
     )
+    request.check_index()
     check_k(folds, request.k_max(), request.graphs())
     ledger = request.ledger(new="sqlite:///:memory:")
     facts = ledger.facts() or StudyFacts(dataset="", title="", fingerprint="", folds=len(folds), settings={})
@@ -220,6 +222,8 @@ def _run_trials(
     from study.findings.looks import catch_up
 
     ledger = request.ledger(facts, utterances=TestUtterances.of(folds))
+    if before := ledger.facts():
+        facts = replace(facts, recall=before.recall)
     run = StudyRun(request.plan(ledger), ledger, facts)
     request.check_pair(run)
     rescued = _taken_up(request, run)
@@ -312,6 +316,7 @@ def _run_missing(request: Request, run: StudyRun, folds: tuple[Fold, ...], devic
         keeping=keeping,
         probabilities=probabilities,
     )
+    run.keep_recall(prepared.recall)
     watched = not missing("dashboard")
     if watched:
         print(f"watch it in a browser: {dashboard_as_typed(request.args)}", flush=True)

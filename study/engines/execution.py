@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from cemobam_core.approximate import Index
 from cemobam_core.corpora.splits import SPLITS, Assignment
 from cemobam_core.errors import InputError
-from cemobam_core.features import FeatureSet, Fold
-from cemobam_core.graph import EvaluationGraph, GatherFrom, GraphConfig, RankedGraph, Ranking, in_parts
+from cemobam_core.features import MODALITIES, FeatureSet, Fold
+from cemobam_core.graph import EvaluationGraph, GatherFrom, GraphConfig, RankedGraph, Ranking, in_parts, lowest
 from cemobam_core.neighbours import Pooled, Ties
 from cemobam_core.rows import HeldTensor, Rows, StoredTensor
 from cemobam_core.systems import NeuralSystem
@@ -58,6 +59,7 @@ class Labelled(NamedTuple):
         evaluation_size: As in :class:`GraphConfig`. 0 for train.
         ties: As in :class:`GraphConfig`.
         seed: Seed of the trial if it orders ties, else 0.
+        found_by: The ``index`` of :class:`GraphConfig`.
     """
 
     split: str
@@ -66,14 +68,17 @@ class Labelled(NamedTuple):
     evaluation_size: int
     ties: Ties
     seed: int
+    found_by: Index
 
     @classmethod
     def of(cls, split: str, graph: GraphConfig, seed: int) -> Labelled:
         """Return the choices that the graph of a trial's split depends on."""
         seed = seed if graph.ties == "random" else 0
         if split == "train":
-            return cls(split, graph.gather_from, "own", 0, graph.ties, seed)
-        return cls(split, graph.gather_from, graph.evaluation_graph, graph.evaluation_size, graph.ties, seed)
+            return cls(split, graph.gather_from, "own", 0, graph.ties, seed, graph.index)
+        return cls(
+            split, graph.gather_from, graph.evaluation_graph, graph.evaluation_size, graph.ties, seed, graph.index
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +140,8 @@ class StudyData:
             probabilities: Place for the probabilities of the test utterances. `None` if they are not kept.
 
         Raises:
-            InputError: If a split has too few utterances for ``k_max`` neighbours, or too many ties to link all.
+            InputError: If a split has too few utterances for ``k_max`` neighbours, too many ties to link all, or FAISS
+                is not installed and an index needs it.
         """
         wanted = product(SPLITS, list(graphs), list(seeds))
         labelled = dict.fromkeys(Labelled.of(*one) for one in wanted) if k_max else {}
@@ -144,6 +150,12 @@ class StudyData:
             rankings: dict[tuple[object, ...], Ranking] = {}
             made.append({one: _graph(fold, one, k_max, rankings) for one in labelled})
         return cls(folds, tuple(made), k_max, keeping, probabilities)
+
+    @property
+    def recall(self) -> dict[str, float]:
+        """The lowest recall of an approximate index over all graphs, by modality. Empty if all rankings are exact."""
+        found = lowest(graph.recall for graphs in self.graphs for graph in graphs.values())
+        return {f"{name} at K={self.k_max}": value for name, value in zip(MODALITIES, found or (), strict=False)}
 
     def graph(self, fold: int, labelled: Labelled) -> RankedGraph:
         """Return the ranked edges of a split's graph, and make them if they are missing."""
@@ -158,13 +170,14 @@ def _graph(fold: Fold, key: Labelled, k_max: int, rankings: dict[tuple[object, .
     features = fold.splits[key.split]
     try:
         if key.evaluation_size:
-            pooled = features.pooled()
-            return in_parts(pooled, k_max, key.evaluation_size, key.gather_from, ties=key.ties, seed=key.seed)
+            pooled, size = features.pooled(), key.evaluation_size
+            return in_parts(pooled, k_max, size, key.gather_from, ties=key.ties, seed=key.seed, index=key.found_by)
         names = {"own": (key.split,), "anchored": ("train",), "joint": ("train", key.split)}[key.evaluation_graph]
-        if (*names, key.ties, key.seed) not in rankings:
+        ranked = (*names, key.ties, key.seed, key.found_by)
+        if ranked not in rankings:
             pooled = Pooled.joined([fold.splits[name].pooled() for name in names])
-            rankings[*names, key.ties, key.seed] = Ranking.of(pooled, k_max, ties=key.ties, seed=key.seed)
-        ranking = rankings[*names, key.ties, key.seed]
+            rankings[ranked] = Ranking.of(pooled, k_max, ties=key.ties, seed=key.seed, index=key.found_by)
+        ranking = rankings[ranked]
     except InputError as error:
         raise InputError(f"{features.source}: {error}") from None
     if key.evaluation_graph == "anchored":

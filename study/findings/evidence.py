@@ -225,6 +225,7 @@ def about_study(run: StudyRun, *, name: str, blocks: Mapping[str, Block]) -> Abo
         class_names=tuple(facts.class_names),
         made_with=dict(facts.made_with),
         splits=facts.splits,
+        recall=dict(facts.recall),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -153,6 +153,8 @@ class About:
         class_names: The emotions. Empty if the ledger does not have them.
         made_with: Versions of the software that ran the study's first trial. Empty if the ledger does not have them.
         splits: Fingerprint of the ids, folds and splits of the utterances. Empty if the ledger does not have it.
+        recall: Recall of the approximate index that ranked the neighbours, by modality and K. Empty if all rankings
+            are exact.
     """
 
     name: str
@@ -176,6 +178,7 @@ class About:
     class_names: tuple[str, ...]
     made_with: dict[str, str]
     splits: str = ""
+    recall: dict[str, float] = field(default_factory=dict)
 
     @property
     def in_papers(self) -> str:
@@ -548,7 +551,7 @@ def _unsound(trials: pd.DataFrame, about: About) -> str:
     return ""
 
 
-_SINCE = {"evaluation_graph": "own", "evaluation_size": 0, "ties": "index"}
+_SINCE = {"evaluation_graph": "own", "evaluation_size": 0, "ties": "index", "index": "exact"}
 """Settings that studies of earlier releases ran with but did not record."""
 
 
@@ -559,7 +562,7 @@ def read_about(path: Path) -> About:
         InputError: If the file cannot be read, or no study wrote it.
     """
     try:
-        content = {"splits": "", **read_json(path)}
+        content = {"splits": "", "recall": {}, **read_json(path)}
         for block in content["blocks"]:  # earlier releases had no transductive systems and no tuning
             block.setdefault("transductive", [False] * len(block["rows"]))
             block.setdefault("tunes", "")

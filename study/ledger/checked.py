@@ -129,6 +129,7 @@ _FACTS: dict[str, Check] = {
     "class_names": _list(_text, MOST_CLASSES),
     "made_with": _dict(_text),
     "recipe": _text,
+    "recall": _dict(_number(0, 1)),
 }
 
 _BLOCK: dict[str, Check] = {

@@ -14,7 +14,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -271,6 +271,25 @@ class Ledger:
                 if FACTS not in study.user_attrs:  # they were lost when the ledger was damaged
                     self._storage.optuna.set_study_user_attr(study._study_id, FACTS, asdict(self._facts))
                 self._keep_utterances(study._study_id, study.system_attrs)
+
+        self._storage.retried(keep)
+
+    def keep_recall(self, recall: Mapping[str, float]) -> None:
+        """Keep the recall of an approximate index among the facts of the study.
+
+        Args:
+            recall: Recall as in :class:`StudyFacts`.
+
+        Raises:
+            LedgerFailed: If the storage cannot be written.
+        """
+        self._facts = replace(self._facts, recall=recall)
+
+        def keep() -> None:
+            for study in self._storage.optuna.get_all_studies():
+                facts = study.user_attrs.get(FACTS)
+                if facts and self._is_ours(study.study_name) and facts.get("recall") != recall:
+                    self._storage.optuna.set_study_user_attr(study._study_id, FACTS, {**facts, "recall": recall})
 
         self._storage.retried(keep)
 

@@ -68,6 +68,8 @@ class StudyFacts:
             from a raw corpus.
         splits: Fingerprint of the ids, folds and splits of the utterances. Empty in ledgers that are older than this
             field.
+        recall: Recall of the approximate index that ranked the neighbours, by modality and K. Empty if all rankings
+            are exact.
     """
 
     dataset: str
@@ -79,6 +81,7 @@ class StudyFacts:
     made_with: Mapping[str, str] = field(default_factory=dict)
     recipe: str = ""
     splits: str = ""
+    recall: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:  # noqa: D105
         object.__setattr__(self, "class_names", tuple(self.class_names))  # the ledger returns a list

@@ -157,7 +157,7 @@ def _among(features: FeatureSet, graph: GraphConfig, seed: int) -> Batch:
             f"needs at least {largest + 1}; give more utterances at once"
         )
     try:
-        ranking = Ranking.of(features.pooled(), largest, ties=graph.ties, seed=seed)
+        ranking = Ranking.of(features.pooled(), largest, ties=graph.ties, seed=seed, index=graph.index)
     except InputError as error:
         raise InputError(f"{features.source}: {error}") from None
     edges = ranking.graph(graph.gather_from).edge_index(graph.k_audio, graph.k_text)

@@ -24,7 +24,7 @@ from study.findings.results import ABOUT, TRIALS, About, AboutBlock
 from study.findings.statistics import SEEDS_FOR_INTERVAL
 from study.findings.systems import measured_block
 from study.findings.tuned import traces
-from study.findings.wording import evaluation_graph_notes, listed, points_of, sentence
+from study.findings.wording import evaluation_graph_notes, index_notes, listed, points_of, sentence
 from study.output import figures
 from study.output.document import (
     Answered,
@@ -445,7 +445,9 @@ def counts(evidence: Evidence) -> list[str]:
         line += f", {waiting} not run yet"
     reasons = Counter(outcome.reason for outcome in failed.values())
     failures = [f"{'1 trial' if n == 1 else f'{n} trials'} failed: {reason}" for reason, n in reasons.most_common(10)]
-    return [f"{line}.", *failures, *evaluation_graph_notes(evidence.about.settings)]
+    about = evidence.about
+    notes = (*evaluation_graph_notes(about.settings), *index_notes(about.settings, about.recall))
+    return [f"{line}.", *failures, *notes]
 
 
 def chosen(evidence: Evidence) -> str:

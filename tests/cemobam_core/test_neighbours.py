@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cemobam_core import candidates, similarity
+from cemobam_core import bfloat16, candidates, similarity
 from cemobam_core.neighbours import Links, Neighbours, Ties, links_from, links_to, nearest
 from cemobam_core.similarity import RESOLUTION, Embeddings, full_float32, margin
 
@@ -54,8 +55,18 @@ def triples(links: Links) -> set[tuple[int, int, int]]:
 
 
 @contextmanager
-def sizes(*, block: int = 1024, spare: int = 128, chunk: int = 4_000_000, at_once: int = 1_000_000) -> Iterator[None]:
+def sizes(
+    *,
+    block: int = 1024,
+    spare: int = 128,
+    chunk: int = 4_000_000,
+    at_once: int = 1_000_000,
+    in_bfloat16: bool = False,
+) -> Iterator[None]:
     with (
+        mock.patch.object(bfloat16, "LEAST", 0),
+        mock.patch.object(bfloat16, "_NARROW", math.inf),
+        mock.patch.object(bfloat16, "is_fast", lambda: in_bfloat16),
         mock.patch.dict(candidates._BLOCK, {"cpu": block}),
         mock.patch.object(candidates, "_SPARE", spare),
         mock.patch.object(candidates, "_CHUNK_ELEMENTS", chunk),
@@ -69,6 +80,8 @@ SMALL: tuple[dict[str, int], ...] = (
     {},
     {"block": 64, "spare": 0, "chunk": 500, "at_once": 50},
     {"block": 128, "spare": 3, "chunk": 5000, "at_once": 300},
+    {"in_bfloat16": True},
+    {"in_bfloat16": True, "block": 64, "spare": 3, "chunk": 5000, "at_once": 300},
 )
 """Sizes that make many blocks and chunks, and rows that are crowded."""
 
@@ -79,6 +92,10 @@ def plain(n: int, width: int, of: torch.Generator) -> torch.Tensor:
 
 def repeated(n: int, width: int, of: torch.Generator) -> torch.Tensor:
     return torch.randn(max(2, n // 9), width, generator=of)[torch.randint(max(2, n // 9), (n,), generator=of)]
+
+
+def all_the_same(n: int, width: int, of: torch.Generator) -> torch.Tensor:
+    return torch.randn(1, width, generator=of).repeat(n, 1)
 
 
 def alike(n: int, width: int, of: torch.Generator) -> torch.Tensor:
@@ -119,6 +136,7 @@ def in_half(n: int, width: int, of: torch.Generator) -> torch.Tensor:
 KINDS: tuple[Callable[[int, int, torch.Generator], torch.Tensor], ...] = (
     plain,
     repeated,
+    all_the_same,
     alike,
     copies_with_noise,
     scaled,
@@ -212,12 +230,70 @@ def test_no_order_of_summation_leaves_the_margin(width: int) -> None:
         assert (rough.double() - exact).abs().max() < margin(width) / 2
 
 
+def aligned(n: int, width: int, of: torch.Generator) -> torch.Tensor:
+    """Return embeddings that are rounded in the same direction at every place."""
+    return (1 + 2.0**-8 + 2.0**-9 * torch.rand(n, width, generator=of)) * 2.0 ** torch.arange(width).remainder(9)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, aligned])
+@pytest.mark.parametrize("width", [1, 40, 768])
+def test_no_product_in_bfloat16_leaves_its_bound(
+    kind: Callable[[int, int, torch.Generator], torch.Tensor], width: int
+) -> None:
+    x = Embeddings(kind(200, width, torch.Generator().manual_seed(width)))
+    centred = bfloat16.Centred.of(x, multiple=64)
+    unit = x.unit(slice(None))
+    exact = unit @ unit.T - unit.mean(dim=0).square().sum()
+    product = (centred.facing(slice(None)) @ centred.rows.T)[:200, :200].double()
+    off = (product - exact).abs()
+    bound = centred.error[:200, None] + bfloat16.ROUNDING * product.abs() * (1 + 2.0**-7)
+    assert (off <= bound).all()
+    assert torch.equal(centred.rows[200:], torch.zeros(56, width + 4, dtype=torch.bfloat16))
+
+
+def test_bfloat16_is_left_alone_where_its_bounds_are_wide() -> None:
+    x = in_a_cone(300, 768, torch.Generator().manual_seed(0))
+    assert bfloat16.Centred.of(Embeddings(x), multiple=64).is_narrow
+    x[7] = 0  # silence
+    assert not bfloat16.Centred.of(Embeddings(x), multiple=64).is_narrow
+    expected = nearest(x, 5)
+    with mock.patch.object(bfloat16, "LEAST", 0), mock.patch.object(bfloat16, "is_fast", lambda: True):
+        assert all(map(torch.equal, nearest(x, 5), expected))
+
+
+@pytest.mark.parametrize(("plain_first", "again"), [(True, "between"), (False, "_by_float32")])
+def test_rows_that_bfloat16_leaves_crowded_are_compared_in_float32(plain_first: bool, again: str) -> None:
+    of = torch.Generator().manual_seed(0)
+    cluster = torch.randn(1, 40, generator=of) + 0.01 * torch.randn(200, 40, generator=of)
+    x = torch.cat([torch.randn(100, 40, generator=of), cluster])
+    x = x if plain_first else x.flip(0)
+    expected = nearest(x, 5)
+    with (
+        sizes(in_bfloat16=True, block=64, spare=3),
+        mock.patch.object(candidates, again, wraps=vars(candidates)[again]) as used,
+    ):
+        assert all(map(torch.equal, nearest(x, 5), expected))
+    assert used.called
+
+
+@pytest.mark.parametrize(("kind", "in_float32", "in_bfloat16"), [(plain, 6, 12), (in_a_cone, 60, 12)])
+def test_few_candidates_are_left(
+    kind: Callable[[int, int, torch.Generator], torch.Tensor], in_float32: int, in_bfloat16: int
+) -> None:
+    x = Embeddings(kind(2000, 64, torch.Generator().manual_seed(0)))
+    for most, fast in ((in_float32, False), (in_bfloat16, True)):
+        with sizes(in_bfloat16=fast):
+            count = sum(int((one.steps > similarity.BELOW_ALL).sum()) for one in candidates.among(x, 5))
+        assert 5 * 2000 <= count < most * 2000
+
+
 def test_the_ranking_does_not_depend_on_threads_blocks_or_precision() -> None:
     x = torch.cat([in_a_cone(400, 64, torch.Generator().manual_seed(0)), repeated(300, 64, torch.Generator())])
     expected = nearest(x, 9)
     assert all(map(torch.equal, nearest(x, 9), expected))
-    with sizes(block=128, spare=3, chunk=10_000, at_once=20_000):
-        assert all(map(torch.equal, nearest(x, 9), expected))
+    for in_bfloat16 in (False, True):
+        with sizes(block=128, spare=3, chunk=10_000, at_once=20_000, in_bfloat16=in_bfloat16):
+            assert all(map(torch.equal, nearest(x, 9), expected))
     torch.set_num_threads(2)
     try:
         assert all(map(torch.equal, nearest(x, 9), expected))
