@@ -82,12 +82,13 @@ class Embeddings:
 
         Every sum is taken in the same order. So equal embeddings are equally similar to all others.
         """
-        made = [torch.empty(0, dtype=torch.int64, device=self.device)]
+        made = torch.empty(len(rows), dtype=torch.int64, device=self.device)  # at once: many parts fragment the memory
         size = max(1, torch.get_num_threads() * _PRODUCT_ELEMENTS // max(1, self.width))
-        for a, b in zip(rows.split(size), other_rows.split(size), strict=True):
+        for part in slices(len(rows), size):
+            a, b = rows[part], other_rows[part]
             similarity = other.unit_at(b).mul_(self._x.index_select(0, a)).sum(dim=1)
-            made.append(in_steps(similarity.mul_(self._inverse.index_select(0, a))))
-        return torch.cat(made)
+            made[part] = in_steps(similarity.mul_(self._inverse.index_select(0, a)))
+        return made
 
 
 def in_steps(similarity: Float64[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
