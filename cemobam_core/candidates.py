@@ -11,6 +11,7 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from cemobam_core import bfloat16
+from cemobam_core.progress import progress_bar
 from cemobam_core.similarity import BELOW_ALL, RESOLUTION, Embeddings, full_float32, in_steps, margin, slices
 
 _BLOCK = {"cpu": 1024, "cuda": 8192}
@@ -203,14 +204,17 @@ class _Candidates:
             torch.mm(right(rows), left[rows].T, out=block)
             block.diagonal().fill_(-torch.inf)  # a row is not its own neighbour
             self.offer(block, i, i)
-        for i in firsts:
-            factor = right(slice(i, i + self.size))
-            for j in firsts[i // self.size + 1 :]:
-                torch.mm(factor, left[j : j + self.size].T, out=block)
-                self.offer(block, i, j)
-                self.offer_columns(block, i, j)
-            if i == 0 and most_crowded is not None and int(self._crowded[: self.size].sum()) > most_crowded:
-                return False
+        number = len(firsts) * (len(firsts) - 1) // 2
+        with progress_bar(total=number, desc=f"ranking {len(self._x):,}", unit="block", leave=False, delay=5) as bar:
+            for i in firsts:
+                factor = right(slice(i, i + self.size))
+                for j in firsts[i // self.size + 1 :]:
+                    torch.mm(factor, left[j : j + self.size].T, out=block)
+                    self.offer(block, i, j)
+                    self.offer_columns(block, i, j)
+                    bar.update()
+                if i == 0 and most_crowded is not None and int(self._crowded[: self.size].sum()) > most_crowded:
+                    return False
         return True
 
     def offer(self, block: Float[Tensor, "r c"], first_row: int, first_column: int) -> None:

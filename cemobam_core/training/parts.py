@@ -30,12 +30,13 @@ class Parts:
     mini-batch then needs the memory of its own utterances only, whatever the number of layers.
 
     Args:
-        batch: The whole split, on the CPU.
+        batch: The whole split. Mini-batches are cut on the CPU.
         size: Number of utterances in a mini-batch. A split with no more utterances is one mini-batch.
     """
 
     def __init__(self, batch: Batch, size: int) -> None:
-        self._batch, self._n = batch, len(batch.labels)
+        self._batch = batch if batch.labels.device.type == "cpu" else batch.to("cpu")
+        self._n = len(batch.labels)
         self._number = -(-self._n // size)
         self._known: Reach | None = None
         self._joined = max(1, min(_JOINED, size // _SMALLEST))

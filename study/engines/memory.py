@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from cemobam_core.features import FeatureSet, Fold
 from cemobam_core.inputs import Sizes
@@ -141,7 +142,8 @@ def heaviest(configurations: Iterable[Configuration], sizes: Sizes) -> list[Conf
     for one in configurations:
         if isinstance(one.system, NeuralSystem) and one.system not in known:
             with torch.random.fork_rng(devices=[]):
-                known[one.system] = sum(weight.numel() for weight in one.system.build(sizes).parameters())
+                weights = one.system.build(sizes).parameters()
+                known[one.system] = sum(weight.numel() for weight in weights if not is_lazy(weight))
         score = known.get(one.system, 0), one.pair.k_audio + one.pair.k_text if one.pair else 0
         if (name := name_of(one.system)) not in most or score > most[name][0]:
             most[name] = score, one
