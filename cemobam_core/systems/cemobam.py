@@ -16,7 +16,7 @@ from cemobam_core.operators.cbam import CBAM1d, ChannelGate, SpatialAxis
 from cemobam_core.operators.cross_modal import CrossModalAttention
 from cemobam_core.operators.fusion import FUSIONS, Fusion, fuse
 from cemobam_core.operators.graph_attention import CHGAT
-from cemobam_core.operators.pooling import masked_mean
+from cemobam_core.operators.pooling import node_features
 from cemobam_core.operators.projection import Projection
 from cemobam_core.operators.recompute import segment
 from cemobam_core.systems.search import DROPOUT, GRAPH, TRAINING, OneOf, Space
@@ -133,20 +133,21 @@ class CemoBAMNetwork(nn.Module):
     def embedding(self, inputs: Inputs) -> Float[Tensor, "*r n width"]:
         """Return the input of the classifier: [CH-GAT ‖ fused], (N, 2d), or (N, d) without one of the modules."""
         f_audio, f_text = self._projected(inputs)
+        masks = inputs.audio.mask, inputs.text.mask
         branches = []
         if self.chgat is not None:
-            branches.append(self.chgat(_nodes(f_audio, f_text, inputs), inputs.edge_index))  # (N, d)
+            branches.append(self.chgat(node_features(f_audio, f_text, *masks), inputs.edge_index))  # (N, d)
         if self.xcbam is not None:
-            masks = inputs.audio.mask, inputs.text.mask
             branches.append(segment(self.xcbam, self.xcbam, f_audio, f_text, *masks))  # (N, d)
         return torch.cat(branches, dim=-1)
 
     def of_utterances(self, inputs: Inputs) -> list[Tensor]:
         """Return all that depends on single utterances: the nodes, (N, 2d), and the fused vectors of xCBAM, (N, d)."""
         f_audio, f_text = self._projected(inputs)
-        vectors = [] if self.chgat is None else [_nodes(f_audio, f_text, inputs)]
+        masks = inputs.audio.mask, inputs.text.mask
+        vectors = [] if self.chgat is None else [node_features(f_audio, f_text, *masks)]
         if self.xcbam is not None:
-            vectors.append(self.xcbam(f_audio, f_text, inputs.audio.mask, inputs.text.mask))
+            vectors.append(self.xcbam(f_audio, f_text, *masks))
         return vectors
 
     def over_graph(self, vectors: list[Tensor], edge_index: Int64[Tensor, "2 e"]) -> Float[Tensor, "n c"]:
@@ -165,13 +166,6 @@ class CemoBAMNetwork(nn.Module):
             if x.shape[-1] != size:
                 raise InputError(f"{name} embeddings have {x.shape[-1]} numbers, but the model needs {size}")
         return self.audio_projection(inputs.audio), self.text_projection(inputs.text)
-
-
-def _nodes(
-    f_audio: Float[Tensor, "*r n ta d"], f_text: Float[Tensor, "*r n tt d"], inputs: Inputs
-) -> Float[Tensor, "*r n two_d"]:
-    """Return one node per utterance (Eq. 1): V = [text ‖ audio]."""
-    return torch.cat([masked_mean(f_text, inputs.text.mask), masked_mean(f_audio, inputs.audio.mask)], dim=-1)
 
 
 class XCBAM(nn.Module):

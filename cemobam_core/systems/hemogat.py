@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from cemobam_core.errors import InputError
@@ -15,7 +15,7 @@ from cemobam_core.fields import check_below_one, check_multiple
 from cemobam_core.inputs import Inputs, Sizes
 from cemobam_core.operators.cross_modal import CrossModalAttention
 from cemobam_core.operators.graph_attention import CHGAT
-from cemobam_core.operators.pooling import masked_mean
+from cemobam_core.operators.pooling import masked_mean, node_features
 from cemobam_core.operators.projection import Projection
 from cemobam_core.systems.search import GRAPH, NETWORK, Space, Value
 from cemobam_core.systems.system import NeuralSystem
@@ -109,9 +109,22 @@ class _HemoGATNetwork(nn.Module):
 
     def embedding(self, inputs: Inputs) -> Float[Tensor, "*r n width"]:
         audio, text = self.audio_projection(inputs.audio), self.text_projection(inputs.text)
-        audio_mask, text_mask = inputs.audio.mask, inputs.text.mask
-        nodes = torch.cat([masked_mean(text, text_mask), masked_mean(audio, audio_mask)], dim=-1)  # (N, 2d)
-        graph = self.chgat(nodes, inputs.edge_index)  # (N, d)
+        masks = inputs.audio.mask, inputs.text.mask
+        graph = self.chgat(node_features(audio, text, *masks), inputs.edge_index)  # (N, d)
+        return torch.cat([graph, *self._exchanged(audio, text, *masks)], dim=-1)
+
+    def of_utterances(self, inputs: Inputs) -> list[Tensor]:
+        audio, text = self.audio_projection(inputs.audio), self.text_projection(inputs.text)
+        masks = inputs.audio.mask, inputs.text.mask
+        return [node_features(audio, text, *masks), *self._exchanged(audio, text, *masks)]
+
+    def over_graph(self, vectors: list[Tensor], edge_index: Int64[Tensor, "2 e"]) -> Float[Tensor, "n c"]:
+        nodes, *rest = vectors
+        logits: Tensor = self.classifier(torch.cat([self.chgat(nodes, edge_index), *rest], dim=-1))
+        return logits
+
+    def _exchanged(self, audio: Tensor, text: Tensor, audio_mask: Tensor, text_mask: Tensor) -> list[Tensor]:
+        """Return what each modality takes from the other, averaged over time: two vectors, (N, d)."""
         t_to_a = self.text_to_audio(text, audio, audio_mask)  # (N, T_t, d)
         a_to_t = self.audio_to_text(audio, text, text_mask)  # (N, T_a, d)
-        return torch.cat([graph, masked_mean(a_to_t, audio_mask), masked_mean(t_to_a, text_mask)], dim=-1)
+        return [masked_mean(a_to_t, audio_mask), masked_mean(t_to_a, text_mask)]
