@@ -33,7 +33,7 @@ _BATCHES = tuple(2**power for power in range(15, 7, -1))
 """Sizes of mini-batches that are suggested, the largest first."""
 
 _FULL = 0.9
-"""Largest share of a GPU's memory that a trial may need, by estimate."""
+"""Largest share of a GPU's memory that a trial may need, and of free memory that a remedy may need, by estimate."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,9 +122,10 @@ def shortage(
             )
     if (whole := needs.total(workers)) <= free:
         return ""
-    remedies = [f"--workers {n}" for n in range(workers - 1, 0, -1) if needs.total(n) <= free][:1]
+    usable = round(_FULL * free)
+    remedies = [f"--workers {n}" for n in range(workers - 1, 0, -1) if needs.total(n) <= usable][:1]
     if not needs.on_gpu:
-        remedies += _smaller(folds, configurations, devices[0], (free - needs.features) // workers - _PROCESS)
+        remedies += _smaller(folds, configurations, devices[0], (usable - needs.features) // workers - _PROCESS)
     return (
         f"the study needs about {in_words(whole)} of memory ({needs.described(workers)}), but {in_words(free)} are "
         f"free; {_remedy(remedies)}"
