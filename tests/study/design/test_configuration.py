@@ -51,7 +51,7 @@ def other_value(default: Any, hint: str) -> Any:
         choices = {"fusion": "max", "modules": "no_xcbam", "gather_from": "choosers", "schedule": "plateau"}
         choices |= {"gat_last": "single", "gat_norm": "shared", "stream_output": "linear_residual_dropout"}
         choices |= {"channel_gate": "sum_of_sigmoids", "spatial_axis": "channels", "precision": "bf16"}
-        choices |= {"evaluation_graph": "anchored", "ties": "random", "weights": "best_epoch"}
+        choices |= {"evaluation_graph": "anchored", "ties": "random", "weights": "best_epoch", "index": "hnsw"}
         return {**choices, "train_mode": "first_epoch", "batch_norm": "running", "step_after": "epoch"}[hint]
     return default / 2 if isinstance(default, float) else default + 4
 

@@ -128,7 +128,13 @@ def test_a_report_of_an_earlier_release_had_the_usual_graph(tmp_path: Path) -> N
     Results(
         about=replace(old, settings={"gather_from": "chosen"}), trials=load_results(tmp_path / "results").trials
     ).save(tmp_path / "results")
-    usual = {"gather_from": "chosen", "evaluation_graph": "own", "evaluation_size": 0, "ties": "index"}
+    usual = {
+        "gather_from": "chosen",
+        "evaluation_graph": "own",
+        "evaluation_size": 0,
+        "ties": "index",
+        "index": "exact",
+    }
     assert load_results(tmp_path / "results").about.settings == usual
     assert move(replace(old, settings=usual), tmp_path) == ""
     assert "is kept" in move(replace(old, settings={**usual, "evaluation_graph": "joint"}), tmp_path)
