@@ -23,7 +23,8 @@ _SAMPLES = (32, 64)
 """Numbers of utterances in the two samples of each pass."""
 
 _FACTOR = 1.5
-"""Peak memory of a process relative to its tensors: gradients of activations, temporaries and gaps are added."""
+"""Peak memory of a process relative to its tensors: gradients of activations, temporaries and gaps between blocks of
+memory are added."""
 
 _AT_ONCE = 16
 """Number of utterances that a sample in parts computes at once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Protocol, cast
@@ -18,6 +19,7 @@ from cemobam_core.inputs import Inputs
 from cemobam_core.operators.precision import at_least_fp32
 from cemobam_core.training.batch import Batch
 from cemobam_core.training.config import Precision
+from cemobam_core.training.memory import returning_large_blocks
 from cemobam_core.training.metrics import Metrics, metrics_from_logits
 from cemobam_core.training.parts import Parts
 from cemobam_core.training.stacks import Stack
@@ -191,7 +193,7 @@ def measure(model: Classifier, batch: Batch, *, precision: Precision = "fp32", a
     if at_once and isinstance(model, nn.Module):
         compute = partial(logits_of, model, at_once=at_once)
         batch = replace(batch, labels=batch.labels.to(_device_of(model)))
-    with _autocast(precision, batch.labels.device):
+    with _autocast(precision, batch.labels.device), returning_large_blocks() if at_once else nullcontext():
         logits = _checked(compute(batch.inputs), batch, model)
     return [metrics_from_logits(one, batch.labels) for one in (logits if logits.ndim == 3 else [logits])]
 
@@ -221,15 +223,28 @@ def logits_of(model: nn.Module, inputs: Inputs, at_once: int) -> Tensor:
         at_once: Number of utterances that are computed at once.
     """
     device = _device_of(model)
-    some = (inputs.part(rows) for rows in torch.arange(len(inputs)).split(at_once))
     if not inputs.edge_index.numel():
-        return torch.cat([model(one.to(device)) for one in some])
+        (logits,) = _in_parts(lambda one: [model(one)], inputs, at_once, device)
+        return logits
     if not hasattr(model, "of_utterances"):
         whole: Tensor = model(inputs.to(device))
         return whole
     two_steps = cast("InTwoSteps", model)
-    vectors = zip(*(two_steps.of_utterances(one.to(device)) for one in some), strict=True)
-    return two_steps.over_graph([torch.cat(one) for one in vectors], inputs.edge_index.to(device))
+    vectors = _in_parts(two_steps.of_utterances, inputs, at_once, device)
+    return two_steps.over_graph(vectors, inputs.edge_index.to(device))
+
+
+def _in_parts(
+    run: Callable[[Inputs], list[Tensor]], inputs: Inputs, at_once: int, device: torch.device
+) -> list[Tensor]:
+    """Return the tensors, (N, ...) each, that ``run`` returns for some utterances at a time."""
+    whole: list[Tensor] = []
+    for rows in torch.arange(len(inputs)).split(at_once):
+        made = run(inputs.part(rows).to(device))
+        whole = whole or [one.new_empty(len(inputs), *one.shape[1:]) for one in made]
+        for into, one in zip(whole, made, strict=True):
+            into[rows[0] : rows[0] + len(rows)] = one
+    return whole
 
 
 def _device_of(model: nn.Module) -> torch.device:
