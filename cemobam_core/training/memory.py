@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # from glibc's malloc.h
 
@@ -49,7 +50,7 @@ def returning_large_blocks() -> Iterator[None]:
         libc.mallopt(_M_MMAP_MAX, 0)
 
 
-def _glibc() -> ctypes.CDLL | None:
+def _glibc() -> Any:
     """Return the C library if it is glibc, else `None`."""
     if not sys.platform.startswith("linux"):
         return None
