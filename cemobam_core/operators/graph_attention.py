@@ -9,7 +9,6 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
-from cemobam_core.operators.recompute import segment
 from cemobam_core.operators.sparse_attention import adjacency_of, attend
 
 
@@ -113,13 +112,8 @@ class CHGAT(nn.Module):
         self, nodes: Float[Tensor, "*r n in_dim"], edge_index: Int64[Tensor, "2 e"]
     ) -> Float[Tensor, "*r n hidden_dim"]:
         """Return the nodes after all layers."""
-        for i in range(len(self.hidden)):
-            nodes = segment(self, self._layer, i, nodes, edge_index)  # (N, heads * d)
-        return segment(self.last, self.last, nodes, edge_index)  # (N, d)
-
-    def _layer(
-        self, i: int, nodes: Float[Tensor, "*r n width"], edge_index: Int64[Tensor, "2 e"]
-    ) -> Float[Tensor, "*r n out"]:
-        """Return the nodes after hidden layer ``i``."""
-        gathered: Tensor = self.dropouts[i](leaky_relu(self.norms[i](self.hidden[i](nodes, edge_index))))
-        return gathered + nodes if i else gathered
+        for i, (layer, norm, dropout) in enumerate(zip(self.hidden, self.norms, self.dropouts, strict=True)):
+            gathered = dropout(leaky_relu(norm(layer(nodes, edge_index))))  # (N, heads * d)
+            nodes = gathered + nodes if i else gathered
+        out: Tensor = self.last(nodes, edge_index)  # (N, d)
+        return out

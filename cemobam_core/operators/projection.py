@@ -6,7 +6,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cemobam_core.inputs import Steps
-from cemobam_core.operators.recompute import segment
 
 
 class Projection(nn.Module):
@@ -29,4 +28,4 @@ class Projection(nn.Module):
 
     def forward(self, steps: Steps) -> Float[Tensor, "*r n t out_dim"]:
         """Return the projected steps."""
-        return steps.laid_out(segment(self, self.layers, steps.valid))
+        return steps.laid_out(self.layers(steps.valid))

@@ -18,7 +18,6 @@ from cemobam_core.operators.fusion import FUSIONS, Fusion, fuse
 from cemobam_core.operators.graph_attention import CHGAT
 from cemobam_core.operators.pooling import node_features
 from cemobam_core.operators.projection import Projection
-from cemobam_core.operators.recompute import segment
 from cemobam_core.systems.search import DROPOUT, GRAPH, TRAINING, OneOf, Space
 from cemobam_core.systems.system import NeuralSystem
 
@@ -138,7 +137,7 @@ class CemoBAMNetwork(nn.Module):
         if self.chgat is not None:
             branches.append(self.chgat(node_features(f_audio, f_text, *masks), inputs.edge_index))  # (N, d)
         if self.xcbam is not None:
-            branches.append(segment(self.xcbam, self.xcbam, f_audio, f_text, *masks))  # (N, d)
+            branches.append(self.xcbam(f_audio, f_text, *masks))  # (N, d)
         return torch.cat(branches, dim=-1)
 
     def of_utterances(self, inputs: Inputs) -> list[Tensor]:

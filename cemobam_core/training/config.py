@@ -35,8 +35,6 @@ class TrainingConfig:
         weights: Which weights are measured at the end: those of the ``last_epoch``, or those of the ``best_epoch`` by
             validation WA. Among epochs with equal WA, the one with the lowest loss is best, then the earliest. With
             ``best_epoch``, validation is measured after every epoch.
-        recompute: Whether the backward pass computes the activations of CemoBAM's and HemoGAT's parts again instead of
-            keeping them. It takes less memory and more time, and gives the same numbers.
         lr: Initial learning rate of Adam.
         weight_decay: L2 penalty of Adam.
         schedule: When the learning rate is multiplied by ``lr_gamma``. ``step``: every ``lr_step`` epochs.
@@ -57,7 +55,6 @@ class TrainingConfig:
     epochs: int = 100
     batch: int = 0
     step_after: Literal["batch", "epoch"] = "batch"
-    recompute: bool = False
     weights: Literal["last_epoch", "best_epoch"] = "last_epoch"
     lr: float = 1e-4
     weight_decay: float = 5e-4

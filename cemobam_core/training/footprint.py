@@ -13,7 +13,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from cemobam_core.inputs import Inputs
-from cemobam_core.operators.recompute import recomputing
 from cemobam_core.systems.system import NeuralSystem
 from cemobam_core.training.batch import Batch
 from cemobam_core.training.config import TrainingConfig
@@ -50,8 +49,7 @@ def bytes_of_training(
         torch.manual_seed(0)
         model = system.build(sample.sizes)
         whole = not training.batch or training.step_after == "epoch"  # all may be neighbours of a mini-batch
-        with recomputing(training.recompute):
-            step = _for(train if whole else min(training.batch, train), sample, model, _kept)
+        step = _for(train if whole else min(training.batch, train), sample, model, _kept)
         at_once = _AT_ONCE if training.batch else largest
         evaluation = _for(largest, sample, model, partial(_peak, at_once=at_once))
     weights = sum(weight.numel() * weight.element_size() for weight in model.parameters())

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from cemobam_core.errors import InputError
-from cemobam_core.operators.recompute import recomputing
 from cemobam_core.operators.sparse_attention import HAS_TRITON
 from cemobam_core.systems.system import FittedSystem, NeuralSystem, System
 from cemobam_core.training.batch import Batch
@@ -97,7 +96,7 @@ def train_together(
 ) -> list[TrainingResult | TrainingDiverged]:
     """Train several models of one system on the same utterances, as one ``Stack`` if possible.
 
-    In mini-batches, or with recomputation, the models are trained one after another.
+    In mini-batches, the models are trained one after another, because each graph has mini-batches of its own.
 
     Each model has its own graph and its own seed. The numbers of a trial do not depend on the trials that are trained
     with it, except for the order of additions in a batched product. A single model on the CPU is not stacked, and its
@@ -124,8 +123,7 @@ def train_together(
     if training.schedule == "plateau" and len(seeds) > 1:
         raise ValueError("schedule plateau: each trial has its own learning rate; train one trial at a time")
     sizes = batches[0]["train"].sizes
-    # A stack draws dropout from generators of its own, which a recomputed segment could not set back.
-    together = (device.type == "cuda" or len(seeds) > 1) and not (training.batch or training.recompute)
+    together = (device.type == "cuda" or len(seeds) > 1) and not training.batch
     if not together or not stackable(system, batches[0].values()):
         results = []
         for seed, own in zip(seeds, batches, strict=True):
@@ -242,7 +240,7 @@ def _train(
         generators: Generators of a stack's trials.
         template: For a stack, a model of the same configuration.
     """
-    with _matmul_precision(training.precision, device), _current(device), recomputing(training.recompute):
+    with _matmul_precision(training.precision, device), _current(device):
         # Mini-batches are moved one by one.
         placed = batches if training.batch else {name: batch.to(device) for name, batch in batches.items()}
         progress = _run(model, placed, training, device, generators)

@@ -286,7 +286,7 @@ def _stack_of(trial: Trial) -> tuple[object, ...] | None:
     """
     configuration, graph = trial.configuration, trial.configuration.graph
     alone = not isinstance(configuration.system, NeuralSystem) or (
-        configuration.get("schedule") == "plateau" or configuration.get("batch") or configuration.get("recompute")
+        configuration.get("schedule") == "plateau" or configuration.get("batch")
     )
     graph_kind = graph and (graph.gather_from, graph.evaluation_graph == "own")  # these have the same nodes
     return None if alone else (trial.fold, configuration.system, configuration.training, graph_kind)
