@@ -116,6 +116,9 @@ def draw(table: pd.DataFrame, path: Path) -> None:
             ax.plot(rows["utterances"], rows[what], marker=marker, label=side)
         ax.set(xscale="log", yscale="log", xlabel="utterances", ylabel=unit)
         ax.set_xticks(sorted(set(table["utterances"])), [f"{n:,}" for n in sorted(set(table["utterances"]))])
+        low, high = ax.get_ylim()
+        ticks = [d * 10.0**power for power in range(-3, 5) for d in (1, 2, 5)]
+        ax.set_yticks(shown := [tick for tick in ticks if low <= tick <= high], [f"{tick:g}" for tick in shown])
         ax.minorticks_off()
         ax.grid(visible=True, alpha=0.3)
     axes[0].legend(frameon=False)
