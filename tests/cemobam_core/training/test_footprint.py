@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from batches import SIZES, any_batch
+from runs import ended, start_python
 
 from cemobam_core import CemoBAM, TrainingConfig
 from cemobam_core.systems.concat_mlp import ConcatMLP
@@ -65,3 +66,20 @@ def test_memory_is_that_of_the_tensors_that_exist_at_the_same_time() -> None:
     assert tracked.now == pytest.approx(4000 + 4000 + 4000, abs=10)  # z, the weight and the exponential
     del loss
     assert tracked.now == 8000
+
+
+ESTIMATED = """
+import sys
+import torch
+from cemobam_core import Batch, CemoBAM, Inputs, TrainingConfig
+from cemobam_core.training.footprint import bytes_of_training
+edges = torch.arange(70).repeat(2, 1)
+batch = Batch(Inputs.from_features(torch.ones(70, 8), torch.ones(70, 8), edges), torch.arange(70) % 2, 2)
+assert bytes_of_training(CemoBAM(hidden_dim=16), batch, TrainingConfig(batch=9), train=70, largest=70) > 0
+loaded = {"torch._dynamo", "triton"} & set(sys.modules)
+assert not loaded, loaded
+"""
+
+
+def test_an_estimate_does_not_load_torchs_compiler() -> None:
+    ended(start_python("-c", ESTIMATED))
