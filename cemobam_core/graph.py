@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -16,6 +17,11 @@ from cemobam_core.errors import InputError
 from cemobam_core.fields import check_fields
 from cemobam_core.neighbours import Links, Neighbours, Pooled, Ties, links_from, links_to, nearest
 from cemobam_core.rows import Rows
+
+_log = logging.getLogger("cemobam_core")
+
+_MANY = 20_000
+"""Number of utterances from which a GPU ranks them. For fewer, the CPU takes seconds."""
 
 GatherFrom = Literal["chosen", "choosers"]
 EvaluationGraph = Literal["own", "anchored", "joint"]
@@ -258,15 +264,36 @@ class Ranking:
     seed: int
 
     @classmethod
-    def of(cls, pooled: Pooled, k_max: int, *, ties: Ties = "index", seed: int = 0, index: Index = "exact") -> Ranking:
+    def of(
+        cls,
+        pooled: Pooled,
+        k_max: int,
+        *,
+        ties: Ties = "index",
+        seed: int = 0,
+        index: Index = "exact",
+        device: str = "cpu",
+    ) -> Ranking:
         """Rank the ``k_max`` nearest neighbours of each utterance.
+
+        Args:
+            pooled: Embeddings of the utterances, on the CPU.
+            k_max: Number of neighbours.
+            ties: How equally similar neighbours rank.
+            seed: Seed of the order of ties if ``ties`` is ``random``.
+            index: How neighbours are found.
+            device: Device that ranks many utterances. If it fails, the CPU ranks them. The result is on the CPU.
 
         Raises:
             InputError: There are too few utterances, too many ties to link them all, or FAISS is not installed and
                 ``index`` needs it.
         """
         _check(len(pooled.audio), k_max)
-        audio, text = (Neighbours.among(x, k_max, ties=ties, seed=seed, index=index) for x in pooled)
+
+        def rank(x: Tensor) -> Neighbours:
+            return Neighbours.among(x, k_max, ties=ties, seed=seed, index=index)
+
+        audio, text = (_ranked_on(device, x, rank) for x in pooled)
         return cls(pooled, audio, text, k_max, ties, seed)
 
     @property
@@ -293,6 +320,20 @@ class Ranking:
             for x, own, of_new in zip(self.pooled, (self.audio, self.text), new, strict=True)
         ]
         return RankedGraph.of(n + m, self.k_max, links[0], links[1], gather_from, recall=self.recall)
+
+
+def _ranked_on(device: str, x: Float[Tensor, "n e"], rank: Callable[[Tensor], Neighbours]) -> Neighbours:
+    """Return the neighbours that ``rank`` finds, on the CPU. Many utterances are ranked on ``device``."""
+    if device != "cpu" and len(x) >= _MANY:
+        try:
+            return rank(x.to(device)).on("cpu")
+        except RuntimeError as error:  # too little memory, or an operation that the device does not have
+            reason = str(error).partition("\n")[0]
+            _log.warning("%s cannot rank %d utterances (%s); the CPU ranks them", device, len(x), reason)
+        finally:
+            if torch.cuda.is_initialized():
+                torch.cuda.empty_cache()  # the workers need the memory
+    return rank(x)
 
 
 def anchored_links(
@@ -333,6 +374,7 @@ def in_parts(
     ties: Ties = "index",
     seed: int = 0,
     index: Index = "exact",
+    device: str = "cpu",
 ) -> RankedGraph:
     """Return the graph of a split that is cut at random into parts. An utterance has neighbours only in its own part.
 
@@ -347,6 +389,7 @@ def in_parts(
         ties: How equally similar neighbours rank.
         seed: Seed of the order of ties if ``ties`` is ``random``.
         index: How neighbours are found.
+        device: Device that ranks many utterances.
 
     Raises:
         InputError: There are too few utterances, too many ties to link them all, or FAISS is not installed and
@@ -357,7 +400,7 @@ def in_parts(
     parts = [rows.sort().values for rows in shuffled.tensor_split(max(1, n // size))]
     audio, text, recalls = [], [], []
     for rows in parts:
-        ranking = Ranking.of(pooled.select(rows), k_max, ties=ties, seed=seed, index=index)
+        ranking = Ranking.of(pooled.select(rows), k_max, ties=ties, seed=seed, index=index, device=device)
         recalls.append(ranking.recall)
         audio.append(ranking.audio.links.between(rows, rows))
         text.append(ranking.text.links.between(rows, rows))

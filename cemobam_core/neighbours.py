@@ -132,6 +132,11 @@ class Neighbours:
         chosen, nearness = nearest(x, k, order=_order(len(x), ties, seed), index=index)
         return cls(Links.listed(chosen), nearness, recall(x, nearness) if is_approximate(index, len(x)) else None)
 
+    def on(self, device: str) -> Neighbours:
+        """Return the same neighbours on another device."""
+        links = Links(*(column.to(device) for column in self.links))
+        return Neighbours(links, self.nearness.to(device), self.recall)
+
 
 def nearest(
     x: Float[Tensor, "n e"], k: int, *, order: Int64[Tensor, " n"] | None = None, index: Index = "exact"

@@ -302,6 +302,8 @@ def _open(request: Request) -> None:
 
 def _run_missing(request: Request, run: StudyRun, folds: tuple[Fold, ...], devices: Sequence[str], log: Path) -> None:
     """Run the trials that are missing in the ledger, and keep the dashboard current if it is installed."""
+    import torch
+
     from study.engines.execution import StudyData
     from study.findings.looks import look
     from study.findings.tuned import tune
@@ -315,6 +317,7 @@ def _run_missing(request: Request, run: StudyRun, folds: tuple[Fold, ...], devic
         seeds=sorted({seed for block in run.plan.blocks for seed in run.seeds_of(block)}),
         keeping=keeping,
         probabilities=probabilities,
+        device=devices[0] if torch.cuda.is_available() else "cpu",
     )
     run.keep_recall(prepared.recall)
     watched = not missing("dashboard")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from itertools import product
 from traceback import format_exception
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -128,6 +128,7 @@ class StudyData:
         seeds: Iterable[int] = (0,),
         keeping: Keeping | None = None,
         probabilities: KeptProbabilities | None = None,
+        device: str = "cpu",
     ) -> StudyData:
         """Rank the neighbours in every split, once for all graphs.
 
@@ -138,6 +139,7 @@ class StudyData:
             seeds: Seeds of the trials.
             keeping: Place for trained models. `None` if models are not kept.
             probabilities: Place for the probabilities of the test utterances. `None` if they are not kept.
+            device: Device that ranks large splits.
 
         Raises:
             InputError: If a split has too few utterances for ``k_max`` neighbours, too many ties to link all, or FAISS
@@ -148,7 +150,7 @@ class StudyData:
         made = []
         for fold in folds:
             rankings: dict[tuple[object, ...], Ranking] = {}
-            made.append({one: _graph(fold, one, k_max, rankings) for one in labelled})
+            made.append({one: _graph(fold, one, k_max, rankings, device) for one in labelled})
         return cls(folds, tuple(made), k_max, keeping, probabilities)
 
     @property
@@ -165,18 +167,21 @@ class StudyData:
         return graphs[labelled]
 
 
-def _graph(fold: Fold, key: Labelled, k_max: int, rankings: dict[tuple[object, ...], Ranking]) -> RankedGraph:
+def _graph(
+    fold: Fold, key: Labelled, k_max: int, rankings: dict[tuple[object, ...], Ranking], device: str = "cpu"
+) -> RankedGraph:
     """Return the ranked edges of a split's graph. ``rankings`` caches the rankings that several graphs share."""
     features = fold.splits[key.split]
+    how: Any = {"ties": key.ties, "seed": key.seed, "index": key.found_by, "device": device}
     try:
         if key.evaluation_size:
             pooled, size = features.pooled(), key.evaluation_size
-            return in_parts(pooled, k_max, size, key.gather_from, ties=key.ties, seed=key.seed, index=key.found_by)
+            return in_parts(pooled, k_max, size, key.gather_from, **how)
         names = {"own": (key.split,), "anchored": ("train",), "joint": ("train", key.split)}[key.evaluation_graph]
         ranked = (*names, key.ties, key.seed, key.found_by)
         if ranked not in rankings:
             pooled = Pooled.joined([fold.splits[name].pooled() for name in names])
-            rankings[ranked] = Ranking.of(pooled, k_max, ties=key.ties, seed=key.seed, index=key.found_by)
+            rankings[ranked] = Ranking.of(pooled, k_max, **how)
         ranking = rankings[ranked]
     except InputError as error:
         raise InputError(f"{features.source}: {error}") from None

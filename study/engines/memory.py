@@ -55,7 +55,7 @@ class Needs:
     on_gpu: bool
 
     @classmethod
-    def of(cls, folds: Sequence[Fold], configurations: Iterable[Configuration], device: str) -> Needs:
+    def of(cls, folds: Sequence[Fold], configurations: Sequence[Configuration], device: str) -> Needs:
         """Estimate the needs of some trainings on features.
 
         Args:
@@ -162,20 +162,23 @@ def _smaller(folds: Sequence[Fold], configurations: Sequence[Configuration], dev
 
 
 def _peak(fold: Fold, configuration: Configuration) -> int:
-    """Return the peak of a trial, or 0 for a system that is not trained by gradient descent."""
+    """Return the peak of a trial, or 0 if it is not known: the system fails, or gradient descent does not train it."""
     if not isinstance(configuration.system, NeuralSystem):
         return 0
     graph, degree = configuration.graph, 0
     context = len(fold.train) if graph and graph.evaluation_graph != "own" else 0
     if graph:
         degree = graph.k_audio + graph.k_text + 1
-    return bytes_of_training(
-        configuration.system,
-        _sample(fold.train, degree),
-        configuration.training or TrainingConfig(),
-        train=len(fold.train),
-        largest=max(len(fold.train), *(context + len(split) for split in (fold.val, fold.test))),
-    )
+    try:
+        return bytes_of_training(
+            configuration.system,
+            _sample(fold.train, degree),
+            configuration.training or TrainingConfig(),
+            train=len(fold.train),
+            largest=max(len(fold.train), *(context + len(split) for split in (fold.val, fold.test))),
+        )
+    except Exception:  # of a user's system; its trials will fail and say why
+        return 0
 
 
 def _sample(features: FeatureSet, degree: int) -> Batch:

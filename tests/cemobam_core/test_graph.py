@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch_geometric.utils import coalesce, contains_self_loops
 
-from cemobam_core import InputError, TopKGraph, candidates
+from cemobam_core import InputError, TopKGraph, candidates, graph
+from cemobam_core.graph import Ranking
+from cemobam_core.neighbours import Pooled
 
 
 def brute_force(x: torch.Tensor, k: int) -> list[list[int]]:
@@ -114,3 +116,21 @@ def test_an_edge_index_beyond_the_ranking_is_refused(k_audio: int, k_text: int, 
 def test_different_numbers_of_utterances_are_refused() -> None:
     with pytest.raises(InputError, match="10 audio embeddings but 9 text"):
         TopKGraph.from_features(torch.randn(10, 4), torch.randn(9, 4), 3)
+
+
+@pytest.mark.parametrize("device", ["cpu:0", "meta"])
+def test_a_device_ranks_many_utterances_and_the_cpu_if_it_fails(
+    device: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(graph, "_MANY", 40)
+    pooled = Pooled.of(torch.randn(40, 6), torch.randn(40, 4))
+    plain, ranked = Ranking.of(pooled, 3), Ranking.of(pooled, 3, device=device)
+    for modality in ("audio", "text"):
+        theirs, ours = getattr(plain, modality), getattr(ranked, modality)
+        assert all(map(torch.equal, ours.links, theirs.links))
+        assert torch.equal(ours.nearness, theirs.nearness)
+    assert ("meta cannot rank 40 utterances" in caplog.text) == (device == "meta")
+    few = pooled.select(torch.arange(39))
+    caplog.clear()
+    Ranking.of(few, 3, device="meta")
+    assert not caplog.text

@@ -56,6 +56,14 @@ def test_the_needs_are_those_of_the_largest_system_and_of_all_folds(small_fold: 
     assert gpu.total(3) - gpu.total(1) == 2 * memory._PROCESS
 
 
+def test_a_system_that_fails_has_no_known_peak(small_fold: Fold, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> int:
+        raise ValueError("forward")
+
+    monkeypatch.setattr(memory, "bytes_of_training", fails)
+    assert Needs.of([small_fold], SYSTEMS.configurations("systems", ANY_PAIR), "cpu").trial == 0
+
+
 def told(fold: Fold, heavy: list[Configuration], monkeypatch: pytest.MonkeyPatch, free: int, workers: int = 4) -> str:
     """Return why the study does not fit into so much memory."""
     monkeypatch.setattr(memory, "free_memory", lambda: free)
