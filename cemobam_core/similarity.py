@@ -39,6 +39,8 @@ class Embeddings:
         self.at_once = max(1, _CHUNK_ELEMENTS // max(1, x.shape[1]))
         norms = [part.double().norm(dim=1) for part in self._x.split(self.at_once)]
         self._inverse = torch.cat(norms).clamp_min_(1e-12).reciprocal_()  # a product is faster than a division
+        if x.dtype == torch.float64:  # products of such numbers, or of such inverses, could be too large or too small
+            self._x, self._inverse = self._x * self._inverse[:, None], torch.ones_like(self._inverse)
 
     def __len__(self) -> int:
         """Return the number of embeddings."""
@@ -80,14 +82,25 @@ class Embeddings:
     ) -> Int64[Tensor, " p"]:
         """Return the similarity of each of these rows to one row of ``other``, as multiples of the resolution.
 
-        Every sum is taken in the same order. So equal embeddings are equally similar to all others.
+        Every sum is taken in the same order. So equal embeddings are equally similar to all others, and similarities
+        are symmetric. Two rows that are compared in both directions are compared once.
         """
+        if other is self:
+            low, high = torch.minimum(rows, other_rows), torch.maximum(rows, other_rows)
+            pairs, which = torch.unique(low * len(self) + high, return_inverse=True)
+            return self._steps(pairs // len(self), self, pairs % len(self))[which]
+        return self._steps(rows, other, other_rows)
+
+    def _steps(
+        self, rows: Int64[Tensor, " p"], other: Embeddings, other_rows: Int64[Tensor, " p"]
+    ) -> Int64[Tensor, " p"]:
         made = torch.empty(len(rows), dtype=torch.int64, device=self.device)  # at once: many parts fragment the memory
         size = max(1, torch.get_num_threads() * _PRODUCT_ELEMENTS // max(1, self.width))
         for part in slices(len(rows), size):
             a, b = rows[part], other_rows[part]
-            similarity = other.unit_at(b).mul_(self._x.index_select(0, a)).sum(dim=1)
-            made[part] = in_steps(similarity.mul_(self._inverse.index_select(0, a)))
+            product = other._x.index_select(0, b).double().mul_(self._x.index_select(0, a)).sum(dim=1)
+            lengths = self._inverse.index_select(0, a).mul_(other._inverse.index_select(0, b))
+            made[part] = in_steps(product.mul_(lengths))
         return made
 
 
