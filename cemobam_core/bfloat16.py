@@ -22,6 +22,9 @@ ROUNDING = 2.0**-8
 _NARROW = 0.01
 """Largest median of the bounds, as a share of the mean of |c|². It is 0.004 for embeddings of equal |c|."""
 
+_CHUNK_ELEMENTS = 65_536
+"""Numbers of embeddings that are rounded at once. With their copies in float64, they stay in the cache."""
+
 _SIZE, _FASTER = 1024, 3.0
 """Rows of the product that is timed, and how much faster it must be than in float32."""
 
@@ -61,7 +64,7 @@ class Centred(NamedTuple):
             mean += x.unit(rows).sum(dim=0) / n
         made = torch.zeros(padded, width + 4, dtype=torch.bfloat16)
         norms = torch.zeros(5, n, dtype=torch.float64)  # |c|, |a|, |c + a|, |o'| + |o''|, and the error of o
-        for rows in slices(n, x.at_once):
+        for rows in slices(n, max(1, _CHUNK_ELEMENTS // max(1, width))):
             c = x.unit(rows) - mean
             o, made[rows, :width] = c @ mean, c.bfloat16()
             made[rows, width] = o.bfloat16()
