@@ -277,7 +277,8 @@ def lose_a_node_and_then_the_head(data: StudyData) -> None:
                     cluster.remove_node(other, allow_graceful=False)
             assert by_trial(outcomes).keys() == set(trials)
             assert {outcome.status for _, outcome in outcomes} == {"done"}
-            rest = engine.run(slow.trials("fusion", Pair(1, 1)))
+            endless = replace(slow, settings={**slow.settings, "epochs": 20_000})
+            rest = engine.run([*slow.trials("fusion", Pair(1, 1))[:1], *endless.trials("fusion", Pair(1, 1))])
             next(rest)
             cluster.head_node.kill_gcs_server()
             with pytest.raises(
