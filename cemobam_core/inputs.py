@@ -123,10 +123,6 @@ class Steps(Tensor):
         """Return the utterances at ``rows``. ``padded`` keeps its value, even if none of these has padding."""
         return self._made(self.as_subclass(Tensor)[rows], self.mask[rows], padded=self.padded)
 
-    def first(self, n: int) -> Steps:
-        """Return the first ``n`` utterances. ``padded`` keeps its value, even if none of these has padding."""
-        return self._made(self[:n], self.mask[:n], padded=self.padded)
-
     def __reduce_ex__(self, _: object) -> tuple[Any, ...]:
         """Pickle the tensor and its mask, without cached results."""
         return _remade, (self.as_subclass(Tensor), self.mask, self.padded)

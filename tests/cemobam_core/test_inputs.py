@@ -139,9 +139,9 @@ def test_together_the_graphs_are_one_that_falls_into_parts() -> None:
 
 def test_the_first_few_keep_that_there_is_padding() -> None:
     steps = Steps.of(torch.randn(4, 3, 5), MASK.flip(0))
-    assert steps.first(1).mask.all()
-    assert steps.first(1).padded
-    assert torch.equal(steps.first(3), steps[:3])
+    assert steps.part(torch.arange(1)).mask.all()
+    assert steps.part(torch.arange(1)).padded
+    assert torch.equal(steps.part(torch.arange(3)), steps[:3])
 
 
 def test_a_few_utterances_have_a_graph_like_the_whole() -> None:
