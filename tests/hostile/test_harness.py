@@ -13,6 +13,8 @@ from hostile.misbehaving import MISBEHAVING, SAID, SLOW
 
 from cemobam_core import wall
 
+TOO_SLOW = "s of processor time|waits for|hangs for"
+
 pytestmark = pytest.mark.skipif(not wall.HAS_LIMITS, reason="this system has no limits of memory and time")
 
 
@@ -31,8 +33,9 @@ def test_whatever_a_reader_must_not_do_is_found(reader: Reader, warm: Warm, tmp_
     folder = tmp_path / "cases"
     folder.mkdir()
     judge.read("this file", reader.good(folder))
-    found = [text for text in judge.wrong if re.search(SAID[reader], text)]
-    assert len(found) == 1 and (len(judge.wrong) == 1 or reader in SLOW), judge.wrong
+    # A busy machine makes any reader slow as well: with `hurry`, only 2 s of processor time are allowed.
+    found = [text for text in judge.wrong if not re.search(TOO_SLOW, text) or re.search(SAID[reader], text)]
+    assert len(found) == 1 and re.search(SAID[reader], found[0]), judge.wrong
     assert found[0].startswith(f"{reader.name}: this file: ")
 
 
