@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from study.commands.machine import cores, engine_of
+from study.commands.recall import so_far
 from study.commands.request import Request
 from study.commands.wording import duration, rounded, spanned
 from study.ledger.outcomes import StudyFacts
@@ -27,7 +28,13 @@ _ANSWER_S, _LEAST_TIMED_S = 16.0, 5.0
 
 
 def dry_run(
-    request: Request, folds: tuple[Fold, ...], facts: StudyFacts, devices: Sequence[str], *, memory: Sequence[str]
+    request: Request,
+    folds: tuple[Fold, ...],
+    facts: StudyFacts,
+    devices: Sequence[str],
+    *,
+    needs: str,
+    shortage: str,
 ) -> None:
     """Print how many trials there are and how many are done, and time some epochs to estimate the rest.
 
@@ -36,27 +43,22 @@ def dry_run(
         folds: Its features.
         facts: Its facts.
         devices: Device of each worker.
-        memory: The memory that it needs, and a warning if there is less.
+        needs: The memory that it needs, in words.
+        shortage: Why it does not fit into the memory, or an empty string if it fits.
     """
-    from study.driver import StudyRun
-    from study.findings.looks import catch_up
-
-    ledger = request.ledger(facts, new="sqlite:///:memory:")
-    run = StudyRun(request.plan(ledger), ledger, facts)
-    catch_up(run, name=request.name)
+    run = so_far(request, facts)
     request.check_pair(run)
     asked, done = run.counts()
     print(f"{facts.title}: {asked} trials, {done} done, {asked - done} to run")
     _print_plan(request, run, {name: len(features) for name, features in folds[0].splits.items()})
-    first, *warnings = memory
-    print(f"  memory      about {first}")
-    for line in warnings:
-        print(textwrap.fill(line, 100, initial_indent=" " * 14, subsequent_indent=" " * 14))
     if asked == done:
         print("  time        none: every trial is done")
-    else:
-        print("  time        measuring, about 15 s …", flush=True)
-        _print_time(request, run, folds[0], devices, unfinished=asked - done)
+        return
+    print(f"  memory      about {needs}")
+    if shortage:
+        print(textwrap.fill(f"warning: {shortage}", 100, initial_indent=" " * 14, subsequent_indent=" " * 14))
+    print("  time        measuring, about 15 s …", flush=True)
+    _print_time(request, run, folds[0], devices, unfinished=asked - done)
 
 
 def dry_run_before_features(request: Request, run: StudyRun, recipe: Recipe, folds: Sequence[Assignment]) -> None:

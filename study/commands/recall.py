@@ -15,6 +15,7 @@ from study.commands.options import CONFIGURED
 from study.commands.request import Request
 from study.commands.retyped import as_asked, option
 from study.ledger.ledger import Ledger, Recorded
+from study.ledger.outcomes import StudyFacts
 from study.ledger.storages import ledger_file, masked
 
 if TYPE_CHECKING:
@@ -90,6 +91,22 @@ def recorded(request: Request) -> StudyRun:
             f"the ledger {masked(request.storage)} has none of the trials asked for; give the settings of its run "
             "(--k-audio, --k-text, --seeds, --fusion …)"
         )
+    return run
+
+
+def so_far(request: Request, facts: StudyFacts) -> StudyRun:
+    """Return the study that is asked for, with the trials of it that are done, and write nothing.
+
+    Args:
+        request: The study.
+        facts: Its facts.
+    """
+    from study.driver import StudyRun
+    from study.findings.looks import catch_up
+
+    ledger = request.ledger(facts, new="sqlite:///:memory:")
+    run = StudyRun(request.plan(ledger), ledger, facts)
+    catch_up(run, name=request.name)
     return run
 
 

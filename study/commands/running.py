@@ -34,7 +34,7 @@ from study.commands.logs import logged
 from study.commands.machine import devices_of, engine_of
 from study.commands.opening import open_page
 from study.commands.progress import Progress
-from study.commands.recall import recorded
+from study.commands.recall import recorded, so_far
 from study.commands.report import write_report
 from study.commands.request import Request
 from study.commands.retyped import as_asked, as_typed, dashboard_as_typed
@@ -102,9 +102,9 @@ def run_study(args: argparse.Namespace, *, print_report: bool = True) -> int:
             print(one)
     needs, short = _memory(request, folds, devices)
     if args.dry_run:
-        dry_run(request, folds, facts, devices, memory=[needs, *([f"warning: {short}"] if short else [])])
+        dry_run(request, folds, facts, devices, needs=needs, shortage=short)
         return 0
-    if short:
+    if short and not _is_done(request, facts):
         raise InputError(short)
     _refuse_unwritable(request)
     remove_leftovers(request.results, request.plots)
@@ -130,6 +130,12 @@ def _memory(request: Request, folds: tuple[Fold, ...], devices: Sequence[str]) -
     needs = Needs.of(folds, configurations, devices[0])
     elsewhere = request.args.ray_address  # the nodes of a cluster may have more
     return needs.described(len(devices)), "" if elsewhere else shortage(needs, folds, configurations, devices)
+
+
+def _is_done(request: Request, facts: StudyFacts) -> bool:
+    """Return whether the ledger has every trial, so that only the report is left to write."""
+    asked, done = so_far(request, facts).counts()
+    return asked == done
 
 
 def _folds_of_corpus(request: Request, raw: RawCorpus) -> tuple[Fold, ...] | None:

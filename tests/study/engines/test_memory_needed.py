@@ -117,6 +117,18 @@ def test_a_run_is_refused_before_it_starts_and_a_plan_only_warns(
     assert "              warning: the study needs about " in out
 
 
+def test_a_study_whose_trials_are_all_done_needs_no_memory(in_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = ("--blocks", "fusion", "--at", "2,2", "--seeds", "1", "--epochs", "1", "--hidden-dim", "8")
+    run_here(*small, "--workers", "1")
+    monkeypatch.setattr(memory, "free_memory", lambda: 10**6)
+    out, _ = run_here(*small, "--workers", "1")
+    assert "4 trials, 4 done, 0 to run" in out
+    out, _ = run_here(*small, "--dry-run")
+    assert "every trial is done" in out and "memory" not in out
+    _, said = run_here(*small, "--workers", "1", "--seeds", "2", status=2)
+    assert said.startswith("run_grid.py: error: the study needs about ")
+
+
 CGROUP = {"memory.max": f"{3 * GB}\n", "memory.current": f"{2 * GB}\n", "memory.stat": f"anon 5\ninactive_file {GB}\n"}
 
 
