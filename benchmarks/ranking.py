@@ -43,10 +43,11 @@ def ours(audio: Tensor, text: Tensor) -> TopKGraph:
 
 def float64(audio: Tensor, text: Tensor) -> TopKGraph:
     """Rank both modalities from half of the matrix of similarities in float64."""
-    return TopKGraph(*(_nearest(x, K) for x in (audio, text)))
+    return TopKGraph(*(nearest_in_float64(x, K) for x in (audio, text)))
 
 
-def _nearest(x: Tensor, k: int) -> Tensor:
+def nearest_in_float64(x: Tensor, k: int) -> Tensor:
+    """Return the ``k`` nearest other rows of each row, best first, (N, k)."""
     n = len(x)
     precedence = torch.arange(n - 1, -1, -1)
     unit = torch.nn.functional.normalize(x.double(), dim=1)
