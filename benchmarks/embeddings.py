@@ -25,23 +25,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import torch
-from ranking import K, nearest_in_float64
+from ranking import K, figures_of, nearest_in_float64, with_costs
 from torch import Generator, Tensor
 
 from cemobam_core import FeatureSet, approximate
 from cemobam_core.bfloat16 import is_fast
 from cemobam_core.neighbours import Pooled, nearest, recall
-from cemobam_core.similarity import Embeddings
 
 WIDTH = 768
 
@@ -88,11 +82,12 @@ KINDS: dict[str, Callable[[int, Generator], Tensor]] = {
 REAL = ("audio", "text")
 """Kinds that are made from real features."""
 
-SIDES: dict[str, Callable[[Tensor], Tensor]] = {
-    "exact": lambda x: nearest(x, K)[0],
-    "float64": lambda x: nearest_in_float64(x, K),
-    "hnsw": lambda x: nearest(x, K, index="hnsw")[0],
+SIDES: dict[str, Callable[[Tensor], tuple[Tensor, Tensor | None]]] = {
+    "exact": lambda x: nearest(x, K),
+    "float64": lambda x: (nearest_in_float64(x, K), None),
+    "hnsw": lambda x: nearest(x, K, index="hnsw"),
 }
+"""Functions of embeddings that return the neighbours of each, and their similarities if they are known."""
 
 
 def like(path: Path, modality: str, n: int, of: Generator) -> Tensor:
@@ -107,19 +102,11 @@ def like(path: Path, modality: str, n: int, of: Generator) -> Tensor:
 def measure(side: str, x: Tensor) -> None:
     """Run one side in this process and print its figures."""
     approximate.LEAST = 0
-    before, cpu = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-    start = time.perf_counter()
-    chosen = SIDES[side](x)
-    figures: dict[str, float | str] = {
-        "seconds": time.perf_counter() - start,
-        "cpu": time.process_time() - cpu,
-        "memory": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024,
-    }
+    (chosen, nearness), costs = with_costs(lambda: SIDES[side](x))
+    figures: dict[str, float | str] = {**costs}
     if side == "hnsw":
-        embeddings = Embeddings(x)
-        rows = torch.arange(len(x)).repeat_interleave(K)
-        steps = embeddings.steps(rows, embeddings, chosen.flatten()).view(-1, K)
-        figures["recall"] = recall(x, steps)
+        assert nearness is not None
+        figures["recall"] = recall(x, nearness)
     else:
         figures["neighbours"] = sha256(chosen.numpy().tobytes()).hexdigest()
     print(json.dumps(figures))
@@ -144,12 +131,14 @@ def main() -> None:
         return
     print(f"{args.utterances:,} utterances, {torch.get_num_threads()} threads, bfloat16 is fast: {is_fast()}")
     print("| embeddings | side | CPU s | s | MB | recall | ratio |\n| --- | --- | ---: | ---: | ---: | ---: | ---: |")
+    features = ["--features", str(args.features)] if args.features else []
     for kind in args.kinds:
         best: dict[str, dict[str, float]] = {}
         found = set()
         for _ in range(args.rounds):
             for side in args.sides:
-                one = _measured(args, kind, side)
+                options = ["--kinds", kind, "--sides", side, *features, "--here"]
+                one = figures_of(__file__, str(args.utterances), *options)
                 found.add(one.pop("neighbours", None))
                 best[side] = {name: min(value, best.get(side, one)[name]) for name, value in one.items()}
         assert len(found - {None}) < 2, f"{kind}: exact and float64 find different neighbours"
@@ -161,13 +150,6 @@ def main() -> None:
                 f"| {ratio} |",
                 flush=True,
             )
-
-
-def _measured(args: argparse.Namespace, kind: str, side: str) -> dict[str, Any]:
-    options = ["--kinds", kind, "--sides", side, *(["--features", str(args.features)] if args.features else [])]
-    command = [sys.executable, __file__, str(args.utterances), *options, "--here"]
-    figures: dict[str, Any] = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
-    return figures
 
 
 if __name__ == "__main__":

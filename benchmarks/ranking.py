@@ -25,11 +25,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from cemobam_core import TopKGraph
+
+T = TypeVar("T")
 
 SEEDS = 5
 ROUNDS = 3
@@ -86,16 +89,28 @@ SIDES: dict[str, Callable[[Tensor, Tensor], TopKGraph | Tensor]] = {
 }
 
 
+def with_costs(rank: Callable[[], T]) -> tuple[T, dict[str, float]]:
+    """Return what a function returns, and its seconds, its seconds of all cores (CPU) and its memory in MB."""
+    before, cpu = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    start = time.perf_counter()
+    made = rank()
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return made, {"seconds": seconds, "cpu": cpu, "memory": memory}
+
+
+def figures_of(script: str, *options: str) -> dict[str, Any]:
+    """Return the figures that a script prints as JSON in a process of its own."""
+    done = subprocess.run([sys.executable, script, *options], stdout=subprocess.PIPE, text=True, check=True)
+    figures: dict[str, Any] = json.loads(done.stdout)
+    return figures
+
+
 def measure(side: str, n: int) -> None:
     """Run one side in this process and print its figures."""
     generator = torch.Generator().manual_seed(0)
     audio, text = torch.randn(n, 768, generator=generator), torch.randn(n, 768, generator=generator)
-    before, cpu = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-    start = time.perf_counter()
-    made = SIDES[side](audio, text)
-    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    figures: dict[str, float] = {"seconds": seconds, "cpu": cpu, "memory": memory}
+    made, figures = with_costs(lambda: SIDES[side](audio, text))
     if isinstance(made, TopKGraph):
         start = time.perf_counter()
         for k_audio, k_text, _ in itertools.product(range(1, K + 1), range(1, K + 1), range(SEEDS)):
@@ -107,20 +122,13 @@ def measure(side: str, n: int) -> None:
     print(json.dumps(figures))
 
 
-def _measured(side: str, n: int) -> dict[str, float]:
-    command = [sys.executable, __file__, str(n), "--side", side]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    figures: dict[str, float] = json.loads(done.stdout)
-    return figures
-
-
 def compare(n: int, *, alone: bool) -> None:
     """Print the table for ``n`` utterances."""
     print(f"{n} utterances, {torch.get_num_threads()} threads", flush=True)
     rounds: dict[str, list[dict[str, float]]] = {"ours": [], "float64": []}
     for _ in range(1 if alone else ROUNDS):
         for side in ["ours"] if alone else rounds:
-            rounds[side].append(_measured(side, n))
+            rounds[side].append(figures_of(__file__, str(n), "--side", side))
             print(
                 "  {:8}{seconds:8.2f} s, CPU {cpu:8.2f} s, {memory:.0f} MB".format(side, **rounds[side][-1]), flush=True
             )
@@ -133,7 +141,7 @@ def compare(n: int, *, alone: bool) -> None:
     assert ours["edges"] == theirs["edges"], "the two rankings differ"
     cpu = min(one["cpu"] for one in rounds["float64"]) / min(one["cpu"] for one in rounds["ours"])
     print(f"  float64 takes {theirs['seconds'] / ours['seconds']:.2f} times as long, and {cpu:.2f} times the CPU")
-    built = 100 * SEEDS * _measured("row by row", n)["seconds"]
+    built = 100 * SEEDS * figures_of(__file__, str(n), "--side", "row by row")["seconds"]
     print(f"  row by row, times 500             {built:8.2f} s, ratio {built / graphs:.0f}")
 
 

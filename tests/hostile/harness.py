@@ -313,11 +313,9 @@ def serve(seconds: int | None, kind: str, hurry: int) -> None:
     os.dup2(2, 1)
     known = readers(kind)
     importlib.import_module("study.commands")
-    gc.freeze()  # a collection in a child would touch every object, and so copy the memory of this process
     for line in asked:
         name, path, good = json.loads(line)
-        outcome = _read(known[name], Path(path), hurry)
-        print(json.dumps(outcome), file=answers, flush=True)
+        print(json.dumps(_read(known[name], Path(path), hurry)), file=answers, flush=True)
         if good:
             _import_for(known[name], Path(path))
 
@@ -383,6 +381,7 @@ def _read(reader: Reader, path: Path, hurry: int) -> dict[str, Any]:
 
 
 def _in_the_child(reader: Reader, path: Path, answer: int, output: int, base: int) -> None:
+    gc.freeze()  # a collection would touch every object, and so copy the memory of the parent
     os.setsid()
     os.dup2(output, 1)
     os.dup2(output, 2)

@@ -251,7 +251,7 @@ def evidence_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "write_report", read)
 
 
-@pytest.mark.parametrize("seed", [*range(60), *(pytest.param(n, marks=pytest.mark.hostile) for n in range(60, 260))])
+@pytest.mark.parametrize("seed", [*range(60), *(pytest.param(n, marks=pytest.mark.hostile) for n in range(60, 360))])
 def test_a_hostile_ledger_is_told_in_one_line(
     seed: int, ledgers: tuple[Path, Path], in_folder: Path, evidence_only: None
 ) -> None:
@@ -259,7 +259,7 @@ def test_a_hostile_ledger_is_told_in_one_line(
 
 
 @pytest.mark.hostile
-@pytest.mark.parametrize("seed", range(260, 280))
+@pytest.mark.parametrize("seed", range(360, 390))
 def test_a_whole_report_takes_a_hostile_ledger(
     seed: int, ledgers: tuple[Path, Path], in_folder: Path, without_figures: None
 ) -> None:
